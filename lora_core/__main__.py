@@ -1,0 +1,134 @@
+"""`python -m lora_core train spec.json --out DIR`: a run without any service.
+
+Events go to standard output, one JSON object a line; everything else to standard error.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
+from lora_core.events import Event, Failed
+from lora_core.lifeline import EXIT_STOPPED, Lifeline
+from lora_core.specs.train import TrainSpec
+
+EXIT_FAILED = 65  # a cause that a user can act on; a `failed` event came before
+
+
+class Lines:
+    """Writes JSON lines to what was standard output; from then on, prints go to standard error."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+        sys.stdout.flush()
+        os.dup2(2, 1)
+
+    def write(self, value: BaseModel) -> None:
+        self._file.write(value.model_dump_json() + "\n")
+
+    def on_event(self, event: Event) -> None:
+        self.write(event)
+
+
+def main() -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args()
+    command: Callable[[argparse.Namespace, Lines], None] = arguments.command
+    lines = Lines()
+    try:
+        command(arguments, lines)
+    except Stopped as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_STOPPED
+    except LoraCoreError as error:
+        lines.write(Failed(code=error.code, message=str(error), detail=_plain(error.detail)))
+        return EXIT_FAILED
+    return 0
+
+
+def _train(arguments: argparse.Namespace, lines: Lines) -> None:
+    lifeline = Lifeline()
+    lifeline.listen()
+    if arguments.lifeline:
+        lifeline.follow_parent()
+    spec = read_spec(arguments.spec)
+    from lora_core.training.run import run
+
+    run(spec, out_dir=arguments.out, observer=lines, stop=lifeline)
+
+
+def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
+    from lora_core.data.inspect import inspect
+
+    columns = (arguments.text_column, arguments.label_column, arguments.split_column)
+    lines.write(inspect(arguments.file, *columns))
+
+
+def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
+    from lora_core.inference.predictor import Predictor
+
+    predictor = Predictor.load(arguments.artifact)
+    for text, answer in zip(arguments.text, predictor.predict(arguments.text), strict=True):
+        lines.write(Answer(text=text, labels=[Score(label=n, score=s) for n, s in answer]))
+
+
+class Score(BaseModel):
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+class Answer(BaseModel):
+    """All labels of one text, highest first."""
+
+    text: str
+    labels: list[Score]
+
+
+def read_spec(path: Path) -> TrainSpec:
+    """The run that a JSON file describes. Raises `InvalidSpec`."""
+    try:
+        return TrainSpec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidSpec(path=path.name, problem=error.strerror) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(path=path.name, problem=f"{place}: {first['msg']}") from error
+
+
+def _plain(detail: dict[str, object]) -> dict[str, object]:
+    return {k: v if isinstance(v, str | int | float | list) else str(v) for k, v in detail.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lora_core", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    train = commands.add_parser("train", help="train, evaluate and save a model")
+    train.add_argument("spec", type=Path, help="JSON description of the run")
+    train.add_argument("--out", type=Path, required=True, help="directory of the artifact")
+    train.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
+    train.set_defaults(command=_train)
+
+    inspect = commands.add_parser("inspect", help="check a data file and describe it")
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--text-column", default="text")
+    inspect.add_argument("--label-column", default="label")
+    inspect.add_argument("--split-column")
+    inspect.set_defaults(command=_inspect)
+
+    predict = commands.add_parser("predict", help="answer texts from an artifact")
+    predict.add_argument("artifact", type=Path)
+    predict.add_argument("text", nargs="+")
+    predict.set_defaults(command=_predict)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

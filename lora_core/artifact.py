@@ -1,0 +1,119 @@
+"""A finished model as a directory that never changes.
+
+manifest.json             what it is, how it was made, sha256 of every file; written last
+merged/                   plain transformers checkpoint and tokenizer
+adapter.safetensors/.json what was trained, for LoRA runs
+golden.json               a few held-out texts with their logits
+predictions/*.jsonl       the answer to every validation and test text
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from lora_core.data.records import Example
+from lora_core.data.tokens import load_tokenizer
+from lora_core.errors import MergeMismatch
+from lora_core.merge import merge_adapters
+from lora_core.specs.method import LoraSpec
+
+FORMAT = 1
+MERGED = "merged"
+GOLDEN_TEXTS = 16
+TOLERANCE = 1e-4  # largest difference between merged and unmerged logits, float32
+
+
+def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], family: str) -> None:
+    """The trained tensors of a LoRA run, and the spec that gives them their meaning."""
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, directory / "adapter.safetensors", metadata={"format": "pt"})
+    facts = {"encoder": family, "method": spec.model_dump(mode="json")}
+    _write_json(directory / "adapter.json", facts)
+
+
+def save_merged(
+    directory: Path, model: PreTrainedModel, tokenizer_file: Path, max_length: int
+) -> None:
+    """Fold the adapters in and write what `AutoModelForSequenceClassification` loads.
+
+    Raises `NonFiniteWeights`.
+    """
+    merge_adapters(model)
+    merged = directory / MERGED
+    model.save_pretrained(merged)
+    tokenizer = load_tokenizer(tokenizer_file)
+    tokenizer.save(str(merged / "tokenizer.json"))
+    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
+               "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
+    _write_json(
+        merged / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_length,
+            "model_input_names": ["input_ids", "attention_mask"],
+            **{key: token for key, token in special.items() if tokenizer.token_to_id(token)
+               is not None},
+        },
+    )  # fmt: skip
+
+
+def load_merged(directory: Path) -> PreTrainedModel:
+    """The merged model in float32, in evaluation mode, every tensor accounted for."""
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        directory / MERGED,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if odd := [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]:
+        raise ValueError(f"the checkpoint does not fit its config: {odd[0]}")
+    return model.eval()
+
+
+def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
+    """The largest difference of logits. Raises `MergeMismatch` above `TOLERANCE`, or if NaN."""
+    difference = float(np.abs(unmerged - merged).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(unmerged).max())):
+        raise MergeMismatch(difference=difference, tolerance=TOLERANCE)
+    return difference
+
+
+def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.float32]) -> None:
+    """Inputs with the merged model's float32 logits: what any other engine must reproduce."""
+    rows = [
+        {"text": text, "logits": [float(x) for x in row]}
+        for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
+    ]
+    _write_json(directory / "golden.json", rows)
+
+
+def save_predictions(
+    directory: Path, split: str, examples: Iterable[Example], logits: NDArray[np.float32]
+) -> None:
+    """One line a text: row in the source, true and given label, logits."""
+    (directory / "predictions").mkdir(exist_ok=True)
+    with (directory / "predictions" / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+        for example, row in zip(examples, logits, strict=True):
+            line = {
+                "row": example.row,
+                "label": example.label,
+                "predicted": int(row.argmax()),
+                "logits": [round(float(x), 6) for x in row],
+            }
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(
+        json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
+    )

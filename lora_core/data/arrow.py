@@ -1,0 +1,93 @@
+"""Arrow columns to rows; what Parquet files and hub data sets share."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lora_core.data.limits import MAX_BYTES, MAX_CELL
+from lora_core.data.rows import RowCollector
+from lora_core.errors import BrokenRows, DataTooLarge, WrongEncoding
+
+BATCH = (
+    128  # rows turned into Python at a time: at most 128 cells of MAX_CELL are ever decoded at once
+)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether cells of this type are strings."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def check_types(file: str, kinds: Sequence[pa.DataType]) -> None:
+    """Text, label and perhaps split must be of a type that is read. Raises `BrokenRows`."""
+    text, label = kinds[:2]
+    if not is_text(text):
+        raise BrokenRows(file=file, row=1, problem=f"the text column holds {text}, not strings")
+    whole = pa.types.is_integer(label) or pa.types.is_boolean(label)
+    if not (is_text(label) or whole or pa.types.is_null(label)):
+        problem = f"the label column holds {label}; strings, whole numbers or bools are needed"
+        raise BrokenRows(file=file, row=1, problem=problem)
+    if len(kinds) > 2 and not is_text(kinds[2]):
+        raise BrokenRows(
+            file=file, row=1, problem=f"the split column holds {kinds[2]}, not strings"
+        )
+
+
+class ArrowRows:
+    """Feeds batches to a collector, counting rows and bytes."""
+
+    def __init__(self, file: str) -> None:
+        self.collector = RowCollector(file)
+        self._file = file
+        self._row = 0
+        self._bytes = 0
+
+    def add(self, columns: Sequence[pa.Array]) -> None:
+        """A batch of at most `BATCH` rows: text, label and perhaps split.
+
+        Raises `DataTooLarge` before a cell becomes a Python object, `WrongEncoding`, and what
+        `RowCollector.add` raises.
+        """
+        values = [self._values(column) for column in columns]
+        for cells in zip(*values, strict=True):
+            self._row += 1
+            self.collector.add(self._row, cells)
+
+    def _values(self, column: pa.Array) -> list[object]:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if is_text(column.type) and len(column):
+            self._measure(column)
+        try:
+            return list(column.to_pylist())
+        except UnicodeDecodeError as error:
+            raise WrongEncoding(file=self._file, row=self._row + _undecodable(column)) from error
+
+    def _measure(self, column: pa.Array) -> None:
+        lengths = pc.binary_length(column)
+        longest = pc.max(lengths).as_py() or 0
+        if longest > 4 * MAX_CELL:  # a character has at most 4 bytes
+            row = self._row + 1 + pc.index(lengths, longest).as_py()
+            raise DataTooLarge(
+                file=self._file, what=f"a cell in row {row}", limit=f"{MAX_CELL:,} characters"
+            )
+        self._bytes += pc.sum(lengths).as_py() or 0
+        if self._bytes > MAX_BYTES:
+            raise DataTooLarge(
+                file=self._file, what="the sum of cells", limit=f"{MAX_BYTES:,} bytes"
+            )
+
+
+def _undecodable(column: pa.Array) -> int:
+    """Position, from 1, of the first cell that is not UTF-8."""
+    for position, cell in enumerate(column, start=1):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError:
+            return position
+    return 1

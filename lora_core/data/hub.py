@@ -1,0 +1,111 @@
+"""A data set from the hub, through `datasets`.
+
+Only plain data is read: builders for Parquet, CSV and JSON. `datasets` 5 runs no code of a data
+set, and other builders (archives, media, pickles among them) are refused before anything is
+downloaded.
+"""
+
+import re
+from collections.abc import Sequence
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from lora_core.cache import is_no_room
+from lora_core.data.arrow import BATCH, ArrowRows, check_types
+from lora_core.data.limits import MAX_BYTES, MAX_ROWS
+from lora_core.data.parts import Parts, named
+from lora_core.data.rows import Columns, Row
+from lora_core.errors import (
+    BrokenRows,
+    DataNotFound,
+    DataTooLarge,
+    DiskFull,
+    LoraCoreError,
+    UnsupportedFormat,
+)
+from lora_core.specs.data import Split
+
+PREFIX = "hub:"
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+BUILDERS = ("parquet", "csv", "json")
+
+
+def read(name: str, columns: Columns) -> Parts:
+    """The parts of a hub data set: its own splits train, validation and test; others are ignored.
+
+    Class names are used when the label column has them. Raises `DataNotFound`, `UnsupportedFormat`,
+    `MissingColumn`, `EmptyText`, `MissingLabel`, `BrokenRows`, `DataTooLarge`, `DiskFull`.
+    """
+    source = f"{PREFIX}{name}"
+    if not NAME.fullmatch(name) or ".." in name:
+        raise DataNotFound(source=source, reason="this is not the name of a hub data set")
+    builder = _prepared(source, name)
+    chosen: dict[Split, str] = {}
+    for split in builder.info.splits or ():
+        part = named(split)
+        if part is not None and (part not in chosen or split == part.value):
+            chosen[part] = split
+    return {
+        part: _rows(f"{source} [{split}]", builder.as_dataset(split=split), columns)
+        for part, split in chosen.items()
+    }
+
+
+def _prepared(source: str, name: str) -> datasets.DatasetBuilder:
+    """The data set, downloaded and ready to be read."""
+    datasets.disable_progress_bars()
+    try:
+        owned = name if "/" in name else HfApi().dataset_info(name).id  # "imdb" has moved
+        # with the prefix, a folder of that name on this machine is never taken instead
+        builder = datasets.load_dataset_builder(f"hf://datasets/{owned}")
+        if builder.info.builder_name not in BUILDERS:
+            reason = f"its files are of the kind {builder.info.builder_name!r}"
+            raise UnsupportedFormat(file=source, reason=reason)
+        builder.download_and_prepare()
+    except (LoraCoreError, MemoryError):
+        raise
+    except (datasets.exceptions.DatasetNotFoundError, RepositoryNotFoundError) as error:
+        reason = "the hub has no such data set, or it is private or gated"
+        raise DataNotFound(source=source, reason=reason) from error
+    except ConnectionError as error:
+        reason = "the hub cannot be reached and it is not in the local cache under OWNER/NAME"
+        raise DataNotFound(source=source, reason=reason) from error
+    except Exception as error:  # whatever the libraries below `datasets` raise
+        if is_no_room(error) or is_no_room(error.__cause__):
+            raise DiskFull(what=f"the data set {name}") from error
+        reason = f"`datasets` cannot read it ({type(error).__name__})"
+        raise DataNotFound(source=source, reason=reason) from error
+    return builder
+
+
+def _rows(file: str, data: datasets.Dataset, columns: Columns) -> list[Row]:
+    if data.num_rows > MAX_ROWS:
+        raise DataTooLarge(file=file, what="the number of rows", limit=f"{MAX_ROWS:,}")
+    available = data.column_names
+    plain = Columns(columns.text, columns.label, look_for_split=False)
+    names = [available[i] for i in plain.find(file, available)]
+    table = data.data.table.select(names)
+    if table.nbytes > 2 * MAX_BYTES:
+        raise DataTooLarge(file=file, what="its size", limit=f"{2 * MAX_BYTES:,} bytes")
+    check_types(file, table.schema.types)
+    feature = data.features[names[1]]
+    classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
+    rows = ArrowRows(file)
+    for batch in table.to_batches(max_chunksize=BATCH):
+        text, label = batch.columns
+        rows.add([text, label if classes is None else _names(file, label, classes)])
+    return rows.collector.rows()
+
+
+def _names(file: str, numbers: pa.Array, classes: Sequence[str]) -> pa.Array:
+    """Class names for class numbers; null for -1, which stands for a label that is kept secret."""
+    known = pc.if_else(pc.less(numbers, 0), None, numbers)
+    try:
+        return pa.array(classes, pa.string()).take(known)
+    except pa.ArrowIndexError as error:
+        problem = f"a label is not one of the {len(classes)} classes of the data set"
+        raise BrokenRows(file=file, row=1, problem=problem) from error

@@ -1,0 +1,155 @@
+"""Rows as they stand in a source, checked one by one."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lora_core.data.limits import MAX_BYTES, MAX_CELL, MAX_COLUMNS, MAX_LABEL, MAX_LABELS, MAX_ROWS
+from lora_core.errors import (
+    BrokenRows,
+    DataTooLarge,
+    EmptyData,
+    EmptyText,
+    MissingColumn,
+    MissingLabel,
+    NulByte,
+)
+
+SPLIT_COLUMN = "split"  # used when it is there and no other is named
+SHOWN = 10  # row numbers in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text. `number` is what a person sees: 1 is the first row of data."""
+
+    number: int
+    text: str
+    label: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns to read."""
+
+    text: str = "text"
+    label: str = "label"
+    split: str | None = None
+    look_for_split: bool = True  # with `split` None: `SPLIT_COLUMN` is read when there is one
+
+    def find(self, file: str, available: Sequence[str]) -> list[int]:
+        """Positions of text, label and, if there is one, split.
+
+        Raises `MissingColumn`; `BrokenRows` if a wanted column is there twice; `DataTooLarge`.
+        """
+        if len(available) > MAX_COLUMNS:
+            raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
+        wanted = [self.text, self.label]
+        if self.split is not None:
+            wanted.append(self.split)
+        elif self.look_for_split and SPLIT_COLUMN in available:
+            wanted.append(SPLIT_COLUMN)
+        for column in wanted:
+            if column not in available:
+                names = ", ".join(name[:100] for name in available)
+                raise MissingColumn(file=file, column=column, available=names)
+            if available.count(column) > 1:
+                raise BrokenRows(file=file, row=0, problem=f"the column {column!r} is there twice")
+        return [available.index(column) for column in wanted]
+
+
+class RowCollector:
+    """Takes the cells of a source one row at a time and keeps those that are sound."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._rows: list[Row] = []
+        self._labels: set[str] = set()
+        self._bytes = 0
+        self._without_text: list[int] = []
+        self._without_label: list[int] = []
+
+    def add(self, number: int, cells: Sequence[object]) -> None:
+        """One row: text, label and, if the source has one, split.
+
+        Raises `BrokenRows`, `NulByte`, `DataTooLarge`.
+        """
+        if len(self._rows) >= MAX_ROWS:
+            raise DataTooLarge(file=self.file, what="the number of rows", limit=f"{MAX_ROWS:,}")
+        text, label = self._text(number, cells[0]), self._label(number, cells[1])
+        split = None if len(cells) == 2 else str("" if cells[2] is None else cells[2])[:MAX_LABEL]
+        if not text:
+            self._without_text.append(number)
+        if not label:
+            self._without_label.append(number)
+        self._rows.append(Row(number, text, label, split))
+
+    def rows(self) -> list[Row]:
+        """All rows. Raises `EmptyData`, `EmptyText`, `MissingLabel`."""
+        if not self._rows:
+            raise EmptyData(file=self.file)
+        for numbers, error in (
+            (self._without_text, EmptyText),
+            (self._without_label, MissingLabel),
+        ):
+            if numbers:
+                first = ", ".join(map(str, numbers[:SHOWN]))
+                raise error(file=self.file, count=len(numbers), rows=first)
+        return self._rows
+
+    def _text(self, number: int, text: object) -> str:
+        """The text as it is; "" if it is missing or nothing but white space."""
+        if text is None:
+            return ""
+        if not isinstance(text, str):
+            problem = f"the text is a {type(text).__name__}, not a string"
+            raise BrokenRows(file=self.file, row=number, problem=problem)
+        if len(text) > MAX_CELL:
+            raise DataTooLarge(
+                file=self.file, what=f"the text in row {number}", limit=f"{MAX_CELL:,} characters"
+            )
+        if "\0" in text:
+            raise NulByte(file=self.file, row=number)
+        self._bytes += self._size(number, text)
+        if self._bytes > MAX_BYTES:
+            raise DataTooLarge(
+                file=self.file, what="the sum of texts", limit=f"{MAX_BYTES:,} bytes"
+            )
+        return text if text.strip() else ""
+
+    def _size(self, number: int, text: str) -> int:
+        try:
+            return len(text.encode())
+        except UnicodeEncodeError as error:  # JSON can escape half a character
+            problem = "half a surrogate pair, which is no character"
+            raise BrokenRows(file=self.file, row=number, problem=problem) from error
+
+    def _label(self, number: int, label: object) -> str:
+        """Its name: a string without white space around it, a whole number, "true" or "false"."""
+        match label:
+            case None:
+                name = ""
+            case bool():
+                name = str(label).lower()
+            case int() if abs(label) < 2**63:
+                name = str(label)
+            case str():
+                self._size(number, label)
+                name = unicodedata.normalize("NFC", label.strip())
+            case _:
+                kind = type(label).__name__
+                problem = f"the label is a {kind}; a string, a whole number or a bool is needed"
+                raise BrokenRows(file=self.file, row=number, problem=problem)
+        if "\0" in name:
+            raise NulByte(file=self.file, row=number)
+        if len(name) > MAX_LABEL:
+            raise DataTooLarge(
+                file=self.file, what=f"the label in row {number}", limit=f"{MAX_LABEL} characters"
+            )
+        self._labels.add(name)
+        if len(self._labels) > MAX_LABELS:
+            raise DataTooLarge(
+                file=self.file, what="the number of different labels", limit=f"{MAX_LABELS:,}"
+            )
+        return name

@@ -1,0 +1,53 @@
+"""From the name of a source to rows: a sample, a hub data set, or a file."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from lora_core.data import files, hub
+from lora_core.data.parts import Parts, by_column, with_train
+from lora_core.data.rows import Columns, Row
+from lora_core.errors import DataNotFound, MissingSplit
+from lora_core.samples import reviews
+from lora_core.specs.data import Split
+
+
+def read(source: str | Mapping[Split, str], columns: Columns) -> Parts:
+    """The parts that the source names. One that names none has everything in `train`.
+
+    With one source per part, a file belongs to its part as a whole, unless a split column is named.
+
+    Raises `DataNotFound`, `MissingSplit`, `UnknownSplit`, and what the readers raise.
+    """
+    if isinstance(source, str):
+        found = _read(source, columns)
+        return with_train(source, found if isinstance(found, dict) else {Split.TRAIN: found})
+    named = replace(columns, look_for_split=False)
+    return with_train("source", {part: _part(part, one, named) for part, one in source.items()})
+
+
+def _part(part: Split, source: str, columns: Columns) -> list[Row]:
+    """What a source holds for a part: all of it or, if it names parts itself, this one."""
+    found = _read(source, columns)
+    if isinstance(found, list):
+        return found
+    if part not in found:
+        raise MissingSplit(file=source, split=part.value)
+    return found[part]
+
+
+def _read(source: str, columns: Columns) -> Parts | list[Row]:
+    if source in reviews.SAMPLES:
+        return [
+            Row(number, text, label)
+            for number, (text, label) in enumerate(reviews.load(source), start=1)
+        ]
+    if source.startswith(hub.PREFIX):
+        return hub.read(source.removeprefix(hub.PREFIX), columns)
+    path = Path(source)
+    try:
+        rows = files.read(path, columns)
+    except DataNotFound as error:
+        reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
+        raise DataNotFound(source=source, reason=reason) from error
+    return by_column(path.name, rows) or rows

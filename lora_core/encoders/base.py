@@ -1,0 +1,27 @@
+"""What one encoder architecture calls its parts. Names only: no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lora_core.specs.method import Role
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size in config.json: the names it may have there, and what it is when it is missing."""
+
+    names: tuple[str, ...]
+    default: int
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """The names inside the sequence classifier that transformers has for this architecture."""
+
+    model_type: str  # as config.json says it
+    block_list: str  # the list of transformer blocks, in order
+    roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
+    head: tuple[str, ...]  # linear layers after the last block, in order
+    dropouts: tuple[str, ...]  # config fields: dropout inside the encoder
+    head_dropout: str  # config field: dropout before the last layer
+    sizes: Mapping[str, Size]  # layers, heads, width, feed_forward, vocabulary, positions, segments

@@ -1,0 +1,28 @@
+"""BERT (Devlin et al. 2018, arXiv 1810.04805)."""
+
+from lora_core.encoders.base import EncoderFamily, Size
+from lora_core.specs.method import Role
+
+BERT = EncoderFamily(
+    model_type="bert",
+    block_list="bert.encoder.layer",
+    roles={
+        Role.QUERY: ("attention.self.query",),
+        Role.KEY: ("attention.self.key",),
+        Role.VALUE: ("attention.self.value",),
+        Role.PROJECTION: ("attention.output.dense",),
+        Role.MLP: ("intermediate.dense", "output.dense"),
+    },
+    head=("bert.pooler.dense", "classifier"),
+    dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    head_dropout="classifier_dropout",
+    sizes={
+        "layers": Size(("num_hidden_layers",), 12),
+        "heads": Size(("num_attention_heads",), 12),
+        "width": Size(("hidden_size",), 768),
+        "feed_forward": Size(("intermediate_size",), 3072),
+        "vocabulary": Size(("vocab_size",), 30_522),
+        "positions": Size(("max_position_embeddings",), 512),
+        "segments": Size(("type_vocab_size",), 2),
+    },
+)

@@ -1,0 +1,148 @@
+"""From the name of a base to a model with a classification head, safely and strictly."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from lora_core.encoders import FAMILIES
+from lora_core.encoders.base import EncoderFamily
+from lora_core.errors import (
+    BaseNotFound,
+    BrokenBase,
+    UnsafeWeights,
+    UnsupportedEncoder,
+    UntrustedCode,
+)
+from lora_core.samples import minilm
+
+WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
+          "special_tokens_map.json")  # fmt: skip
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+
+
+def locate(base: str, revision: str | None = None) -> Path:
+    """The local directory of a base: packaged sample, directory, or hub name.
+
+    Raises `BaseNotFound`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`, `SampleChanged`.
+    """
+    if base == minilm.NAME:
+        directory = minilm.directory()
+    elif base.startswith(("./", "../", "/")):
+        directory = Path(base)
+        if not directory.is_dir():
+            raise BaseNotFound(base=base, reason="there is no such directory")
+    else:
+        directory = _download(base, revision)
+    check(directory, base)
+    return directory
+
+
+def _download(base: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(base, revision=revision, allow_patterns=list(WANTED)))
+    except HFValidationError as error:
+        raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
+    except LocalEntryNotFoundError as error:
+        reason = "the hub cannot be reached and it is not in the local cache"
+        raise BaseNotFound(base=base, reason=reason) from error
+    except HfHubHTTPError as error:
+        raise BaseNotFound(base=base, reason=f"the hub answered {type(error).__name__}") from error
+
+
+def check(directory: Path, base: str) -> dict[str, Any]:
+    """The config of a base that is safe to load, without loading it."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BaseNotFound(base=base, reason="it has no config.json") from error
+    except ValueError as error:
+        raise BrokenBase(base=base, reason="config.json is not JSON") from error
+    if not isinstance(config, dict):
+        raise BrokenBase(base=base, reason="config.json is not an object")
+    if "auto_map" in config:
+        raise UntrustedCode(base=base)
+    if (model_type := config.get("model_type")) not in FAMILIES:
+        raise UnsupportedEncoder(base=base, model_type=model_type, supported=", ".join(FAMILIES))
+    names = sorted(path.name for path in directory.iterdir())
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [name for name in names if name.endswith(PICKLES)]
+        if pickles:
+            raise UnsafeWeights(base=base, found=", ".join(pickles))
+        raise BaseNotFound(base=base, reason="it has no safetensors file")
+    return config
+
+
+def load_classifier(
+    directory: Path,
+    base: str,
+    labels: Sequence[str],
+    *,
+    encoder_dropout: float = 0.0,
+    head_dropout: float = 0.0,
+) -> tuple[PreTrainedModel, EncoderFamily, bool]:
+    """The model in float32, its family, and whether the head came with the base.
+
+    The head of a base is kept when it answers the same labels in the same order, else drawn anew
+    from torch's generator. Everything else must be in the file: raises `BrokenBase`.
+    """
+    config = check(directory, base)
+    family = FAMILIES[config["model_type"]]
+    id2label = dict(enumerate(labels))
+    kept = [config.get("id2label", {}).get(str(i)) for i in id2label] == list(labels)
+    dropouts = {
+        **dict.fromkeys(family.dropouts, encoder_dropout),
+        family.head_dropout: head_dropout,
+    }
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            num_labels=len(labels),
+            id2label=id2label,
+            label2id={label: i for i, label in id2label.items()},
+            problem_type="single_label_classification",
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a head for another number of labels; checked below
+            output_loading_info=True,
+            **dropouts,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BrokenBase(base=base, reason=str(error).splitlines()[0][:200]) from error
+    _check_loaded(info, family, base)
+    missing = {key.rsplit(".", 1)[0] for key in info["missing_keys"]}
+    kept = kept and not missing.intersection(family.head) and not info["mismatched_keys"]
+    if not kept:
+        _draw_head(model, family, missing)
+    return model, family, kept
+
+
+def _check_loaded(info: dict[str, Any], family: EncoderFamily, base: str) -> None:
+    """Only the head may be missing or of another size."""
+    head = tuple(f"{name}." for name in family.head)
+    odd = {key if isinstance(key, str) else key[0]
+           for key in [*info["missing_keys"], *info["mismatched_keys"]]}  # fmt: skip
+    if wrong := sorted(key for key in odd if not key.startswith(head)):
+        raise BrokenBase(base=base, reason=f"{len(wrong)} tensors are missing, first {wrong[0]}")
+
+
+def _draw_head(model: PreTrainedModel, family: EncoderFamily, missing: set[str]) -> None:
+    """Draw the classifier, and those layers before it that the file lacks."""
+    for name in family.head:
+        if name in missing or name == family.head[-1]:
+            layer = model.get_submodule(name)
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=model.config.initializer_range)
+                nn.init.zeros_(layer.bias)

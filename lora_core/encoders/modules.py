@@ -1,0 +1,36 @@
+"""Find the parts of an encoder in a model, by the names of its family."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from lora_core.encoders.base import EncoderFamily
+from lora_core.errors import RoleNotFound
+from lora_core.specs.method import Role
+
+
+def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
+    """The transformer blocks, first to last."""
+    found = model.get_submodule(family.block_list)
+    if not isinstance(found, nn.ModuleList):
+        raise TypeError(f"{family.block_list} is not a list of blocks")
+    return list(found)
+
+
+def linears(block: nn.Module, family: EncoderFamily, role: Role) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers of one block with this role, by path. Raises `RoleNotFound`."""
+    found = dict(block.named_modules())
+    paths = [path for path in family.roles.get(role, ()) if path in found]
+    if not paths:
+        available = ", ".join(r for r, names in family.roles.items() if set(names) & set(found))
+        raise RoleNotFound(role=str(role), encoder=family.model_type, available=available)
+    for path in paths:
+        yield path, linear(block, path)
+
+
+def linear(module: nn.Module, path: str) -> nn.Linear:
+    """The linear layer at a path."""
+    layer = module.get_submodule(path)
+    if not isinstance(layer, nn.Linear):
+        raise TypeError(f"{path} is no linear layer")
+    return layer

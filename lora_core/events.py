@@ -1,0 +1,140 @@
+"""What a run tells while it goes on: one JSON object a line.
+
+Numbers that are not finite are written as `null`, since JSON has no word for them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from lora_core.specs.data import Split
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Phase(StrEnum):
+    """What the run is busy with."""
+
+    LOADING = "loading"
+    TOKENISING = "tokenising"
+    LINEAR_RIVAL = "linear_rival"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    SAVING = "saving"
+
+
+class Tick(_Event):
+    """A sign of life, at every change of phase and at most once a second within one."""
+
+    event: Literal["tick"] = "tick"
+    phase: Phase
+    step: int = 0
+
+
+class Noted(_Event):
+    """Something a user should know, such as the share of texts that were cut."""
+
+    event: Literal["noted"] = "noted"
+    level: Literal["info", "warning"] = "info"
+    code: str
+    message: str
+
+
+class Started(_Event):
+    """Data and model are ready; training begins."""
+
+    event: Literal["started"] = "started"
+    total_steps: int
+    trainable_parameters: int
+    total_parameters: int
+    examples: dict[Split, int]
+    labels: list[str]
+    device: str
+    precision: str
+    threads: int
+    learning_rate: float
+
+
+class StepLogged(_Event):
+    """Means over the steps since the last one."""
+
+    event: Literal["step"] = "step"
+    step: int
+    epoch: float
+    loss: float | None
+    learning_rate: float
+    grad_norm: float | None
+    reviews_per_second: float
+    tokens_per_second: float
+    peak_memory_mb: float
+
+
+class Evaluated(_Event):
+    """Figures on one part: `loss`, `accuracy`, `macro_f1`."""
+
+    event: Literal["evaluated"] = "evaluated"
+    step: int
+    split: Split
+    metrics: dict[str, float | None]
+    best: bool = False  # on validation: the best so far
+
+
+class RivalFitted(_Event):
+    """The linear rival (TF-IDF and logistic regression) on the same parts."""
+
+    event: Literal["rival"] = "rival"
+    validation: dict[str, float]
+    test: dict[str, float]
+    train_texts: int
+    seconds: float
+    cached: bool
+
+
+class Finished(_Event):
+    """The artifact is written and checked. `summary` is the `metrics` of its manifest."""
+
+    event: Literal["finished"] = "finished"
+    summary: dict[str, Any]
+
+
+class Failed(_Event):
+    """The run ended with an error; `code` is stable."""
+
+    event: Literal["failed"] = "failed"
+    code: str
+    message: str
+    detail: dict[str, Any] = {}
+
+
+Event = Annotated[
+    Tick | Noted | Started | StepLogged | Evaluated | RivalFitted | Finished | Failed,
+    Field(discriminator="event"),
+]
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse_event(line: str | bytes) -> Event:
+    """One line back to its event. Raises `pydantic.ValidationError` for any other line."""
+    return _ADAPTER.validate_json(line)
+
+
+class Observer(Protocol):
+    """Whoever wants to know."""
+
+    def on_event(self, event: Event) -> None: ...
+
+
+class StopSignal(Protocol):
+    """Asked between two steps."""
+
+    def requested(self) -> bool: ...
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The same figures with `None` for those that are not finite."""
+    return {name: value if abs(value) < float("inf") else None for name, value in metrics.items()}

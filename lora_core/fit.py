@@ -1,0 +1,160 @@
+"""Does a spec fit a base, and how many parameters would it train?
+
+Answered from `config.json` alone, without torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_core.encoders import FAMILIES
+from lora_core.errors import (
+    BrokenBase,
+    LayerOutOfRange,
+    LengthTooLarge,
+    RankTooLarge,
+    RoleNotFound,
+    UnsupportedEncoder,
+)
+from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role, Variant
+from lora_core.specs.train import TrainSpec
+
+_LARGEST = 10_000_000  # no side of a real encoder is longer
+
+
+@dataclass(frozen=True)
+class Census:
+    """How many parameters there are, adapters included, and how many of them train."""
+
+    trainable: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that fix every parameter of an encoder with a classification head."""
+
+    model_type: str
+    layers: int
+    heads: int
+    width: int
+    feed_forward: int
+    vocabulary: int
+    positions: int
+    segments: int = 0
+
+    @property
+    def block(self) -> int:
+        """Parameters of one transformer block."""
+        d, f = self.width, self.feed_forward
+        return 4 * _linear(d, d) + _linear(d, f) + _linear(f, d) + 4 * d  # two layer norms: 4 d
+
+    @property
+    def embeddings(self) -> int:
+        return (self.vocabulary + self.positions + self.segments + 2) * self.width
+
+    def head(self, n_labels: int) -> tuple[tuple[int, int], ...]:
+        """(d_in, d_out) of the linear layers after the last block."""
+        return (self.width, self.width), (self.width, n_labels)
+
+    def linears(self, role: Role) -> Iterator[tuple[str, int, int]]:
+        """(name, d_in, d_out) of the layers of one block with this role. Raises `RoleNotFound`."""
+        roles = FAMILIES[self.model_type].roles
+        if role not in roles:
+            available = ", ".join(roles)
+            raise RoleNotFound(role=str(role), encoder=self.model_type, available=available)
+        d, f = self.width, self.feed_forward
+        sizes = ((d, f), (f, d)) if role is Role.MLP else ((d, d),)
+        for name, (d_in, d_out) in zip(roles[role], sizes, strict=True):
+            yield name, d_in, d_out
+
+
+def read_shape(config: Mapping[str, Any], *, base: str) -> Shape:
+    """The sizes in a config; `base` is its name. Raises `UnsupportedEncoder`, `BrokenBase`."""
+    model_type = str(config.get("model_type"))
+    if model_type not in FAMILIES:
+        raise UnsupportedEncoder(
+            base=base, model_type=model_type[:64], supported=", ".join(FAMILIES)
+        )
+    sizes: dict[str, int] = {}
+    for name, wanted in FAMILIES[model_type].sizes.items():
+        key = next((key for key in wanted.names if key in config), wanted.names[0])
+        size = config.get(key, wanted.default)
+        if type(size) is not int or not 1 <= size <= _LARGEST:
+            raise BrokenBase(base=base, reason=f"{key} in config.json is no size: {str(size)[:32]}")
+        sizes[name] = size
+    shape = Shape(model_type=model_type, **sizes)
+    if shape.width % shape.heads:
+        reason = f"width {shape.width} cannot be divided among {shape.heads} heads"
+        raise BrokenBase(base=base, reason=reason)
+    return shape
+
+
+def check(config: Mapping[str, Any], spec: TrainSpec) -> None:
+    """Refuse what could never run.
+
+    Raises `UnsupportedEncoder`, `BrokenBase`, `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`,
+    `RankTooLarge`.
+    """
+    shape = read_shape(config, base=spec.base)
+    max_length = spec.data.max_length
+    if max_length is not None and max_length > shape.positions:
+        raise LengthTooLarge(max_length=max_length, limit=shape.positions)
+    match spec.method:
+        case BaselineSpec(blocks=blocks) if blocks > shape.layers:
+            raise LayerOutOfRange(layer=blocks - 1, count=shape.layers, last=shape.layers - 1)
+        case LoraSpec() as lora:
+            _check_lora(shape, lora)
+
+
+def _check_lora(shape: Shape, lora: LoraSpec) -> None:
+    for layer in lora.layers or ():
+        if layer >= shape.layers:
+            raise LayerOutOfRange(layer=layer, count=shape.layers, last=shape.layers - 1)
+    for role in lora.targets:
+        for name, d_in, d_out in shape.linears(role):
+            if lora.r > min(d_in, d_out):
+                raise RankTooLarge(
+                    r=lora.r, module=name, d_in=d_in, d_out=d_out, limit=min(d_in, d_out)
+                )
+
+
+def census(
+    config: Mapping[str, Any], method: BaselineSpec | LoraSpec | FullSpec, n_labels: int
+) -> Census:
+    """The exact counts for a base with a head for `n_labels` labels.
+
+    With `head: lora` the rank of a head layer is at most its smaller side: a layer of n_labels
+    outputs can express nothing more. Raises as `check` does for the base.
+    """
+    shape = read_shape(config, base=str(config.get("_name_or_path") or "this base"))
+    head = sum(_linear(d_in, d_out) for d_in, d_out in shape.head(n_labels))
+    base = shape.embeddings + shape.layers * shape.block + head
+    match method:
+        case BaselineSpec(blocks=blocks):
+            return Census(trainable=head + blocks * shape.block, total=base)
+        case FullSpec():
+            return Census(trainable=base, total=base)
+        case LoraSpec():
+            adapters = sum(_adapter(method, *sides) for sides in adapted(shape, method, n_labels))
+            trained_head = head if method.head is Head.TRAIN else 0
+            return Census(trainable=adapters + trained_head, total=base + adapters)
+
+
+def adapted(shape: Shape, lora: LoraSpec, n_labels: int) -> Iterator[tuple[int, int]]:
+    """(d_in, d_out) of every layer that gets an adapter."""
+    for _ in range(shape.layers) if lora.layers is None else lora.layers:
+        for role in lora.targets:
+            for _, d_in, d_out in shape.linears(role):
+                yield d_in, d_out
+    if lora.head is Head.LORA:
+        yield from shape.head(n_labels)
+
+
+def _linear(d_in: int, d_out: int) -> int:
+    return d_in * d_out + d_out
+
+
+def _adapter(lora: LoraSpec, d_in: int, d_out: int) -> int:
+    magnitude = d_out if lora.variant is Variant.DORA else 0
+    return min(lora.r, d_in, d_out) * (d_in + d_out) + magnitude

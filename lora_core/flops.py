@@ -1,0 +1,56 @@
+"""What a token costs, in floating-point operations, from `config.json` alone.
+
+For h layers of width d with a feed-forward width f, and L the mean length that a token attends to:
+
+    lin = 2h (4d² + 2df)      att = 4h L d      forward = lin + att      full = 3 lin + 3.5 att
+
+The backward pass of the linears costs twice their forward, half of it for the weights, which frozen
+layers save; that of attention costs 2.5 times. Nothing flows back below the lowest trained layer,
+nor through its query, key and value (6d²). Embeddings and head are too small to count.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lora_core.fit import Shape, adapted, read_shape
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+
+
+def forward(config: Mapping[str, Any], *, length: float) -> float:
+    """FLOPs a token without training. `length` is E[L²] / E[L] over the texts, in tokens."""
+    linears, attention = _parts(_shape(config), length)
+    return linears + attention
+
+
+def training(
+    config: Mapping[str, Any], method: BaselineSpec | LoraSpec | FullSpec, *, length: float
+) -> float:
+    """FLOPs a token for one forward and backward pass."""
+    shape = _shape(config)
+    linears, attention = _parts(shape, length)
+    into_block = 6 * shape.width**2  # the gradient that the lowest block need not hand down
+    match method:
+        case FullSpec():
+            return 3 * linears + 3.5 * attention
+        case BaselineSpec(blocks=0):
+            return linears + attention
+        case BaselineSpec(blocks=blocks):
+            backward = blocks / shape.layers * (2 * linears + 2.5 * attention)
+            return linears + attention + backward - into_block
+        case LoraSpec():
+            lowest = 0 if method.layers is None else min(method.layers)
+            backward = (1 - lowest / shape.layers) * (linears + 2.5 * attention)
+            thin = sum(
+                min(method.r, d_in, d_out) * (d_in + d_out)
+                for d_in, d_out in adapted(shape, method, n_labels=2)
+            )
+            return linears + attention + backward + 6 * thin - into_block
+
+
+def _shape(config: Mapping[str, Any]) -> Shape:
+    return read_shape(config, base=str(config.get("_name_or_path") or "this base"))
+
+
+def _parts(shape: Shape, length: float) -> tuple[float, float]:
+    d, f = shape.width, shape.feed_forward
+    return 2 * shape.layers * (4 * d**2 + 2 * d * f), 4 * shape.layers * length * d

@@ -1,0 +1,86 @@
+"""The one law that every adapter layer keeps.
+
+In evaluation, `forward(x)` equals a plain linear layer with `effective_weight()` and the base's
+bias; before the first update it equals the base layer. Merging rests on this law, so it is written
+here, once for every kind.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lora_core.errors import NonFiniteWeights
+
+
+class AdapterLinear(nn.Module, ABC):
+    """A frozen linear layer (d_in -> d_out) with a trainable low-rank adapter beside it.
+
+    A has shape (r, d_in) and B has shape (d_out, r), both float32.
+    """
+
+    def __init__(self, base: nn.Linear, *, r: int, alpha: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.r = r
+        self.alpha = alpha
+        self.dropout = nn.Dropout(dropout)
+        self.A = nn.Parameter(torch.empty(r, base.in_features))
+        self.B = nn.Parameter(torch.zeros(base.out_features, r))
+        self._frozen: Tensor | None = None  # the base weight while the adapter is merged into it
+        self.reset_parameters()
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """The factor before B A."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draw A; B starts at zero, so that the layer starts as its base."""
+
+    @abstractmethod
+    def effective_weight(self) -> Tensor:
+        """The weight (d_out, d_in) that this layer acts with, in float32."""
+
+    @abstractmethod
+    def adapted(self, x: Tensor) -> Tensor:
+        """The output (…, d_out) with the adapter beside the base."""
+
+    def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that train: all but the base's."""
+        yield from self.named_parameters(recurse=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, d_in) -> (…, d_out)."""
+        return self.base(x) if self.merged else self.adapted(x)
+
+    @property
+    def frozen_weight(self) -> Tensor:
+        """The base weight (d_out, d_in) as it was before any merge."""
+        return self.base.weight if self._frozen is None else self._frozen
+
+    @property
+    def merged(self) -> bool:
+        return self._frozen is not None
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Put the effective weight into the base and keep the original.
+
+        Raises `NonFiniteWeights`; then nothing has changed.
+        """
+        if self.merged:
+            return
+        weight = self.effective_weight()
+        if not torch.isfinite(weight).all():
+            raise NonFiniteWeights(module=type(self).__name__)
+        self._frozen = self.base.weight.data
+        self.base.weight.data = weight.to(self._frozen.dtype)
+
+    def unmerge(self) -> None:
+        """Put the original weight back, bit for bit."""
+        if self._frozen is not None:
+            self.base.weight.data = self._frozen
+            self._frozen = None

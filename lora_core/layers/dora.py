@@ -1,0 +1,36 @@
+"""DoRA: the length of each output row is learned apart from its direction.
+
+y = m · (W + scale · B A) x / ||W + scale · B A|| + b
+
+(Liu et al. 2024, arXiv 2402.09353, equation 5; the norm is taken over each output row)
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_core.layers.lora import LoraLinear
+
+
+class DoraLinear(LoraLinear):
+    """LoRA on the direction, and a magnitude m (d_out,) that starts at the row norms of W."""
+
+    def __init__(self, base: nn.Linear, *, r: int, alpha: float, dropout: float = 0.0) -> None:
+        super().__init__(base, r=r, alpha=alpha, dropout=dropout)
+        self.magnitude = nn.Parameter(torch.linalg.vector_norm(base.weight.detach().float(), dim=1))
+
+    def stretch(self) -> Tensor:
+        """m / ||W + scale · B A||, shape (d_out,).
+
+        The norm counts as a constant in the backward pass (section 4.3 of the paper).
+        """
+        length: Tensor = torch.linalg.vector_norm(super().effective_weight().detach(), dim=1)
+        return self.magnitude / length
+
+    def adapted(self, x: Tensor) -> Tensor:
+        direction = F.linear(x, self.base.weight) + self.scale * self.low_rank(x)
+        y = self.stretch() * direction
+        return y if self.base.bias is None else y + self.base.bias
+
+    def effective_weight(self) -> Tensor:
+        return self.stretch()[:, None] * super().effective_weight()

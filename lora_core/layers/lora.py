@@ -1,0 +1,49 @@
+"""LoRA: y = W x + b + scale · B (A x)  (Hu et al. 2021, arXiv 2106.09685, equation 3)."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_core.layers.base import AdapterLinear
+
+
+class LoraLinear(AdapterLinear):
+    """LoRA as in the paper: scale = alpha / r."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.r
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # uniform within 1 / sqrt(d_in)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base(x)
+        return y + self.scale * self.low_rank(x)
+
+    def low_rank(self, x: Tensor) -> Tensor:
+        """B A x: (…, d_in) -> (…, r) -> (…, d_out)."""
+        return F.linear(F.linear(self.dropout(x), self.A), self.B)
+
+    def effective_weight(self) -> Tensor:
+        return self.frozen_weight.float() + self.scale * (self.B @ self.A)
+
+
+class RsLoraLinear(LoraLinear):
+    """Rank-stabilised LoRA: scale = alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / math.sqrt(self.r)
+
+
+class UnscaledLinear(LoraLinear):
+    """The convention of the "LoRA from scratch" lessons: scale = alpha, A ~ N(0, 1/r)."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.A, std=1 / math.sqrt(self.r))

@@ -1,0 +1,42 @@
+"""When to stop: on SIGTERM or SIGINT, or when the parent that holds our standard input is gone."""
+
+import faulthandler
+import os
+import signal
+import threading
+from types import FrameType
+
+EXIT_STOPPED = 75  # asked to stop
+
+
+class Lifeline:
+    """A stop signal that the training loop asks between two steps."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def listen(self) -> None:
+        """Stop at the next step on SIGTERM or SIGINT; a second one ends the process at once.
+
+        SIGABRT writes the stack of every thread to standard error first.
+        """
+        faulthandler.enable()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def follow_parent(self) -> None:
+        """Leave at once when standard input ends: nobody is left to take the result."""
+        threading.Thread(target=self._wait_for_end, name="lifeline", daemon=True).start()
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self._requested = True
+
+    def _wait_for_end(self) -> None:
+        # Not through `sys.stdin`: a thread inside its lock makes the interpreter abort at its end.
+        while os.read(0, 4096):
+            pass
+        os._exit(EXIT_STOPPED)

@@ -1,0 +1,66 @@
+"""Names, sizes and sha256 of every file in a directory, written last.
+
+A directory with a manifest that verifies is complete; one without is not there.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lora_core.errors import ArtifactCorrupt
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """List every file of `directory`, add `facts`, and write the manifest last, atomically."""
+    files = {
+        path.relative_to(directory).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {**facts, "files": files}
+    unfinished = directory / f".{MANIFEST}"
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1, allow_nan=False, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(directory / MANIFEST)
+    return manifest
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """The manifest without checking the files. Raises `ArtifactCorrupt` if there is none."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest["files"].items()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ArtifactCorrupt(path=directory.name, problem="no readable manifest.json") from error
+    return dict(manifest)
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """The manifest, once every file matches it. Raises `ArtifactCorrupt`."""
+    manifest = read(directory)
+    found = {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    }
+    if odd := found.symmetric_difference(manifest["files"]):
+        raise ArtifactCorrupt(path=directory.name, problem=f"missing or extra: {sorted(odd)[0]}")
+    for name, facts in manifest["files"].items():
+        if sha256(directory / name) != facts["sha256"]:
+            raise ArtifactCorrupt(path=directory.name, problem=f"{name} has changed")
+    return manifest

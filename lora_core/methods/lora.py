@@ -1,0 +1,25 @@
+"""LoRA: train low-rank adapters beside frozen layers."""
+
+from torch import nn
+
+from lora_core.encoders.base import EncoderFamily
+from lora_core.inject import adapters, inject
+from lora_core.methods.base import Method
+from lora_core.specs.method import Head, LoraSpec
+
+
+class Lora(Method):
+    """Inject adapters; train them and, by default, the head in full."""
+
+    def __init__(self, spec: LoraSpec) -> None:
+        self.spec = spec
+
+    def prepare(self, model: nn.Module, family: EncoderFamily) -> None:
+        model.requires_grad_(False)
+        inject(model, family, self.spec)
+        for adapter in adapters(model).values():
+            for _, parameter in adapter.adapter_parameters():
+                parameter.requires_grad_(True)
+        if self.spec.head is Head.TRAIN:
+            for name in family.head:
+                model.get_submodule(name).requires_grad_(True)

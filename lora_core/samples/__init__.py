@@ -1,0 +1,1 @@
+"""Packaged samples: one base model and two data sets, made from files of pinned packages."""

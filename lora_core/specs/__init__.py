@@ -1,0 +1,1 @@
+"""Frozen descriptions of a run, shared by file, command line, API, database and artifact."""

@@ -1,0 +1,44 @@
+"""Where texts and labels come from and how they are divided."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from lora_core.specs.frozen import Frozen
+
+Source = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]+$")]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
+Size = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+
+
+class Split(StrEnum):
+    """The three parts of a data set."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class DataSpec(Frozen):
+    """Texts, labels, parts.
+
+    `source` is a packaged sample (`rotten-tomatoes`, `imdb`), a hub data set (`hub:NAME`), a file
+    (`.csv`, `.tsv`, `.jsonl`, `.parquet`), or one of these per part. A service also takes the name
+    of an uploaded data set and puts the file in its place.
+
+    Parts that are given, by file or by `split_column`, are kept. Otherwise they are drawn,
+    stratified, by content hash and `split_seed`: a whole number is a count of texts, a fraction a
+    share of them.
+    """
+
+    source: Source | dict[Split, Source] = "rotten-tomatoes"
+    text_column: Column = "text"
+    label_column: Column = "label"
+    split_column: Column | None = None  # None: a column called "split" is used when there is one
+    train_size: Size | None = None  # None: all that is left
+    validation_size: Size = 0.1
+    test_size: Size = 0.2
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
+    # Tokens, [CLS] and [SEP] included. None: 512, or all positions of the base if it has fewer.
+    max_length: int | None = Field(default=None, ge=8, le=8192)

@@ -1,0 +1,71 @@
+"""What a run trains: the last layers, low-rank adapters, or everything."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from lora_core.specs.frozen import Frozen
+
+
+class Role(StrEnum):
+    """What a linear layer does inside a transformer block."""
+
+    QUERY = "query"
+    KEY = "key"
+    VALUE = "value"
+    PROJECTION = "projection"  # attention output
+    MLP = "mlp"  # both feed-forward layers
+
+
+class Variant(StrEnum):
+    """A kind of LoRA layer. They differ in scale and start; DoRA also learns a magnitude."""
+
+    LORA = "lora"  # alpha / r (Hu et al. 2021, arXiv 2106.09685)
+    RSLORA = "rslora"  # alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732)
+    UNSCALED = "unscaled"  # alpha alone, A ~ N(0, 1/r): the convention of the seed
+    DORA = "dora"  # magnitude and direction (Liu et al. 2024, arXiv 2402.09353)
+
+
+class Head(StrEnum):
+    """What happens to the classification head in a LoRA run."""
+
+    TRAIN = "train"  # trained and saved in full
+    LORA = "lora"  # frozen, with an adapter of its own
+    FROZEN = "frozen"  # left as it was drawn
+
+
+class BaselineSpec(Frozen):
+    """Train the last layers only: the head, and the last `blocks` transformer blocks."""
+
+    type: Literal["baseline"] = "baseline"
+    blocks: int = Field(default=0, ge=0, le=64)
+
+
+class LoraSpec(Frozen):
+    """Train low-rank adapters beside frozen linear layers."""
+
+    type: Literal["lora"] = "lora"
+    variant: Variant = Variant.LORA
+    r: int = Field(default=8, ge=1, le=4096)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[Role, ...] = Field(default=(Role.QUERY, Role.VALUE), min_length=1)
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    head: Head = Head.TRAIN
+
+    @field_validator("targets", "layers")
+    @classmethod
+    def _no_repeats(cls, value: tuple[object, ...] | None) -> tuple[object, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError("each entry may stand once")
+        return value
+
+
+class FullSpec(Frozen):
+    """Train every parameter."""
+
+    type: Literal["full"] = "full"
+
+
+MethodSpec = Annotated[BaselineSpec | LoraSpec | FullSpec, Field(discriminator="type")]

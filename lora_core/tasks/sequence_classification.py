@@ -1,0 +1,75 @@
+"""One label per text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
+
+
+class SequenceClassification:
+    """Cross-entropy over two labels or many."""
+
+    def __init__(
+        self, spec: SequenceClassificationSpec, labels: Sequence[str], counts: Sequence[int]
+    ) -> None:
+        """`counts`: training examples of each label, for balanced class weights."""
+        self.labels = list(labels)
+        self.class_weights: Tensor | None = None
+        if spec.class_weights is ClassWeights.BALANCED:
+            n = torch.tensor(counts, dtype=torch.float32)
+            self.class_weights = n.sum() / (len(n) * n)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Softmax cross-entropy in float32, summed."""
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        return F.cross_entropy(logits.float(), labels, weight=weights, reduction="sum")
+
+    def weight(self, labels: Sequence[int]) -> float:
+        if self.class_weights is None:
+            return float(len(labels))
+        return float(self.class_weights[list(labels)].sum())
+
+    def metrics(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+        """Unweighted loss, accuracy, macro F1 over the classes of the model."""
+        report = self.report(logits, labels)
+        return {name: report[name] for name in ("loss", "accuracy", "macro_f1")}
+
+    def report(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
+        """All figures; rows of the confusion matrix are true labels, columns answers."""
+        predicted = logits.argmax(axis=1)
+        classes = np.arange(len(self.labels))
+        precision, recall, f1, support = precision_recall_fscore_support(
+            labels, predicted, labels=classes, zero_division=0.0
+        )
+        return {
+            "loss": float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))),
+            "accuracy": float(accuracy_score(labels, predicted)),
+            "macro_f1": float(np.mean(f1)),
+            "per_class": {
+                label: {
+                    "precision": float(precision[i]),
+                    "recall": float(recall[i]),
+                    "f1": float(f1[i]),
+                    "support": int(support[i]),
+                }
+                for i, label in enumerate(self.labels)
+            },
+            "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
+        }
+
+
+def decode(logits: Tensor, labels: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Softmax over the labels; for each row all of them, highest first."""
+    scores = torch.softmax(logits.double(), dim=-1)
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    return [
+        [(labels[i], float(row[i])) for i in ranks.tolist()]
+        for row, ranks in zip(scores, order, strict=True)
+    ]

@@ -1,0 +1,74 @@
+"""Means over the last steps, and throughput without the time spent on evaluation."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Means:
+    """Over the steps since the last log line."""
+
+    loss: float
+    norm: float
+    reviews_per_second: float
+    tokens_per_second: float
+
+
+@dataclass
+class Pace:
+    """Collects steps until the next log line is due."""
+
+    log_every: int  # steps
+    seconds: float = 0.0  # spent in training steps, all in all
+    reviews: int = 0
+    tokens: int = 0
+    _losses: list[float] = field(default_factory=list)
+    _norms: list[float] = field(default_factory=list)
+    _since: tuple[float, int, int] = (0.0, 0, 0)  # seconds, reviews, tokens at the last log line
+    _mark: float = field(default_factory=time.monotonic)
+    _last_sign: float = field(default_factory=time.monotonic)
+
+    def add(self, loss: float, norm: float, reviews: int, tokens: int) -> None:
+        """Account for one step."""
+        now = time.monotonic()
+        self.seconds += now - self._mark
+        self._mark = now
+        self.reviews += reviews
+        self.tokens += tokens
+        self._losses.append(loss)
+        self._norms.append(norm)
+
+    def log_due(self, step: int, total: int) -> bool:
+        return step % self.log_every == 0 or step in (1, total)
+
+    def tick_due(self) -> bool:
+        """At most once a second."""
+        if (now := time.monotonic()) - self._last_sign < TICK_SECONDS:
+            return False
+        self._last_sign = now
+        return True
+
+    def take(self) -> Means:
+        """The means since the last call."""
+        seconds, reviews, tokens = self._since
+        elapsed = max(self.seconds - seconds, 1e-9)
+        means = Means(
+            loss=sum(self._losses) / len(self._losses),
+            norm=sum(self._norms) / len(self._norms),
+            reviews_per_second=(self.reviews - reviews) / elapsed,
+            tokens_per_second=(self.tokens - tokens) / elapsed,
+        )
+        self._since = (self.seconds, self.reviews, self.tokens)
+        self._losses, self._norms = [], []
+        self._last_sign = time.monotonic()
+        return means
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time inside does not count."""
+        yield
+        self._mark = time.monotonic()

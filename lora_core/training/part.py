@@ -1,0 +1,24 @@
+"""One part of the data, tokenised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Part:
+    """Token ids and labels of the texts of one split, in a fixed order."""
+
+    ids: Sequence[NDArray[np.int32]]
+    lengths: NDArray[np.int64]  # tokens of each text
+    labels: NDArray[np.int64]
+    pad: int  # id of the padding token
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def head(self, n: int) -> "Part":
+        """The first n texts."""
+        return Part(self.ids[:n], self.lengths[:n], self.labels[:n], self.pad)

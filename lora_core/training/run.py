@@ -1,0 +1,163 @@
+"""One run from its description to a finished artifact."""
+
+import errno
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from lora_core import __version__, artifact, manifest
+from lora_core.data import linear
+from lora_core.errors import DiskFull, OutOfMemory
+from lora_core.events import Evaluated, Finished, Observer, Phase, Started, StopSignal, Tick, finite
+from lora_core.specs.data import Split
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+from lora_core.training import evaluate
+from lora_core.training.loop import Trained, Trainer
+from lora_core.training.prepare import Prepared, prepare
+
+HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
+
+Logits = dict[Split, NDArray[np.float32]]
+
+
+def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal) -> dict[str, Any]:
+    """Train, evaluate, save; returns the summary.
+
+    Raises a `LoraCoreError` for every known cause.
+    """
+    began = time.monotonic()
+    try:
+        prepared = prepare(spec, observer)
+        trained = _train(prepared, observer, stop)
+        figures, logits = _judge(prepared, trained, observer)
+        facts = _facts(prepared, trained)
+        observer.on_event(Tick(phase=Phase.SAVING, step=trained.steps))
+        difference = _save(out_dir, prepared, logits)  # merges: from here the adapters are gone
+        summary = {
+            **facts,
+            **figures,
+            "merge_difference": difference,
+            "total_seconds": round(time.monotonic() - began, 2),
+        }
+        manifest.write(out_dir, _manifest(prepared, summary))
+    except torch.OutOfMemoryError as error:
+        tokens = spec.optim.micro_batch_tokens
+        raise OutOfMemory(device=spec.runtime.device, tokens=tokens) from error
+    except (OSError, SafetensorError) as error:
+        if _no_room(error):
+            raise DiskFull(what=f"the model of {out_dir.name}") from error
+        raise
+    observer.on_event(Finished(summary=summary))
+    return summary
+
+
+def _train(prepared: Prepared, observer: Observer, stop: StopSignal) -> Trained:
+    trainer = Trainer(prepared, observer=observer, stop=stop)
+    census = prepared.method.census(prepared.model)
+    observer.on_event(
+        Started(
+            total_steps=trainer.total_steps,
+            trainable_parameters=census.trainable,
+            total_parameters=census.total,
+            examples={split: len(part) for split, part in prepared.parts.items()},
+            labels=list(prepared.splits.labels),
+            device=prepared.machine.device,
+            precision=prepared.machine.precision,
+            threads=prepared.machine.threads,
+            learning_rate=prepared.spec.optim.learning_rate or 0.0,
+        )
+    )
+    return trainer.train()
+
+
+def _judge(
+    prepared: Prepared, trained: Trained, observer: Observer
+) -> tuple[dict[str, Any], Logits]:
+    """The figures of the best weights on validation and test, beside the linear rival's."""
+    observer.on_event(Tick(phase=Phase.LINEAR_RIVAL, step=trained.steps))
+    rival = linear.fit(prepared.splits)
+    observer.on_event(rival)
+    figures: dict[str, Any] = {"linear": rival.model_dump(mode="json", exclude={"event"})}
+    logits: Logits = {}
+    for split in (Split.VALIDATION, Split.TEST):
+        observer.on_event(Tick(phase=Phase.EVALUATING, step=trained.steps))
+        part = prepared.parts[split]
+        logits[split] = evaluate.logits(
+            prepared.model, part, prepared.machine, budget=prepared.spec.optim.micro_batch_tokens
+        )
+        figures[split] = prepared.task.report(logits[split], part.labels)
+    test = {name: figures[Split.TEST][name] for name in ("loss", "accuracy", "macro_f1")}
+    observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
+    return figures, logits
+
+
+def _save(out_dir: Path, prepared: Prepared, logits: Logits) -> float:
+    """Write all files but the manifest; returns how far merging moved the logits."""
+    model, spec = prepared.model, prepared.spec
+    held_out = prepared.parts[Split.TEST].head(HELD_OUT)
+    texts = [example.text for example in prepared.splits.test[:HELD_OUT]]
+    budget = spec.optim.micro_batch_tokens
+    machine = prepared.machine
+    unmerged = evaluate.logits(model, held_out, machine, budget=budget, exact=True)
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if isinstance(spec.method, LoraSpec):
+        state = prepared.method.state(model)
+        artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
+    length = spec.data.max_length or 0
+    artifact.save_merged(out_dir, model, prepared.tokenizer_file, length)
+    loaded = artifact.load_merged(out_dir).to(machine.device)
+    merged = evaluate.logits(loaded, held_out, machine, budget=budget, exact=True)
+    difference = artifact.check_merge(unmerged, merged)
+    artifact.save_golden(out_dir, texts, merged)
+    for split, rows in logits.items():
+        artifact.save_predictions(out_dir, split, prepared.splits.part(split), rows)
+    return difference
+
+
+def _facts(prepared: Prepared, trained: Trained) -> dict[str, Any]:
+    census = prepared.method.census(prepared.model)
+    pace = trained.pace
+    return {
+        "labels": list(prepared.splits.labels),
+        "trainable_parameters": census.trainable,
+        "total_parameters": census.total,
+        "examples": {split: len(part) for split, part in prepared.parts.items()},
+        "truncated_share": prepared.cut,
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "epochs_run": trained.epochs_run,
+        "stopped_early": trained.stopped_early,
+        "train_seconds": round(pace.seconds, 2),
+        "reviews_per_second": round(pace.reviews / pace.seconds, 2),
+        "tokens_per_second": round(pace.tokens / pace.seconds, 1),
+        "peak_memory_mb": round(prepared.machine.peak_memory_mb(), 1),
+    }
+
+
+def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
+    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    return {
+        "format": artifact.FORMAT,
+        "created_by": {"loraworks": __version__, **libraries},
+        "spec": prepared.spec.model_dump(mode="json"),
+        "encoder": prepared.family.model_type,
+        "labels": list(prepared.splits.labels),
+        "max_length": prepared.spec.data.max_length,
+        "data_sha256": prepared.splits.digest,
+        "metrics": summary,
+    }
+
+
+def _no_room(error: OSError | SafetensorError) -> bool:
+    """Whether the disk is full; safetensors tells it in words only."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "os error 28" in str(error)

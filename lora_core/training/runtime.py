@@ -1,0 +1,75 @@
+"""Device, precision, threads and seed of a run."""
+
+import random
+import resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lora_core.errors import DeviceMissing, PrecisionUnsupported
+from lora_core.specs.train import RuntimeSpec
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The settings as they were resolved on this machine."""
+
+    device: str  # "cpu" or "cuda:0"
+    precision: str  # "fp32" or "bf16"
+    threads: int
+    seed: int
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bf16 for matrix products, float32 for what needs it; nothing in fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
+
+    def peak_memory_mb(self) -> float:
+        """Largest memory so far: of the device, or of this process on CPU."""
+        if self.device == "cpu":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
+
+
+def start(spec: RuntimeSpec) -> Runtime:
+    """Resolve the spec and set this process up: threads, seeds, deterministic kernels.
+
+    Raises `DeviceMissing`, `PrecisionUnsupported`.
+    """
+    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    wanted = {"auto": available[-1 if len(available) == 1 else 1], "cuda": "cuda:0"}
+    device = wanted.get(spec.device, spec.device)
+    if device not in available:
+        raise DeviceMissing(device=spec.device, available=", ".join(available))
+
+    fast_bf16 = _fast_bf16(device)
+    if spec.precision == "bf16" and not fast_bf16:
+        raise PrecisionUnsupported(device=device, precision="bf16")
+    precision = spec.precision if spec.precision != "auto" else ("bf16" if fast_bf16 else "fp32")
+
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    random.seed(spec.seed)
+    np.random.seed(spec.seed)
+    torch.manual_seed(spec.seed)
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    return Runtime(device, precision, torch.get_num_threads(), spec.seed)
+
+
+def _fast_bf16(device: str) -> bool:
+    """Whether bf16 is computed in hardware: emulated, it is many times slower than float32."""
+    if device == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+@contextmanager
+def forked_rng(device: str) -> Iterator[None]:
+    """Leave the random state of training untouched by what happens inside."""
+    devices = [] if device == "cpu" else [device]
+    with torch.random.fork_rng(devices=devices):
+        yield

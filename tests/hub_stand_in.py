@@ -1,0 +1,189 @@
+"""A hub on this machine: serves folders the way the Hugging Face hub serves repositories.
+
+    with HubStandIn(root) as hub:
+        subprocess.run([...], env=os.environ | hub.environment(cache))
+
+`root/models/NAME/…` and `root/datasets/NAME/…` are the repositories; NAME may hold one slash, and one
+that is a link has moved to where it points. The libraries read their settings at import, so whoever uses the hub must be a process of its own.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/[^/]+/(?P<path>.+)")
+API = re.compile(
+    r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+(/[^/]+)??)"
+    r"(/revision/[^/]+|/(?P<what>tree|paths-info)/[^/]+(/(?P<path>.+))?)?"
+)
+
+
+class HubStandIn:
+    """Listens on a free port of 127.0.0.1 between `with` and its end."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.requests: list[str] = []  # "GET /path" in order
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        """Settings for a process that shall use this hub, with all that it keeps below `cache`."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(cache),
+            "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_DATASETS_CACHE": str(cache / "datasets"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_TOKEN": "",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length).decode()
+            url = urlsplit(self.path)
+            path = unquote(url.path)
+            hub.requests.append(f"{self.command} {path}")
+            status, headers, content = respond(hub.root, path, parse_qs(url.query), body)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+    return Handler
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A folder as one commit."""
+
+    folder: Path
+
+    @property
+    def files(self) -> dict[str, Path]:
+        every = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in every}
+
+    @property
+    def commit(self) -> str:
+        digest = hashlib.sha1(usedforsecurity=False)
+        for name, path in self.files.items():
+            digest.update(name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def tree(self, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
+        """What is in a folder ("" or "name/"): its files and folders, or all files below."""
+        names = [name for name in self.files if name.startswith(folder)]
+        if recursive:
+            return [self.entry(name) for name in names]
+        children = dict.fromkeys(folder + name[len(folder) :].split("/")[0] for name in names)
+        return [
+            self.entry(child)
+            if child in self.files
+            else {"type": "directory", "path": child, "size": 0, "oid": "0" * 40}
+            for child in children
+        ]
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """A file as the tree lists it."""
+        content = self.files[name].read_bytes()
+        oid = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        return {"type": "file", "path": name, "size": len(content), "oid": oid}
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def respond(root: Path, path: str, query: dict[str, list[str]], body: str) -> Answer:
+    """What the hub says to a request for `path`."""
+    if found := FILE.fullmatch(path):
+        kind = "datasets" if found["kind"] else "models"
+        return _file(Repository(root / kind / found["name"]), found["path"])
+    if found := API.fullmatch(path):
+        return _api(root, found, query, body)
+    return _missing("EntryNotFound")
+
+
+def _file(repository: Repository, name: str) -> Answer:
+    if not repository.folder.is_dir():
+        return _missing("RepoNotFound")
+    headers = {"X-Repo-Commit": repository.commit}
+    if name not in repository.files:
+        status, more, content = _missing("EntryNotFound")
+        return status, headers | more, content
+    content = repository.files[name].read_bytes()
+    return 200, headers | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, content
+
+
+def _api(root: Path, found: re.Match[str], query: dict[str, list[str]], body: str) -> Answer:
+    repository = Repository(root / found["kind"] / found["name"])
+    if not repository.folder.is_dir():
+        return _missing("RepoNotFound")
+    below = f"{found['path']}/" if found["path"] else ""
+    match found["what"]:
+        case "tree":
+            listed = repository.tree(below, recursive=query.get("recursive") == ["True"])
+            return _json(listed) if listed else _missing("EntryNotFound")
+        case "paths-info":
+            wanted = parse_qs(body).get("paths", [])
+            return _json([repository.entry(name) for name in wanted if name in repository.files])
+        case _:
+            siblings = [{"rfilename": name} for name in repository.files]
+            home = repository.folder.resolve().relative_to(root.resolve() / found["kind"])
+            facts = {"id": home.as_posix(), "sha": repository.commit, "siblings": siblings}
+            return _json({**facts, "tags": [], "private": False, "downloads": 0, "likes": 0})
+
+
+def _json(content: object) -> Answer:
+    return 200, {"Content-Type": "application/json"}, json.dumps(content).encode()
+
+
+def _missing(code: str) -> Answer:
+    return 404, {"X-Error-Code": code}, b""

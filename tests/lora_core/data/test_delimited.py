@@ -1,0 +1,108 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from lora_core.data import files
+from lora_core.data.rows import Columns, Row
+from lora_core.errors import (
+    BrokenRows,
+    DataTooLarge,
+    EmptyData,
+    EmptyText,
+    LoraCoreError,
+    MissingColumn,
+    MissingLabel,
+    NulByte,
+    WrongEncoding,
+)
+
+
+def read(tmp_path: Path, content: bytes | str, name: str = "reviews.csv") -> list[Row]:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return files.read(path, Columns())
+
+
+def test_quotes_line_breaks_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    content = '\ufefflabel,text\r\npos,"two\nlines, one ""cell"""\r\nneg, plain \r\n\r\n'
+    assert read(tmp_path, content) == [
+        Row(1, 'two\nlines, one "cell"', "pos"),
+        Row(2, " plain ", "neg"),
+    ]
+
+
+def test_tabs_separate_the_cells_of_a_tsv(tmp_path: Path) -> None:
+    rows = read(tmp_path, 'text\tlabel\tsplit\na, "b"\t1\ttest\n"c\td"\t0\ttrain\n', "reviews.tsv")
+    assert rows == [Row(1, 'a, "b"', "1", "test"), Row(2, "c\td", "0", "train")]
+
+
+def test_labels_lose_white_space_and_share_one_form(tmp_path: Path) -> None:
+    rows = read(tmp_path, "text,label\na, cafe\u0301 \nb,caf\u00e9\n")
+    assert {row.label for row in rows} == {"café"}
+
+
+def test_blank_lines_count_as_rows_as_in_a_spreadsheet(tmp_path: Path) -> None:
+    assert [row.number for row in read(tmp_path, "text,label\na,1\n\nb,0\n")] == [1, 3]
+
+
+BAD: list[tuple[bytes, type[LoraCoreError], dict[str, object]]] = [
+    (b"", EmptyData, {}),
+    (b"\n\n", EmptyData, {}),
+    (b"text,label\n", EmptyData, {}),
+    (b"text,sentiment\na,1\n", MissingColumn, {"column": "label", "available": "text, sentiment"}),
+    (b"text,label,text\na,1,b\n", BrokenRows, {"row": 0}),
+    (b"text,label\na,1\n,0\nb,1\n \t,0\n", EmptyText, {"count": 2, "rows": "2, 4"}),
+    (b"text,label\na,1\nb,\nc, \n", MissingLabel, {"count": 2, "rows": "2, 3"}),
+    (b'text,label\na,1\n"b" c,0\n', BrokenRows, {"row": 2}),
+    (b'text,label\na,1\n"b,0\nc,1\n', BrokenRows, {"row": 2}),
+    (b"text,label\na,1\nb\n", BrokenRows, {"row": 2}),
+    (b"text,label\na,1\nb, with a comma,0\n", BrokenRows, {"row": 2}),
+    (b"text,label\ra,1\rb,0\r", BrokenRows, {"row": 0}),
+    (b"text,label\na,1\nb\x00,0\n", NulByte, {"row": 2}),
+    (b"text,label\na,1\ncaf\xe9,0\n", WrongEncoding, {"row": 2}),
+    (b'text,label\na,1\n"two\nlines \xff",0\n', WrongEncoding, {"row": 2}),
+    ("text,label\na,1\n".encode("utf-16"), WrongEncoding, {"row": 0}),
+]
+
+
+@pytest.mark.parametrize(("content", "error", "detail"), BAD)
+def test_a_damaged_file_is_refused_with_its_row(
+    tmp_path: Path, content: bytes, error: type[LoraCoreError], detail: dict[str, object]
+) -> None:
+    with pytest.raises(error) as refused:
+        read(tmp_path, content)
+    assert refused.value.detail | detail == refused.value.detail
+    assert refused.value.detail["file"] == "reviews.csv"
+    assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("text,label\nshort,1\n" + "x" * 21 + ",0\n", "a cell in row 2"),
+        ("text,label\n" + "x" * 90 + ",0\n", "a line of row 1"),
+        ("text,label\na,1\nb,0\nc,1\nd,0\n", "the number of rows"),
+        ("text,label,c,d\na,1,,\n", "the number of columns"),
+        ("text,label\na,1\nb,2\nc,3\n", "the number of different labels"),
+        ("text,label\na,123456\n", "the label in row 1"),
+        ("text,label\n" + "x" * 20 + ",1\n" + "y" * 20 + ",0\n", "the sum of texts"),
+    ],
+)
+def test_every_size_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, what: str
+) -> None:
+    for place, name, limit in (
+        ("delimited", "MAX_CELL", 20),
+        ("lines", "MAX_LINE", 80),
+        ("rows", "MAX_ROWS", 3),
+        ("rows", "MAX_COLUMNS", 3),
+        ("rows", "MAX_LABELS", 2),
+        ("rows", "MAX_LABEL", 5),
+        ("rows", "MAX_BYTES", 30),
+    ):
+        monkeypatch.setattr(f"lora_core.data.{place}.{name}", limit)
+    before = csv.field_size_limit()
+    with pytest.raises(DataTooLarge, match=f"reviews.csv: {what}"):
+        read(tmp_path, content)
+    assert csv.field_size_limit() == before

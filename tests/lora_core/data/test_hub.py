@@ -1,0 +1,133 @@
+"""The hub is a stand-in on this machine; who talks to it is a process of its own (see there)."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.hub_stand_in import HubStandIn
+
+READ = """
+import json, sys
+from lora_core.data.rows import Columns
+from lora_core.data.sources import read
+from lora_core.errors import LoraCoreError
+for name in sys.argv[1:]:
+    try:
+        parts = read(f"hub:{name}", Columns())
+        print(json.dumps({p: [[r.number, r.text, r.label] for r in rows] for p, rows in parts.items()}))
+    except LoraCoreError as error:
+        print(json.dumps({"code": error.code, "message": str(error)}))
+"""
+CLASSES = {"names": ["neg", "pos"], "_type": "ClassLabel"}
+FEATURES = {"text": {"dtype": "string", "_type": "Value"}, "label": CLASSES}
+
+
+def parquet(path: Path, texts: list[str], labels: list[int]) -> None:
+    facts = json.dumps({"info": {"features": FEATURES}})
+    table = pa.table({"text": texts, "label": pa.array(labels, pa.int64())})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({"huggingface": facts}), path)
+
+
+def csv(path: Path, *rows: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Repositories good and bad, and a working folder that tries to be taken for them."""
+    root = tmp_path_factory.mktemp("hub")
+    repositories = root / "datasets"
+    folder = repositories / "org/reviews/plain"
+    parquet(folder / "train-00000-of-00001.parquet", ["a", "b", "c"], [0, 1, 1])
+    parquet(folder / "test-00000-of-00001.parquet", ["d"], [0])
+    parquet(folder / "unsupervised-00000-of-00001.parquet", ["e"], [-1])
+    files = "".join(
+        f"  - split: {split}\n    path: plain/{split}-*\n"
+        for split in ("train", "test", "unsupervised")
+    )
+    (folder.parent / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: plain\n  data_files:\n{files}---\n"
+    )
+    (repositories / "reviews").symlink_to("org/reviews")
+    csv(repositories / "org/one-file/data.csv", "a,7", "b,8")
+    csv(repositories / "org/no-train/test.csv", "a,7", "b,8")
+    parquet(repositories / "org/secret/train.parquet", ["a", "b"], [0, -1])
+    csv(repositories / "org/scripted/data.csv", "a,7", "b,8")
+    (repositories / "org/scripted/scripted.py").write_text("open('ran', 'w')")
+    (repositories / "org/poems").mkdir()
+    (repositories / "org/poems/train.txt").write_text("text,label\na,1\n")
+    csv(root / "here/org/reviews/train.csv", "decoy,1")
+    csv(root / "here/elsewhere.csv", "private,1", "other,0")
+    (repositories / "org/elsewhere").mkdir()
+    (repositories / "org/elsewhere/README.md").write_text(
+        "---\nconfigs:\n- config_name: x\n  data_files:\n  - split: train\n"
+        f"    path: {root}/here/elsewhere.csv\n---\n"
+    )
+    return root
+
+
+def ask(root: Path, environment: Mapping[str, str], *names: str) -> list[dict[str, Any]]:
+    """What a fresh process reads under each name."""
+    answer = subprocess.run(
+        [sys.executable, "-c", READ, *names],
+        env={**os.environ, **environment},
+        cwd=root / "here",
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return [json.loads(line) for line in answer.stdout.splitlines()]
+
+
+REVIEWS = {"train": [[1, "a", "neg"], [2, "b", "pos"], [3, "c", "pos"]], "test": [[1, "d", "neg"]]}
+
+
+def test_splits_and_class_names_of_the_hub_are_used_and_kept_for_later(
+    root: Path, tmp_path: Path
+) -> None:
+    names = ["org/reviews", "org/one-file"]
+    expected = [REVIEWS, {"train": [[1, "a", "7"], [2, "b", "8"]]}]
+    with HubStandIn(root) as hub:
+        environment = hub.environment(tmp_path)
+        assert ask(root, environment, *names, "reviews") == [*expected, REVIEWS]
+        assert any("plain/train-00000-of-00001.parquet" in line for line in hub.requests)
+    assert ask(root, {**environment, "HF_HUB_OFFLINE": "1"}, *names) == expected
+
+
+def test_what_is_no_plain_data_is_refused(root: Path, tmp_path: Path) -> None:
+    expected = {
+        "org/none": ("data_not_found", "the hub has no such data set"),
+        "org/no-train": ("missing_split", "no train part"),
+        "org/secret": ("missing_label", "[train]: the label is empty in 1 rows, first in rows 2"),
+        "org/scripted": ("data_not_found", "cannot read it"),
+        "org/poems": ("unsupported_format", "of the kind 'text'"),
+        "org/elsewhere": ("data_not_found", "cannot read it"),
+        "csv": ("data_not_found", "the hub has no such data set"),
+        "../here": ("data_not_found", "not the name of a hub data set"),
+        "org/reviews/plain": ("data_not_found", "not the name of a hub data set"),
+        "http://127.0.0.1:9/x": ("data_not_found", "not the name of a hub data set"),
+    }
+    with HubStandIn(root) as hub:
+        answers = ask(root, hub.environment(tmp_path), *expected)
+    for (name, (code, words)), answer in zip(expected.items(), answers, strict=True):
+        assert answer.get("code") == code, (name, answer)
+        assert words in answer["message"]
+    assert not (root / "here" / "ran").exists()
+
+
+def test_a_hub_out_of_reach_is_said(root: Path, tmp_path: Path) -> None:
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    for answer in ask(root, environment, "org/reviews", "reviews"):
+        assert answer["code"] == "data_not_found"
+        assert "cannot be reached and it is not in the local cache" in answer["message"]

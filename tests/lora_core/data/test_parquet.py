@@ -1,0 +1,174 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
+import pytest
+
+from lora_core.data import files
+from lora_core.data.rows import Columns, Row
+from lora_core.errors import (
+    BrokenRows,
+    DataTooLarge,
+    EmptyData,
+    EmptyText,
+    LoraCoreError,
+    MissingColumn,
+    MissingLabel,
+    NulByte,
+    UnsupportedFormat,
+    WrongEncoding,
+)
+
+# Parses the file given as argument in an address space of 2 GiB, as a service does.
+LIMITED = """
+import resource, sys, time
+from pathlib import Path
+from lora_core.data.inspect import inspect
+from lora_core.errors import LoraCoreError
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+start = time.monotonic()
+try:
+    inspect(Path(sys.argv[1]))
+except LoraCoreError as error:
+    print(error.code, time.monotonic() - start < 10)
+"""
+
+
+def write(tmp_path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    path = tmp_path / "reviews.parquet"
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def test_rows_of_all_groups_are_counted_through(tmp_path: Path) -> None:
+    n = 700
+    columns = {
+        "other": list(range(n)),
+        "label": pa.array([i % 2 == 0 for i in range(n)]),
+        "text": pa.array([f"text {i}" for i in range(n)], pa.large_string()),
+        "split": pa.array(["train", "test"] * (n // 2)).dictionary_encode(),
+    }
+    rows = files.read(write(tmp_path, columns, row_group_size=300), Columns())
+    assert len(rows) == n
+    assert rows[301] == Row(302, "text 301", "false", "test")
+
+
+def test_whole_numbers_are_labels(tmp_path: Path) -> None:
+    path = write(tmp_path, {"text": ["a", "b"], "label": pa.array([0, 12], pa.int8())})
+    assert [row.label for row in files.read(path, Columns())] == ["0", "12"]
+
+
+NOT_UTF8 = pa.array([b"a", b"caf\xe9"], pa.binary()).view(pa.string())
+
+BAD: list[tuple[dict[str, Any], type[LoraCoreError], dict[str, object]]] = [
+    ({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}, EmptyData, {}),
+    ({"text": ["a"], "sentiment": [1]}, MissingColumn, {"available": "text, sentiment"}),
+    ({"text": [1, 2], "label": [0, 1]}, BrokenRows, {"row": 1}),
+    ({"text": [["a"], ["b"]], "label": [0, 1]}, BrokenRows, {"row": 1}),
+    ({"text": ["a", "b"], "label": [0.0, 1.0]}, BrokenRows, {"row": 1}),
+    ({"text": ["a", "b"], "label": [0, 1], "split": [1, 2]}, BrokenRows, {"row": 1}),
+    ({"text": ["a", None], "label": [0, 1]}, EmptyText, {"rows": "2"}),
+    ({"text": ["a", "b"], "label": [None, 1]}, MissingLabel, {"rows": "1"}),
+    ({"text": ["a", "b\0"], "label": [0, 1]}, NulByte, {"row": 2}),
+    ({"text": NOT_UTF8, "label": [0, 1]}, WrongEncoding, {"row": 2}),
+]
+
+
+@pytest.mark.parametrize(("columns", "error", "detail"), BAD)
+def test_unfit_content_is_refused_with_its_row(
+    tmp_path: Path,
+    columns: dict[str, Any],
+    error: type[LoraCoreError],
+    detail: dict[str, object],
+) -> None:
+    with pytest.raises(error) as refused:
+        files.read(write(tmp_path, columns), Columns())
+    assert refused.value.detail | detail == refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:4] + b"\xff" * 30 + content[34:],
+        lambda content: content[:-12] + b"\xff" * 4 + content[-8:],
+        lambda content: b"PAR1",
+        lambda content: b"text,label\na,1\n",
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = write(tmp_path, {"text": ["a", "b"] * 50, "label": [0, 1] * 50})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UnsupportedFormat, match=r"reviews\.parquet"):
+        files.read(path, Columns())
+
+
+class Keys(pe.KmsClient):
+    """A key service that keeps nothing secret."""
+
+    def wrap_key(self, key_bytes: bytes, _: str) -> bytes:
+        return key_bytes.hex().encode()
+
+    def unwrap_key(self, wrapped_key: bytes, _: str) -> bytes:
+        return bytes.fromhex(wrapped_key.decode())
+
+
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+def test_an_encrypted_file_is_refused(tmp_path: Path, plaintext_footer: bool) -> None:
+    settings = pe.EncryptionConfiguration(
+        footer_key="f", column_keys={"t": ["text"]}, plaintext_footer=plaintext_footer
+    )
+    connection = pe.KmsConnectionConfig(kms_instance_url="http://127.0.0.1:9/keys")
+    properties = pe.CryptoFactory(lambda _: Keys()).file_encryption_properties(connection, settings)
+    path = write(tmp_path, {"text": ["a", "b"], "label": [0, 1]}, encryption_properties=properties)
+    with pytest.raises(UnsupportedFormat, match="encrypted"):
+        files.read(path, Columns())
+
+
+def once(text: str, rows: int) -> pa.Array:
+    """A text that the file holds once, whatever the number of rows."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
+
+
+BOMBS: dict[str, Callable[[], pa.Array]] = {
+    "too many rows": lambda: once("x", 1_000_001),
+    "the same long text in many rows": lambda: once("x" * 900_000, 100_000),
+    "one cell": lambda: pa.array(["x" * 20_000_000]),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_file_that_decodes_to_very_much_is_refused(tmp_path: Path, bomb: str) -> None:
+    texts = BOMBS[bomb]()
+    path = write(
+        tmp_path,
+        {"text": texts, "label": pa.array([0] * len(texts))},
+        use_dictionary=pa.types.is_dictionary(texts.type),
+        write_statistics=False,
+        compression="zstd",
+    )
+    assert path.stat().st_size < 1_000_000
+    answer = subprocess.run(
+        [sys.executable, "-c", LIMITED, path], capture_output=True, text=True, timeout=60
+    )
+    assert answer.stdout == "data_too_large True\n", answer.stderr
+
+
+def test_limits_hold_before_and_while_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, {"text": ["a" * 100, "b" * 10] * 50, "label": [0, 1] * 50})
+    for place, name, limit, what in (
+        ("parquet", "MAX_ROWS", 99, "the number of rows"),
+        ("parquet", "MAX_BYTES", 50, "its decoded size"),
+        ("arrow", "MAX_CELL", 20, "a cell in row 1"),
+        ("arrow", "MAX_BYTES", 5000, "the sum of cells"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(DataTooLarge, match=what):
+            patch.setattr(f"lora_core.data.{place}.{name}", limit)
+            files.read(path, Columns())

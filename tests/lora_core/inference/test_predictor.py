@@ -1,0 +1,56 @@
+"""Texts in, labels out."""
+
+import pytest
+import torch
+
+from lora_core.errors import EmptyInput, TextTooLong
+from lora_core.inference.predictor import Predictor
+from tests.tiny_base import distilbert, tokenizer
+
+TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad " * 100]
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    return Predictor(distilbert(labels=3), tokenizer(), max_length=64)
+
+
+def test_a_batch_answers_like_each_text_alone(predictor: Predictor) -> None:
+    together = predictor.forward(predictor.encode(TEXTS))
+    alone = torch.cat([predictor.forward(predictor.encode([text])) for text in TEXTS])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_logits_are_those_of_the_model(predictor: Predictor) -> None:
+    ids = torch.tensor([tokenizer().encode(TEXTS[2]).ids])
+    with torch.no_grad():
+        expected = predictor.model(ids).logits
+    torch.testing.assert_close(predictor.forward(predictor.encode([TEXTS[2]])), expected)
+
+
+def test_a_long_text_is_cut_between_its_special_tokens(predictor: Predictor) -> None:
+    [encoded] = predictor.encode([TEXTS[3]])
+    assert encoded.truncated
+    assert encoded.length == 64
+    assert (encoded.ids[0], encoded.ids[-1]) == (2, 3)
+    assert not predictor.encode([TEXTS[0]])[0].truncated
+
+
+def test_a_long_text_is_refused_when_asked(predictor: Predictor) -> None:
+    with pytest.raises(TextTooLong, match="Input 1 has 102 tokens, more than the limit of 64"):
+        predictor.encode(["good", TEXTS[3]], truncate=False)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+def test_an_empty_text_is_refused(predictor: Predictor, text: str) -> None:
+    with pytest.raises(EmptyInput, match="Input 1"):
+        predictor.encode(["good", text])
+
+
+def test_every_label_is_answered_highest_first(predictor: Predictor) -> None:
+    for answer in predictor.predict(TEXTS):
+        scores = [score for _, score in answer]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1)
+        assert {label for label, _ in answer} == {"LABEL_0", "LABEL_1", "LABEL_2"}

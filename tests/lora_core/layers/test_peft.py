@@ -1,0 +1,61 @@
+"""Outputs and gradients against the `peft` library on the same weights."""
+
+import warnings
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from lora_core.layers import VARIANTS
+from lora_core.specs.method import Variant
+
+SETTINGS = {
+    Variant.LORA: {},
+    Variant.RSLORA: {"use_rslora": True},
+    Variant.UNSCALED: {},  # PEFT has no such scale: alpha * r there is alpha here
+    Variant.DORA: {"use_dora": True},
+}
+R, ALPHA = 4, 6.0
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("variant", list(Variant))
+def test_outputs_and_gradients_equal_those_of_peft(variant: Variant) -> None:
+    torch.manual_seed(1)
+    plain = Plain()
+    ours = VARIANTS[variant](nn.Linear(16, 10), r=R, alpha=ALPHA)
+    ours.base.load_state_dict(plain.linear.state_dict())
+    for _, parameter in ours.adapter_parameters():
+        nn.init.normal_(parameter, std=0.5)
+
+    alpha = ALPHA * R if variant is Variant.UNSCALED else ALPHA
+    config = LoraConfig(r=R, lora_alpha=alpha, target_modules=["linear"], **SETTINGS[variant])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = get_peft_model(plain, config)
+    layer = theirs.base_model.model.linear
+    tensors = {"A": layer.lora_A["default"].weight, "B": layer.lora_B["default"].weight}
+    if variant is Variant.DORA:
+        tensors["magnitude"] = layer.lora_magnitude_vector["default"].weight
+    with torch.no_grad():
+        for name, parameter in ours.adapter_parameters():
+            tensors[name].copy_(parameter)
+
+    x = torch.randn(7, 16)
+    y_ours, y_theirs = ours(x), theirs(x)
+    torch.testing.assert_close(y_ours, y_theirs, rtol=1e-5, atol=1e-5)
+    weights = torch.randn(7, 10)
+    (y_ours * weights).sum().backward()
+    (y_theirs * weights).sum().backward()
+    for name, parameter in ours.adapter_parameters():
+        torch.testing.assert_close(parameter.grad, tensors[name].grad, rtol=1e-4, atol=1e-5)
+    assert len(tensors) == len(list(ours.adapter_parameters()))

@@ -1,0 +1,104 @@
+"""What each method trains and saves."""
+
+import pytest
+import torch
+
+from lora_core import methods
+from lora_core.encoders import FAMILIES
+from lora_core.errors import LayerOutOfRange
+from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec
+from tests import tiny_base
+
+SPECS = [
+    BaselineSpec(),
+    BaselineSpec(blocks=1),
+    LoraSpec(r=2),
+    LoraSpec(r=2, head=Head.LORA),
+    FullSpec(),
+]
+every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+
+
+@every_family
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
+def test_only_what_trains_changes_and_restore_undoes_it(
+    family: str, spec: BaselineSpec | LoraSpec | FullSpec
+) -> None:
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family]()
+    method = methods.build(spec)
+    method.prepare(model, FAMILIES[family])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    saved = method.state(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.5)
+    for _ in range(2):  # at the first step A has no gradient, since B is zero
+        optimizer.zero_grad()
+        model(torch.tensor([[2, 7, 9, 3]])).logits[0, 0].backward()
+        optimizer.step()
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed <= set(saved)
+    assert changed
+    method.restore(model, saved)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+@every_family
+def test_the_baseline_trains_the_head_and_the_last_blocks(family: str) -> None:
+    model = tiny_base.FAMILIES[family]()
+    method = methods.build(BaselineSpec(blocks=1))
+    method.prepare(model, FAMILIES[family])
+    head, last = FAMILIES[family].head, f"{FAMILIES[family].block_list}.1"
+    prefixes = (*(f"{name}." for name in head), f"{last}.")
+    expected = {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+    assert set(method.state(model)) == expected
+
+
+@every_family
+@pytest.mark.parametrize(
+    ("head", "saved"),
+    [
+        (Head.TRAIN, ("weight", "bias")),
+        (Head.LORA, ("A", "B")),
+        (Head.FROZEN, ()),
+    ],
+)
+def test_the_head_of_a_lora_run_is_trained_adapted_or_left(
+    family: str, head: Head, saved: tuple[str, ...]
+) -> None:
+    model = tiny_base.FAMILIES[family]()
+    method = methods.build(LoraSpec(r=2, head=head))
+    method.prepare(model, FAMILIES[family])
+    names = {n for n in method.state(model) if n.startswith(FAMILIES[family].head)}
+    assert names == {f"{layer}.{part}" for layer in FAMILIES[family].head for part in saved}
+
+
+def test_a_state_of_another_method_is_refused() -> None:
+    model = tiny_base.distilbert()
+    method = methods.build(LoraSpec())
+    method.prepare(model, FAMILIES["distilbert"])
+    state = method.state(model)
+    state.pop("classifier.bias")
+    with pytest.raises(KeyError, match=r"classifier\.bias"):
+        method.restore(model, state)
+
+
+def test_more_blocks_than_there_are_is_refused() -> None:
+    with pytest.raises(LayerOutOfRange):
+        methods.build(BaselineSpec(blocks=3)).prepare(tiny_base.bert(), FAMILIES["bert"])
+
+
+def test_the_parameter_counts_of_the_published_lessons() -> None:
+    distilbert = tiny_base.distilbert(
+        vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072,
+        max_position_embeddings=512,
+    )  # fmt: skip
+    full, last, lora = (
+        methods.build(spec) for spec in (FullSpec(), BaselineSpec(), LoraSpec(head=Head.FROZEN))
+    )
+    full.prepare(distilbert, FAMILIES["distilbert"])
+    assert full.census(distilbert).trainable == 66_955_010
+    last.prepare(distilbert, FAMILIES["distilbert"])
+    assert last.census(distilbert).trainable == 592_130
+    lora.prepare(distilbert, FAMILIES["distilbert"])
+    assert lora.census(distilbert).trainable == 147_456

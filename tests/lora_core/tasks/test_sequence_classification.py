@@ -1,0 +1,74 @@
+"""Loss and figures against scikit-learn and the formulas."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import classification_report, log_loss
+
+from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
+from lora_core.tasks.sequence_classification import SequenceClassification, decode
+
+LABELS = ["bad", "fine", "good"]
+GENERATOR = np.random.default_rng(0)
+LOGITS = GENERATOR.normal(size=(50, 3)).astype(np.float32)
+TRUE = GENERATOR.integers(0, 3, size=50)
+
+
+def task(weights: ClassWeights = ClassWeights.NONE) -> SequenceClassification:
+    spec = SequenceClassificationSpec(class_weights=weights)
+    return SequenceClassification(spec, LABELS, counts=[60, 30, 10])
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    report = task().report(LOGITS, TRUE)
+    theirs = classification_report(
+        TRUE, LOGITS.argmax(1), target_names=LABELS, output_dict=True, zero_division=0
+    )
+    assert report["accuracy"] == pytest.approx(theirs["accuracy"])
+    assert report["macro_f1"] == pytest.approx(theirs["macro avg"]["f1-score"])
+    for label in LABELS:
+        assert report["per_class"][label]["precision"] == pytest.approx(theirs[label]["precision"])
+        assert report["per_class"][label]["recall"] == pytest.approx(theirs[label]["recall"])
+        assert report["per_class"][label]["support"] == theirs[label]["support"]
+    probabilities = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    assert report["loss"] == pytest.approx(log_loss(TRUE, probabilities), rel=1e-5)
+
+
+def test_the_confusion_matrix_has_true_labels_as_rows() -> None:
+    logits = np.array([[9, 0, 0], [9, 0, 0], [0, 0, 9]], dtype=np.float32)
+    report = task().report(logits, np.array([0, 1, 2]))
+    assert report["confusion_matrix"] == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+
+
+def test_a_class_that_no_text_has_still_counts_in_macro_f1() -> None:
+    logits = np.array([[9, 0, 0], [0, 9, 0]], dtype=np.float32)
+    assert task().report(logits, np.array([0, 1]))["macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_balanced_weights_are_inverse_to_the_frequency() -> None:
+    weighted = task(ClassWeights.BALANCED)
+    assert weighted.weight([0]) == pytest.approx(100 / (3 * 60))
+    assert weighted.weight([2]) == pytest.approx(100 / (3 * 10))
+    assert weighted.weight([0] * 60 + [1] * 30 + [2] * 10) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("weights", list(ClassWeights))
+def test_the_summed_loss_over_its_weight_is_torchs_mean(weights: ClassWeights) -> None:
+    problem = task(weights)
+    logits, labels = torch.from_numpy(LOGITS), torch.from_numpy(TRUE)
+    mean = torch.nn.functional.cross_entropy(logits, labels, weight=problem.class_weights)
+    ours = problem.loss(logits, labels) / problem.weight(TRUE.tolist())
+    torch.testing.assert_close(ours, mean)
+
+
+def test_answers_are_sorted_and_sum_to_one() -> None:
+    [answer] = decode(torch.tensor([[0.0, 2.0, 1.0]]), LABELS)
+    assert [label for label, _ in answer] == ["fine", "good", "bad"]
+    assert sum(score for _, score in answer) == pytest.approx(1)
+    assert answer[0][1] == pytest.approx(np.e**2 / (1 + np.e + np.e**2))
+
+
+def test_extreme_logits_give_no_nan() -> None:
+    [answer] = decode(torch.tensor([[-100.0, 5.0, -1e30]]), LABELS)
+    assert answer[0] == ("fine", pytest.approx(1.0))
+    assert all(0 <= score <= 1 for _, score in answer)

@@ -1,0 +1,62 @@
+"""FLOPs a token, held to the published table of this encoder size and to a count by torch."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DistilBertConfig, DistilBertModel
+
+from lora_core import flops
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
+
+SAMPLE = {"model_type": "distilbert", "dim": 384, "hidden_dim": 1536}
+DISTILBERT = {"model_type": "distilbert"}
+BERT = {"model_type": "bert"}
+
+
+@pytest.mark.parametrize(
+    ("config", "forward", "full", "query_value", "all_linears"),
+    [(SAMPLE, 6.7, 20.6, 14.7, 14.9), (DISTILBERT, 25.2, 76.3, 52.2, 52.7),
+     (BERT, 50.3, 152.7, 105.4, 106.4)],
+)  # fmt: skip
+def test_a_review_of_275_tokens_costs_what_was_derived(
+    config: dict[str, Any], forward: float, full: float, query_value: float, all_linears: float
+) -> None:
+    def gigaflops(a_token: float) -> float:
+        return 275 * a_token / 1e9
+
+    everywhere = LoraSpec(targets=tuple(Role))
+    assert [
+        gigaflops(flops.forward(config, length=346)),
+        gigaflops(flops.training(config, FullSpec(), length=346)),
+        gigaflops(flops.training(config, LoraSpec(), length=346)),
+        gigaflops(flops.training(config, everywhere, length=346)),
+    ] == pytest.approx([forward, full, query_value, all_linears], rel=0.02)
+
+
+def test_the_forward_pass_costs_what_torch_counts() -> None:
+    config = DistilBertConfig(n_layers=2, n_heads=2, dim=32, hidden_dim=64, vocab_size=20)
+    config._attn_implementation = "eager"
+    model: Any = DistilBertModel(config)
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.ones(3, 10, dtype=torch.long))
+    a_token = flops.forward({**config.to_dict(), "model_type": "distilbert"}, length=10)
+    assert counter.get_total_flops() == 30 * a_token
+
+
+def test_less_training_costs_less() -> None:
+    def cost(method: BaselineSpec | LoraSpec | FullSpec) -> float:
+        return flops.training(SAMPLE, method, length=100)
+
+    costs = [
+        cost(BaselineSpec()),
+        cost(LoraSpec(layers=(5,))),
+        cost(BaselineSpec(blocks=1)),
+        cost(LoraSpec()),
+        cost(LoraSpec(targets=tuple(Role))),
+        cost(FullSpec()),
+    ]
+    assert costs == sorted(costs)
+    assert cost(BaselineSpec()) == flops.forward(SAMPLE, length=100)

@@ -1,0 +1,139 @@
+"""`python -m lora_core` as a person or a worker starts it: a real process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_core import manifest
+from lora_core.events import parse_event
+from tests.tiny_base import make_base, make_reviews
+
+COMMAND = [sys.executable, "-m", "lora_core"]
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    spec = {
+        "method": {"type": "lora", "r": 4},
+        "base": str(make_base(tmp_path / "base")),
+        "data": {"source": str(make_reviews(tmp_path / "reviews.csv"))},
+        "optim": {"epochs": 2, "batch_size": 8},
+        "runtime": {"threads": 1},
+    }
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "LORAWORKS_CACHE": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def endless(spec_file: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A run that would take hours, past its first step."""
+    spec = json.loads(spec_file.read_text())
+    spec["optim"]["epochs"] = 1000
+    spec_file.write_text(json.dumps(spec))
+    child = subprocess.Popen(
+        [*COMMAND, "train", str(spec_file), "--out", str(spec_file.parent / "out"), "--lifeline"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    with child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if parse_event(line).event == "step":
+                break
+        yield child
+        child.kill()
+
+
+def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, env=environment, timeout=100
+    )
+
+
+def test_train_writes_events_and_an_artifact_and_predict_answers(
+    spec_file: Path, environment: dict[str, str]
+) -> None:
+    out = spec_file.parent / "out"
+    done = run("train", str(spec_file), "--out", str(out), environment=environment)
+    assert done.returncode == 0, done.stderr
+    events = [parse_event(line) for line in done.stdout.splitlines()]
+    assert events[-1].event == "finished"
+    assert manifest.verify(out)["labels"] == ["bad", "good"]
+
+    answered = run("predict", str(out), "a good film", "bad", environment=environment)
+    answers = [json.loads(line) for line in answered.stdout.splitlines()]
+    assert [answer["text"] for answer in answers] == ["a good film", "bad"]
+    for answer in answers:
+        assert sum(row["score"] for row in answer["labels"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "word"),
+    [
+        ("{", "invalid_spec", "JSON"),
+        ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.lora.r"),
+        ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.lora.r"),
+        ('{"method": {"type": "lora", "r": 999}}', "rank_too_large", "at most 384"),
+        ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.lora.alpha"),
+        ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
+        ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
+        ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
+        (
+            '{"method": {"type": "full"}, "base": "./nowhere"}',
+            "base_not_found",
+            "no such directory",
+        ),
+        ('{"method": {"type": "full"}, "data": {"source": "no.csv"}}', "data_not_found", "no.csv"),
+    ],
+)
+def test_bad_input_is_one_failed_event_and_no_trace(
+    tmp_path: Path, environment: dict[str, str], content: str, code: str, word: str
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(content)
+    done = run("train", str(path), "--out", str(tmp_path / "out"), environment=environment)
+    assert done.returncode == 65
+    event = parse_event(done.stdout.splitlines()[-1])
+    assert event.event == "failed"
+    assert event.code == code
+    assert word in event.message
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_sigterm_stops_at_the_next_step(endless: subprocess.Popen[str]) -> None:
+    endless.send_signal(signal.SIGTERM)
+    assert endless.wait(timeout=30) == 75
+
+
+def test_it_leaves_when_its_parent_is_gone(endless: subprocess.Popen[str]) -> None:
+    assert endless.stdin is not None
+    endless.stdin.close()
+    assert endless.wait(timeout=30) == 75
+
+
+def test_inspect_describes_a_file_and_refuses_a_broken_one(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    reviews = make_reviews(tmp_path / "reviews.csv", rows=10)
+    done = run("inspect", str(reviews), environment=environment)
+    assert done.returncode == 0, done.stderr
+    profile = json.loads(done.stdout)
+    assert profile["rows"] == 10
+    assert profile["labels"] == {"bad": 5, "good": 5}
+
+    reviews.write_text("text,label\nfine,good\n,bad\n")
+    done = run("inspect", str(reviews), environment=environment)
+    assert done.returncode == 65
+    assert json.loads(done.stdout)["code"] == "empty_text"

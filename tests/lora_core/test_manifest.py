@@ -1,0 +1,49 @@
+"""A manifest that verifies means: complete and unchanged."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_core import manifest
+from lora_core.errors import ArtifactCorrupt
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "sub" / "b.txt").write_text("bb")
+    manifest.write(tmp_path, {"kind": "test"})
+    return tmp_path
+
+
+def test_what_was_written_verifies(directory: Path) -> None:
+    facts = manifest.verify(directory)
+    assert facts["kind"] == "test"
+    assert {name: entry["bytes"] for name, entry in facts["files"].items()} == {
+        "a.txt": 1,
+        "sub/b.txt": 2,
+    }
+
+
+def test_a_changed_missing_or_extra_file_is_named(directory: Path) -> None:
+    (directory / "sub" / "b.txt").write_text("bc")
+    with pytest.raises(ArtifactCorrupt, match=r"sub/b\.txt has changed"):
+        manifest.verify(directory)
+    (directory / "sub" / "b.txt").unlink()
+    with pytest.raises(ArtifactCorrupt, match=r"missing or extra: sub/b\.txt"):
+        manifest.verify(directory)
+    (directory / "sub" / "b.txt").write_text("bb")
+    (directory / "c.txt").write_text("c")
+    with pytest.raises(ArtifactCorrupt, match=r"missing or extra: c\.txt"):
+        manifest.verify(directory)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"files": 3}', "\udcff"])
+def test_no_readable_manifest_no_artifact(directory: Path, content: str | None) -> None:
+    path = directory / "manifest.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ArtifactCorrupt, match="no readable manifest"):
+        manifest.verify(directory)

@@ -1,0 +1,78 @@
+"""A tiny base, tiny reviews, and a run over them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_core.events import Event
+from lora_core.specs.train import TrainSpec
+from lora_core.training.run import run
+from tests.tiny_base import make_base, make_reviews
+
+
+class Listener:
+    """An observer that keeps what it hears, and a stop signal that is given at a step."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.events: list[Event] = []
+        self.stop_at = stop_at
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def requested(self) -> bool:
+        steps = [e.step for e in self.events if e.event == "step"]
+        return self.stop_at is not None and bool(steps) and steps[-1] >= self.stop_at
+
+    def all(self, kind: str) -> list[Any]:
+        return [event for event in self.events if event.event == kind]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return make_base(tmp_path / "base")
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    return make_reviews(tmp_path / "reviews.csv")
+
+
+@pytest.fixture
+def spec(base: Path, reviews: Path) -> Callable[..., TrainSpec]:
+    """A description of a run of a second; keywords replace its parts."""
+
+    def make(**changes: Any) -> TrainSpec:
+        body: dict[str, Any] = {
+            "method": {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
+            "base": str(base),
+            "data": {"source": str(reviews)},
+            "optim": {"epochs": 3, "learning_rate": 0.01, "batch_size": 8},
+            "runtime": {"threads": 1, "seed": 3},
+        }
+        for name, value in changes.items():
+            both = isinstance(value, dict) and name != "method"
+            body[name] = {**body.get(name, {}), **value} if both else value
+        return TrainSpec.model_validate(body)
+
+    return make
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., tuple[Listener, Path]]:
+    """Run a spec; gives what was heard and the artifact."""
+    counter = iter(range(100))
+
+    def go(spec: TrainSpec, stop_at: int | None = None) -> tuple[Listener, Path]:
+        listener, out = Listener(stop_at), tmp_path / f"artifact-{next(counter)}"
+        run(spec, out_dir=out, observer=listener, stop=listener)
+        return listener, out
+
+    return go

@@ -1,0 +1,56 @@
+"""Schedule, groups and default rates."""
+
+import pytest
+import torch
+from torch import nn
+
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.train import OptimSpec
+from lora_core.training.optim import build_optimizer, build_schedule, default_rate
+
+
+def rates(decay: str, warmup: float, steps: int = 100) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    spec = OptimSpec(decay=decay, warmup=warmup)
+    schedule = build_schedule(optimizer, spec, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_warm_up_rises_to_the_full_rate_and_linear_decay_ends_near_zero() -> None:
+    seen = rates("linear", 0.1)
+    assert seen[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert max(seen) == pytest.approx(1.0)
+    assert seen[55] == pytest.approx(0.5)
+    assert 0 < seen[-1] < 0.02
+
+
+def test_cosine_and_no_decay() -> None:
+    assert rates("cosine", 0.0)[50] == pytest.approx(0.5)
+    assert rates("none", 0.0) == [1.0] * 100
+
+
+def test_one_step_of_warm_up_at_most_in_a_one_step_run() -> None:
+    assert rates("linear", 0.06, steps=1) == [1.0]
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    optimizer = build_optimizer(model, OptimSpec(weight_decay=0.1, learning_rate=0.5))
+    decays = {
+        tuple(p.shape): group["weight_decay"]
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert decays == {(3, 3): 0.1, (3,): 0.0}
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_lora_takes_about_ten_times_the_rate_of_full_fine_tuning() -> None:
+    for width in (384, 768):
+        assert default_rate(LoraSpec(), width) == 10 * default_rate(FullSpec(), width)
+    assert default_rate(BaselineSpec(), 384) == 1e-3

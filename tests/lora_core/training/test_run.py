@@ -1,0 +1,211 @@
+"""Whole runs on a tiny base: what they say, what they leave, and how they fail."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from lora_core import manifest
+from lora_core.errors import (
+    ArtifactCorrupt,
+    DeviceMissing,
+    DiskFull,
+    LengthTooLarge,
+    NonFinite,
+    PrecisionUnsupported,
+    Stopped,
+)
+from lora_core.inference.predictor import Predictor
+from lora_core.specs.train import TrainSpec
+from lora_core.training.runtime import _fast_bf16
+
+Make = Callable[..., TrainSpec]
+Train = Callable[..., tuple[object, Path]]
+
+METHODS = [
+    {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
+    {"type": "lora", "variant": "rslora", "targets": ["query", "key", "value", "projection"]},
+    {"type": "lora", "variant": "unscaled", "alpha": 1, "head": "lora"},
+    {"type": "lora", "variant": "dora", "head": "frozen", "layers": [1]},
+    {"type": "baseline", "blocks": 1},
+    {"type": "baseline"},
+    {"type": "full"},
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values()))[:40])
+def test_every_method_leaves_a_model_that_plain_transformers_loads(
+    spec: Make, train: Train, method: dict[str, object]
+) -> None:
+    heard, out = train(spec(method=method))
+    facts = manifest.verify(out)
+    merged = out / "merged"
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        merged, output_loading_info=True
+    )
+    assert not any(info.values())
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert model.config.label2id == {"bad": 0, "good": 1}
+    assert facts["metrics"]["merge_difference"] <= 1e-4
+    assert (out / "adapter.safetensors").exists() == (method["type"] == "lora")
+
+    golden = json.loads((out / "golden.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    inputs = tokenizer([row["text"] for row in golden], padding=True, return_tensors="pt")
+    logits = model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    expected = torch.tensor([row["logits"] for row in golden])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert heard.all("finished")[0].summary == facts["metrics"]
+
+
+def test_it_learns_and_says_so(spec: Make, train: Train) -> None:
+    heard, out = train(spec())
+    started = heard.all("started")[0]
+    assert started.total_steps == 3 * -(-started.examples["train"] // 8)
+    losses = [event.loss for event in heard.all("step")]
+    assert losses[-1] < losses[0] / 2
+    test = manifest.read(out)["metrics"]["test"]
+    assert test["accuracy"] > 0.9
+    assert set(test["per_class"]) == {"bad", "good"}
+    assert sum(map(sum, test["confusion_matrix"])) == started.examples["test"]
+    rival = heard.all("rival")[0]
+    assert 0 <= rival.test["accuracy"] <= 1
+    events = [event.event for event in heard.events]
+    assert events[-1] == "finished"
+    assert events.index("started") < events.index("step") < events.index("rival")
+
+
+def test_the_same_seed_and_threads_give_the_same_bits(spec: Make, train: Train) -> None:
+    def curve(seed: int) -> tuple[list[str], dict[str, torch.Tensor]]:
+        heard, out = train(
+            spec(runtime={"seed": seed}, optim={"encoder_dropout": 0.1, "head_dropout": 0.1})
+        )
+        losses = [event.loss.hex() for event in heard.all("step")]
+        return losses, load_file(out / "merged" / "model.safetensors")
+
+    (losses, weights), (again, same), (other, _) = curve(1), curve(1), curve(2)
+    assert losses == again
+    assert losses != other
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_micro_batches_add_up_to_the_whole_batch(spec: Make, train: Train) -> None:
+    """The budget decides how an update is computed, not what it is."""
+    whole, _ = train(spec(optim={"micro_batch_tokens": 4096}))
+    parts, _ = train(spec(optim={"micro_batch_tokens": 32}))
+    for a, b in zip(whole.all("step"), parts.all("step"), strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-4)
+
+
+def test_predictions_of_every_held_out_text_are_kept(spec: Make, train: Train) -> None:
+    heard, out = train(spec())
+    examples = heard.all("started")[0].examples
+    for split in ("validation", "test"):
+        lines = (out / "predictions" / f"{split}.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert len(rows) == examples[split]
+        right = sum(row["predicted"] == row["label"] for row in rows) / len(rows)
+        assert right == pytest.approx(manifest.read(out)["metrics"][split]["accuracy"])
+
+
+def test_the_best_evaluation_is_the_one_that_is_saved(spec: Make, train: Train) -> None:
+    heard, out = train(spec(stop={"select_by": "loss", "evaluations_per_epoch": 3}))
+    seen = [e for e in heard.all("evaluated") if e.split == "validation"]
+    best = min(seen, key=lambda e: e.metrics["loss"])
+    metrics = manifest.read(out)["metrics"]
+    assert metrics["best_step"] == best.step
+    assert metrics["validation"]["loss"] == pytest.approx(best.metrics["loss"], rel=1e-4)
+
+
+def test_patience_ends_the_run_early(spec: Make, train: Train) -> None:
+    heard, out = train(
+        spec(
+            optim={"epochs": 50, "learning_rate": 0.02},
+            stop={"patience": 2, "evaluations_per_epoch": 1, "select_by": "accuracy"},
+        )
+    )
+    metrics = manifest.read(out)["metrics"]
+    assert metrics["stopped_early"]
+    assert metrics["steps"] < heard.all("started")[0].total_steps
+
+
+def test_a_version_of_ones_own_is_a_base_and_keeps_its_head(spec: Make, train: Train) -> None:
+    _, first = train(spec())
+    heard, second = train(spec(base=str(first / "merged"), optim={"learning_rate": 1e-6}))
+    assert [event.code for event in heard.all("noted")] == ["head_kept"]
+    accuracies = [manifest.read(out)["metrics"]["test"]["accuracy"] for out in (first, second)]
+    assert accuracies[0] == accuracies[1] > 0.9
+
+
+def test_a_stop_request_is_heard_between_steps(spec: Make, train: Train) -> None:
+    with pytest.raises(Stopped):
+        train(spec(), stop_at=5)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update(spec: Make, train: Train) -> None:
+    with pytest.raises(NonFinite, match="nothing was updated"):
+        train(spec(optim={"learning_rate": 1e9, "max_grad_norm": 1e6, "warmup": 0}))
+
+
+def test_a_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
+    from lora_core.training.run import run
+    from tests.lora_core.training.conftest import Listener
+
+    out = tmp_path / "full"
+    out.mkdir()
+    os.symlink("/dev/full", out / "golden.json")  # every write to it fails with ENOSPC
+    with pytest.raises(DiskFull):
+        run(spec(), out_dir=out, observer=Listener(), stop=Listener())
+    assert not (out / "manifest.json").exists()
+
+
+def test_more_tokens_than_positions_is_refused(spec: Make, train: Train) -> None:
+    with pytest.raises(LengthTooLarge, match="64 positions"):
+        train(spec(data={"max_length": 65}))
+
+
+def test_a_device_that_is_not_there_is_refused(spec: Make, train: Train) -> None:
+    with pytest.raises(DeviceMissing, match="cuda:7"):
+        train(spec(runtime={"device": "cuda:7"}))
+
+
+@pytest.mark.parametrize("has_it", [_fast_bf16("cpu")])
+def test_bf16_is_used_where_the_processor_has_it_and_refused_elsewhere(
+    spec: Make, train: Train, has_it: bool
+) -> None:
+    if has_it:
+        heard, _ = train(spec(runtime={"precision": "bf16"}))
+        assert heard.all("started")[0].precision == "bf16"
+    else:
+        with pytest.raises(PrecisionUnsupported):
+            train(spec(runtime={"precision": "bf16"}))
+
+
+def test_texts_are_cut_and_the_share_is_told(spec: Make, train: Train) -> None:
+    heard, out = train(spec(data={"max_length": 8}))
+    assert [event.code for event in heard.all("noted")] == ["truncated"]
+    assert manifest.read(out)["metrics"]["truncated_share"] > 0.5
+
+
+def test_a_changed_file_is_noticed_at_load(spec: Make, train: Train) -> None:
+    _, out = train(spec())
+    path = out / "merged" / "config.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ArtifactCorrupt, match=r"merged/config\.json has changed"):
+        Predictor.load(out)
+
+
+def test_a_pipeline_gives_the_same_answer_as_the_predictor(spec: Make, train: Train) -> None:
+    _, out = train(spec())
+    texts = ["a good film", "a very dull plot and it was bad"]
+    ours = Predictor.load(out).predict(texts)
+    classify = pipeline("text-classification", model=str(out / "merged"), top_k=None)
+    for mine, theirs in zip(ours, classify(texts), strict=True):
+        assert [label for label, _ in mine] == [row["label"] for row in theirs]
+        for (_, score), row in zip(mine, theirs, strict=True):
+            assert score == pytest.approx(row["score"], abs=1e-5)

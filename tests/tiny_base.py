@@ -1,0 +1,93 @@
+"""Two-layer encoders and a small tokenizer, made in code: fast enough for every test."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedModel,
+)
+
+WORDS = (  # noqa: SIM905
+    "the a film movie was is good bad great awful fine dull very not plot cast it and of to in "
+    "##s ##ly ##ing watch boring lovely scene story end hero"
+).split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def distilbert(labels: int = 2, **changes: object) -> PreTrainedModel:
+    """Width 32, two blocks, no dropout; wide weights, so that it learns in a few steps."""
+    config = {
+        "vocab_size": 128, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64,
+        "max_position_embeddings": 64, "dropout": 0.0, "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0, "num_labels": labels, "initializer_range": 0.1, **changes,
+    }  # fmt: skip
+    return DistilBertForSequenceClassification(DistilBertConfig(**config)).eval()
+
+
+def bert(labels: int = 2, **changes: object) -> PreTrainedModel:
+    """The same size in BERT's architecture."""
+    config = {
+        "vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0, "num_labels": labels,
+        "initializer_range": 0.1, **changes,
+    }  # fmt: skip
+    return BertForSequenceClassification(BertConfig(**config)).eval()
+
+
+FAMILIES = {"distilbert": distilbert, "bert": bert}
+
+
+def tokenizer() -> Tokenizer:
+    """Lower case, WordPiece over `WORDS` and single letters."""
+    pieces = [
+        *SPECIAL,
+        *WORDS,
+        *"abcdefghijklmnopqrstuvwxyz",
+        *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+    ]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    made = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return made
+
+
+def make_base(
+    directory: Path, family: str = "distilbert", seed: int = 0, **changes: object
+) -> Path:
+    """A base directory as a user would have it: config, safetensors, tokenizer."""
+    torch.manual_seed(seed)
+    FAMILIES[family](**changes).save_pretrained(directory)
+    tokenizer().save(str(directory / "tokenizer.json"))
+    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
+               "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+def make_reviews(path: Path, rows: int = 120, labels: tuple[str, ...] = ("bad", "good")) -> Path:
+    """A CSV file of short sentences whose label a two-layer encoder can learn."""
+    generator = torch.Generator().manual_seed(0)
+    lines = ["text,label"]
+    for i in range(rows):
+        label = labels[i % len(labels)]
+        picks = torch.randint(len(WORDS), (6,), generator=generator).tolist()
+        filler = [WORDS[j].strip("#") for j in picks if WORDS[j] not in labels]
+        lines.append(f"{' '.join(filler)} {label} {i},{label}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
