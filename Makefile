@@ -2,8 +2,9 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-REVIEW ?=
-DATA ?= rotten-tomatoes
+# Exported, so that quotes in a review reach the program as they are.
+export REVIEW ?=
+export DATA ?= rotten-tomatoes
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long check format audit clean
@@ -23,7 +24,7 @@ help:  ## Show the targets
 	@touch $@
 
 demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
-	@$(BIN)/loraworks demo --data "$(DATA)" $(if $(REVIEW),--review "$(REVIEW)")
+	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -15,6 +15,7 @@ from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import EXIT_STOPPED, Lifeline
 from lora_core.specs.train import TrainSpec
+from lora_core.threads import wait_passively
 
 EXIT_FAILED = 65  # a cause that a user can act on; a `failed` event came before
 
@@ -37,6 +38,7 @@ class Lines:
 def main() -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args()
+    wait_passively()
     command: Callable[[argparse.Namespace, Lines], None] = arguments.command
     lines = Lines()
     try:

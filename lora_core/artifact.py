@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core.data.records import Example
 from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.checkpoint import silence_transformers
 from lora_core.errors import MergeMismatch
 from lora_core.merge import merge_adapters
 from lora_core.specs.method import LoraSpec
@@ -67,6 +68,7 @@ def save_merged(
 
 def load_merged(directory: Path) -> PreTrainedModel:
     """The merged model in float32, in evaluation mode, every tensor accounted for."""
+    silence_transformers()
     model, info = AutoModelForSequenceClassification.from_pretrained(
         directory / MERGED,
         dtype=torch.float32,

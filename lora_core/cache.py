@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lora_core.errors import DiskFull
 
 
 def is_no_room(error: BaseException | None) -> bool:
     """Whether this is the system's word for a full disk or quota."""
+    if isinstance(error, SafetensorError):  # it passes the number on in words only
+        return f"os error {errno.ENOSPC}" in str(error)
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -45,7 +49,7 @@ def new_entry(final: Path) -> Iterator[Path]:
                     raise
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if is_no_room(error):
             raise DiskFull(what=f"the cache entry {final.name}") from error
         raise

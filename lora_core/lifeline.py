@@ -1,6 +1,5 @@
 """When to stop: on SIGTERM or SIGINT, or when the parent that holds our standard input is gone."""
 
-import faulthandler
 import os
 import signal
 import threading
@@ -19,11 +18,7 @@ class Lifeline:
         return self._requested
 
     def listen(self) -> None:
-        """Stop at the next step on SIGTERM or SIGINT; a second one ends the process at once.
-
-        SIGABRT writes the stack of every thread to standard error first.
-        """
-        faulthandler.enable()
+        """Stop at the next step on SIGTERM or SIGINT; a second one ends the process at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 

@@ -56,11 +56,12 @@ def verify(directory: Path) -> dict[str, Any]:
     found = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
-        if path.is_file() and path.name != MANIFEST
-    }
+        if path.is_symlink() or path.is_file()
+    } - {MANIFEST}
     if odd := found.symmetric_difference(manifest["files"]):
         raise ArtifactCorrupt(path=directory.name, problem=f"missing or extra: {sorted(odd)[0]}")
     for name, facts in manifest["files"].items():
-        if sha256(directory / name) != facts["sha256"]:
+        path = directory / name
+        if path.is_symlink() or sha256(path) != facts["sha256"]:
             raise ArtifactCorrupt(path=directory.name, problem=f"{name} has changed")
     return manifest

@@ -3,8 +3,9 @@
     with HubStandIn(root) as hub:
         subprocess.run([...], env=os.environ | hub.environment(cache))
 
-`root/models/NAME/…` and `root/datasets/NAME/…` are the repositories; NAME may hold one slash, and one
-that is a link has moved to where it points. The libraries read their settings at import, so whoever uses the hub must be a process of its own.
+`root/models/NAME/…` and `root/datasets/NAME/…` are the repositories; NAME may hold one slash, and
+one that is a link has moved to where it points. The libraries read their settings at import, so
+whoever uses the hub must be a process of its own.
 """
 
 import hashlib

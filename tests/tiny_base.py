@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
@@ -22,9 +23,9 @@ WORDS = (  # noqa: SIM905
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def distilbert(labels: int = 2, **changes: object) -> PreTrainedModel:
+def distilbert(labels: int = 2, **changes: Any) -> PreTrainedModel:
     """Width 32, two blocks, no dropout; wide weights, so that it learns in a few steps."""
-    config = {
+    config: dict[str, Any] = {
         "vocab_size": 128, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64,
         "max_position_embeddings": 64, "dropout": 0.0, "attention_dropout": 0.0,
         "seq_classif_dropout": 0.0, "num_labels": labels, "initializer_range": 0.1, **changes,
@@ -32,9 +33,9 @@ def distilbert(labels: int = 2, **changes: object) -> PreTrainedModel:
     return DistilBertForSequenceClassification(DistilBertConfig(**config)).eval()
 
 
-def bert(labels: int = 2, **changes: object) -> PreTrainedModel:
+def bert(labels: int = 2, **changes: Any) -> PreTrainedModel:
     """The same size in BERT's architecture."""
-    config = {
+    config: dict[str, Any] = {
         "vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0, "num_labels": labels,
@@ -66,9 +67,7 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def make_base(
-    directory: Path, family: str = "distilbert", seed: int = 0, **changes: object
-) -> Path:
+def make_base(directory: Path, family: str = "distilbert", seed: int = 0, **changes: Any) -> Path:
     """A base directory as a user would have it: config, safetensors, tokenizer."""
     torch.manual_seed(seed)
     FAMILIES[family](**changes).save_pretrained(directory)

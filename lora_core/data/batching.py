@@ -38,8 +38,8 @@ def epoch_batches(
 ) -> Iterator[list[list[int]]]:
     """One epoch: for each update its micro-batches.
 
-    The order is a function of (seed, epoch) alone. Texts are shuffled, sorted by length within pools of
-    `POOL` updates, cut into updates of `batch_size` texts, and the updates are shuffled again.
+    The order is a function of (seed, epoch) alone. Texts are shuffled, sorted by length within
+    pools of `POOL` updates, cut into updates of `batch_size`, and the updates shuffled again.
     """
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
@@ -52,7 +52,9 @@ def epoch_batches(
         yield micro_batches(lengths, updates[i], budget)
 
 
-def collate(ids: Sequence[Sequence[int] | NDArray[np.int32]], labels: NDArray[np.int64], pad: int) -> Batch:
+def collate(
+    ids: Sequence[Sequence[int] | NDArray[np.int32]], labels: NDArray[np.int64], pad: int
+) -> Batch:
     """Pad to the longest."""
     longest = max(len(row) for row in ids)
     input_ids = np.full((len(ids), longest), pad, dtype=np.int64)
@@ -60,6 +62,4 @@ def collate(ids: Sequence[Sequence[int] | NDArray[np.int32]], labels: NDArray[np
     for i, row in enumerate(ids):
         input_ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
-    return Batch(
-        torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(labels)
-    )
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(labels))

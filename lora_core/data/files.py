@@ -37,6 +37,13 @@ def read(path: Path, columns: Columns) -> list[Row]:
     if size > MAX_BYTES:
         raise DataTooLarge(file=path.name, what="its size", limit=f"{MAX_BYTES:,} bytes")
     _check_start(path, ending)
+    try:
+        return _read(path, ending, columns)
+    except MemoryError as error:
+        raise DataTooLarge(file=path.name, what="its content", limit="the memory here") from error
+
+
+def _read(path: Path, ending: str, columns: Columns) -> list[Row]:
     match ending:
         case ".parquet":
             return parquet.read(path, columns)

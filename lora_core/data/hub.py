@@ -59,9 +59,8 @@ def _prepared(source: str, name: str) -> datasets.DatasetBuilder:
     """The data set, downloaded and ready to be read."""
     datasets.disable_progress_bars()
     try:
-        owned = name if "/" in name else HfApi().dataset_info(name).id  # "imdb" has moved
         # with the prefix, a folder of that name on this machine is never taken instead
-        builder = datasets.load_dataset_builder(f"hf://datasets/{owned}")
+        builder = datasets.load_dataset_builder(f"hf://datasets/{_with_owner(name)}")
         if builder.info.builder_name not in BUILDERS:
             reason = f"its files are of the kind {builder.info.builder_name!r}"
             raise UnsupportedFormat(file=source, reason=reason)
@@ -80,6 +79,18 @@ def _prepared(source: str, name: str) -> datasets.DatasetBuilder:
         reason = f"`datasets` cannot read it ({type(error).__name__})"
         raise DataNotFound(source=source, reason=reason) from error
     return builder
+
+
+def _with_owner(name: str) -> str:
+    """OWNER/NAME; old names without an owner, such as `imdb`, have moved to one.
+
+    Never without: `datasets` takes names such as `csv` for readers of files in the working
+    directory.
+    """
+    owned = name if "/" in name else HfApi().dataset_info(name).id
+    if "/" not in owned or owned.startswith("buckets/"):
+        raise DataNotFound(source=f"{PREFIX}{name}", reason="it has no owner on the hub")
+    return owned
 
 
 def _rows(file: str, data: datasets.Dataset, columns: Columns) -> list[Row]:

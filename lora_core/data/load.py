@@ -3,7 +3,7 @@
 from lora_core.data.labels import check
 from lora_core.data.records import Example, Splits
 from lora_core.data.rows import Columns
-from lora_core.data.sources import read
+from lora_core.data.sources import read, shown
 from lora_core.data.split import cap, draw, leaked
 from lora_core.specs.data import DataSpec, Split
 
@@ -16,7 +16,7 @@ def load(spec: DataSpec) -> Splits:
     sample, `SampleMissing` or `SampleChanged`.
     """
     given = read(spec.source, Columns(spec.text_column, spec.label_column, spec.split_column))
-    check(_name(spec), given)
+    check(shown(spec.source), given)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {part: size for part, size in sizes.items() if part not in given}
     parts = dict(given)
@@ -26,7 +26,7 @@ def load(spec: DataSpec) -> Splits:
         parts[Split.TRAIN] = cap(
             parts[Split.TRAIN], spec.train_size, of=len(given[Split.TRAIN]), seed=spec.split_seed
         )
-    labels = check(_name(spec), parts)
+    labels = check(shown(spec.source), parts)
     indices = {label: i for i, label in enumerate(labels)}
     return Splits(
         labels=labels,
@@ -38,7 +38,3 @@ def load(spec: DataSpec) -> Splits:
             for part in Split
         },
     )
-
-
-def _name(spec: DataSpec) -> str:
-    return spec.source if isinstance(spec.source, str) else "The source"

@@ -35,9 +35,8 @@ def read(path: Path, columns: Columns) -> list[Row]:
             ) as parquet,
         ):
             return _read(path.name, parquet, columns)
-    except MemoryError as error:
-        what = "its decoded content"
-        raise DataTooLarge(file=path.name, what=what, limit="the memory at hand") from error
+    except MemoryError:  # pyarrow's own is an ArrowException as well
+        raise
     except (pa.ArrowException, OSError) as error:
         reason = "it is damaged, or parts of it are encrypted"
         raise UnsupportedFormat(file=path.name, reason=reason) from error

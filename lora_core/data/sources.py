@@ -21,9 +21,19 @@ def read(source: str | Mapping[Split, str], columns: Columns) -> Parts:
     """
     if isinstance(source, str):
         found = _read(source, columns)
-        return with_train(source, found if isinstance(found, dict) else {Split.TRAIN: found})
+        return with_train(shown(source), found if isinstance(found, dict) else {Split.TRAIN: found})
     named = replace(columns, look_for_split=False)
-    return with_train("source", {part: _part(part, one, named) for part, one in source.items()})
+    return with_train(
+        shown(source), {part: _part(part, one, named) for part, one in source.items()}
+    )
+
+
+def shown(source: str | Mapping[Split, str]) -> str:
+    """What an error calls a source: of a file the name, since folders are nobody's business."""
+    if not isinstance(source, str):
+        return "The source"
+    known = source in reviews.SAMPLES or source.startswith(hub.PREFIX)
+    return source if known else Path(source).name
 
 
 def _part(part: Split, source: str, columns: Columns) -> list[Row]:
@@ -32,7 +42,7 @@ def _part(part: Split, source: str, columns: Columns) -> list[Row]:
     if isinstance(found, list):
         return found
     if part not in found:
-        raise MissingSplit(file=source, split=part.value)
+        raise MissingSplit(file=shown(source), split=part.value)
     return found[part]
 
 
@@ -49,5 +59,5 @@ def _read(source: str, columns: Columns) -> Parts | list[Row]:
         rows = files.read(path, columns)
     except DataNotFound as error:
         reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
-        raise DataNotFound(source=source, reason=reason) from error
+        raise DataNotFound(source=path.name, reason=reason) from error
     return by_column(path.name, rows) or rows

@@ -81,6 +81,12 @@ def check(directory: Path, base: str) -> dict[str, Any]:
     return config
 
 
+def silence_transformers() -> None:
+    """No progress bars and no advice on standard error: what matters is an error or an event."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def load_classifier(
     directory: Path,
     base: str,
@@ -102,8 +108,7 @@ def load_classifier(
         **dict.fromkeys(family.dropouts, encoder_dropout),
         family.head_dropout: head_dropout,
     }
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    silence_transformers()
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,

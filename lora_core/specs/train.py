@@ -10,8 +10,6 @@ from lora_core.specs.frozen import Frozen
 from lora_core.specs.method import MethodSpec
 from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
 
-SPEC_VERSION = 1
-
 BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
 
 
@@ -66,7 +64,7 @@ class TrainSpec(Frozen):
     only), or a name on the hub. A service also takes one of its own model versions.
     """
 
-    spec_version: Literal[1] = SPEC_VERSION
+    spec_version: Literal[1] = 1  # raised when the meaning of a field changes
     method: MethodSpec
     base: BaseName = "minilm-l6"
     base_revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40,64}$")

@@ -1,6 +1,5 @@
 """One run from its description to a finished artifact."""
 
-import errno
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from lora_core import __version__, artifact, manifest
+from lora_core.cache import is_no_room
 from lora_core.data import linear
 from lora_core.errors import DiskFull, OutOfMemory
 from lora_core.events import Evaluated, Finished, Observer, Phase, Started, StopSignal, Tick, finite
@@ -51,7 +51,7 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
         tokens = spec.optim.micro_batch_tokens
         raise OutOfMemory(device=spec.runtime.device, tokens=tokens) from error
     except (OSError, SafetensorError) as error:
-        if _no_room(error):
+        if is_no_room(error):
             raise DiskFull(what=f"the model of {out_dir.name}") from error
         raise
     observer.on_event(Finished(summary=summary))
@@ -154,10 +154,3 @@ def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
         "data_sha256": prepared.splits.digest,
         "metrics": summary,
     }
-
-
-def _no_room(error: OSError | SafetensorError) -> bool:
-    """Whether the disk is full; safetensors tells it in words only."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "os error 28" in str(error)

@@ -137,3 +137,17 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
     done = run("inspect", str(reviews), environment=environment)
     assert done.returncode == 65
     assert json.loads(done.stdout)["code"] == "empty_text"
+
+
+def test_a_failure_is_told_while_the_lifeline_is_held(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The thread that waits for the parent must not get in the way of leaving."""
+    child = subprocess.Popen(
+        [*COMMAND, "train", str(tmp_path / "no.json"), "--out", str(tmp_path), "--lifeline"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    with child:
+        assert child.wait(timeout=60) == 65
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["code"] == "invalid_spec"

@@ -47,3 +47,14 @@ def test_no_readable_manifest_no_artifact(directory: Path, content: str | None) 
         path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ArtifactCorrupt, match="no readable manifest"):
         manifest.verify(directory)
+
+
+def test_a_link_or_a_second_manifest_is_no_part_of_an_artifact(directory: Path) -> None:
+    (directory / "sub" / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactCorrupt, match=r"missing or extra: sub/manifest\.json"):
+        manifest.verify(directory)
+    (directory / "sub" / "manifest.json").unlink()
+    (directory / "a.txt").unlink()
+    (directory / "a.txt").symlink_to(directory / "sub" / "b.txt")
+    with pytest.raises(ArtifactCorrupt, match=r"a\.txt has changed"):
+        manifest.verify(directory)

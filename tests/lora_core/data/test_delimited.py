@@ -38,8 +38,8 @@ def test_tabs_separate_the_cells_of_a_tsv(tmp_path: Path) -> None:
 
 
 def test_labels_lose_white_space_and_share_one_form(tmp_path: Path) -> None:
-    rows = read(tmp_path, "text,label\na, cafe\u0301 \nb,caf\u00e9\n")
-    assert {row.label for row in rows} == {"café"}
+    rows = read(tmp_path, "text,label\na, e\u0301 \nb,\u00e9\n")
+    assert {row.label for row in rows} == {"é"}
 
 
 def test_blank_lines_count_as_rows_as_in_a_spreadsheet(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ BAD: list[tuple[bytes, type[LoraCoreError], dict[str, object]]] = [
     (b"text,label\na,1\nb, with a comma,0\n", BrokenRows, {"row": 2}),
     (b"text,label\ra,1\rb,0\r", BrokenRows, {"row": 0}),
     (b"text,label\na,1\nb\x00,0\n", NulByte, {"row": 2}),
-    (b"text,label\na,1\ncaf\xe9,0\n", WrongEncoding, {"row": 2}),
+    (b"text,label\na,1\nb\xe9,0\n", WrongEncoding, {"row": 2}),
     (b'text,label\na,1\n"two\nlines \xff",0\n', WrongEncoding, {"row": 2}),
     ("text,label\na,1\n".encode("utf-16"), WrongEncoding, {"row": 0}),
 ]

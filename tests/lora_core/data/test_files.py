@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from lora_core.errors import DataNotFound, DataTooLarge, UnsupportedFormat
 @pytest.mark.parametrize("name", ["reviews.txt", "reviews", "reviews.csv.gz", "reviews.json"])
 def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("text,label\na,1\n")
-    with pytest.raises(UnsupportedFormat, match="Supported: .csv, .tsv, .jsonl, .parquet"):
+    with pytest.raises(UnsupportedFormat, match=r"Supported: \.csv, \.tsv, \.jsonl, \.parquet"):
         files.read(tmp_path / name, Columns())
 
 
@@ -58,3 +60,20 @@ def test_a_link_to_nowhere_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "none.csv")
     with pytest.raises(DataNotFound):
         files.read(tmp_path / "link.csv", Columns())
+
+
+def test_a_file_that_needs_more_memory_than_there_is_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    with path.open("w") as file:
+        file.write("text,label\n")
+        file.writelines(f"{i} {'many words ' * 90},{i % 2}\n" for i in range(50_000))
+    code = (
+        "import resource, sys; from pathlib import Path;"
+        "from lora_core.data.inspect import inspect; from lora_core.errors import DataTooLarge\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)\n"
+        "try: inspect(Path(sys.argv[1]))\n"
+        "except DataTooLarge as error: print(error)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert "over the limit of the memory here" in answer.stdout, answer.stderr

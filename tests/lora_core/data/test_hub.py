@@ -22,7 +22,8 @@ from lora_core.errors import LoraCoreError
 for name in sys.argv[1:]:
     try:
         parts = read(f"hub:{name}", Columns())
-        print(json.dumps({p: [[r.number, r.text, r.label] for r in rows] for p, rows in parts.items()}))
+        cells = {p: [[r.number, r.text, r.label] for r in rows] for p, rows in parts.items()}
+        print(json.dumps(cells))
     except LoraCoreError as error:
         print(json.dumps({"code": error.code, "message": str(error)}))
 """
@@ -66,6 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (repositories / "org/scripted/scripted.py").write_text("open('ran', 'w')")
     (repositories / "org/poems").mkdir()
     (repositories / "org/poems/train.txt").write_text("text,label\na,1\n")
+    csv(repositories / "csv/data.csv", "a,7", "b,8")
     csv(root / "here/org/reviews/train.csv", "decoy,1")
     csv(root / "here/elsewhere.csv", "private,1", "other,0")
     (repositories / "org/elsewhere").mkdir()
@@ -113,7 +115,9 @@ def test_what_is_no_plain_data_is_refused(root: Path, tmp_path: Path) -> None:
         "org/scripted": ("data_not_found", "cannot read it"),
         "org/poems": ("unsupported_format", "of the kind 'text'"),
         "org/elsewhere": ("data_not_found", "cannot read it"),
-        "csv": ("data_not_found", "the hub has no such data set"),
+        "csv": ("data_not_found", "it has no owner"),
+        "text": ("data_not_found", "the hub has no such data set"),
+        "buckets/org": ("data_not_found", "it has no owner"),
         "../here": ("data_not_found", "not the name of a hub data set"),
         "org/reviews/plain": ("data_not_found", "not the name of a hub data set"),
         "http://127.0.0.1:9/x": ("data_not_found", "not the name of a hub data set"),

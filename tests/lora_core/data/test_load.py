@@ -12,7 +12,7 @@ def write(path: Path, *rows: str, header: str = "text,label") -> str:
     return str(path)
 
 
-def numbered(n: int, labels: str = "pn") -> list[str]:
+def numbered(n: int, labels: str = "np") -> list[str]:
     return [f"text {i},{labels[i % len(labels)]}" for i in range(n)]
 
 

@@ -75,5 +75,5 @@ def test_of_a_file_that_names_parts_each_part_takes_its_own(tmp_path: Path) -> N
 
 
 def test_what_is_nowhere_is_named_with_the_samples() -> None:
-    with pytest.raises(DataNotFound, match=r"rotten-tomatos.*samples are rotten-tomatoes, imdb"):
-        read("rotten-tomatos", Columns())
+    with pytest.raises(DataNotFound, match=r"rotten-potatoes.*samples are rotten-tomatoes, imdb"):
+        read("rotten-potatoes", Columns())

@@ -1,5 +1,7 @@
 """The law of adapter layers, over every variant in the table."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,7 +43,7 @@ def make(
 @given(shape=shapes)
 @settings(max_examples=40, deadline=None)
 def test_forward_is_a_linear_layer_with_the_effective_weight(
-    variant: Variant, shape: dict[str, int]
+    variant: Variant, shape: dict[str, Any]
 ) -> None:
     layer, x = make(variant, trained=True, **shape)
     expected = F.linear(x, layer.effective_weight(), layer.base.bias)
@@ -51,7 +53,7 @@ def test_forward_is_a_linear_layer_with_the_effective_weight(
 @every_variant
 @given(shape=shapes)
 @settings(max_examples=40, deadline=None)
-def test_the_first_forward_equals_the_base(variant: Variant, shape: dict[str, int]) -> None:
+def test_the_first_forward_equals_the_base(variant: Variant, shape: dict[str, Any]) -> None:
     layer, x = make(variant, trained=False, **shape)
     torch.testing.assert_close(layer(x), layer.base(x), rtol=1e-6, atol=1e-6)
 
@@ -60,7 +62,7 @@ def test_the_first_forward_equals_the_base(variant: Variant, shape: dict[str, in
 @given(shape=shapes)
 @settings(max_examples=40, deadline=None)
 def test_merged_it_answers_the_same_and_unmerge_is_bitwise(
-    variant: Variant, shape: dict[str, int]
+    variant: Variant, shape: dict[str, Any]
 ) -> None:
     layer, x = make(variant, trained=True, **shape)
     before, weight = layer(x), layer.base.weight.detach().clone()

@@ -25,7 +25,8 @@ class Plain(nn.Module):
         self.linear = nn.Linear(16, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x)
+        y: torch.Tensor = self.linear(x)
+        return y
 
 
 @pytest.mark.parametrize("variant", list(Variant))

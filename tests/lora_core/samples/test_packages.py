@@ -28,7 +28,7 @@ def test_a_file_is_found_without_importing_its_package(site: Path) -> None:
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_version() -> None:
-    with pytest.raises(SampleMissing, match="pip install --no-deps tiny-sample==1.0"):
+    with pytest.raises(SampleMissing, match=r"pip install --no-deps tiny-sample==1\.0"):
         locate(FILE)
 
 

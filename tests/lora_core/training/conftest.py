@@ -6,28 +6,10 @@ from typing import Any
 
 import pytest
 
-from lora_core.events import Event
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
+from tests.listener import Listener
 from tests.tiny_base import make_base, make_reviews
-
-
-class Listener:
-    """An observer that keeps what it hears, and a stop signal that is given at a step."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.events: list[Event] = []
-        self.stop_at = stop_at
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def requested(self) -> bool:
-        steps = [e.step for e in self.events if e.event == "step"]
-        return self.stop_at is not None and bool(steps) and steps[-1] >= self.stop_at
-
-    def all(self, kind: str) -> list[Any]:
-        return [event for event in self.events if event.event == kind]
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Schedule, groups and default rates."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,9 @@ from lora_core.specs.train import OptimSpec
 from lora_core.training.optim import build_optimizer, build_schedule, default_rate
 
 
-def rates(decay: str, warmup: float, steps: int = 100) -> list[float]:
+def rates(
+    decay: Literal["linear", "cosine", "none"], warmup: float, steps: int = 100
+) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     spec = OptimSpec(decay=decay, warmup=warmup)
     schedule = build_schedule(optimizer, spec, steps)

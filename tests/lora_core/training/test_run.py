@@ -22,10 +22,12 @@ from lora_core.errors import (
 )
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.train import TrainSpec
+from lora_core.training.run import run
 from lora_core.training.runtime import _fast_bf16
+from tests.listener import Listener
 
 Make = Callable[..., TrainSpec]
-Train = Callable[..., tuple[object, Path]]
+Train = Callable[..., tuple[Listener, Path]]
 
 METHODS = [
     {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
@@ -153,9 +155,6 @@ def test_a_loss_that_is_no_number_stops_before_the_update(spec: Make, train: Tra
 
 
 def test_a_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
-    from lora_core.training.run import run
-    from tests.lora_core.training.conftest import Listener
-
     out = tmp_path / "full"
     out.mkdir()
     os.symlink("/dev/full", out / "golden.json")  # every write to it fails with ENOSPC

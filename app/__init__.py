@@ -1,0 +1,1 @@
+"""The service: REST API, tables and command line."""

@@ -1,0 +1,1 @@
+"""Finished model directories and the store that keeps them."""

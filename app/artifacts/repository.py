@@ -1,0 +1,43 @@
+"""Rows of stored artifacts."""
+
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.artifacts.errors import ArtifactNotFound
+from app.artifacts.store import ArtifactRef
+from app.artifacts.tables import Artifact
+
+
+def add(session: Session, *, job_id: UUID | None, kind: str, ref: ArtifactRef) -> Artifact:
+    """Make a stored directory count."""
+    artifact = Artifact(
+        job_id=job_id,
+        kind=kind,
+        key=ref.key,
+        manifest_sha256=ref.manifest_sha256,
+        bytes=ref.bytes,
+    )
+    session.add(artifact)
+    session.flush()
+    return artifact
+
+
+def get(session: Session, artifact_id: UUID) -> Artifact:
+    """Raises `ArtifactNotFound`."""
+    artifact = session.get(Artifact, artifact_id)
+    if artifact is None:
+        raise ArtifactNotFound(artifact_id=artifact_id)
+    return artifact
+
+
+def by_job(session: Session, job_id: UUID) -> Artifact | None:
+    """What a job made, the newest first."""
+    statement = select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.id.desc())
+    return session.scalars(statement.limit(1)).first()
+
+
+def remove(session: Session, artifact_id: UUID) -> None:
+    """Forget the row; the caller deletes the files after its commit."""
+    session.execute(delete(Artifact).where(Artifact.id == artifact_id))

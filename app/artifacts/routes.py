@@ -1,0 +1,65 @@
+"""Download of artifacts."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, StreamingResponse
+
+from app.artifacts import repository
+from app.artifacts.archive import tar_stream
+from app.artifacts.content import described, plain_file
+from app.artifacts.errors import ArtifactDamaged, ArtifactFileNotFound
+from app.artifacts.store import ArtifactStore
+from app.artifacts.tables import Artifact
+from app.db.engines import Database
+from app.deps import DatabaseDep, StoreDep
+from app.keys.auth import requires
+from lora_core.manifest import MANIFEST
+
+router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"], dependencies=[requires("jobs:read")])
+
+
+@router.get("/{artifact_id}")
+def read_manifest(artifact_id: UUID, database: DatabaseDep, store: StoreDep) -> dict[str, Any]:
+    """The manifest: spec, metrics, labels, library versions, and every file with its sha256."""
+    return _open(artifact_id, database, store)[2]
+
+
+@router.get("/{artifact_id}/files/{name:path}", response_class=FileResponse)
+def read_file(artifact_id: UUID, name: str, database: DatabaseDep, store: StoreDep) -> FileResponse:
+    """One file, by its name in the manifest."""
+    artifact, directory, facts = _open(artifact_id, database, store)
+    path = plain_file(directory, name) if name in (MANIFEST, *facts["files"]) else None
+    if path is None:
+        raise ArtifactFileNotFound(artifact_id=artifact.id)
+    return FileResponse(
+        path,
+        media_type="application/octet-stream",
+        filename=path.name,
+        headers={"X-Content-Type-Options": "nosniff"},
+    )
+
+
+@router.get("/{artifact_id}/archive", response_class=StreamingResponse)
+def read_archive(artifact_id: UUID, database: DatabaseDep, store: StoreDep) -> StreamingResponse:
+    """The whole directory as a tar archive."""
+    artifact, directory, facts = _open(artifact_id, database, store)
+    names = (MANIFEST, *facts["files"])
+    for name in names:
+        if plain_file(directory, name) is None:
+            raise ArtifactDamaged(name=f"artifact {artifact.id}", problem=f"{name} is missing")
+    return StreamingResponse(
+        tar_stream(directory, names, folder=str(artifact.id), modified=artifact.created_at),
+        media_type="application/x-tar",
+        headers={"Content-Disposition": f'attachment; filename="{artifact.id}.tar"'},
+    )
+
+
+def _open(
+    artifact_id: UUID, database: Database, store: ArtifactStore
+) -> tuple[Artifact, Path, dict[str, Any]]:
+    with database.read() as session:
+        artifact = repository.get(session, artifact_id)
+    return artifact, *described(store, key=artifact.key, name=f"artifact {artifact.id}")

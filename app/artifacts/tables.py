@@ -1,0 +1,23 @@
+"""Finished model directories."""
+
+from uuid import UUID
+
+from sqlalchemy import Double, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, new_id
+from app.db.clock import now
+
+
+class Artifact(Base):
+    """An immutable directory with a manifest. A row, not a file, makes it count."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[UUID | None]  # the job that made it; the job may be deleted later
+    kind: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(255))  # place inside the store
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    created_at: Mapped[float] = mapped_column(Double, default=now())

@@ -1,0 +1,110 @@
+"""What the service answers, as far as the command line reads it."""
+
+from typing import Any, Literal, TypedDict
+
+Json = dict[str, Any]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class Parameters(TypedDict):
+    trainable: int
+    total: int
+
+
+class Plan(TypedDict):
+    """The answer to a dry run."""
+
+    parameters: Parameters
+    estimated_seconds: float | None
+    queue_position: int
+    spec: Json
+
+
+class Failure(TypedDict):
+    code: str
+    message: str
+    detail: Json | None
+
+
+class Job(TypedDict):
+    """A job."""
+
+    id: str
+    name: str | None
+    state: State
+    method: str
+    base: str
+    register_as: str | None
+    spec: Json
+    attempt: int
+    step: int
+    total_steps: int | None
+    queue_position: int | None
+    parameters: Parameters | None
+    estimated_seconds: float | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    cancel_requested_at: str | None
+    summary: Json | None
+    error: Failure | None
+    artifact_id: str | None
+    model_version: str | None
+
+
+class Point(TypedDict):
+    """One point of a curve."""
+
+    seq: int
+    attempt: int
+    split: str
+    name: str
+    step: int
+    epoch: float | None
+    value: float | None
+    at: str
+
+
+class Note(TypedDict):
+    """Something that happened to a job."""
+
+    seq: int
+    attempt: int
+    kind: str
+    level: str
+    message: str
+    at: str
+
+
+class Dataset(TypedDict):
+    id: str
+    name: str
+    version: int
+    ref: str
+    filename: str
+    bytes: int
+    rows: int
+    labels: dict[str, int]
+    created_at: str
+
+
+class Version(TypedDict):
+    number: int
+    ref: str
+    job_id: str | None
+    base: str
+    method: str
+    metrics: Json
+    created_at: str
+
+
+class Model(TypedDict):
+    name: str
+    created_at: str
+    aliases: dict[str, int]
+    versions: list[Version]
+
+
+class Label(TypedDict):
+    label: str
+    score: float

@@ -1,0 +1,156 @@
+"""A typed client of the service's API."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx2
+
+from app.cli.answers import Dataset, Job, Json, Label, Model, Note, Plan, Point
+from app.cli.connection import Connection, check, decoded, given, reaching
+
+SILENCE_SECONDS = 45  # the stream pings every 15 s; three missed ones mean that nobody is there
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a job's stream: `metric`, `event`, `state` or `end`."""
+
+    event: str
+    id: str
+    data: Json
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels with scores for each text, and the version that gave them."""
+
+    labels: list[list[Label]]
+    version: str | None
+    truncated: int
+
+
+class Client(Connection):
+    """The calls of the API, by name."""
+
+    # -- jobs ---------------------------------------------------------------------------------
+
+    def submit(self, body: Json) -> Job:
+        job: Job = self.json("POST", "/v1/jobs", json=body)
+        return job
+
+    def plan(self, body: Json) -> Plan:
+        plan: Plan = self.json("POST", "/v1/jobs", json=body, params={"dry_run": "true"})
+        return plan
+
+    def job(self, job_id: str) -> Job:
+        job: Job = self.json("GET", _path("jobs", job_id))
+        return job
+
+    def jobs(self, limit: int, **filters: str | None) -> list[Job]:
+        return list(self.pages("/v1/jobs", limit, **filters))
+
+    def cancel(self, job_id: str) -> Job:
+        job: Job = self.json("POST", f"{_path('jobs', job_id)}/cancel")
+        return job
+
+    def delete_job(self, job_id: str) -> None:
+        self.request("DELETE", _path("jobs", job_id))
+
+    def points(self, job_id: str, limit: int, **filters: str | None) -> list[Point]:
+        return list(self.pages(f"{_path('jobs', job_id)}/metrics", limit, **filters))
+
+    def notes(self, job_id: str, limit: int) -> list[Note]:
+        return list(self.pages(f"{_path('jobs', job_id)}/events", limit))
+
+    def stream(self, job_id: str, after: str | None = None) -> Iterator[Message]:
+        """Messages after the id `after`, until the job ends or the connection does."""
+        headers = {"Last-Event-ID": after} if after else None
+        timeout = httpx2.Timeout(SILENCE_SECONDS, connect=5)
+        path = f"{_path('jobs', job_id)}/stream"
+        with (
+            reaching(self.url),
+            self.http.sse(path, headers=headers, timeout=timeout) as source,
+        ):
+            check(source.response)
+            for message in source:
+                data = message.json()
+                yield Message(message.event, message.id, data if isinstance(data, dict) else {})
+
+    @contextmanager
+    def archive(self, artifact_id: str) -> Iterator[Iterator[bytes]]:
+        """The artifact as the bytes of a tar file."""
+        with (
+            reaching(self.url),
+            self.http.stream("GET", f"{_path('artifacts', artifact_id)}/archive") as response,
+        ):
+            check(response)
+            yield response.iter_bytes()
+
+    # -- data sets ----------------------------------------------------------------------------
+
+    def upload(self, file: Path, **fields: str | None) -> Dataset:
+        with file.open("rb") as content:
+            dataset: Dataset = self.json(
+                "POST", "/v1/datasets", data=given(fields), files={"file": (file.name, content)}
+            )
+        return dataset
+
+    def datasets(self, limit: int) -> list[Dataset]:
+        return list(self.pages("/v1/datasets", limit))
+
+    def dataset(self, ref: str) -> Dataset:
+        dataset: Dataset = self.json("GET", _path("datasets", ref))
+        return dataset
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        self.request("DELETE", _path("datasets", dataset_id))
+
+    # -- models -------------------------------------------------------------------------------
+
+    def models(self, limit: int) -> list[Model]:
+        return list(self.pages("/v1/models", limit))
+
+    def model(self, name: str) -> Model:
+        model: Model = self.json("GET", _path("models", name))
+        return model
+
+    def register(self, name: str, job_id: str) -> Json:
+        answer: Json = self.json(
+            "POST", f"{_path('models', name)}/versions", json={"job_id": job_id}
+        )
+        return answer
+
+    def promote(self, name: str, version: int, alias: str) -> Json:
+        path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}"
+        answer: Json = self.json("PUT", path, json={"version": version})
+        return answer
+
+    def demote(self, name: str, alias: str) -> None:
+        self.request("DELETE", f"{_path('models', name)}/aliases/{quote(alias, safe='')}")
+
+    def delete_model(self, name: str, version: int | None = None) -> None:
+        versions = "" if version is None else f"/versions/{version}"
+        self.request("DELETE", f"{_path('models', name)}{versions}")
+
+    def predict(self, texts: list[str], model: str | None, *, truncate: bool) -> Predictions:
+        body = {"inputs": texts, "truncate": truncate, **({"model": model} if model else {})}
+        response = self.request("POST", "/predict", json=body)
+        return Predictions(
+            labels=decoded(response),
+            version=response.headers.get("X-Model-Version"),
+            truncated=int(response.headers.get("X-Truncated", "0")),
+        )
+
+    def ready(self) -> bool:
+        """Whether the service is there and well."""
+        try:
+            return self.http.get("/readyz", timeout=2).is_success
+        except httpx2.HTTPError:
+            return False
+
+
+def _path(collection: str, name: str) -> str:
+    return f"/v1/{collection}/{quote(name, safe='')}"

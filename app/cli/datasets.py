@@ -1,0 +1,112 @@
+"""`loraworks datasets …`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.answers import Dataset
+from app.cli.client import Client
+from app.cli.options import AsJson, Limit, connected
+from app.cli.output import as_json as print_json
+from app.cli.output import facts, moment, say, show, table
+
+app = typer.Typer(help="Upload, list and delete data sets.")
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="CSV, TSV, JSONL or Parquet.",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+    ),
+]
+Ref = Annotated[str, typer.Argument(metavar="DATASET", help="name (the newest), name:2, or id.")]
+Name = Annotated[str | None, typer.Option("--name", help="Default: from the name of the file.")]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the texts.")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the labels.")]
+SplitColumn = Annotated[
+    str | None, typer.Option("--split-column", help="Column that names the part of each row.")
+]
+
+
+@app.command("upload")
+@connected
+def upload(  # noqa: PLR0913 - one parameter per option
+    client: Client,
+    file: File,
+    name: Name = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a file; it is checked row by row before any job may use it."""
+    dataset = client.upload(
+        file,
+        name=name,
+        text_column=text_column,
+        label_column=label_column,
+        split_column=split_column,
+    )
+    _print(dataset, as_json=as_json)
+
+
+@app.command("list")
+@connected
+def list_datasets(client: Client, limit: Limit = 100, as_json: AsJson = False) -> None:
+    """All data sets, newest first."""
+    datasets = client.datasets(limit)
+    if as_json:
+        print_json(datasets)
+        return
+    table(
+        ["data set", ">rows", "labels", "file", "created"],
+        [
+            (
+                dataset["ref"],
+                dataset["rows"],
+                ", ".join(dataset["labels"]),
+                dataset["filename"],
+                moment(dataset["created_at"]),
+            )
+            for dataset in datasets
+        ],
+        empty="No data sets. Upload one with `loraworks datasets upload FILE`.",
+    )
+
+
+@app.command("show")
+@connected
+def show_dataset(client: Client, ref: Ref, as_json: AsJson = False) -> None:
+    """One data set."""
+    _print(client.dataset(ref), as_json=as_json)
+
+
+@app.command("delete")
+@connected
+def delete(client: Client, ref: Ref) -> None:
+    """Delete a data set. Refused while a job that is not finished reads it."""
+    dataset = client.dataset(ref)
+    client.delete_dataset(dataset["id"])
+    say(f"Deleted {dataset['ref']}.")
+
+
+def _print(dataset: Dataset, *, as_json: bool) -> None:
+    if as_json:
+        print_json(dataset)
+        return
+    counts = ", ".join(f"{label} {show(count)}" for label, count in dataset["labels"].items())
+    facts(
+        [
+            ("data set", dataset["ref"]),
+            ("id", dataset["id"]),
+            ("file", dataset["filename"]),
+            ("rows", dataset["rows"]),
+            ("labels", counts),
+            ("bytes", dataset["bytes"]),
+            ("created", moment(dataset["created_at"])),
+        ]
+    )

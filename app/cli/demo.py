@@ -1,0 +1,165 @@
+"""`loraworks demo`: the whole product in one run."""
+
+import signal
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from app.cli.answers import Job, Json
+from app.cli.client import Client
+from app.cli.display import open_display
+from app.cli.output import json_line, percent, say, table, warn
+from app.cli.own_service import own_service
+from app.cli.registry import split_ref
+from app.cli.results import COLUMNS, result_rows, verdict
+from app.cli.watch import ended, observe
+
+MODEL = "sentiment"
+REVIEWS = [
+    "A warm, funny and quietly brilliant film that I did not want to end.",
+    "Two hours of clumsy jokes and wooden acting; I nearly fell asleep.",
+]
+SIZES: dict[str, Json] = {
+    "rotten-tomatoes": {"train_size": 4000, "validation_size": 1000, "test_size": 2000},
+    "imdb": {
+        "train_size": 2000,
+        "validation_size": 500,
+        "test_size": 1000,
+        "max_length": 256,
+    },
+}
+METHODS: dict[str, Json] = {
+    "lora": {
+        "r": 8,
+        "alpha": 16,
+        "targets": ["query", "key", "value", "projection", "mlp"],
+    },
+    "baseline": {},
+}
+OPTIM = {"epochs": 2, "learning_rate": 1e-3}
+
+Data = Annotated[
+    Literal["rotten-tomatoes", "imdb"],
+    typer.Option("--data", help="4,000 sentences about films, or 2,000 long reviews."),
+]
+Review = Annotated[str, typer.Option("--review", help="A review of your own for the model.")]
+
+
+def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
+    """Start a service, train LoRA and the last layers on real reviews, and ask the better one.
+
+    The last line of output is one JSON object. Nothing is left running.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    began = time.monotonic()
+    reviews = [review, REVIEWS[0]] if review.strip() else REVIEWS
+    with tempfile.TemporaryDirectory(prefix="loraworks-", ignore_cleanup_errors=True) as directory:
+        say("Starting the service …")
+        with own_service(Path(directory)) as url, Client(url) as client:
+            up_after = time.monotonic() - began
+            say(f"Ready: {url}, API docs at {url}/docs")
+            jobs = train_both(client, data)
+            promote_better(client, jobs)
+            answer = client.predict(reviews, None, truncate=True)
+    predictions = [
+        {"text": text, **scores[0]} for text, scores in zip(reviews, answer.labels, strict=True)
+    ]
+    print_comparison(jobs, predictions, answer.version or MODEL)
+    json_line(
+        result(jobs, predictions)
+        | {
+            "seconds": {
+                "service": round(up_after, 1),
+                **{method: _seconds(job) for method, job in jobs.items()},
+                "total": round(time.monotonic() - began, 1),
+            }
+        }
+    )
+
+
+def train_both(client: Client, data: str) -> dict[str, Job]:
+    """Submit a job for each method on one split, and show each to its end.
+
+    Raises `RunFailed` for one that does not succeed.
+    """
+    submitted = {
+        method: client.submit(
+            {
+                "name": f"{method} on {data}",
+                "method": {"type": method, **settings},
+                "data": {"source": data, **SIZES[data]},
+                "optim": OPTIM,
+                "register_as": MODEL,
+            }
+        )
+        for method, settings in METHODS.items()
+    }
+    done = {}
+    for method, job in submitted.items():
+        done[method] = observe(client, job, open_display())
+        if done[method]["state"] != "succeeded":
+            raise ended(done[method])
+    return done
+
+
+def promote_better(client: Client, jobs: dict[str, Job]) -> None:
+    """The test part has no say in it."""
+    scores = {method: _summary(job)["validation"]["macro_f1"] for method, job in jobs.items()}
+    best = max(scores, key=lambda method: scores[method])
+    ref = str(_summary(jobs[best])["model_version"])
+    name, number = split_ref(ref)
+    client.promote(name, number or 1, "production")
+    told = ", ".join(f"{method} {percent(score)}" for method, score in scores.items())
+    say(f"Promoted {ref} ({best}). Macro F1 on validation: {told}.")
+
+
+def print_comparison(jobs: dict[str, Job], predictions: list[Json], version: str) -> None:
+    """The three rows, who wins, and what the model thinks."""
+    lora, baseline = (_summary(jobs[method]) for method in ("lora", "baseline"))
+    ours, rival = result_rows("lora", lora)
+    say("")
+    table(COLUMNS, [ours, result_rows("baseline", baseline)[0], rival], empty="")
+    say("")
+    accuracies = result(jobs, [])
+    tests, linear = lora["examples"]["test"], accuracies["linear_test_accuracy"]
+    for method in ("lora", "baseline"):
+        say(verdict(method, accuracies[f"{method}_test_accuracy"], linear, tests=tests))
+    say("")
+    table(
+        ["label", ">score", f"review ({version})"],
+        [(each["label"], percent(each["score"]), each["text"]) for each in predictions],
+        empty="",
+    )
+
+
+def result(jobs: dict[str, Job], predictions: list[Json]) -> Json:
+    """What a script wants to know. Accuracies are shares."""
+    lora, baseline = (_summary(jobs[method]) for method in ("lora", "baseline"))
+    return {
+        "jobs": [job["id"] for job in jobs.values()],
+        "lora_test_accuracy": lora["test"]["accuracy"],
+        "baseline_test_accuracy": baseline["test"]["accuracy"],
+        "linear_test_accuracy": lora["linear"]["test"]["accuracy"],
+        "predictions": predictions,
+    }
+
+
+def _summary(job: Job) -> Json:
+    return job["summary"] or {}
+
+
+def _seconds(job: Job) -> float:
+    began, finished = (
+        datetime.fromisoformat(at) for at in (job["started_at"] or "", job["finished_at"] or "")
+    )
+    return round((finished - began).total_seconds(), 1)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    warn("Stopping the service …")
+    raise SystemExit(128 + signal.SIGTERM)

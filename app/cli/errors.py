@@ -1,0 +1,75 @@
+"""Every way a command can fail, with the exit code that a script sees.
+
+CliError
+├── RunFailed      1  the job or the prediction failed
+├── Misuse         2  wrong usage, file or setting
+├── Refused        3  the service said no (4xx)
+└── Unreachable    4  the service did not answer, or not as it should (5xx)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+UNEXPECTED = 70  # a fault of the program itself (EX_SOFTWARE)
+INTERRUPTED = 130  # Ctrl-C
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "the job or the prediction failed, or the job was cancelled",
+    2: "wrong usage, file or setting; the port is taken",
+    3: "the service refused (4xx)",
+    4: "the service cannot be reached or is in trouble (5xx)",
+    UNEXPECTED: "a fault of the program itself",
+    INTERRUPTED: "stopped with Ctrl-C",
+}
+
+
+class CliError(Exception):
+    """A cause that is told in one line: `error: <detail> (<code>)`."""
+
+    exit_code: ClassVar[int]
+
+    def __init__(self, detail: str, code: str) -> None:
+        self.detail = detail
+        self.code = code
+        super().__init__(detail)
+
+    def lines(self) -> list[str]:
+        return [f"error: {self.detail} ({self.code})"]
+
+
+class RunFailed(CliError):
+    """The job or the prediction failed."""
+
+    exit_code = 1
+
+
+class Misuse(CliError):
+    """Wrong usage, file or setting."""
+
+    exit_code = 2
+
+
+class Refused(CliError):
+    """The service said no. `fields` are the single faults of a body, one line each."""
+
+    exit_code = 3
+
+    def __init__(
+        self, detail: str, code: str, status: int, fields: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        super().__init__(detail, code)
+        self.status = status
+        self.fields = fields
+
+    def lines(self) -> list[str]:
+        return [
+            *super().lines(),
+            *(f"  {field.get('at')}: {field.get('message')}" for field in self.fields),
+        ]
+
+
+class Unreachable(CliError):
+    """The service did not answer, or not as it should."""
+
+    exit_code = 4

@@ -1,0 +1,137 @@
+"""`loraworks keys …`: works on the database of this machine, since no route makes keys."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from app.cli.answers import Json
+from app.cli.options import AsJson, supplied
+from app.cli.output import as_json as print_json
+from app.cli.output import moment, say, table
+from app.cli.preflight import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.keys.tables import ApiKey
+    from app.settings import Settings
+
+app = typer.Typer(help="Make, list and revoke API keys, on the machine of the service.")
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the service [LORAWORKS_DATA_DIR].")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="What it may do; repeated. Default: everything."),
+]
+Days = Annotated[float | None, typer.Option("--days", min=0.01, help="How long it is good for.")]
+KeyId = Annotated[UUID, typer.Argument(metavar="KEY", help="Id of the key.")]
+
+
+class _Keys:
+    """Settings and a session on the migrated database."""
+
+    def __init__(self, settings: "Settings", session: "Session") -> None:
+        self.settings = settings
+        self.session = session
+
+
+@contextmanager
+def _database(data_dir: DataDir = None) -> Iterator[_Keys]:
+    from app.db.engines import open_database
+    from app.db.migrate import upgrade
+
+    settings = load_settings({"data_dir": data_dir})
+    upgrade(settings)
+    database = open_database(settings)
+    try:
+        with database.write() as session:
+            yield _Keys(settings, session)
+    finally:
+        database.close()
+
+
+with_keys = supplied("keys", _database)
+
+
+@app.command("create")
+@with_keys
+def create(
+    keys: _Keys, name: Name, scopes: Scopes = None, days: Days = None, as_json: AsJson = False
+) -> None:
+    """Make a key. Its text is shown once and kept nowhere."""
+    from app.keys.scopes import ALL_SCOPES
+    from app.keys.secret import load_pepper
+    from app.keys.service import create as create_key
+
+    made = create_key(
+        keys.session,
+        pepper=load_pepper(keys.settings),
+        name=name,
+        scopes=scopes or ALL_SCOPES,
+        days=days,
+    )
+    if as_json:
+        print_json({**_view(made.key), "key": made.text})
+        return
+    say(made.text, style="bold")
+    say("Keep it: it is shown only this once. Send it as `Authorization: Bearer …`.")
+
+
+@app.command("list")
+@with_keys
+def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
+    """All keys, without their texts."""
+    from app.keys.service import list_keys as every_key
+
+    found = [_view(key) for key in every_key(keys.session)]
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ["key", "name", "scopes", "created", "expires", "revoked", "last used"],
+        [
+            (
+                key["id"],
+                key["name"],
+                ", ".join(key["scopes"]),
+                *(moment(key[at]) for at in ("created_at", "expires_at", "revoked_at")),
+                moment(key["last_used_at"]),
+            )
+            for key in found
+        ],
+        empty="No keys.",
+    )
+
+
+@app.command("revoke")
+@with_keys
+def revoke(keys: _Keys, key: KeyId, as_json: AsJson = False) -> None:
+    """End a key. Running services refuse it within a minute."""
+    from app.keys.service import revoke as revoke_key
+
+    revoked = _view(revoke_key(keys.session, key_id=key))
+    print_json(revoked) if as_json else say(f"Revoked the key {revoked['name']}.")
+
+
+def _view(key: "ApiKey") -> Json:
+    times = {
+        name: getattr(key, name)
+        for name in ("created_at", "expires_at", "revoked_at", "last_used_at")
+    }
+    return {
+        "id": str(key.id),
+        "name": key.name,
+        "scopes": key.scopes,
+        **{
+            name: None if at is None else datetime.fromtimestamp(at, UTC).isoformat()
+            for name, at in times.items()
+        },
+    }

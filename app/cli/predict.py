@@ -1,0 +1,80 @@
+"""`loraworks predict`: what a model thinks of a text."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.answers import Label
+from app.cli.client import Client
+from app.cli.errors import Misuse
+from app.cli.options import AsJson, connected
+from app.cli.output import as_json as print_json
+from app.cli.output import percent, table, warn
+
+BATCH = 32  # texts in one call
+SHOWN = 60  # characters of a text in the table
+
+Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT…", help="One or more texts.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="name, name@alias or name:3. Default: the one in production."),
+]
+NoTruncate = Annotated[
+    bool,
+    typer.Option("--no-truncate", help="Refuse texts that are too long; do not cut."),
+]
+File = Annotated[
+    Path | None, typer.Option("--file", help="A file with one text a line, - for standard input.")
+]
+
+
+@connected
+def predict(
+    client: Client,
+    texts: Texts = None,
+    model: Model = None,
+    no_truncate: NoTruncate = False,
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify texts with a model in production."""
+    given = [*(texts or []), *(_lines(file) if file else [])]
+    if not given:
+        raise Misuse("no text: give some as arguments or with --file", "no_text")
+    labels: list[list[Label]] = []
+    truncated = 0
+    for start in range(0, len(given), BATCH):
+        answer = client.predict(given[start : start + BATCH], model, truncate=not no_truncate)
+        model = answer.version or model  # a promotion in between must not mix two versions
+        labels += answer.labels
+        truncated += answer.truncated
+    if as_json:
+        predictions = [
+            {"text": text, "labels": scores} for text, scores in zip(given, labels, strict=True)
+        ]
+        print_json({"model": model, "truncated": truncated, "predictions": predictions})
+        return
+    table(
+        ["label", ">score", f"text ({model})"],
+        [
+            (scores[0]["label"], percent(scores[0]["score"]), _short(text))
+            for text, scores in zip(given, labels, strict=True)
+        ],
+        empty="",
+    )
+    if truncated:
+        warn(f"{truncated} of {len(given)} texts were longer than the model reads and were cut.")
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Misuse(f"{file} is not UTF-8: {error}", "wrong_encoding") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

@@ -1,0 +1,65 @@
+"""What must hold before the service starts: settings, the port, an admin key."""
+
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from app.cli.errors import Misuse
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+BACKLOG = 2048
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
+
+
+def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
+    """Settings of the environment under what was chosen on the command line. Raises `Misuse`."""
+    from app.settings import Settings
+
+    given = {name: value for name, value in (chosen or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = "".join(f"LORAWORKS_{str(part).upper()}: " for part in first["loc"][:1])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise Misuse(f"{place}{problem}", "invalid_setting") from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a taken port is known before anything else. Raises `Misuse`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Misuse(
+            f"cannot listen on {host}, port {port}: {error.strerror}; stop what uses it, or give "
+            "another port (--port 0 takes a free one)",
+            "port_in_use",
+        ) from error
+
+
+def address(host: str, port: int) -> str:
+    """The URL under which this machine reaches the service."""
+    host = EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def new_admin_key(settings: "Settings") -> str | None:
+    """The text of an admin key, if keys are on and there was none yet."""
+    from app.db.engines import open_database
+    from app.keys.secret import load_pepper
+    from app.keys.service import ensure_admin_key
+
+    if settings.auth == "off":
+        return None
+    database = open_database(settings)
+    try:
+        with database.write() as session:
+            made = ensure_admin_key(session, pepper=load_pepper(settings))
+    finally:
+        database.close()
+    return made.text if made else None

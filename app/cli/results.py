@@ -1,0 +1,57 @@
+"""The final table of a run: its own figures beside those of the linear rival."""
+
+from app.cli.answers import Json
+from app.cli.output import percent, say, show, table
+
+RIVAL = "linear (TF-IDF + logistic regression)"
+COLUMNS = ["", ">validation acc", ">validation F1", ">test acc", ">test F1", ">trainable"]
+
+
+def result_rows(method: str, summary: Json) -> list[list[object]]:
+    """The run, then the rival if it was fitted."""
+    rows = [_row(method, summary, summary.get("trainable_parameters"))]
+    if rival := summary.get("linear"):
+        rows.append(_row(RIVAL, rival, None))
+    return rows
+
+
+def print_results(method: str, summary: Json) -> None:
+    """The table, and a sentence about who is ahead on the test part."""
+    table(COLUMNS, result_rows(method, summary), empty="")
+    rival = summary.get("linear") or {}
+    ours, theirs = _accuracy(summary), _accuracy(rival)
+    if ours is not None and theirs is not None:
+        say(verdict(method, ours, theirs, tests=summary.get("examples", {}).get("test")))
+    if version := summary.get("model_version"):
+        say(f"Registered as {version}.")
+
+
+def verdict(method: str, ours: float, theirs: float, *, tests: int | None) -> str:
+    """Who is ahead on the test part, and whether chance alone could have done it."""
+    lead = 100 * (ours - theirs)
+    if lead == 0:
+        return f"{method} and the linear rival are equal on the test part."
+    text = (
+        f"{method} beats the linear rival by {lead:.1f} points on the test part"
+        if lead > 0
+        else f"The linear rival beats {method} by {-lead:.1f} points on the test part"
+    )
+    if not tests:
+        return f"{text}."
+    margin = 100 * 2 * (ours * (1 - ours) / tests + theirs * (1 - theirs) / tests) ** 0.5
+    if abs(lead) < margin:
+        return f"{text}, which may be chance (± {margin:.1f} with {tests:,} texts)."
+    return f"{text} (± {margin:.1f} with {tests:,} texts)."
+
+
+def _row(name: str, figures: Json, trainable: object) -> list[object]:
+    cells: list[object] = [name]
+    for part in ("validation", "test"):
+        of_part = figures.get(part) or {}
+        cells += [percent(of_part.get("accuracy")), percent(of_part.get("macro_f1"))]
+    return [*cells, show(trainable)]
+
+
+def _accuracy(figures: Json) -> float | None:
+    value = (figures.get("test") or {}).get("accuracy")
+    return float(value) if value is not None else None

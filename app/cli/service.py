@@ -1,0 +1,113 @@
+"""Runs the API in this process and a worker below it, until a signal."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from app.cli.client import Client
+from app.cli.errors import Unreachable
+from app.cli.output import warn
+from app.cli.preflight import address
+from app.cli.worker_process import WorkerProcess
+from app.settings import Settings
+
+API_GRACE_SECONDS = 3  # for requests under way; a followed stream would last for ever
+SLOW_SECONDS = 30  # until a start is called slow
+POLL_SECONDS = 0.1
+SAME_SIGNAL_SECONDS = 1  # `timeout` and some shells send one signal twice
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run_service`, which stops the worker as well."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run_service(
+    settings: Settings,
+    listener: socket.socket,
+    announce: Callable[[], None],
+    *,
+    with_worker: bool,
+) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; a second kills the worker. Raises `Unreachable`."""
+    server = _Server(
+        uvicorn.Config(
+            "app.main:create_app",
+            factory=True,
+            lifespan="on",
+            log_config=None,
+            access_log=False,  # the application writes its own
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=API_GRACE_SECONDS,
+        )
+    )
+    worker = WorkerProcess(grace_seconds=settings.stop_grace_seconds) if with_worker else None
+    stopping = threading.Event()
+    asked_at = float("inf")
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked_at
+        server.should_exit = True
+        if worker and not stopping.is_set():
+            worker.stop()
+        elif worker and time.monotonic() - asked_at > SAME_SIGNAL_SECONDS:
+            worker.kill()
+        asked_at = min(asked_at, time.monotonic())
+        stopping.set()
+
+    url = address(settings.host, settings.port)
+    with _handling(stop):
+        threading.Thread(target=_herald, args=(url, announce, stopping), daemon=True).start()
+        if worker:
+            worker.start()
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:  # uvicorn's word for a start that failed; the log has the cause
+            raise Unreachable("the API did not start", "not_started") from None
+        finally:
+            unasked = not stopping.is_set()
+            stopping.set()
+            if worker:
+                worker.stop()
+                worker.join()
+    if unasked:
+        raise Unreachable("the API ended by itself", "ended")
+
+
+def _herald(url: str, announce: Callable[[], None], stopping: threading.Event) -> None:
+    """Announce the service once it says itself that it is ready."""
+    polls = 0
+    with Client(url) as client:
+        while not stopping.is_set():
+            if client.ready():
+                announce()
+                return
+            polls += 1
+            if polls * POLL_SECONDS == SLOW_SECONDS:
+                warn(f"The API is not ready yet; ask {url}/readyz for the reason.")
+            stopping.wait(POLL_SECONDS)
+
+
+@contextmanager
+def _handling(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals that are ignored, as SIGHUP under nohup, stay so."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

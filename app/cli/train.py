@@ -1,0 +1,138 @@
+"""`loraworks train`: submit a job, or run it here without a service."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.answers import Job, Json, Plan
+from app.cli.client import Client
+from app.cli.errors import Misuse
+from app.cli.local import train_here
+from app.cli.options import AsJson, connected, supplied
+from app.cli.output import as_json as print_json
+from app.cli.output import duration, facts, say
+from app.cli.spec_flags import described
+from app.cli.watch import conclude, ended, interruptible
+
+JOB = "Job"
+RegisterAs = Annotated[
+    str | None,
+    typer.Option("--register-as", help="Model that gets the result.", rich_help_panel=JOB),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the job.", rich_help_panel=JOB)]
+Priority = Annotated[
+    int | None,
+    typer.Option("--priority", help="-100 to 100, higher goes first.", rich_help_panel=JOB),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check and estimate, submit nothing.", rich_help_panel=JOB),
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait for the end in silence.", rich_help_panel=JOB)
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Follow live to the end.", rich_help_panel=JOB)
+]
+Local = Annotated[
+    bool,
+    typer.Option("--local", help="Train here, without a service.", rich_help_panel="Local"),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="New folder for the result.", rich_help_panel="Local"),
+]
+
+
+@connected
+@supplied("body", described)
+def train(  # noqa: PLR0913 - one parameter per option
+    client: Client,
+    body: Json,
+    name: Name = None,
+    register_as: RegisterAs = None,
+    priority: Priority = None,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+    watch: Watch = False,
+    local: Local = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier: submit a job to the service.
+
+    Without any option: LoRA on the packaged film reviews, with good defaults.
+    """
+    about = {"name": name, "register_as": register_as, "priority": priority}
+    given = {field: value for field, value in about.items() if value is not None}
+    if local:
+        if given or dry_run or out is None:
+            raise Misuse(
+                "--local needs --out DIR and takes no --name, --register-as, --priority, --dry-run",
+                "wrong_usage",
+            )
+        train_here(body, out, as_json=as_json)
+        return
+    if out is not None:
+        raise Misuse("--out goes with --local; see also `loraworks jobs download`", "wrong_usage")
+    body |= given
+    _refuse_files(body)
+    if dry_run:
+        plan = client.plan(body)
+        print_json(plan) if as_json else _print_plan(plan)
+        return
+    _submitted(client, client.submit(body), live=watch, wait=wait, as_json=as_json)
+
+
+def _submitted(client: Client, job: Job, *, live: bool, wait: bool, as_json: bool) -> None:
+    if not (live or wait):
+        print_json(job) if as_json else _print_job(job)
+        return
+    job = interruptible(client, job, quiet=not live)
+    if not as_json:
+        conclude(job)
+        return
+    print_json(job)
+    if job["state"] != "succeeded":
+        raise ended(job)
+
+
+def _refuse_files(body: Json) -> None:
+    """The service reads no path of a caller; say what to do instead."""
+    data = body.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    for one in source.values() if isinstance(source, dict) else [source]:
+        if isinstance(one, str) and Path(one).suffix and Path(one).is_file():
+            raise Misuse(
+                f"{one} is a file of this machine; upload it first with `loraworks datasets "
+                f"upload {one}` and give the name, or train with --local",
+                "file_not_uploaded",
+            )
+
+
+def _print_plan(plan: Plan) -> None:
+    facts(
+        [
+            ("trainable parameters", plan["parameters"]["trainable"]),
+            ("total parameters", plan["parameters"]["total"]),
+            ("estimated time", duration(plan["estimated_seconds"])),
+            ("place in the queue", plan["queue_position"]),
+        ]
+    )
+    say(json.dumps(plan["spec"]))
+
+
+def _print_job(job: Job) -> None:
+    parameters = job["parameters"]
+    facts(
+        [
+            ("job", job["id"]),
+            ("state", job["state"]),
+            ("trainable parameters", parameters and parameters["trainable"]),
+            ("estimated time", duration(job["estimated_seconds"])),
+            ("place in the queue", job["queue_position"]),
+        ]
+    )
+    say(f"Follow it with `loraworks watch {job['id']}`.")

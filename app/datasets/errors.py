@@ -1,0 +1,45 @@
+"""What can go wrong with uploaded data sets. What is wrong inside a file is said by `lora_core`."""
+
+from app.errors import Conflict, Invalid, NotFound, TooLarge
+
+
+class DatasetNotFound(NotFound):
+    """There is no such data set."""
+
+    code = "dataset_not_found"
+    message = "There is no data set {ref}."
+
+
+class DatasetInUse(Conflict):
+    """A job still reads the data set."""
+
+    code = "dataset_in_use"
+    message = "{ref} is read by {count} queued or running job(s). Wait for them or cancel them."
+
+
+class UploadTooLarge(TooLarge):
+    """The file is over the limit."""
+
+    code = "upload_too_large"
+    message = "The file is larger than {limit} bytes, the most that is taken."
+
+
+class MalformedUpload(Invalid):
+    """The body is not the upload of one file."""
+
+    code = "malformed_upload"
+    message = "The upload cannot be read: {problem}. Send multipart/form-data with one part 'file'."
+
+
+class NameNeeded(Invalid):
+    """The file's name makes no name for the data set."""
+
+    code = "name_needed"
+    message = "No name can be made from the file name {filename!r}. Send one in the field 'name'."
+
+
+class Unreadable(Invalid):
+    """The parser stopped without saying why."""
+
+    code = "data_unreadable"
+    message = "{file} cannot be read: the parser stopped unexpectedly. The file may be damaged."

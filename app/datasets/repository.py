@@ -1,0 +1,102 @@
+"""Rows of data sets."""
+
+import re
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Select, String, cast, column, func, select, table
+from sqlalchemy.orm import Session
+
+from app.datasets.errors import DatasetNotFound
+from app.datasets.tables import Dataset
+from app.db.clock import now
+
+_REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
+
+# Jobs lie above data sets and cannot be imported here; this look at who still reads a file knows
+# two of their columns by name.
+_JOBS = table("jobs", column("state"), column("dataset_ids"))
+
+
+def get(session: Session, dataset_id: UUID) -> Dataset:
+    """Raises `DatasetNotFound`."""
+    dataset = session.scalar(_present().where(Dataset.id == dataset_id))
+    if dataset is None:
+        raise DatasetNotFound(ref=dataset_id)
+    return dataset
+
+
+def resolve(session: Session, ref: str) -> Dataset:
+    """What "name" (its newest), "name:2" or an id means now. Raises `DatasetNotFound`."""
+    dataset = session.scalar(_present().where(Dataset.id == _id(ref)))
+    if dataset is None and (match := _REF.fullmatch(ref)):
+        name, version = match.groups()
+        statement = _present().where(Dataset.name == name)
+        if version is not None:
+            statement = statement.where(Dataset.version == int(version))
+        dataset = session.scalar(statement.order_by(Dataset.version.desc()).limit(1))
+    if dataset is None:
+        raise DatasetNotFound(ref=repr(ref[:100]))
+    return dataset
+
+
+def page(session: Session, *, after: UUID | None, limit: int) -> Sequence[Dataset]:
+    """The newest first."""
+    statement = _present().order_by(Dataset.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(Dataset.id < after)
+    return session.scalars(statement).all()
+
+
+def same(session: Session, wanted: Dataset) -> Dataset | None:
+    """A data set under the same name with the same bytes, read in the same way."""
+    return session.scalars(
+        _present()
+        .where(
+            Dataset.name == wanted.name,
+            Dataset.sha256 == wanted.sha256,
+            Dataset.suffix == wanted.suffix,
+            Dataset.text_column == wanted.text_column,
+            Dataset.label_column == wanted.label_column,
+            Dataset.split_column.is_not_distinct_from(wanted.split_column),
+        )
+        .order_by(Dataset.version.desc())
+    ).first()
+
+
+def add(session: Session, dataset: Dataset) -> None:
+    """Insert under the next version of its name. Numbers of deleted ones do not come back."""
+    last = session.scalar(select(func.max(Dataset.version)).where(Dataset.name == dataset.name))
+    dataset.version = (last or 0) + 1
+    session.add(dataset)
+    session.flush()
+
+
+def readers(session: Session, dataset_id: UUID) -> int:
+    """How many queued or running jobs read it."""
+    statement = (
+        select(func.count())
+        .select_from(_JOBS)
+        .where(
+            _JOBS.c.state.in_(("queued", "running")),
+            cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id)),
+        )
+    )
+    return session.execute(statement).scalar_one()
+
+
+def mark_deleted(session: Session, dataset: Dataset) -> None:
+    """From now on it is not found. The caller removes the file after its commit."""
+    dataset.deleted_at = now()
+    session.flush()
+
+
+def _present() -> Select[Dataset]:
+    return select(Dataset).where(Dataset.deleted_at.is_(None))
+
+
+def _id(ref: str) -> UUID | None:
+    try:
+        return UUID(ref) if len(ref) == 36 else None
+    except ValueError:
+        return None

@@ -1,0 +1,103 @@
+"""Upload, list and delete data sets."""
+
+import shutil
+from functools import partial
+from uuid import UUID
+
+import anyio
+from anyio.lowlevel import RunVar
+from fastapi import APIRouter, Request, Response, status
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from app.datasets import files, repository, service
+from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView
+from app.datasets.upload import receive
+from app.deps import CallerDep, DatabaseDep, SettingsDep
+from app.keys.auth import requires
+from app.pagination import After, Limit, Page, cut, decode
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+_READ = [requires("datasets:read")]
+_WRITE = [requires("datasets:write")]
+_INSPECTIONS = 2  # files parsed at the same time; each may take `inspect_memory_mb`
+_LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("inspections")
+
+
+@router.post(
+    "", dependencies=_WRITE, status_code=status.HTTP_201_CREATED, openapi_extra=UPLOAD_FORM,
+    responses={200: {"model": DatasetView, "description": "The same file is there already"}},
+)  # fmt: skip
+async def upload_dataset(
+    request: Request,
+    response: Response,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    caller: CallerDep,
+) -> DatasetView:
+    """Upload a file. It is checked row by row before any job may use it.
+
+    The same file again under the same name gives the version that is there, with status 200.
+    """
+    # Read by hand: the file goes straight to its disk, and nothing is read without the scope.
+    folder = files.incoming(settings)
+    try:
+        upload = await receive(request, path=folder / "file", limit=settings.max_upload_bytes)
+        work = partial(
+            service.add,
+            database,
+            settings=settings,
+            upload=upload,
+            fields=_fields(upload.fields),
+            created_by=caller.id,
+        )
+        dataset, is_new = await anyio.to_thread.run_sync(work, limiter=_limiter())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    return DatasetView.of(dataset)
+
+
+@router.get("", dependencies=_READ)
+def list_datasets(
+    database: DatabaseDep, limit: Limit = 20, after: After = None
+) -> Page[DatasetView]:
+    """Data sets, the newest first."""
+    with database.read() as session:
+        rows, following = cut(repository.page(session, after=decode(after), limit=limit + 1), limit)
+    return Page(data=[DatasetView.of(row) for row in rows], next=following)
+
+
+@router.get("/{ref}", dependencies=_READ)
+def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
+    """One data set, by `name` (its newest version), `name:2` or id."""
+    with database.read() as session:
+        return DatasetView.of(repository.resolve(session, ref))
+
+
+@router.delete("/{dataset_id}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
+def delete_dataset(dataset_id: UUID, settings: SettingsDep, database: DatabaseDep) -> None:
+    """Delete a data set that no queued or running job reads."""
+    service.delete(database, settings=settings, dataset_id=dataset_id)
+
+
+def _fields(sent: dict[str, str]) -> DatasetFields:
+    try:
+        return DatasetFields.model_validate({name: value for name, value in sent.items() if value})
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError(
+            [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
+        ) from error
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    """One limiter for each event loop."""
+    try:
+        return _LIMITER.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_INSPECTIONS)
+        _LIMITER.set(limiter)
+        return limiter

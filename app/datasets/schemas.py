@@ -1,0 +1,79 @@
+"""Bodies of the data set routes."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from app.datasets.tables import Dataset
+from app.fields import Body, Slug, Text, Timestamp, View
+
+Column = Annotated[str, Text(256)]
+
+
+class DatasetFields(Body):
+    """What may come beside the file. The name is by default made from that of the file."""
+
+    name: Slug | None = None
+    text_column: Column = "text"
+    label_column: Column = "label"
+    split_column: Column | None = None
+
+
+class DatasetView(View):
+    """One uploaded file. `ref` is what a job takes as `data.source`."""
+
+    id: UUID
+    name: str
+    version: int
+    ref: str
+    filename: str
+    sha256: str
+    bytes: int
+    rows: int
+    text_column: str
+    label_column: str
+    split_column: str | None
+    labels: dict[str, int]
+    profile: dict[str, Any]
+    created_at: Timestamp
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DatasetView":
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            version=dataset.version,
+            ref=f"{dataset.name}:{dataset.version}",
+            filename=dataset.filename,
+            sha256=dataset.sha256,
+            bytes=dataset.bytes,
+            rows=dataset.rows,
+            text_column=dataset.text_column,
+            label_column=dataset.label_column,
+            split_column=dataset.profile["split_column"],
+            labels=dataset.profile["labels"],
+            profile=dataset.profile,
+            created_at=dataset.created_at,
+        )
+
+
+UPLOAD_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A .csv, .tsv, .jsonl or .parquet file.",
+                        },
+                        **DatasetFields.model_json_schema()["properties"],
+                    },
+                }
+            }
+        },
+    }
+}

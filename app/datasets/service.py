@@ -1,0 +1,90 @@
+"""Add and remove data sets."""
+
+import re
+import unicodedata
+from pathlib import PurePath
+from uuid import UUID
+
+from app.datasets import files, repository
+from app.datasets.errors import DatasetInUse, NameNeeded
+from app.datasets.inspection import Columns, inspect
+from app.datasets.schemas import DatasetFields
+from app.datasets.tables import Dataset
+from app.datasets.upload import Upload
+from app.db.base import new_id
+from app.db.engines import Database
+from app.settings import Settings
+from lora_core.errors import DataTooLarge
+
+
+def add(
+    database: Database,
+    *,
+    settings: Settings,
+    upload: Upload,
+    fields: DatasetFields,
+    created_by: UUID,
+) -> tuple[Dataset, bool]:
+    """Check an upload and keep it as the next version of its name; returns (data set, is it new).
+
+    The same bytes under the same name, read in the same way, are not kept twice: the version that
+    is there is returned. Raises what is wrong with the file; nothing is kept then.
+    """
+    ending = files.suffix(upload.filename)
+    file = upload.path.rename(upload.path.with_suffix(ending))  # the parser goes by the ending
+    dataset = Dataset(
+        id=new_id(),
+        created_by=created_by,
+        name=fields.name or _name(upload.filename),
+        filename=upload.filename,
+        suffix=ending,
+        sha256=upload.sha256,
+        bytes=upload.bytes,
+        text_column=fields.text_column,
+        label_column=fields.label_column,
+        split_column=fields.split_column,
+    )
+    with database.read() as session:
+        if there := repository.same(session, dataset):
+            return there, False
+
+    columns = Columns(fields.text_column, fields.label_column, fields.split_column)
+    dataset.profile = inspect(file, filename=upload.filename, columns=columns, settings=settings)
+    dataset.rows = dataset.profile["rows"]
+    if dataset.rows > settings.max_rows:
+        limit = f"{settings.max_rows:,}"
+        raise DataTooLarge(file=upload.filename, what="the number of rows", limit=limit)
+
+    place = files.path(settings, dataset)
+    with database.write() as session:
+        if there := repository.same(session, dataset):  # it came while this one was checked
+            return there, False
+        repository.add(session, dataset)
+        file.rename(place)
+        try:
+            session.commit()
+        except BaseException:
+            place.unlink()
+            raise
+    return dataset, True
+
+
+def delete(database: Database, *, settings: Settings, dataset_id: UUID) -> None:
+    """Remove the file; the row stays for the record. Raises `DatasetInUse`, `DatasetNotFound`."""
+    with database.write() as session:
+        dataset = repository.get(session, dataset_id)
+        if count := repository.readers(session, dataset_id):
+            raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
+        repository.mark_deleted(session, dataset)
+        session.commit()
+    files.path(settings, dataset).unlink(missing_ok=True)
+
+
+def _name(filename: str) -> str:
+    """A slug from a file name: `My Reviews (1).csv` → `my-reviews-1`. Raises `NameNeeded`."""
+    stem = unicodedata.normalize("NFKD", PurePath(filename).stem).lower()
+    plain = stem.encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:64].strip("-")
+    if not slug:
+        raise NameNeeded(filename=filename)
+    return slug

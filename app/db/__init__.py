@@ -1,0 +1,1 @@
+"""Base class, engines and clock of the database."""

@@ -1,0 +1,40 @@
+"""Declarative base and the column types that SQLite and PostgreSQL share."""
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import JSON, CheckConstraint, MetaData, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase
+from uuid_utils.compat import uuid7
+
+JsonObject = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """Every table. Constraint names are fixed, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        UUID: Uuid(),
+        JsonObject: JSON().with_variant(JSONB(), "postgresql"),
+    }
+
+
+def new_id() -> UUID:
+    """UUIDv7: unique, and sorted by time of creation."""
+    return uuid7()
+
+
+def one_of(column: str, values: tuple[str, ...], name: str) -> CheckConstraint:
+    """An enumeration as a checked string, so that a new value is a cheap migration."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=name)

@@ -1,0 +1,38 @@
+"""What can be wrong with the database itself."""
+
+from app.errors import AppError, Unavailable
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+    message = "The database does not answer at the moment. Try again shortly."
+
+
+class SchemaOlder(Unavailable):
+    """The database was made by an older version of loraworks."""
+
+    code = "schema_older"
+    message = (
+        "The database has schema {found}, this version needs {expected}. "
+        "`loraworks up` brings it up to date."
+    )
+
+
+class SchemaNewer(Unavailable):
+    """The database was made by a newer version of loraworks."""
+
+    code = "schema_newer"
+    message = (
+        "The database has schema {found}, which this version does not know (it needs {expected}). "
+        "Install the version of loraworks that made it, or use another data folder."
+    )
+
+
+class UnsupportedDatabase(AppError):
+    """A kind of database that is not supported."""
+
+    status = 500
+    code = "unsupported_database"
+    message = "LORAWORKS_DATABASE_URL names {dialect!r}. Supported: {supported}."

@@ -1,0 +1,55 @@
+"""What a route can ask for, each named once."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from app.artifacts.store import ArtifactStore
+from app.db.engines import Database
+from app.queue import JobQueue
+from app.resources import Resources
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes the request: the row of a key, and what it may do."""
+
+    id: UUID
+    name: str
+    scopes: frozenset[str]
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+def _settings(request: Request) -> Settings:
+    return _resources(request).settings
+
+
+def _database(request: Request) -> Database:
+    return _resources(request).database
+
+
+def _store(request: Request) -> ArtifactStore:
+    return _resources(request).store
+
+
+def _queue(request: Request) -> JobQueue:
+    return _resources(request).queue
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller  # set before routing, see app.keys.auth
+    return caller
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+DatabaseDep = Annotated[Database, Depends(_database)]
+StoreDep = Annotated[ArtifactStore, Depends(_store)]
+QueueDep = Annotated[JobQueue, Depends(_queue)]
+CallerDep = Annotated[Caller, Depends(_caller)]

@@ -1,0 +1,127 @@
+"""Errors of the service: one class per cause, sorted by kind.
+
+    AppError
+    ├── Unauthorized  401  no key, or one that does not count
+    ├── Forbidden     403  a key without the right
+    ├── NotFound      404  no such thing
+    ├── Conflict      409  the thing is in a state that does not allow it
+    ├── TooLarge      413  over a size limit
+    ├── Invalid       422  understood, but not possible
+    ├── Overloaded    429  too many calls at once
+    ├── Unavailable   503  something the service needs is down
+    └── StorageFull   507  no room on the disk
+
+Each domain derives its causes in its own `errors.py`. A class holds a stable `code` and a message
+with named gaps; `detail` keeps what filled them. The kinds carry a number that is also an HTTP
+status, but only `app.problems` knows about answers.
+"""
+
+import inspect
+from typing import Any, ClassVar
+
+
+class AppError(Exception):
+    """A cause that the caller can understand and act on.
+
+    `at` in `detail`, if given, is the place in the body that is wrong, such as `data.source`.
+    """
+
+    code: ClassVar[str]
+    message: ClassVar[str]
+    status: ClassVar[int]
+
+    def __init__(self, **detail: Any) -> None:
+        self.detail = detail
+        super().__init__(self.message.format(**detail))
+
+    @property
+    def title(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(type(self)) or self.code).splitlines()[0]
+
+
+class Unauthorized(AppError):
+    """No key, or one that does not count."""
+
+    status = 401
+
+
+class Forbidden(AppError):
+    """A key without the right."""
+
+    status = 403
+
+
+class NotFound(AppError):
+    """No such thing."""
+
+    status = 404
+
+
+class Conflict(AppError):
+    """The thing is in a state that does not allow it."""
+
+    status = 409
+
+
+class TooLarge(AppError):
+    """Over a size limit."""
+
+    status = 413
+
+
+class Invalid(AppError):
+    """Understood, but not possible."""
+
+    status = 422
+
+
+class Overloaded(AppError):
+    """Too many calls at once."""
+
+    status = 429
+
+
+class Unavailable(AppError):
+    """Something the service needs is down."""
+
+    status = 503
+
+
+class StorageFull(AppError):
+    """No room on the disk."""
+
+    status = 507
+    code = "storage_full"
+    message = "There is no room left on the disk of the service. Free some space and try again."
+
+
+# -- causes that belong to no domain ------------------------------------------------------------
+
+
+class HostRefused(AppError):
+    """The request names another host."""
+
+    status = 400
+    code = "host_refused"
+    message = (
+        "The Host header names no host of this service. "
+        "If it is one, add it to LORAWORKS_ALLOWED_HOSTS."
+    )
+
+
+class OriginRefused(Forbidden):
+    """A web page of another origin may not call."""
+
+    code = "origin_refused"
+    message = (
+        "Calls from web pages of another origin are refused. "
+        "If this one may call, add it to LORAWORKS_ALLOWED_ORIGINS."
+    )
+
+
+class InvalidCursor(Invalid):
+    """Not the `next` of a page."""
+
+    code = "invalid_cursor"
+    message = "`after` must be the `next` of an earlier page, unchanged."

@@ -1,0 +1,81 @@
+"""Types of what callers send and get: capped clean text, slugs, metadata, times."""
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+class Body(BaseModel):
+    """What a caller sends: no unknown field, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class View(BaseModel):
+    """What a caller gets. Can be made from a row with `model_validate`; NaN becomes `null`."""
+
+    model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
+
+
+def clean(value: Any) -> Any:
+    """Text in Unicode form NFC. Refuses NUL and lone surrogates, which databases cannot keep."""
+    if not isinstance(value, str):
+        return value
+    if "\x00" in value:
+        raise PydanticCustomError("nul_character", "Text must not contain a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise PydanticCustomError("lone_surrogate", "Text must not contain a lone surrogate")
+    return unicodedata.normalize("NFC", value)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """`Annotated[str, Text(200)]`: clean text of at most so many characters."""
+
+    max_length: int
+    min_length: int = 1
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        capped = core_schema.str_schema(max_length=self.max_length, min_length=self.min_length)
+        return core_schema.no_info_before_validator_function(clean, capped)
+
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+
+
+def _few(pairs: dict[str, str]) -> dict[str, str]:
+    if len(pairs) > 16:
+        raise PydanticCustomError("too_many_pairs", "At most 16 pairs are kept")
+    return pairs
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Text(64)], Annotated[str, Text(512, min_length=0)]], AfterValidator(_few)
+]
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since 1970 as UTC text: `2026-03-01T12:00:00.000Z`."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    float,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]

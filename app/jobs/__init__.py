@@ -1,0 +1,1 @@
+"""Training jobs: tables, life cycle and API."""

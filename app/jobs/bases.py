@@ -1,0 +1,145 @@
+"""From the name of a base to its config, before anything is promised to the caller."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.artifacts.store import ArtifactStore
+from app.db.engines import Database
+from app.jobs import hub
+from app.jobs.errors import BaseDirectoriesOff, BaseOutside, InvalidBase, RevisionMismatch
+from app.registry import repository as registry_rows
+from app.registry import service as registry
+from app.registry.errors import InvalidModelRef, ModelNotFound
+from app.settings import Settings
+from lora_core.errors import ArtifactCorrupt, BaseNotFound, UnsafeWeights, UntrustedCode
+from lora_core.samples import minilm
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_OWN_NAME = re.compile(r"[a-z0-9-]{1,64}([@:][a-z0-9-]{1,64})?")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base that was looked at. `name` is what the spec keeps: it means the same for ever."""
+
+    name: str
+    config: dict[str, Any]
+    revision: str | None = None  # commit of a hub model
+    own: bool = False  # a version of this installation
+
+
+def find(
+    name: str,
+    revision: str | None,
+    *,
+    database: Database,
+    store: ArtifactStore,
+    settings: Settings,
+) -> Base:
+    """Look a base up; call it outside a transaction, since it may ask the hub.
+
+    Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutside`, `RevisionMismatch`, and the kinds of
+    `lora_core.errors.BaseError`.
+    """
+    base = _local(name, database=database, store=store, settings=settings)
+    if base is None:
+        base = _from_hub(name, revision, settings)
+    elif revision is not None:
+        raise RevisionMismatch(base=base.name, revision=revision, at="base_revision")
+    if "auto_map" in base.config:
+        raise UntrustedCode(base=base.name)
+    return base
+
+
+def check_there(session: Session, base: Base) -> None:
+    """A version may have been deleted since it was looked up. Raises `BaseNotFound`."""
+    if base.own:
+        _version(session, base.name)
+
+
+def _local(
+    name: str, *, database: Database, store: ArtifactStore, settings: Settings
+) -> Base | None:
+    if name == minilm.NAME:
+        return Base(name, minilm.config())
+    if name.startswith(("/", "./", "../")):
+        return _from_directory(name, settings)
+    if not _OWN_NAME.fullmatch(name):
+        return None
+    with database.read() as session:
+        version = _version(session, name)
+    if version is None:
+        return None
+    try:
+        directory = store.path(version.artifact_key)
+    except ArtifactCorrupt as error:
+        raise BaseNotFound(base=name, reason="its files are missing") from error
+    config = hub.read_config(directory / "merged" / "config.json", name)
+    return Base(version.ref, config, own=True)
+
+
+def _version(session: Session, name: str) -> registry.Resolved | None:
+    """What a name means in the registry; None if it can only be a hub model."""
+    try:
+        return registry.resolve(session, name)
+    except InvalidModelRef as error:
+        raise InvalidBase(base=name[:100], at="base") from error
+    except ModelNotFound as error:
+        if "@" in name or ":" in name:
+            raise BaseNotFound(base=name, reason="this installation has no such model") from error
+    try:
+        registry_rows.model(session, name)
+    except ModelNotFound:
+        return None
+    reason = f"no version of it is in production yet; say which, such as '{name}:1'"
+    raise BaseNotFound(base=name, reason=reason)
+
+
+def _from_directory(name: str, settings: Settings) -> Base:
+    """A directory below one of the operator's folders; a relative name starts there."""
+    if not settings.base_dirs:
+        raise BaseDirectoriesOff(base=name[:100], at="base")
+    roots = [folder.resolve() for folder in settings.base_dirs]
+    try:
+        places = [(root / name).resolve() for root in roots]  # follows every link
+        inside = [place for place, root in zip(places, roots, strict=True)
+                  if place.is_relative_to(root)]  # fmt: skip
+        if not inside:
+            raise BaseOutside(base=name[:100], at="base")
+        directory = next((place for place in inside if place.is_dir()), None)
+        if directory is None:
+            raise BaseNotFound(base=name, reason="there is no such directory")
+        files = [path.name for path in directory.iterdir()]
+    except (OSError, RuntimeError) as error:  # no right to look, a loop of links
+        raise BaseNotFound(base=name, reason="the directory cannot be read") from error
+    _check_weights(name, files)
+    return Base(str(directory), hub.read_config(directory / "config.json", name))
+
+
+def _from_hub(name: str, revision: str | None, settings: Settings) -> Base:
+    if not _HUB_NAME.fullmatch(name) or ".." in name:
+        raise InvalidBase(base=name[:100], at="base")
+    if name not in settings.hub_models:
+        reason = (
+            "it is no model of this installation and not among the hub models that it uses: "
+            f"{', '.join(settings.hub_models) or 'none'} (LORAWORKS_HUB_MODELS)"
+        )
+        raise BaseNotFound(base=name, reason=reason)
+    model = hub.look_up(name, revision)
+    _check_weights(name, model.files)
+    return Base(name, model.config, revision=model.commit)
+
+
+def _check_weights(base: str, files: Iterable[str]) -> None:
+    """Only safetensors are loaded. Raises `UnsafeWeights`, `BaseNotFound`."""
+    names = sorted(files)
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if pickles := [name for name in names if name.endswith(_PICKLES)]:
+        raise UnsafeWeights(base=base, found=", ".join(pickles[:5]))
+    raise BaseNotFound(base=base, reason="it has no safetensors file")

@@ -1,0 +1,83 @@
+"""How a worker may end its attempt, and what is told about it.
+
+What becomes of the row is decided in `ownership`.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+from app.db.base import JsonObject
+from app.jobs.states import JobState
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The artifact is stored, its row in the same transaction. A cancel comes too late."""
+
+    artifact_id: UUID
+    summary: JsonObject
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Another try would fail the same way."""
+
+    code: str
+    message: str
+    detail: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Stopped because the job was asked to be cancelled."""
+
+
+@dataclass(frozen=True)
+class Preempted:
+    """Stopped because the worker leaves. The job waits again, and nothing is counted."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A failure that may pass. It is counted; the n-th one waits `backoff_seconds` * 2^(n-1)."""
+
+    code: str
+    message: str
+    backoff_seconds: float
+
+
+Ending = Succeeded | Failed | Cancelled | Preempted | Retry
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How the training process left: a code, or the number of the signal that ended it."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+class Told(NamedTuple):
+    """The words of an event."""
+
+    kind: str
+    level: str
+    message: str
+    data: JsonObject
+
+
+def closing(ending: Ending, state: JobState) -> Told:
+    """The event of an ending that left the job in `state`."""
+    code = ending.code if isinstance(ending, Failed | Retry) else "preempted"
+    cause = ending.message if isinstance(ending, Failed | Retry) else "The worker stops."
+    match state:
+        case JobState.SUCCEEDED:
+            return Told("succeeded", "info", "Succeeded.", {})
+        case JobState.CANCELLED:
+            return Told("cancelled", "info", "Cancelled.", {})
+        case JobState.FAILED:
+            return Told("failed", "error", cause, {"code": code})
+        case _:
+            level = "warning" if isinstance(ending, Retry) else "info"
+            return Told("requeued", level, f"{cause} The job waits again.", {"code": code})

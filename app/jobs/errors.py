@@ -1,0 +1,72 @@
+"""What can go wrong with jobs. What is wrong with base, data or method is said by `lora_core`."""
+
+from app.errors import Conflict, Invalid, NotFound
+
+
+class JobNotFound(NotFound):
+    """There is no such job."""
+
+    code = "job_not_found"
+    message = "There is no job {job_id}."
+
+
+class JobNotFinished(Conflict):
+    """Only what has ended can be deleted."""
+
+    code = "job_not_finished"
+    message = "Job {job_id} is {state}. Cancel it first; a job that has ended can be deleted."
+
+
+class InvalidBase(Invalid):
+    """Not the name of a base."""
+
+    code = "invalid_base"
+    message = (
+        "{base!r} names no base. Write minilm-l6, a model of this installation ('name', "
+        "'name@alias' or 'name:3'), a hub model ('name' or 'owner/name'), or a directory "
+        "('/…' or './…')."
+    )
+
+
+class BaseDirectoriesOff(Invalid):
+    """Bases in a directory are not taken here."""
+
+    code = "base_directories_off"
+    message = (
+        "{base!r} is a directory, and this installation takes none. Its operator can name folders "
+        "of base models in LORAWORKS_BASE_DIRS."
+    )
+
+
+class BaseOutside(Invalid):
+    """A directory that the operator has not opened."""
+
+    code = "base_outside"
+    message = "{base!r} is not below a folder named in LORAWORKS_BASE_DIRS."
+
+
+class RevisionMismatch(Invalid):
+    """A revision for a base that has none."""
+
+    code = "revision_mismatch"
+    message = "{base!r} has no revision {revision}: only hub models have them. Leave it out."
+
+
+class ColumnNotChecked(Invalid):
+    """Another column than the one that the upload was checked for."""
+
+    code = "column_not_checked"
+    message = (
+        "{ref} was checked with the {what} column {checked!r}, not {column!r}. Leave it out, or "
+        "upload the file again with {what}_column={column!r}."
+    )
+
+
+class ColumnsDiffer(Invalid):
+    """Files of one job that do not fit together."""
+
+    code = "columns_differ"
+    message = (
+        "The data sets of one job must share their columns, but the {what} column is {columns}. "
+        "Give the columns one name and upload again."
+    )

@@ -1,0 +1,71 @@
+"""How long a job takes: its floating-point operations over the speed that earlier jobs reached.
+
+An estimate, to decide by before anything is trained: a run on another device or with shorter texts
+has another speed, and a run may stop early. Waiting in the queue is not in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from app.jobs.data import ALL, Data
+from app.jobs.states import Lane
+from lora_core import flops
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
+
+# FLOP/s while no job has finished here: two cores in float32; one large GPU, eager in bfloat16.
+DEFAULT_SPEED: Mapping[Lane, float] = {Lane.CPU: 1e11, Lane.GPU: 2e13}
+START_SECONDS = 12.0  # interpreter, libraries, model, artifact
+RIVAL_SECONDS_PER_TOKEN = 5e-6  # TF-IDF and logistic regression on one core
+RIVAL_TEXTS = 20_000
+SPREAD = 1.25  # E[L²] / E[L] over the mean length, as in film reviews
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job will take. `flops_per_token` is for one training pass over a token."""
+
+    seconds: int
+    flops_per_token: float
+
+
+def cost(spec: TrainSpec, *, config: Mapping[str, Any], data: Data, speed: float) -> Cost:
+    """`speed` is in FLOP/s."""
+    length = data.mean_tokens * SPREAD
+    training = flops.training(config, spec.method, length=length)
+    forward = flops.forward(config, length=length)
+    texts = parts(data)
+    evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
+    trained = spec.optim.epochs * texts[Split.TRAIN] * training
+    evaluated = ((evaluations + 1) * texts[Split.VALIDATION] + texts[Split.TEST]) * forward
+    rival = min(texts[Split.TRAIN], RIVAL_TEXTS) * data.mean_tokens * RIVAL_SECONDS_PER_TOKEN
+    seconds = START_SECONDS + rival + (trained + evaluated) * data.mean_tokens / speed
+    return Cost(seconds=round(seconds), flops_per_token=training)
+
+
+def speed(reached: Iterable[float], lane: Lane) -> float:
+    """FLOP/s: the median of the last jobs, or what is usual."""
+    known = [each for each in reached if each > 0]
+    return median(known) if known else DEFAULT_SPEED[lane]
+
+
+def parts(data: Data) -> dict[Split, int]:
+    """Texts in each part. Parts that are not given are drawn from those for training."""
+    spec = data.spec
+    left = all_rows = data.rows.get(ALL, data.rows.get(Split.TRAIN.value, 0))
+    counts: dict[Split, int] = {}
+    for part, size in ((Split.VALIDATION, spec.validation_size), (Split.TEST, spec.test_size)):
+        given = data.rows.get(part.value)
+        if given is None:
+            given = _count(size, all_rows)
+            left -= given
+        counts[part] = given
+    wanted = left if spec.train_size is None else _count(spec.train_size, all_rows)
+    counts[Split.TRAIN] = max(0, min(left, wanted))
+    return counts
+
+
+def _count(size: float, rows: int) -> int:
+    return size if isinstance(size, int) else max(1, round(size * rows))

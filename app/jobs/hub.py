@@ -1,0 +1,116 @@
+"""Hub models: which commit a name means now, which files it has, and its config."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from httpx2 import HTTPError
+from huggingface_hub import CacheNotFound, HfApi, constants, hf_hub_url, scan_cache_dir
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but exported lazily
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
+
+from lora_core.errors import BaseNotFound, BrokenBase
+
+TIMEOUT_SECONDS = 5
+CONFIG_BYTES = 1_000_000
+
+# Whatever keeps us from the hub: no network, its own failure, or HF_HUB_OFFLINE.
+_UNREACHABLE = (HTTPError, OSError)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """One commit of a repository."""
+
+    commit: str
+    files: tuple[str, ...]
+    config: dict[str, Any]
+
+
+def look_up(name: str, revision: str | None) -> HubModel:
+    """The commit that `revision`, else the main branch, means now.
+
+    When the hub does not answer, the local cache does. Raises `BaseNotFound`, `BrokenBase`.
+    """
+    try:
+        return _ask(name, revision)
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        reason = "the hub has no such model or revision, or it is private or gated"
+        raise BaseNotFound(base=name, reason=reason) from error
+    except EntryNotFoundError as error:
+        raise BaseNotFound(base=name, reason="it has no config.json") from error
+    except _UNREACHABLE as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            reason = f"the hub answers {error.response.status_code}"
+            raise BaseNotFound(base=name, reason=reason) from error
+        if (cached := _from_cache(name, revision)) is not None:
+            return cached
+        reason = "the hub cannot be reached and it is not in the local cache"
+        raise BaseNotFound(base=name, reason=reason) from error
+
+
+def read_config(path: Path, base: str) -> dict[str, Any]:
+    """A config.json. Raises `BaseNotFound`, `BrokenBase`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(CONFIG_BYTES + 1)
+    except OSError as error:
+        raise BaseNotFound(base=base, reason="it has no readable config.json") from error
+    return _parse_config(content, base)
+
+
+def _ask(name: str, revision: str | None) -> HubModel:
+    info = HfApi().model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
+    if info.sha is None:
+        raise BaseNotFound(base=name, reason="the hub tells no commit")
+    # Not `hf_hub_download`: while the hub is away it tries again for half a minute.
+    url = hf_hub_url(name, "config.json", revision=info.sha)
+    answer = get_session().get(url, headers=build_hf_headers(), timeout=TIMEOUT_SECONDS)
+    hf_raise_for_status(answer)
+    files = tuple(file.rfilename for file in info.siblings or ())
+    return HubModel(info.sha, files, _parse_config(answer.content, name))
+
+
+def _parse_config(content: bytes, base: str) -> dict[str, Any]:
+    try:
+        config = json.loads(content) if len(content) <= CONFIG_BYTES else None
+    except (ValueError, RecursionError) as error:
+        raise BrokenBase(base=base, reason="config.json is not JSON") from error
+    if not isinstance(config, dict):
+        raise BrokenBase(base=base, reason="config.json is not an object, or too large")
+    return config
+
+
+def _from_cache(name: str, revision: str | None) -> HubModel | None:
+    """The revision, else what was the main branch, else what was fetched last."""
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return None
+    found = [
+        commit
+        for repository in repositories
+        if repository.repo_type == "model" and repository.repo_id == name
+        for commit in repository.revisions
+        if revision in (None, commit.commit_hash)
+        and (commit.snapshot_path / "config.json").is_file()
+    ]
+    if not found:
+        return None
+    best = max(found, key=lambda commit: ("main" in commit.refs, commit.last_modified))
+    return HubModel(
+        commit=best.commit_hash,
+        files=tuple(file.file_name for file in best.files),
+        config=read_config(best.snapshot_path / "config.json", name),
+    )

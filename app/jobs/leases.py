@@ -1,0 +1,57 @@
+"""What a worker and the database agree on: who it is, what it holds, and for how long."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.db.base import JsonObject
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One worker process. (boot_id, pid, pid_start) name it as long as its machine is up."""
+
+    id: str
+    host: str
+    boot_id: str
+    pid: int
+    pid_start: int  # clock ticks since boot
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right of one attempt to write, renewed for `seconds` at each beat."""
+
+    job_id: UUID
+    attempt: int
+    worker: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job in the hands of a worker, with what its earlier attempts tell."""
+
+    lease: Lease
+    spec: JsonObject
+    dataset_ids: JsonObject
+    register_as: str | None
+    failures: int  # counted so far
+    furthest: int | None  # the last step that a failed attempt reached; None: none has failed
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The lease goes on. `first_seq` is the first of the numbers that were reserved."""
+
+    cancel_requested: bool
+    first_seq: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """A running job as others see it. `owner` is None when its worker left no row."""
+
+    job_id: UUID
+    attempt: int
+    owner: Owner | None
+    overdue: bool  # its lease has run out

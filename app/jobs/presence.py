@@ -1,0 +1,53 @@
+"""Which workers there are, and what they hold, as the reconciler of any of them sees it."""
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.db.clock import now
+from app.jobs.leases import Held, Owner
+from app.jobs.states import JobState
+from app.jobs.tables import Job, Worker
+
+
+def announce(session: Session, owner: Owner, *, draining: bool) -> float:
+    """Say that the worker is alive. Returns the time on the database clock."""
+    session.merge(
+        Worker(
+            id=owner.id,
+            host=owner.host,
+            boot_id=owner.boot_id,
+            pid=owner.pid,
+            pid_start=owner.pid_start,
+            seen_at=now(),
+            draining=draining,
+        )
+    )
+    return session.scalars(select(now())).one()
+
+
+def running(session: Session) -> list[Held]:
+    """Every running job with its worker."""
+    rows = session.execute(
+        select(Job.id, Job.attempt, (Job.lease_expires_at < now()).label("overdue"), Worker)
+        .outerjoin(Worker, Worker.id == Job.worker)
+        .where(Job.state == JobState.RUNNING)
+    )
+    return [
+        Held(job_id, attempt, _owner(worker), bool(overdue))
+        for job_id, attempt, overdue, worker in rows
+    ]
+
+
+def forget(session: Session, *, silent_seconds: float) -> None:
+    """Drop workers that were silent for so long and hold nothing."""
+    holding = select(Job.worker).where(Job.state == JobState.RUNNING)
+    session.execute(
+        delete(Worker).where(Worker.seen_at < now() - silent_seconds, Worker.id.not_in(holding)),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _owner(worker: Worker | None) -> Owner | None:
+    if worker is None:
+        return None
+    return Owner(worker.id, worker.host, worker.boot_id, worker.pid, worker.pid_start)

@@ -1,0 +1,180 @@
+"""Rows of jobs, their events and their metric points, as the service reads and writes them.
+
+What a worker writes is in `ownership`.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, case, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.db.base import JsonObject
+from app.db.clock import now
+from app.jobs.errors import JobNotFinished, JobNotFound
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import Job, JobEvent, MetricPoint
+
+FINAL = tuple(state for state in JobState if state.final)
+
+
+def get(session: Session, job_id: UUID) -> Job:
+    """Raises `JobNotFound`."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise JobNotFound(job_id=job_id)
+    return job
+
+
+def page(
+    session: Session,
+    *,
+    after: UUID | None,
+    limit: int,
+    state: JobState | None = None,
+    method: str | None = None,
+) -> Sequence[Job]:
+    """The newest first."""
+    statement = select(Job).order_by(Job.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(Job.id < after)
+    if state is not None:
+        statement = statement.where(Job.state == state)
+    if method is not None:
+        statement = statement.where(Job.method == method)
+    return session.scalars(statement).all()
+
+
+def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Places in the queue of their lane, 1 is next, of those that are queued."""
+    order = (Job.priority.desc(), Job.run_after, Job.id)
+    place = func.row_number().over(partition_by=Job.lane, order_by=order).label("place")
+    queue = select(Job.id, place).where(Job.state == JobState.QUEUED).subquery()
+    found = session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(job_ids)))
+    return {row.id: row.place for row in found}
+
+
+def next_position(session: Session, *, lane: Lane, priority: int) -> int:
+    """The place that a job would get now."""
+    before = or_(Job.priority > priority, and_(Job.priority == priority, Job.run_after <= now()))
+    queued = and_(Job.state == JobState.QUEUED, Job.lane == lane)
+    return 1 + session.scalars(select(func.count()).where(queued, before)).one()
+
+
+def finished(
+    session: Session, *, lane: Lane, limit: int
+) -> Sequence[tuple[JsonObject, JsonObject]]:
+    """Plan and summary of the jobs that succeeded last."""
+    statement = (
+        select(Job.plan, Job.summary)
+        .where(Job.state == JobState.SUCCEEDED, Job.lane == lane)
+        .order_by(Job.finished_at.desc())
+        .limit(limit)
+    )
+    return [(row.plan, row.summary or {}) for row in session.execute(statement)]
+
+
+def add(session: Session, job: Job) -> None:
+    """Insert a job with its first event."""
+    job.stream_seq = 1
+    session.add(job)
+    session.flush()
+    _append(session, job.id, seq=1, attempt=0, kind="queued", message="The job was queued.")
+
+
+def request_cancel(session: Session, job_id: UUID) -> None:
+    """Cancel a queued job, ask a running one to stop, leave any other as it is.
+
+    One UPDATE, so that whatever a worker does at the same time comes before or after it.
+    """
+    queued = Job.state == JobState.QUEUED
+    unasked = and_(Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
+    row = session.execute(
+        update(Job)
+        .where(Job.id == job_id, or_(queued, unasked))
+        .values(
+            state=case((queued, JobState.CANCELLED), else_=Job.state),
+            finished_at=case((queued, now()), else_=Job.finished_at),
+            cancel_requested_at=func.coalesce(Job.cancel_requested_at, now()),
+            stream_seq=Job.stream_seq + 1,
+        )
+        .returning(Job.state, Job.attempt, Job.stream_seq)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        return
+    kind, message = "cancel_requested", "The job was asked to stop."
+    if row.state == JobState.CANCELLED:
+        kind, message = "cancelled", "The job was cancelled before it ran."
+    _append(session, job_id, seq=row.stream_seq, attempt=row.attempt, kind=kind, message=message)
+
+
+def remove(session: Session, job_id: UUID) -> UUID | None:
+    """Delete a job that has ended, with all that hangs on it; returns its artifact.
+
+    Raises `JobNotFound`, `JobNotFinished`.
+    """
+    row = session.execute(
+        delete(Job)
+        .where(Job.id == job_id, Job.state.in_(FINAL))
+        .returning(Job.artifact_id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        raise JobNotFinished(job_id=job_id, state=get(session, job_id).state)
+    artifact_id: UUID | None = row.artifact_id
+    return artifact_id
+
+
+def events(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequence[JobEvent]:
+    """Events by number."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    return session.scalars(statement.order_by(JobEvent.seq).limit(limit)).all()
+
+
+def points(
+    session: Session,
+    job_id: UUID,
+    *,
+    after: int,
+    limit: int,
+    split: str | None = None,
+    name: str | None = None,
+) -> Sequence[MetricPoint]:
+    """Metric points by number."""
+    statement = select(MetricPoint).where(MetricPoint.job_id == job_id, MetricPoint.seq > after)
+    if split is not None:
+        statement = statement.where(MetricPoint.split == split)
+    if name is not None:
+        statement = statement.where(MetricPoint.name == name)
+    return session.scalars(statement.order_by(MetricPoint.seq).limit(limit)).all()
+
+
+def between(
+    session: Session, job_id: UUID, *, after: int, upto: int
+) -> Sequence[JobEvent | MetricPoint]:
+    """Events and points with numbers from `after` (without) to `upto` (with), in order."""
+    found: list[JobEvent | MetricPoint] = []
+    for kind in (JobEvent, MetricPoint):
+        numbered = select(kind).where(kind.job_id == job_id, kind.seq > after, kind.seq <= upto)
+        found.extend(session.scalars(numbered))
+    return sorted(found, key=lambda row: row.seq)
+
+
+def _append(
+    session: Session, job_id: UUID, *, seq: int, attempt: int, kind: str, message: str
+) -> None:
+    data: dict[str, Any] = {}
+    session.add(
+        JobEvent(
+            job_id=job_id,
+            seq=seq,
+            attempt=attempt,
+            kind=kind,
+            level="info",
+            message=message,
+            data=data,
+        )
+    )
+    session.flush()

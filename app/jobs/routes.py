@@ -1,0 +1,164 @@
+"""Jobs: create, watch, cancel, delete."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.db.engines import Database
+from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.jobs import bases, repository, service
+from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
+from app.jobs.states import JobState
+from app.jobs.stream import follow
+from app.jobs.tables import Job
+from app.keys.auth import requires
+from app.pagination import After, Limit, Page, cut, decode
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+READ = [requires("jobs:read")]
+WRITE = [requires("jobs:write")]
+MOST_POINTS = 10_000
+
+Seq = Annotated[int, Query(ge=0, lt=2**63, description="Only what has a greater `seq`.")]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=WRITE,
+    responses={200: {"model": Plan, "description": "The plan; nothing was stored."}},
+)
+def create(  # noqa: PLR0913 - what a submit touches
+    body: JobCreate,
+    response: Response,
+    caller: CallerDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    queue: QueueDep,
+    dry_run: Annotated[bool, Query(description="Answer the plan alone.")] = False,
+) -> JobView | Plan:
+    """Queue a training run, or say what it would take."""
+    base = bases.find(
+        body.base, body.base_revision, database=database, store=store, settings=settings
+    )
+    if dry_run:
+        response.status_code = status.HTTP_200_OK
+        with database.read() as session:
+            return service.plan(session, body=body, base=base, settings=settings)
+    with database.write() as session:
+        job = service.submit(
+            session, body=body, base=base, settings=settings, queue=queue, created_by=caller.id
+        )
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return _view(database, job)
+
+
+@router.get("", dependencies=READ)
+def read_page(
+    database: DatabaseDep,
+    limit: Limit = 20,
+    after: After = None,
+    state: JobState | None = None,
+    method: Literal["baseline", "lora", "full"] | None = None,
+) -> Page[JobView]:
+    """Jobs, the newest first."""
+    with database.read() as session:
+        jobs = repository.page(
+            session, after=decode(after), limit=limit + 1, state=state, method=method
+        )
+        shown, following = cut(jobs, limit)
+        places = repository.positions(session, [job.id for job in shown])
+    return Page(data=[JobView.of(job, places.get(job.id)) for job in shown], next=following)
+
+
+@router.get("/{job_id}", dependencies=READ)
+def read(job_id: UUID, database: DatabaseDep) -> JobView:
+    """One job."""
+    with database.read() as session:
+        job = repository.get(session, job_id)
+    return _view(database, job)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    dependencies=WRITE,
+    responses={202: {"model": JobView, "description": "The job runs and was asked to stop."}},
+)
+def cancel(job_id: UUID, response: Response, database: DatabaseDep) -> JobView:
+    """Cancel a job. One that has ended stays as it is."""
+    with database.write() as session:
+        job = service.cancel(session, job_id=job_id)
+    if job.state == JobState.RUNNING:
+        response.status_code = status.HTTP_202_ACCEPTED
+    return JobView.of(job, None)
+
+
+@router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
+def delete(job_id: UUID, database: DatabaseDep, store: StoreDep) -> None:
+    """Delete a job that has ended, its curves, and its artifact unless a model version needs it."""
+    with database.write() as session:
+        service.delete(session, job_id=job_id, store=store)
+
+
+@router.get("/{job_id}/metrics", dependencies=READ)
+def read_metrics(
+    job_id: UUID,
+    database: DatabaseDep,
+    split: Annotated[str | None, Query(max_length=16)] = None,
+    name: Annotated[str | None, Query(max_length=64)] = None,
+    after: Seq = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_POINTS)] = MOST_POINTS,
+) -> Log[PointView]:
+    """The curves: loss, accuracy and the like by step."""
+    with database.read() as session:
+        repository.get(session, job_id)
+        rows = repository.points(
+            session, job_id, after=after, limit=limit + 1, split=split, name=name
+        )
+    views = [PointView.model_validate(row) for row in rows[:limit]]
+    return Log(data=views, next=views[-1].seq if len(rows) > limit else None)
+
+
+@router.get("/{job_id}/events", dependencies=READ)
+def read_events(
+    job_id: UUID,
+    database: DatabaseDep,
+    after: Seq = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Log[EventView]:
+    """What happened to a job, in order."""
+    with database.read() as session:
+        repository.get(session, job_id)
+        rows = repository.events(session, job_id, after=after, limit=limit + 1)
+    views = [EventView.model_validate(row) for row in rows[:limit]]
+    return Log(data=views, next=views[-1].seq if len(rows) > limit else None)
+
+
+def _present(job_id: UUID, database: DatabaseDep) -> UUID:
+    """The id of a job that is there: a stream that has begun can no longer say 404."""
+    with database.read() as session:
+        return repository.get(session, job_id).id
+
+
+@router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
+async def stream(
+    job_id: Annotated[UUID, Depends(_present)],
+    database: DatabaseDep,
+    last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
+) -> AsyncIterator[ServerSentEvent]:
+    """Events and metric points as they come, at last `end`; resumes by `Last-Event-ID`."""
+    async for message in follow(database, job_id, after=last_event_id):
+        yield message
+
+
+def _view(database: Database, job: Job) -> JobView:
+    place = None
+    if job.state == JobState.QUEUED:
+        with database.read() as session:
+            place = repository.positions(session, [job.id]).get(job.id)
+    return JobView.of(job, place)

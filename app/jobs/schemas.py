@@ -1,0 +1,184 @@
+"""Bodies of the job routes: the run that a job makes, and what the service adds to it."""
+
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import Field
+
+from app.fields import Metadata, Slug, Text, Timestamp, View
+from app.jobs.states import JobState
+from app.jobs.tables import Job
+from lora_core.specs.train import TrainSpec
+
+Item = TypeVar("Item")
+
+
+class JobCreate(TrainSpec):
+    """A training run. Only `method` has no default.
+
+    `base` is `minilm-l6`, a model of this installation (`name`, `name@alias`, `name:3`), a hub
+    model, or a directory that the operator has opened. `data.source` is `rotten-tomatoes`, `imdb`,
+    an uploaded data set (`name`, `name:2`, or its id), `hub:NAME`, or one of these per part.
+    """
+
+    name: Annotated[str, Text(200)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    priority: int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
+    register_as: Slug | None = Field(
+        default=None, description="Make the result a version of this model."
+    )
+
+    @property
+    def spec(self) -> TrainSpec:
+        """The run alone."""
+        return TrainSpec(**{field: getattr(self, field) for field in TrainSpec.model_fields})
+
+
+class Parameters(View):
+    """How many parameters there are; `exact` is false while the number of labels is a guess."""
+
+    trainable: int
+    total: int
+    exact: bool
+
+
+class Plan(View):
+    """What would happen."""
+
+    parameters: Parameters
+    estimated_seconds: int = Field(description="From the start of the job, without its wait.")
+    queue_position: int = Field(description="1: next.")
+    spec: dict[str, Any] = Field(description="The run in full, all defaults filled in.")
+
+
+class JobError(View):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    detail: dict[str, Any] | None
+
+
+class JobView(View):
+    """A job."""
+
+    id: UUID
+    name: str | None
+    metadata: dict[str, str]
+    state: JobState
+    method: str
+    base: str
+    register_as: str | None
+    priority: int
+    spec: dict[str, Any]
+    attempt: int
+    step: int
+    total_steps: int | None
+    progress: float | None
+    queue_position: int | None
+    parameters: Parameters
+    estimated_seconds: int
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    cancel_requested_at: Timestamp | None
+    summary: dict[str, Any] | None
+    error: JobError | None
+    artifact_id: UUID | None
+    model_version: str | None
+
+    @classmethod
+    def of(cls, job: Job, queue_position: int | None) -> "JobView":
+        """`queue_position` is not in the row: it depends on the other jobs."""
+        return cls(
+            **{name: getattr(job, name) for name in _SAME},
+            metadata=job.labels,
+            progress=progress(job),
+            queue_position=queue_position,
+            parameters=_parameters(job),
+            estimated_seconds=job.plan["estimated_seconds"],
+            error=_error(job),
+            model_version=(job.summary or {}).get("model_version"),
+        )
+
+
+_SAME = frozenset(JobView.model_fields) & frozenset(Job.__mapper__.columns.keys())
+
+
+class EventView(View):
+    """Something that happened to a job."""
+
+    seq: int
+    attempt: int
+    kind: str
+    level: str
+    message: str
+    data: dict[str, Any]
+    at: Timestamp
+
+
+class PointView(View):
+    """One figure at one step. `value` is null where it is not finite."""
+
+    seq: int
+    attempt: int
+    split: str
+    name: str
+    step: int
+    epoch: float | None
+    value: float | None
+    nonfinite: bool
+    at: Timestamp
+
+
+class StateView(View):
+    """Where a job is now; sent on a stream whenever it changes."""
+
+    state: JobState
+    attempt: int
+    step: int
+    total_steps: int | None
+    progress: float | None
+    queue_position: int | None
+    cancel_requested_at: Timestamp | None
+
+    @classmethod
+    def of(cls, job: Job, queue_position: int | None) -> "StateView":
+        return cls(
+            state=JobState(job.state),
+            attempt=job.attempt,
+            step=job.step,
+            total_steps=job.total_steps,
+            progress=progress(job),
+            queue_position=queue_position,
+            cancel_requested_at=job.cancel_requested_at,
+        )
+
+
+class Log(View, Generic[Item]):
+    """Items by `seq`; `next`, if there is more, is the `after` of the next call."""
+
+    data: list[Item]
+    next: int | None = None
+
+
+def progress(job: Job) -> float | None:
+    """Share of the steps that are done; a run that stopped early is done as well."""
+    if job.state == JobState.SUCCEEDED:
+        return 1.0
+    return job.step / job.total_steps if job.total_steps else None
+
+
+def _parameters(job: Job) -> Parameters:
+    """As counted by the run, once it has ended; until then as planned."""
+    summary = job.summary or {}
+    if "trainable_parameters" in summary:
+        trainable, total = summary["trainable_parameters"], summary["total_parameters"]
+        return Parameters(trainable=trainable, total=total, exact=True)
+    return Parameters.model_validate(job.plan["parameters"])
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error_code is None:
+        return None
+    return JobError(code=job.error_code, message=job.error_message or "", detail=job.error_detail)

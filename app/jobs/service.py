@@ -1,0 +1,161 @@
+"""What callers do with jobs: plan, submit, cancel, delete."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactStore
+from app.db.base import JsonObject
+from app.jobs import bases, data, estimate, repository
+from app.jobs.bases import Base
+from app.jobs.schemas import JobCreate, Parameters, Plan
+from app.jobs.states import Lane
+from app.jobs.tables import Job
+from app.queue import JobQueue
+from app.settings import Settings
+from lora_core import fit
+from lora_core.specs.train import TrainSpec
+
+LAST_JOBS = 5  # whose speed an estimate goes by
+GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A job that could run: everything resolved, nothing stored."""
+
+    spec: TrainSpec
+    dataset_ids: dict[str, str]
+    lane: Lane
+    parameters: Parameters
+    cost: estimate.Cost
+
+
+def plan(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Plan:
+    """What `submit` would do. Raises the same."""
+    draft = _draft(session, body=body, base=base, settings=settings)
+    return Plan(
+        parameters=draft.parameters,
+        estimated_seconds=draft.cost.seconds,
+        queue_position=repository.next_position(session, lane=draft.lane, priority=body.priority),
+        spec=draft.spec.model_dump(mode="json"),
+    )
+
+
+def submit(
+    session: Session,
+    *,
+    body: JobCreate,
+    base: Base,
+    settings: Settings,
+    queue: JobQueue,
+    created_by: UUID,
+) -> Job:
+    """Store a job, commit, then tell the workers.
+
+    `base` was looked up by `bases.find` before the transaction. Raises `BaseNotFound` when it was
+    deleted since, the kinds of `SpecError` when the spec does not fit it, and what `data.resolve`
+    raises.
+    """
+    draft = _draft(session, body=body, base=base, settings=settings)
+    spec = draft.spec.model_dump(mode="json")
+    job = Job(
+        created_by=created_by,
+        name=body.name,
+        labels=body.metadata,
+        method=draft.spec.method.type,
+        lane=draft.lane,
+        priority=body.priority,
+        spec=spec,
+        spec_version=draft.spec.spec_version,
+        spec_sha256=_sha256(spec),
+        dataset_ids=draft.dataset_ids,
+        base=draft.spec.base,
+        register_as=body.register_as,
+        plan={
+            "parameters": draft.parameters.model_dump(),
+            "estimated_seconds": draft.cost.seconds,
+            "flops_per_token": draft.cost.flops_per_token,
+        },
+    )
+    repository.add(session, job)
+    session.commit()
+    queue.hint(job.id, lane=draft.lane)
+    return job
+
+
+def cancel(session: Session, *, job_id: UUID) -> Job:
+    """A queued job is cancelled, a running one asked to stop, an ended one stays as it is.
+
+    Raises `JobNotFound`.
+    """
+    repository.request_cancel(session, job_id)
+    job = repository.get(session, job_id)
+    session.commit()
+    return job
+
+
+def delete(session: Session, *, job_id: UUID, store: ArtifactStore) -> None:
+    """Forget a job that has ended, and what it made unless a model version needs it.
+
+    Raises `JobNotFound`, `JobNotFinished`.
+    """
+    artifact_id = repository.remove(session, job_id)
+    unused = None if artifact_id is None else _forget_artifact(session, artifact_id)
+    session.commit()
+    if unused is not None:
+        store.delete(unused)
+
+
+def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Draft:
+    bases.check_there(session, base)
+    asked = body.spec.model_copy(update={"base": base.name, "base_revision": base.revision})
+    fit.check(base.config, asked)
+    shape = fit.read_shape(base.config, base=base.name)
+    max_length = asked.data.max_length or min(data.DEFAULT_LENGTH, shape.positions)
+    found = data.resolve(session, asked.data, settings=settings, max_length=max_length)
+    spec = asked.model_copy(update={"data": found.spec})
+    lane = Lane.GPU if spec.runtime.device.startswith("cuda") else Lane.CPU
+    census = fit.census(base.config, spec.method, len(found.labels or "?" * GUESSED_LABELS))
+    return Draft(
+        spec=spec,
+        dataset_ids=found.dataset_ids,
+        lane=lane,
+        parameters=Parameters(
+            trainable=census.trainable, total=census.total, exact=found.labels is not None
+        ),
+        cost=estimate.cost(spec, config=base.config, data=found, speed=_speed(session, lane)),
+    )
+
+
+def _speed(session: Session, lane: Lane) -> float:
+    """FLOP/s that the last jobs reached, each with its own spec."""
+    reached = [
+        plan["flops_per_token"] * summary["tokens_per_second"]
+        for plan, summary in repository.finished(session, lane=lane, limit=LAST_JOBS)
+        if summary.get("tokens_per_second") and "flops_per_token" in plan
+    ]
+    return estimate.speed(reached, lane)
+
+
+def _forget_artifact(session: Session, artifact_id: UUID) -> str | None:
+    """The key of the files that nothing needs any more; None if a model version points at them."""
+    artifact = artifacts.get(session, artifact_id)
+    try:
+        with session.begin_nested():
+            artifacts.remove(session, artifact.id)
+    except IntegrityError:
+        return None
+    return artifact.key
+
+
+def _sha256(spec: JsonObject) -> str:
+    canonical = json.dumps(
+        spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()

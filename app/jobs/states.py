@@ -1,0 +1,53 @@
+"""The life of a job, as a table of legal moves.
+
+    queued ──► running ──► succeeded | failed | cancelled
+      ▲           │
+      └───────────┘  retry, or the worker was asked to stop
+
+"Cancelling" is no state but a request (`cancel_requested_at`); "preempted" is the outcome of an
+attempt.
+"""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job is. Final states never change."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"  # the worker was asked to stop; the job is queued again, uncounted
+    LOST = "lost"  # the lease ran out
+
+
+class Lane(StrEnum):
+    """The kind of device that a job needs."""
+
+    CPU = "cpu"
+    GPU = "gpu"

@@ -1,0 +1,162 @@
+"""Jobs, their attempts, events and metric points, and the workers that run them."""
+
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, JsonObject, new_id, one_of
+from app.db.clock import now
+from app.jobs.states import JobState, Lane, Outcome
+
+
+class Job(Base):
+    """One training run. `attempt` counts claims and fences every write of a worker."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
+    name: Mapped[str | None] = mapped_column(String(200))
+    labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
+    method: Mapped[str] = mapped_column(String(32))
+    lane: Mapped[str] = mapped_column(String(8))
+    priority: Mapped[int] = mapped_column(default=0)
+    spec: Mapped[JsonObject]
+    spec_version: Mapped[int]
+    spec_sha256: Mapped[str] = mapped_column(String(64))
+    dataset_ids: Mapped[JsonObject]  # uploaded data sets this job reads, {"all" or a split: id}
+    base: Mapped[str] = mapped_column(String(512))
+    register_as: Mapped[str | None] = mapped_column(String(64))
+    plan: Mapped[JsonObject] = mapped_column(default=dict)  # parameters and cost, as of the submit
+
+    state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
+    run_after: Mapped[float] = mapped_column(Double, default=now())
+    attempt: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[float | None] = mapped_column(Double)
+    cancel_requested_at: Mapped[float | None] = mapped_column(Double)
+    failures_counted: Mapped[int] = mapped_column(default=0)
+    step: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int | None]
+    stream_seq: Mapped[int] = mapped_column(default=0)  # last number given to an event or point
+
+    summary: Mapped[JsonObject | None]
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_detail: Mapped[JsonObject | None]
+    artifact_id: Mapped[UUID | None] = mapped_column(ForeignKey("artifacts.id"))
+    created_at: Mapped[float] = mapped_column(Double, default=now())
+    started_at: Mapped[float | None] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+
+    __table_args__ = (
+        one_of("state", tuple(JobState), "state"),
+        one_of("lane", tuple(Lane), "lane"),
+        CheckConstraint("(worker IS NOT NULL) = (state = 'running')", name="worker"),
+        CheckConstraint(
+            "(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))",
+            name="finished_at",
+        ),
+        Index(
+            "ix_jobs_queue",
+            "lane",
+            text("priority DESC"),
+            "run_after",
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
+            "ix_jobs_lease",
+            "lease_expires_at",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
+
+
+class Attempt(Base):
+    """One claim of a job by a worker."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(128))
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    environment: Mapped[JsonObject]
+    started_at: Mapped[float] = mapped_column(Double, default=now())
+    ended_at: Mapped[float | None] = mapped_column(Double)
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    exit_code: Mapped[int | None]
+    signal: Mapped[int | None]
+    last_step: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (one_of("outcome", tuple(Outcome), "outcome"),)
+
+
+class JobEvent(Base):
+    """What happened to a job, append only. Shares its `seq` with the metric points."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(64))
+    level: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[JsonObject]
+    at: Mapped[float] = mapped_column(Double, default=now())
+
+    __table_args__ = (ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),)
+
+
+class MetricPoint(Base):
+    """One figure at one step: a point of a curve."""
+
+    __tablename__ = "metric_points"
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    split: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    step: Mapped[int]
+    epoch: Mapped[float | None] = mapped_column(Double)
+    value: Mapped[float | None] = mapped_column(Double)
+    nonfinite: Mapped[bool] = mapped_column(default=False)
+    at: Mapped[float] = mapped_column(Double, default=now())
+
+    __table_args__ = (
+        UniqueConstraint("job_id", "split", "name", "step"),
+        ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
+    )
+
+
+class Worker(Base):
+    """A worker process, known by its beat."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    boot_id: Mapped[str] = mapped_column(String(64))
+    pid: Mapped[int]
+    pid_start: Mapped[int]  # clock ticks since boot: with boot_id and pid it names one process
+    seen_at: Mapped[float] = mapped_column(Double, default=now())
+    draining: Mapped[bool] = mapped_column(default=False)

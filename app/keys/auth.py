@@ -1,0 +1,78 @@
+"""Who calls, and whether they may. Every request passes here before it is routed: deny by default.
+
+The door stands before routing, so that it also covers what no route matches, other methods, and
+bodies that would be read first. What is open without a key is a list of route objects, matched as
+the router matches them, never text compared with the path.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.deps import Caller
+from app.keys import secret
+from app.keys.errors import KeyMalformed, KeyMissing, ScopeMissing
+from app.keys.ring import KeyRing
+from app.keys.scopes import ALL_SCOPES
+from app.keys.scopes import Scope as KeyScope
+from app.keys.tables import LOCAL_KEY_ID
+
+__all__ = ["LOCAL", "Caller", "Door", "authenticate", "requires"]
+
+LOCAL = Caller(id=LOCAL_KEY_ID, name="local", scopes=frozenset(ALL_SCOPES))
+_BEARER = HTTPBearer(
+    scheme_name="key", bearerFormat="lw_<id>_<secret>", auto_error=False, description="An API key."
+)
+
+
+class Door:
+    """ASGI middleware: puts the caller into the request, or raises the cause of refusal."""
+
+    def __init__(self, app: ASGIApp, *, keys: bool, public: Sequence[BaseRoute]) -> None:
+        self.app = app
+        self.keys = keys
+        self.public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and not self._is_public(scope):
+            caller = LOCAL
+            if self.keys:
+                caller = await authenticate(Headers(scope=scope), scope["app"].state.key_ring)
+            scope.setdefault("state", {})["caller"] = caller
+        await self.app(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self.public)
+
+
+async def authenticate(headers: Headers, ring: KeyRing) -> Caller:
+    """The caller whose key the headers carry. Raises a kind of `Unauthorized`."""
+    sent = headers.getlist("authorization")
+    if not sent:
+        raise KeyMissing()
+    scheme, _, text = sent[0].strip().partition(" ")
+    if len(sent) > 1 or scheme.lower() != "bearer":
+        raise KeyMalformed(problem="but the header has another form")
+    token = secret.parse(text.strip())
+    known = ring.remembered(token)
+    if known is None:
+        known = await run_in_threadpool(ring.look_up, token)
+    return known
+
+
+def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:
+    caller: Caller = request.state.caller
+    for scope in needed.scopes:
+        if scope not in caller.scopes:
+            raise ScopeMissing(name=caller.name, scope=scope)
+
+
+def requires(scope: KeyScope) -> Any:
+    """For `dependencies=[…]` of a route: only callers with this scope get in."""
+    return Security(_allow, scopes=[scope])

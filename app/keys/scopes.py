@@ -1,0 +1,16 @@
+"""What a key may do. A key carries scopes, not ownership: one installation is one team."""
+
+from typing import Literal, get_args
+
+Scope = Literal[
+    "jobs:read",
+    "jobs:write",
+    "datasets:read",
+    "datasets:write",
+    "models:read",
+    "models:admin",
+    "predict",
+    "metrics:read",
+    "keys:admin",
+]
+ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -1,0 +1,84 @@
+"""Making, listing and revoking keys. There is no route for it: only who has the database may."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.keys import repository, secret
+from app.keys.errors import LocalKey, ScopeUnknown
+from app.keys.scopes import ALL_SCOPES
+from app.keys.tables import LOCAL_KEY_ID, ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made. `text` is shown once and kept nowhere."""
+
+    key: ApiKey
+    text: str
+
+    def __repr__(self) -> str:
+        return f"NewKey({self.key.id})"
+
+
+def create(
+    session: Session,
+    *,
+    pepper: bytes,
+    name: str,
+    scopes: Sequence[str] = ALL_SCOPES,
+    days: float | None = None,
+) -> NewKey:
+    """Make a key with these scopes, which ends after so many days. Raises `ScopeUnknown`."""
+    made = _add(session, pepper=pepper, name=name, scopes=scopes, days=days)
+    session.commit()
+    return made
+
+
+def list_keys(session: Session) -> Sequence[ApiKey]:
+    """Every key, oldest first."""
+    return repository.list_all(session)
+
+
+def revoke(session: Session, *, key_id: UUID) -> ApiKey:
+    """End a key; running services notice within a minute. Raises `KeyNotFound`, `LocalKey`."""
+    if key_id == LOCAL_KEY_ID:
+        raise LocalKey()
+    key = repository.get(session, key_id)
+    repository.revoke(session, key_id)
+    session.commit()
+    session.refresh(key)
+    return key
+
+
+def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:
+    """Make a key with every scope if no usable one could make others; else nothing.
+
+    One transaction, so that two first starts at the same time make one key.
+    """
+    if any("keys:admin" in key.scopes for key in repository.usable(session)):
+        return None
+    made = _add(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
+    session.commit()
+    return made
+
+
+def _add(
+    session: Session, *, pepper: bytes, name: str, scopes: Sequence[str], days: float | None
+) -> NewKey:
+    for scope in scopes:
+        if scope not in ALL_SCOPES:
+            raise ScopeUnknown(scope=scope, available=", ".join(ALL_SCOPES))
+    token = secret.new_token(new_id())
+    key = ApiKey(
+        id=token.id,
+        name=name,
+        secret_hmac=token.digest(pepper),
+        scopes=list(dict.fromkeys(scopes)),
+        expires_at=None if days is None else repository.moment(session) + days * 86_400,
+    )
+    repository.add(session, key)
+    return NewKey(key=key, text=token.text)

@@ -1,0 +1,88 @@
+"""The application: `uvicorn --factory app.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+import lora_core
+from app import apidocs, health, logs, problems
+from app.artifacts import routes as artifacts
+from app.datasets import routes as datasets
+from app.db import migrate
+from app.errors import AppError
+from app.jobs import routes as jobs
+from app.keys.auth import Door
+from app.keys.ring import KeyRing
+from app.keys.secret import load_pepper
+from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
+from app.registry import routes as registry
+from app.resources import open_resources
+from app.serving import routes as serving
+from app.settings import Settings
+
+PUBLIC = tuple(health.router.routes)
+DESCRIPTION = "Fine-tune text classifiers with LoRA, watch them learn, and ask them."
+FORM_BYTES = 65_536  # what a form adds to the file in it
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Wire the application. Nothing is opened before it starts."""
+    settings = settings or Settings()
+    app = FastAPI(
+        title="loraworks",
+        description=DESCRIPTION,
+        version=lora_core.__version__,
+        lifespan=_lifespan,
+        openapi_url=None,  # app.apidocs serves these, behind the same door as the rest
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=problems.RESPONSES,
+        middleware=[
+            Middleware(Context),
+            Middleware(Shield),
+            Middleware(Faults),
+            Middleware(Visitors, settings=settings),
+            Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+        ],
+    )
+    app.state.settings = settings
+    problems.install(app)
+    app.include_router(jobs.router)
+    app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + FORM_BYTES)
+    app.include_router(artifacts.router)
+    app.include_router(registry.router)
+    app.include_router(serving.router)
+    app.include_router(health.router)
+    app.include_router(apidocs.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what the routes need. Refuses to start on a schema that is not the code's."""
+    settings: Settings = app.state.settings
+    logs.configure(settings.log_level)
+    resources = open_resources(settings)
+    try:
+        migrate.check(resources.database)
+    except AppError as error:
+        log.error("not_started", code=error.code, reason=str(error))
+        resources.close()
+        raise
+    app.state.resources = resources
+    ring = None
+    if settings.auth == "on":
+        ring = app.state.key_ring = KeyRing(resources.database, load_pepper(settings))
+    try:
+        yield
+    finally:
+        if ring is not None:
+            ring.close()
+        resources.close()

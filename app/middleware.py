@@ -1,0 +1,168 @@
+"""What happens to every request before and after its route, as plain ASGI.
+
+From the outside in: `Context` (request id, access log), `Shield` (headers that protect browsers),
+`Faults` (errors become answers), `Visitors` (Host and Origin), and `BodyLimit`. No
+`BaseHTTPMiddleware`: behind one a route never learns that its client left.
+"""
+
+import re
+import time
+from collections.abc import Iterable
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import HostRefused, OriginRefused
+from app.problems import respond
+from app.settings import Settings
+
+CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+log = structlog.get_logger()
+
+
+class Context:
+    """Gives each request an id, in the log and in `X-Request-Id`, and logs that it was served."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, note)
+            finally:
+                caller = state.get("caller")
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                    caller=caller.name if caller else None,
+                )
+
+
+class Shield:
+    """Headers that tell browsers what not to do. A route may set its own value."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def protect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "no-referrer")
+                headers.setdefault("Content-Security-Policy", CSP)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, protect)
+
+
+class Faults:
+    """Errors that no handler took: refusals of the doors, and the unexpected."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise  # too late for an answer: the server closes the connection
+            await respond(scope, error)(scope, receive, send)
+
+
+class Visitors:
+    """Refuses foreign Host and Origin headers, so that web pages elsewhere cannot reach in.
+
+    This holds with keys off too: a page that rebinds its own name to 127.0.0.1 would else be let
+    in.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        self.app = app
+        self.hosts = _lower((*_LOOPBACK, _bracketed(settings.host), *settings.allowed_hosts))
+        self.origins = _lower(settings.allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            headers = Headers(scope=scope)
+            hosts = headers.getlist("host")
+            named = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+            if named is None or named["name"].lower() not in self.hosts:
+                raise HostRefused()
+            for origin in headers.getlist("origin"):
+                own = origin.lower().partition("://")[2] == hosts[0].lower()
+                if not own and origin.lower() not in self.origins:
+                    raise OriginRefused()
+        await self.app(scope, receive, send)
+
+
+class BodyLimit:
+    """Starlette's limit of the body, answering in the dialect of the route.
+
+    A route with `max_body_size` of its own is held to that instead.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self.app = RequestBodyLimitMiddleware(app, max_body_size=limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        replaced = False
+
+        async def translate(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                plain = Headers(raw=message["headers"]).get("content-type", "").startswith("text/")
+                if plain:  # Starlette's own words
+                    replaced = True
+                    await respond(scope, HTTPException(413))(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        await self.app(scope, receive, translate)
+
+
+def _lower(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
+
+
+def _bracketed(host: str) -> str:
+    """An IPv6 address as it stands in a Host header."""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,229 @@
+"""The only map from errors to answers.
+
+Native routes answer `application/problem+json` (RFC 9457) with a stable `code`. The routes of the
+predict dialect answer `{"error": …, "error_type": …, "code": …}`, which clients of
+text-embeddings-inference and of the Hugging Face hub understand. No answer holds a stack trace,
+SQL, or what the caller sent.
+"""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from app.db.errors import DatabaseUnavailable
+from app.errors import AppError, StorageFull
+from app.invalid import describe_invalid
+from lora_core.errors import LoraCoreError
+
+SQLITE_ERROR, SQLITE_FULL = 1, 13
+PREDICT_PATHS = ("/predict", "/info", "/health", "/ping")
+ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
+    424: "Backend",
+    429: "Overloaded",
+    500: "Backend",
+    503: "Unhealthy",
+}
+SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail", "instance", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string", "description": "The kind of problem."},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "Stable; programs go by this."},
+        "detail": {"type": "string", "description": "What was wrong, where, and what to do."},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["at", "code", "message"],
+                "properties": {
+                    "at": {"type": "string", "examples": ["method.lora.r"]},
+                    "code": {"type": "string"},
+                    "message": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "Refused; `code` names the cause.",
+        "content": {"application/problem+json": {"schema": SCHEMA}},
+    }
+}
+
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is told about an error, before it is put into a dialect."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    errors: tuple[dict[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error that routes raise on purpose. The others end in `middleware.Faults`."""
+    expected = (
+        AppError,
+        LoraCoreError,
+        RequestValidationError,
+        HTTPException,
+        DBAPIError,
+        PoolTimeout,
+    )
+    for kind in expected:
+        app.add_exception_handler(kind, _handle)
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    return respond(request.scope, error)
+
+
+def respond(scope: Scope, error: Exception) -> Response:
+    """The answer to an error. The log tells what the answer must not."""
+    problem = describe(error, scope)
+    if isinstance(error, AppError):
+        if problem.status >= 500:
+            log.warning("unavailable", code=problem.code, reason=problem.detail)
+    elif problem.status >= 500:
+        log.error("unexpected_error", code=problem.code, exc_info=error)
+    return answer(scope, problem)
+
+
+def answer(scope: Scope, problem: Problem) -> Response:
+    """The problem in the dialect of the path."""
+    headers = dict(problem.headers)
+    path: str = scope["path"]
+    if path in PREDICT_PATHS or path.startswith("/models/"):
+        body: dict[str, Any] = {
+            "error": problem.detail,
+            "error_type": _error_type(problem),
+            "code": problem.code,
+        }
+        if problem.errors:
+            body["errors"] = problem.errors
+        return JSONResponse(_storable(body), problem.status, headers)
+    body = {
+        "type": f"urn:loraworks:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+        "instance": path[:200],
+        "request_id": scope.get("state", {}).get("request_id", ""),
+    }
+    if problem.errors:
+        body["errors"] = problem.errors
+    return JSONResponse(_storable(body), problem.status, headers, "application/problem+json")
+
+
+def _error_type(problem: Problem) -> str:
+    if problem.code == "empty_input":
+        return "Empty"
+    return ERROR_TYPES.get(problem.status, "Validation")
+
+
+def describe(error: Exception, scope: Scope) -> Problem:
+    """What is told about an error. Anything unknown becomes `internal_error`."""
+    match error:
+        case AppError():
+            return _from_app(error)
+        case LoraCoreError():
+            title = (type(error).__doc__ or error.code).splitlines()[0]
+            return Problem(422, error.code, title, str(error))
+        case RequestValidationError():
+            status, code, title, detail, errors = describe_invalid(error, scope)
+            return Problem(status, code, title, detail, errors)
+        case HTTPException():
+            return _from_router(error, scope)
+        case OSError(errno=errno.ENOSPC):
+            return _from_app(StorageFull())
+        case OperationalError() if _sqlite_code(error) == SQLITE_FULL:
+            return _from_app(StorageFull())
+        case OperationalError() if _sqlite_code(error) == SQLITE_ERROR:
+            return _internal(scope)  # wrong SQL is a mistake of ours
+        case OperationalError() | InterfaceError() | PoolTimeout():
+            return _from_app(DatabaseUnavailable())
+        case _:
+            return _internal(scope)
+
+
+def _internal(scope: Scope) -> Problem:
+    request_id = scope.get("state", {}).get("request_id", "")
+    detail = f"The service made a mistake. Its log tells more under the request id {request_id}."
+    return Problem(500, "internal_error", "Internal error.", detail)
+
+
+def _sqlite_code(error: DBAPIError) -> int | None:
+    """SQLite's primary result code."""
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _from_app(error: AppError) -> Problem:
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if "retry_after" in error.detail:  # seconds
+        headers["Retry-After"] = str(error.detail["retry_after"])
+    at = error.detail.get("at")
+    errors = ({"at": str(at), "code": error.code, "message": str(error)},) if at else ()
+    return Problem(error.status, error.code, error.title, str(error), errors, headers)
+
+
+def _from_router(error: HTTPException, scope: Scope) -> Problem:
+    """What the framework refuses by itself."""
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case 400:
+            code, detail = "malformed_body", "The body cannot be read as what its type says."
+        case 404:
+            code, detail = (
+                "not_found",
+                "There is nothing at this address; /docs lists what there is.",
+            )
+        case 405:
+            code = "method_not_allowed"
+            detail = (
+                f"{scope['method']} is not possible here; {headers.get('Allow', 'nothing')} is."
+            )
+        case 413:
+            code, detail = "body_too_large", f"The body is larger than {_limit(scope)} bytes."
+        case _:
+            code, detail = f"http_{error.status_code}", HTTPStatus(error.status_code).description
+    title = f"{HTTPStatus(error.status_code).phrase}."
+    return Problem(error.status_code, code, title, detail, headers=headers)
+
+
+def _limit(scope: Scope) -> str:
+    return str(scope.get("starlette.max_body_size", "the allowed number of"))
+
+
+def _storable(value: Any) -> Any:
+    """Texts without lone surrogates, which have no UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(each) for each in value]
+    return value

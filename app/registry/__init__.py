@@ -1,0 +1,1 @@
+"""Named models, their versions and movable aliases."""

@@ -1,0 +1,33 @@
+"""Names of models: "name" (its production), "name@alias", "name:3"."""
+
+import re
+from dataclasses import dataclass
+
+from app.registry.errors import InvalidModelRef
+from app.registry.tables import PRODUCTION
+
+_SLUG = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
+_REF = re.compile(rf"({_SLUG})(?:@({_SLUG})|:([1-9][0-9]{{0,8}}))?")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A version by number, or by an alias that can move."""
+
+    name: str
+    alias: str | None = None
+    number: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.number}" if self.alias is None else f"{self.name}@{self.alias}"
+
+
+def parse(text: str) -> ModelRef:
+    """Raises `InvalidModelRef`."""
+    match = _REF.fullmatch(text)
+    if match is None:
+        raise InvalidModelRef(ref=text[:100])
+    name, alias, number = match.groups()
+    if number is not None:
+        return ModelRef(name, number=int(number))
+    return ModelRef(name, alias=alias or PRODUCTION)

@@ -1,0 +1,132 @@
+"""Rows of models, versions and aliases."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Select, delete, select, update
+from sqlalchemy.orm import Session
+
+from app.db.clock import now
+from app.registry.errors import AliasNotFound, ModelNotFound
+from app.registry.refs import ModelRef
+from app.registry.tables import ModelAlias, ModelVersion, RegisteredModel
+
+
+def model(session: Session, name: str) -> RegisteredModel:
+    """A name with at least one version. Raises `ModelNotFound`."""
+    found = session.scalar(_shown().where(RegisteredModel.name == name))
+    if found is None:
+        raise ModelNotFound(ref=name)
+    return found
+
+
+def models(session: Session, *, after: UUID | None, limit: int) -> Sequence[RegisteredModel]:
+    """Names with versions, the newest name first."""
+    statement = _shown().order_by(RegisteredModel.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(RegisteredModel.id < after)
+    return session.scalars(statement).all()
+
+
+def next_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
+    """Take the next version number of a name, which is made when it is new."""
+    owner = session.scalar(select(RegisteredModel).where(RegisteredModel.name == name))
+    if owner is None:
+        owner = RegisteredModel(name=name)
+        session.add(owner)
+        session.flush()
+    number = session.execute(
+        update(RegisteredModel)
+        .where(RegisteredModel.id == owner.id)
+        .values(last_number=RegisteredModel.last_number + 1)
+        .returning(RegisteredModel.last_number)
+    ).scalar_one()
+    return owner, number
+
+
+def add(session: Session, version: ModelVersion) -> None:
+    """Insert a version."""
+    session.add(version)
+    session.flush()
+
+
+def version(session: Session, ref: ModelRef) -> ModelVersion:
+    """What a reference means now. Raises `ModelNotFound`."""
+    statement = (
+        select(ModelVersion)
+        .join(RegisteredModel, RegisteredModel.id == ModelVersion.model_id)
+        .where(RegisteredModel.name == ref.name)
+    )
+    if ref.alias is None:
+        statement = statement.where(ModelVersion.number == ref.number)
+    else:
+        statement = statement.join(ModelAlias, ModelAlias.version_id == ModelVersion.id).where(
+            ModelAlias.alias == ref.alias
+        )
+    found = session.scalar(statement)
+    if found is None:
+        raise ModelNotFound(ref=ref)
+    return found
+
+
+def versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
+    """All versions, the newest first."""
+    statement = select(ModelVersion).where(ModelVersion.model_id == model_id)
+    return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
+
+
+def aliases(session: Session, model_id: UUID) -> dict[str, int]:
+    """Alias → version number, by name."""
+    statement = (
+        select(ModelAlias.alias, ModelVersion.number)
+        .join(ModelVersion, ModelVersion.id == ModelAlias.version_id)
+        .where(ModelAlias.model_id == model_id)
+        .order_by(ModelAlias.alias)
+    )
+    return {row.alias: row.number for row in session.execute(statement)}
+
+
+def names_with(session: Session, alias: str) -> Sequence[str]:
+    """The names that have this alias, sorted."""
+    statement = (
+        select(RegisteredModel.name)
+        .join(ModelAlias, ModelAlias.model_id == RegisteredModel.id)
+        .where(ModelAlias.alias == alias)
+        .order_by(RegisteredModel.name)
+    )
+    return session.scalars(statement).all()
+
+
+def move_alias(session: Session, *, model_id: UUID, alias: str, version_id: UUID) -> None:
+    """Point an alias at a version; it is made when it is new."""
+    pointer = session.get(ModelAlias, (model_id, alias))
+    if pointer is None:
+        session.add(ModelAlias(model_id=model_id, alias=alias, version_id=version_id))
+    else:
+        pointer.version_id, pointer.moved_at = version_id, now()
+    session.flush()
+
+
+def delete_alias(session: Session, *, owner: RegisteredModel, alias: str) -> None:
+    """Raises `AliasNotFound`."""
+    gone = session.execute(
+        delete(ModelAlias)
+        .where(ModelAlias.model_id == owner.id, ModelAlias.alias == alias)
+        .returning(ModelAlias.alias)
+    ).first()
+    if gone is None:
+        raise AliasNotFound(name=owner.name, alias=alias)
+
+
+def delete_versions(session: Session, *, model_id: UUID, number: int | None = None) -> None:
+    """One version, or all of a name. The name keeps its counter."""
+    statement = delete(ModelVersion).where(ModelVersion.model_id == model_id)
+    if number is not None:
+        statement = statement.where(ModelVersion.number == number)
+    session.execute(statement)
+
+
+def _shown() -> Select[RegisteredModel]:
+    return select(RegisteredModel).where(
+        select(ModelVersion.id).where(ModelVersion.model_id == RegisteredModel.id).exists()
+    )

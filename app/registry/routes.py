@@ -1,0 +1,87 @@
+"""Named models, their versions and aliases."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, status
+from sqlalchemy.orm import Session
+
+from app.deps import DatabaseDep, StoreDep
+from app.fields import Slug
+from app.keys.auth import requires
+from app.pagination import After, Limit, Page, cut, decode
+from app.registry import repository, service
+from app.registry.schemas import AliasMove, ModelView, VersionCreate, VersionView
+from app.registry.tables import RegisteredModel
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+Number = Annotated[int, Path(ge=1, lt=10**9)]
+_READ = [requires("models:read")]
+_ADMIN = [requires("models:admin")]
+
+
+@router.get("", dependencies=_READ)
+def list_models(database: DatabaseDep, limit: Limit = 20, after: After = None) -> Page[ModelView]:
+    """Models, the newest name first."""
+    with database.read() as session:
+        found = repository.models(session, after=decode(after), limit=limit + 1)
+        rows, following = cut(found, limit)
+        return Page(data=[_view(session, row) for row in rows], next=following)
+
+
+@router.get("/{name}", dependencies=_READ)
+def read_model(name: Slug, database: DatabaseDep) -> ModelView:
+    """One model with all its versions."""
+    with database.read() as session:
+        return _view(session, repository.model(session, name))
+
+
+@router.delete("/{name}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)
+def delete_model(name: Slug, database: DatabaseDep) -> None:
+    """Forget a model that has no alias left."""
+    with database.write() as session:
+        service.delete_model(session, name=name)
+
+
+@router.post("/{name}/versions", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED)
+def register_version(
+    name: Slug, body: VersionCreate, database: DatabaseDep, store: StoreDep
+) -> VersionView:
+    """Make the result of a job the next version."""
+    with database.write() as session:
+        version = service.register_job(session, name=name, job_id=body.job_id, store=store)
+    return VersionView.of(name, version)
+
+
+@router.delete(
+    "/{name}/versions/{number}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT
+)
+def delete_version(name: Slug, number: Number, database: DatabaseDep) -> None:
+    """Forget a version at which no alias points. Its number never comes back."""
+    with database.write() as session:
+        service.delete_version(session, name=name, number=number)
+
+
+@router.put("/{name}/aliases/{alias}", dependencies=_ADMIN)
+def move_alias(
+    name: Slug, alias: Slug, body: AliasMove, database: DatabaseDep, store: StoreDep
+) -> ModelView:
+    """Point an alias at a version: `production` promotes it, or rolls back."""
+    service.move_alias(database, store=store, name=name, alias=alias, number=body.version)
+    return read_model(name, database)
+
+
+@router.delete("/{name}/aliases/{alias}", dependencies=_ADMIN, status_code=204)
+def delete_alias(name: Slug, alias: Slug, database: DatabaseDep) -> None:
+    """Take an alias away."""
+    with database.write() as session:
+        service.delete_alias(session, name=name, alias=alias)
+
+
+def _view(session: Session, model: RegisteredModel) -> ModelView:
+    return ModelView(
+        name=model.name,
+        created_at=model.created_at,
+        aliases=repository.aliases(session, model.id),
+        versions=[VersionView.of(model.name, v) for v in repository.versions(session, model.id)],
+    )

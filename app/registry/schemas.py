@@ -1,0 +1,56 @@
+"""Bodies of the model routes."""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from app.fields import Body, Timestamp, View
+from app.registry.tables import ModelVersion
+
+
+class VersionCreate(Body):
+    """Which job's result becomes a version."""
+
+    job_id: UUID
+
+
+class AliasMove(Body):
+    """Where an alias shall point."""
+
+    version: int = Field(ge=1, lt=10**9, strict=True)
+
+
+class VersionView(View):
+    """One version of a model."""
+
+    number: int
+    ref: str
+    artifact_id: UUID
+    job_id: UUID | None
+    base: str
+    method: str
+    metrics: dict[str, Any]
+    created_at: Timestamp
+
+    @classmethod
+    def of(cls, name: str, version: ModelVersion) -> "VersionView":
+        return cls(
+            number=version.number,
+            ref=f"{name}:{version.number}",
+            artifact_id=version.artifact_id,
+            job_id=version.job_id,
+            base=version.base,
+            method=version.method,
+            metrics=version.metrics,
+            created_at=version.created_at,
+        )
+
+
+class ModelView(View):
+    """A name with its versions, the newest first, and the aliases that point at them."""
+
+    name: str
+    created_at: Timestamp
+    aliases: dict[str, int]
+    versions: list[VersionView]

@@ -1,0 +1,157 @@
+"""What is done with named models. Promotion means moving an alias."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.content import described, verified
+from app.artifacts.store import ArtifactStore
+from app.db.engines import Database
+from app.registry import refs, repository
+from app.registry.errors import (
+    JobMadeNothing,
+    ModelAmbiguous,
+    ModelInUse,
+    NoModelPromoted,
+    VersionInUse,
+)
+from app.registry.refs import ModelRef
+from app.registry.tables import PRODUCTION, ModelVersion
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The version that a reference means at this moment, and where its files are."""
+
+    name: str
+    number: int
+    artifact_key: str
+    manifest_sha256: str
+
+    @property
+    def ref(self) -> str:
+        """`sentiment:3`: always the same version."""
+        return f"{self.name}:{self.number}"
+
+
+def register(  # noqa: PLR0913 - the facts of a version
+    session: Session,
+    *,
+    name: str,
+    artifact_id: UUID,
+    job_id: UUID | None,
+    base: str,
+    method: str,
+    metrics: dict[str, Any],
+) -> ModelVersion:
+    """A new version of `name`. Does not commit: the caller has more to write with it."""
+    owner, number = repository.next_number(session, name)
+    version = ModelVersion(
+        model_id=owner.id,
+        number=number,
+        artifact_id=artifact_id,
+        job_id=job_id,
+        base=base,
+        method=method,
+        metrics=metrics,
+    )
+    repository.add(session, version)
+    return version
+
+
+def register_job(
+    session: Session, *, name: str, job_id: UUID, store: ArtifactStore
+) -> ModelVersion:
+    """What a job made, as a new version of `name`. Raises `JobMadeNothing`, `ArtifactDamaged`."""
+    artifact = artifacts.by_job(session, job_id)
+    if artifact is None:
+        raise JobMadeNothing(job_id=job_id)
+    _, facts = described(store, key=artifact.key, name=f"artifact {artifact.id}")
+    version = register(
+        session,
+        name=name,
+        artifact_id=artifact.id,
+        job_id=job_id,
+        base=facts["spec"]["base"],
+        method=facts["spec"]["method"]["type"],
+        metrics=facts["metrics"],
+    )
+    session.commit()
+    return version
+
+
+def resolve(session: Session, ref: str) -> Resolved:
+    """What `ref` means now. Raises `InvalidModelRef`, `ModelNotFound`."""
+    parsed = refs.parse(ref)
+    version = repository.version(session, parsed)
+    artifact = artifacts.get(session, version.artifact_id)
+    return Resolved(parsed.name, version.number, artifact.key, artifact.manifest_sha256)
+
+
+def resolve_default(session: Session) -> Resolved:
+    """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
+    names = repository.names_with(session, PRODUCTION)
+    if not names:
+        raise NoModelPromoted()
+    if len(names) > 1:
+        raise ModelAmbiguous(names=", ".join(names))
+    return resolve(session, names[0])
+
+
+def move_alias(
+    database: Database, *, store: ArtifactStore, name: str, alias: str, number: int
+) -> None:
+    """Point `alias` at a version whose files are whole. Raises `ModelNotFound`, `ArtifactDamaged`.
+
+    The files are hashed between two short transactions, so that no writer waits for the disk.
+    """
+    with database.read() as session:
+        target = resolve(session, f"{name}:{number}")
+    verified(
+        store,
+        key=target.artifact_key,
+        manifest_sha256=target.manifest_sha256,
+        name=f"model {target.ref}",
+    )
+    with database.write() as session:
+        version = repository.version(session, ModelRef(name, number=number))
+        repository.move_alias(
+            session, model_id=version.model_id, alias=alias, version_id=version.id
+        )
+        session.commit()
+
+
+def delete_alias(session: Session, *, name: str, alias: str) -> None:
+    """Raises `ModelNotFound`, `AliasNotFound`."""
+    repository.delete_alias(session, owner=repository.model(session, name), alias=alias)
+    session.commit()
+
+
+def delete_version(session: Session, *, name: str, number: int) -> None:
+    """Forget a version; the artifact stays with its job. Raises `VersionInUse` under an alias."""
+    version = repository.version(session, ModelRef(name, number=number))
+    held = [
+        alias
+        for alias, target in repository.aliases(session, version.model_id).items()
+        if target == number
+    ]
+    if held:
+        raise VersionInUse(ref=f"{name}:{number}", aliases=_quoted(held))
+    repository.delete_versions(session, model_id=version.model_id, number=number)
+    session.commit()
+
+
+def delete_model(session: Session, *, name: str) -> None:
+    """Forget all versions of a name. Raises `ModelInUse` while it has an alias."""
+    model = repository.model(session, name)
+    if held := repository.aliases(session, model.id):
+        raise ModelInUse(name=name, aliases=_quoted(held))
+    repository.delete_versions(session, model_id=model.id)
+    session.commit()
+
+
+def _quoted(aliases: Any) -> str:
+    return ", ".join(f"the alias {alias!r}" for alias in aliases)

@@ -1,0 +1,57 @@
+"""Named models, versions, aliases."""
+
+from uuid import UUID
+
+from sqlalchemy import Double, ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, JsonObject, new_id
+from app.db.clock import now
+
+PRODUCTION = "production"  # the alias that a bare model name means
+
+
+class RegisteredModel(Base):
+    """A name under which versions are collected.
+
+    The row outlives its versions, so that a number never comes back; a name without versions is
+    not shown.
+    """
+
+    __tablename__ = "registered_models"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    last_number: Mapped[int] = mapped_column(default=0)  # of its newest version, deleted or not
+    created_at: Mapped[float] = mapped_column(Double, default=now())
+
+
+class ModelVersion(Base):
+    """One artifact under a name: `sentiment:3`."""
+
+    __tablename__ = "model_versions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("registered_models.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"))
+    job_id: Mapped[UUID | None]
+    base: Mapped[str] = mapped_column(String(512))
+    method: Mapped[str] = mapped_column(String(32))
+    metrics: Mapped[JsonObject]
+    created_at: Mapped[float] = mapped_column(Double, default=now())
+
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+
+class ModelAlias(Base):
+    """A movable name for a version: `sentiment@production`. Moving it deploys or rolls back."""
+
+    __tablename__ = "model_aliases"
+
+    model_id: Mapped[UUID] = mapped_column(
+        ForeignKey("registered_models.id", ondelete="CASCADE"), primary_key=True
+    )
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"))
+    moved_at: Mapped[float] = mapped_column(Double, default=now())

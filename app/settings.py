@@ -1,0 +1,166 @@
+"""Every setting of the service, read from the environment (`LORAWORKS_…`) when it is built.
+
+docs/settings.md is made from the descriptions here: `UPDATE_DOCS=1 pytest tests/contracts` writes
+it.
+"""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "LORAWORKS_"
+HUB_MODELS = (
+    "distilbert-base-uncased",
+    "distilbert/distilbert-base-uncased",
+    "bert-base-uncased",
+    "google-bert/bert-base-uncased",
+)
+HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
+
+
+# In the environment these are lists with commas between the entries.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Directories = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Frozen; built once by whoever starts a process and handed on from there."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # an error must not print the pepper
+        validate_default=True,
+    )
+
+    data_dir: Path = Field(
+        Path("data"), description="Folder of all that is kept: database, uploads, models."
+    )
+    database_url: str | None = Field(
+        None,
+        repr=False,  # may hold a password
+        description="Database; empty means SQLite at `loraworks.sqlite3` in the data folder.",
+    )
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Any but loopback needs `LORAWORKS_AUTH=on`."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    auth: Literal["off", "on"] = Field(
+        "off", description="`on`: every call needs an API key (`Authorization: Bearer lw_…`)."
+    )
+    pepper: SecretStr | None = Field(
+        None,
+        description="Secret mixed into stored keys, 32 characters or more. Empty: made on first "
+        "use in the file `pepper` of the data folder.",
+        min_length=32,
+    )
+    allowed_hosts: Names = Field(
+        (), description="Host names under which the service is called, besides loopback ones."
+    )
+    allowed_origins: Names = Field(
+        (), description="Origins of other web pages that may call, such as `https://lab.example`."
+    )
+
+    base_dirs: Directories = Field(
+        (), description="Folders below which a job may name a base model; none by default."
+    )
+    hub_models: Names = Field(HUB_MODELS, description="Hub models that a job may start from.")
+    hub_datasets: Names = Field(HUB_DATASETS, description="Hub data sets that a job may use.")
+
+    max_upload_bytes: int = Field(200_000_000, ge=1, description="Largest upload.")
+    max_rows: int = Field(1_000_000, ge=1, description="Most rows of an uploaded data set.")
+    max_body_bytes: int = Field(2_000_000, ge=1, description="Largest body of any other call.")
+    max_inputs: int = Field(64, ge=1, description="Most texts in one call of `/predict`.")
+    inspect_memory_mb: int = Field(2048, ge=256, description="Memory to check an upload, in MB.")
+    inspect_seconds: float = Field(60, gt=0, description="Time to check an upload.")
+
+    poll_seconds: float = Field(1, gt=0, description="How often a worker looks for a job.")
+    lease_seconds: float = Field(60, gt=0, description="Silence after which a worker is lost.")
+    beat_seconds: float = Field(10, gt=0, description="How often a worker renews its lease.")
+    reconcile_seconds: float = Field(10, gt=0, description="How often lost workers are looked for.")
+    stop_grace_seconds: float = Field(
+        30, gt=0, description="Time to stop after a cancel before the training is killed."
+    )
+    stall_seconds: float = Field(900, gt=0, description="Training is killed after such a silence.")
+    max_failures: int = Field(3, ge=1, description="Failures after which a job is not tried again.")
+    retry_seconds: float = Field(
+        10, ge=0, description="Wait before a failed job is tried again; doubles with each failure."
+    )
+    slots: int = Field(1, ge=1, description="Jobs that one worker trains at the same time.")
+    min_free_bytes: int = Field(
+        1_000_000_000, ge=0, description="Free disk space below which no training is started."
+    )
+
+    max_loaded_models: int = Field(4, ge=1, description="Models kept in memory for `/predict`.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level of log lines, which go to standard error."
+    )
+
+    @field_validator("data_dir", "base_dirs")
+    @classmethod
+    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
+        if isinstance(value, tuple):
+            return tuple(path.expanduser().absolute() for path in value)
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _no_open_door(self) -> "Settings":
+        if self.auth == "off" and not is_loopback(self.host):
+            raise ValueError(
+                f"LORAWORKS_HOST={self.host} can be reached from other machines, so it needs "
+                "LORAWORKS_AUTH=on; or set LORAWORKS_HOST=127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beats_within_lease(self) -> "Settings":
+        if self.beat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                "LORAWORKS_BEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
+                "or a healthy worker would count as lost"
+            )
+        return self
+
+    @property
+    def sqlite_path(self) -> Path:
+        """Where the database lies when no `database_url` is set."""
+        return self.data_dir / "loraworks.sqlite3"
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite:///{self.sqlite_path}"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Finished model directories."""
+        return self.data_dir / "artifacts"
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Uploaded files."""
+        return self.data_dir / "datasets"
+
+    @property
+    def work_dir(self) -> Path:
+        """Directories of running attempts; may be emptied while nothing runs."""
+        return self.data_dir / "work"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,38 @@
+"""Runs the migrations on the connection it is given, or, for the `alembic` command, on its own."""
+
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection
+
+from app.db.engines import open_database
+from app.metadata import metadata
+from app.settings import Settings
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transactional_ddl=True,
+        render_as_batch=True,  # SQLite changes a table by copying it
+        compare_type=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _connect_and_migrate() -> None:
+    database = open_database(Settings())
+    try:
+        with database.write_engine.begin() as connection:
+            _migrate(connection)
+    finally:
+        database.close()
+
+
+given: Any = context.config.attributes.get("connection")
+if given is not None:
+    _migrate(given)
+else:
+    _connect_and_migrate()

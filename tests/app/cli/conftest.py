@@ -1,0 +1,184 @@
+"""The application on a real port, and the command line pointed at it."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from typer.testing import CliRunner, Result
+
+from app.artifacts import repository as artifacts
+from app.cli.main import app as command
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Failed, Succeeded
+from app.jobs.leases import Lease, Owner
+from app.jobs.states import Lane
+from app.jobs.tables import JobEvent, MetricPoint
+from app.main import create_app
+from app.registry import service as registry
+from app.resources import Resources
+from app.settings import Settings
+from lora_core import manifest
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+
+Run = Callable[..., Result]
+OWNER = Owner(id="test-worker", host="here", boot_id="boot", pid=1, pid_start=1)
+SUMMARY = {
+    "trainable_parameters": 1234,
+    "total_parameters": 22_000_000,
+    "examples": {"train": 4000, "validation": 1000, "test": 2000},
+    "validation": {"loss": 0.4, "accuracy": 0.83, "macro_f1": 0.829},
+    "test": {"loss": 0.41, "accuracy": 0.823, "macro_f1": 0.822},
+    "linear": {
+        "validation": {"accuracy": 0.75, "macro_f1": 0.749},
+        "test": {"accuracy": 0.744, "macro_f1": 0.743},
+    },
+}
+
+
+@contextmanager
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """The application in a thread; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(
+        uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            thread.join(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application, without log lines among those of the command."""
+    return create_app(settings.model_copy(update={"log_level": "ERROR"}))
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    """Where the service is."""
+    with serving(app) as address:
+        yield address
+
+
+@pytest.fixture
+def run() -> Run:
+    """A command without a service."""
+
+    def invoke(*arguments: str, input: str | None = None, **environment: str) -> Result:
+        return CliRunner().invoke(command, arguments, input=input, env=environment)
+
+    return invoke
+
+
+@pytest.fixture
+def cli(run: Run, url: str) -> Run:
+    """A command that talks to the service."""
+
+    def invoke(*arguments: str, **more: Any) -> Result:
+        return run(*arguments, LORAWORKS_URL=url, **more)
+
+    return invoke
+
+
+def answer(result: Result) -> Any:
+    """The JSON that a command printed, once it succeeded."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+class FakeWorker:
+    """Does to the database what a worker does, without any training."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.database: Database = resources.database
+        self.resources = resources
+
+    def claim(self) -> Lease:
+        """The next job, also one that is submitted a little later."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with self.database.write() as session:
+                claimed = ownership.claim(
+                    session, owner=OWNER, lanes={Lane.CPU, Lane.GPU}, lease_seconds=60
+                )
+                session.commit()
+            if claimed is not None:
+                return claimed.lease
+            time.sleep(0.01)
+        raise AssertionError("no job came")
+
+    def report(self, lease: Lease, step: int, loss: float, accuracy: float) -> None:
+        """One event, the train loss and the validation accuracy of a step."""
+        points = [("train", "loss", loss), ("validation", "accuracy", accuracy)]
+        with self.database.write() as session:
+            beat = ownership.beat(session, lease, step=step, total_steps=100, reserve=3)
+            assert beat is not None
+            seq = beat.first_seq
+            where = {"job_id": lease.job_id, "attempt": lease.attempt}
+            session.add(
+                JobEvent(
+                    **where, seq=seq, kind="noted", level="info", message=f"At {step}.", data={}
+                )
+            )
+            for offset, (split, name, value) in enumerate(points, 1):
+                session.add(
+                    MetricPoint(
+                        **where, seq=seq + offset, split=split, name=name, step=step, value=value
+                    )
+                )
+            session.commit()
+
+    def fail(self, lease: Lease) -> None:
+        with self.database.write() as session:
+            assert ownership.finish(session, lease, Failed("one_class", "Only one label.", {}))
+            session.commit()
+
+    def succeed(
+        self, lease: Lease, directory: Path, *, register_as: str | None = None, **figures: Any
+    ) -> UUID:
+        """Store a small artifact and finish the job with it."""
+        (directory / "merged").mkdir(parents=True)
+        (directory / "merged" / "config.json").write_text("{}")
+        summary = {**SUMMARY, **figures}
+        spec = TrainSpec(method=LoraSpec()).model_dump(mode="json")
+        manifest.write(directory, {"format": 1, "spec": spec, "metrics": summary})
+        ref = self.resources.store.put(directory, f"jobs/{lease.job_id}/a{lease.attempt}")
+        with self.database.write() as session:
+            artifact = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+            if register_as:
+                version = registry.register(
+                    session,
+                    name=register_as,
+                    artifact_id=artifact.id,
+                    job_id=lease.job_id,
+                    base="minilm-l6",
+                    method="lora",
+                    metrics=summary,
+                )
+                summary["model_version"] = f"{register_as}:{version.number}"
+            assert ownership.finish(session, lease, Succeeded(artifact.id, summary))
+            session.commit()
+        return artifact.id
+
+
+@pytest.fixture
+def worker(resources: Resources) -> FakeWorker:
+    """A worker without a training."""
+    return FakeWorker(resources)

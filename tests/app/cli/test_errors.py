@@ -1,0 +1,138 @@
+"""Whatever goes wrong, the command line says it in a line and ends with a code."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+import lora_core
+from app.cli.client import Client
+from app.cli.errors import EXIT_CODES
+from tests.app.cli.conftest import Run
+
+
+@contextmanager
+def answering(status: int, body: bytes, kind: str = "text/html") -> Iterator[str]:
+    """Some other server, which gives one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_no_service_ends_with_4_and_says_what_to_do(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = run("jobs", "list", LORAWORKS_URL=f"http://127.0.0.1:{port}")
+    assert result.exit_code == 4
+    assert "loraworks up" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_trouble_of_the_service_ends_with_4(run: Run) -> None:
+    body = b'{"detail": "The database is away.", "code": "database_unavailable"}'
+    with answering(503, body, "application/problem+json") as url:
+        result = run("jobs", "list", LORAWORKS_URL=url)
+    assert result.exit_code == 4
+    assert result.stderr == "error: The database is away. (database_unavailable)\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (200, 4, "is no JSON"),
+        (404, 3, "(http_404)"),
+        (502, 4, "(http_502)"),
+        (302, 4, "(http_302)"),
+    ],
+)
+def test_another_kind_of_server_is_recognised(run: Run, status: int, code: int, said: str) -> None:
+    with answering(status, b"<html>") as url:
+        result = run("jobs", "list", LORAWORKS_URL=url)
+    assert result.exit_code == code
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "localhost:8000", "http://[", "http://ho st:x"])
+def test_an_address_that_is_none_is_wrong_usage(run: Run, url: str) -> None:
+    result = run("jobs", "list", "--url", url)
+    assert result.exit_code == 2
+    assert "(bad_url)" in result.stderr
+
+
+def test_a_key_with_a_line_break_is_wrong_usage(run: Run) -> None:
+    result = run("jobs", "list", "--key", "lw_a\nb")
+    assert result.exit_code == 2
+    assert "(bad_key)" in result.stderr
+
+
+def test_control_characters_of_an_answer_do_not_reach_the_terminal(run: Run) -> None:
+    body = b'{"detail": "\\u001b[31mred\\u0007", "code": "x"}'
+    with answering(400, body, "application/problem+json") as url:
+        result = run("jobs", "list", LORAWORKS_URL=url)
+    assert "\x1b" not in result.stderr
+    assert "\x07" not in result.stderr
+
+
+def test_a_fault_of_the_program_is_told_without_a_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Client, limit: int) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(Client, "models", broken)
+    result = run("models", "list")
+    assert result.exit_code == 70
+    assert result.stderr == "error: ZeroDivisionError: by zero (unexpected)\n"
+
+
+def test_ctrl_c_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Client, limit: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "models", interrupted)
+    assert run("models", "list").exit_code == 130
+
+
+def test_version_and_help_are_printed(run: Run) -> None:
+    assert run("--version").stdout == f"loraworks {lora_core.__version__}\n"
+    told = " ".join(run("--help").stdout.split())
+    for code in EXIT_CODES:
+        assert f" {code} " in told
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from app.cli.main import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'sqlalchemy', 'uvicorn', 'fastapi', 'datasets'}\n"
+        "sys.exit(str(heavy & set(sys.modules) or '') or None)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 5  # 0.3 s alone on a machine; a loaded one is slower

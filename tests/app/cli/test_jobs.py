@@ -1,0 +1,237 @@
+"""`loraworks train` and `loraworks jobs` against a running service."""
+
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from app.cli.client import Client
+from app.cli.download import unpack
+from app.cli.errors import Unreachable
+from tests.app.cli.conftest import FakeWorker, Run, answer
+
+
+def submitted(cli: Run, *options: str) -> str:
+    return str(answer(cli("train", *options, "--json"))["id"])
+
+
+def test_flags_become_the_description_of_the_run(cli: Run) -> None:
+    job = answer(
+        cli(
+            "train", "--json", "--method", "lora", "--r", "4", "--alpha", "1", "--variant",
+            "unscaled", "--target", "query,value", "--target", "mlp", "--layers", "0,1", "--head",
+            "lora", "--train-size", "0.5", "--test-size", "500", "--max-length", "64", "--epochs",
+            "3", "--lr", "0.001", "--batch-size", "16", "--seed", "7", "--select-by", "accuracy",
+            "--class-weights", "balanced", "--patience", "2", "--precision", "fp32", "--name",
+            "mine", "--register-as", "sentiment", "--priority", "5",
+        )
+    )  # fmt: skip
+    spec = job["spec"]
+    assert spec["method"] == {
+        "type": "lora",
+        "variant": "unscaled",
+        "r": 4,
+        "alpha": 1.0,
+        "dropout": 0.0,
+        "targets": ["query", "value", "mlp"],
+        "layers": [0, 1],
+        "head": "lora",
+    }
+    assert (spec["data"]["train_size"], spec["data"]["test_size"]) == (0.5, 500)
+    assert spec["data"]["max_length"] == 64
+    optim = spec["optim"]
+    assert (optim["epochs"], optim["learning_rate"], optim["batch_size"]) == (3, 0.001, 16)
+    assert spec["stop"]["select_by"] == "accuracy"
+    assert spec["stop"]["patience"] == 2
+    assert spec["task"]["class_weights"] == "balanced"
+    assert (spec["runtime"]["seed"], spec["runtime"]["precision"]) == (7, "fp32")
+    assert (job["name"], job["register_as"], job["priority"]) == ("mine", "sentiment", 5)
+
+
+def test_all_means_every_linear_layer(cli: Run) -> None:
+    plan = answer(cli("train", "--target", "all", "--dry-run", "--json"))
+    assert plan["spec"]["method"]["targets"] == ["query", "key", "value", "projection", "mlp"]
+
+
+@pytest.mark.parametrize("method", ["baseline", "lora", "full"])
+def test_every_method_can_be_submitted_with_defaults(cli: Run, method: str) -> None:
+    job = answer(cli("train", "--method", method, "--json"))
+    assert (job["state"], job["method"]) == ("queued", method)
+
+
+def test_options_override_the_file_and_another_method_replaces_its_settings(
+    cli: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"method": {"type": "lora", "r": 2}, "optim": {"epochs": 9}}))
+    job = answer(cli("train", "--spec", str(file), "--epochs", "1", "--json"))
+    assert (job["spec"]["method"]["r"], job["spec"]["optim"]["epochs"]) == (2, 1)
+    other = answer(cli("train", "--spec", str(file), "--method", "full", "--json"))
+    assert other["spec"]["method"] == {"type": "full"}
+    assert other["spec"]["optim"]["epochs"] == 9
+
+
+def test_a_description_can_come_from_standard_input(cli: Run) -> None:
+    result = cli("train", "--spec", "-", "--json", input='{"method": {"type": "baseline"}}')
+    assert answer(result)["method"] == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no description"),
+        ('{"method": 3}', "holds no description"),
+        ('{"optim": 3}', "'optim' in the file is no JSON object"),
+        ('{"optim": {"learning_rate": NaN}}', "not finite"),
+    ],
+)
+def test_a_file_that_describes_no_run_is_wrong_usage(
+    run: Run, tmp_path: Path, content: str, said: str
+) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(content)
+    result = run("train", "--spec", str(file), "--epochs", "1")
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--target", "queries"],
+        ["--layers", "one"],
+        ["--train-size", "many"],
+        ["--variant", "qlora"],
+        ["--alpha", "nan"],
+        ["--data", "train=a", "--data", "b"],
+        ["--out", "somewhere"],
+        ["--local"],
+        ["--nonsense"],
+    ],
+)
+def test_wrong_options_end_with_2_and_without_a_traceback(run: Run, options: list[str]) -> None:
+    result = run("train", *options)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_refusal_is_one_line_with_the_code_and_a_line_for_each_field(cli: Run) -> None:
+    result = cli("train", "--r", "0", "--dropout", "2")
+    assert result.exit_code == 3
+    first, *fields = result.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert first.endswith("(validation_failed)")
+    assert [line.split(":")[0].strip() for line in fields] == [
+        "method.lora.r",
+        "method.lora.dropout",
+    ]
+    assert result.stdout == ""
+
+
+def test_a_file_of_this_machine_is_to_be_uploaded_first(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\n")
+    result = run("train", "--data", str(file))
+    assert result.exit_code == 2
+    assert "datasets upload" in result.stderr
+
+
+def test_a_job_can_be_listed_shown_and_cancelled(cli: Run) -> None:
+    job = submitted(cli, "--name", "first")
+    other = submitted(cli, "--method", "baseline")
+    assert [each["id"] for each in answer(cli("jobs", "list", "--json"))] == [other, job]
+    assert [each["id"] for each in answer(cli("jobs", "list", "--limit", "1", "--json"))] == [other]
+    of_method = answer(cli("jobs", "list", "--method", "lora", "--json"))
+    assert [each["id"] for each in of_method] == [job]
+    shown = cli("jobs", "show", job)
+    assert "first" in shown.stdout
+    assert "queued" in shown.stdout
+    assert answer(cli("jobs", "cancel", job, "--json"))["state"] == "cancelled"
+    assert answer(cli("jobs", "list", "--state", "queued", "--json"))[0]["id"] == other
+
+
+def test_lists_go_over_several_pages(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.connection.PAGE", 2)
+    made = [submitted(cli) for _ in range(5)]
+    assert [job["id"] for job in answer(cli("jobs", "list", "--json"))] == made[::-1]
+    assert len(answer(cli("jobs", "list", "--limit", "3", "--json"))) == 3
+
+
+def test_a_running_job_is_asked_to_stop_and_cannot_be_deleted(cli: Run, worker: FakeWorker) -> None:
+    job = submitted(cli)
+    worker.claim()
+    assert "was asked to stop" in cli("jobs", "cancel", job).stdout
+    refused = cli("jobs", "delete", job)
+    assert refused.exit_code == 3
+    assert "(job_not_finished)" in refused.stderr
+
+
+def test_a_finished_job_is_deleted(cli: Run) -> None:
+    job = submitted(cli)
+    cli("jobs", "cancel", job)
+    assert cli("jobs", "delete", job).exit_code == 0
+    gone = cli("jobs", "show", job)
+    assert gone.exit_code == 3
+    assert "(job_not_found)" in gone.stderr
+
+
+def test_events_and_points_are_shown(cli: Run, worker: FakeWorker) -> None:
+    job = submitted(cli)
+    worker.report(worker.claim(), 10, loss=0.7, accuracy=0.5)
+    messages = [event["message"] for event in answer(cli("jobs", "events", job, "--json"))]
+    assert messages[-1] == "At 10."
+    assert "At 10." in cli("jobs", "events", job).stdout
+    points = answer(cli("jobs", "metrics", job, "--split", "train", "--json"))
+    assert [(point["name"], point["value"]) for point in points] == [("loss", 0.7)]
+    assert "accuracy" in cli("jobs", "metrics", job).stdout
+
+
+def test_a_result_is_shown_with_the_rival(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    job = submitted(cli)
+    worker.succeed(worker.claim(), tmp_path / "made")
+    shown = cli("jobs", "show", job).stdout
+    assert "82.3 %" in shown
+    assert "74.4 %" in shown
+    assert "lora beats the linear rival by 7.9 points" in shown
+
+
+def test_a_model_is_downloaded_and_checked(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    job = submitted(cli)
+    before = cli("jobs", "download", job, "--out", str(tmp_path / "early"))
+    assert before.exit_code == 2
+    assert "(no_artifact)" in before.stderr
+    worker.succeed(worker.claim(), tmp_path / "made")
+    out = tmp_path / "model"
+    assert cli("jobs", "download", job, "--out", str(out)).exit_code == 0
+    assert (out / "merged" / "config.json").read_text() == "{}"
+    again = cli("jobs", "download", job, "--out", str(out))
+    assert again.exit_code == 2
+    assert "(out_exists)" in again.stderr
+
+
+def test_a_broken_download_leaves_nothing(
+    cli: Run, url: str, worker: FakeWorker, tmp_path: Path
+) -> None:
+    submitted(cli)
+    artifact = worker.succeed(worker.claim(), tmp_path / "made")
+    with Client(url) as client, client.archive(str(artifact)) as pieces:
+        half = b"".join(pieces)[:2000]
+    folder = tmp_path / "out"
+    with pytest.raises(Unreachable, match="not complete"):
+        unpack(iter([half]), folder / "model")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["jobs", "show"], ["jobs", "cancel"], ["watch"]])
+def test_an_unknown_job_is_refused(cli: Run, command: list[str]) -> None:
+    result = cli(*command, str(uuid4()))
+    assert result.exit_code == 3
+    assert "(job_not_found)" in result.stderr
+
+
+def test_an_id_is_never_a_path(cli: Run) -> None:
+    result = cli("jobs", "show", "../models")
+    assert result.exit_code == 3
+    assert "Traceback" not in result.output

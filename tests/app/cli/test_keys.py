@@ -1,0 +1,70 @@
+"""`loraworks keys` on a database, and the keys at the door of a service."""
+
+from uuid import uuid4
+
+from app.main import create_app
+from app.settings import Settings
+from tests.app.cli.conftest import Run, answer, serving
+
+
+def test_a_key_is_made_shown_once_used_and_revoked(
+    run: Run, settings: Settings, locked: Settings
+) -> None:
+    folder = str(settings.data_dir)
+    made = answer(run("keys", "create", "ada", "--data-dir", folder, "--json"))
+    assert made["key"].startswith("lw_")
+    listed = run("keys", "list", "--data-dir", folder)
+    assert "ada" in listed.stdout
+    assert made["key"] not in listed.stdout
+
+    quiet = locked.model_copy(update={"log_level": "ERROR"})
+    with serving(create_app(quiet)) as url:
+        assert run("jobs", "list", LORAWORKS_URL=url).exit_code == 3
+        in_environment = run("jobs", "list", LORAWORKS_URL=url, LORAWORKS_API_KEY=made["key"])
+        assert in_environment.exit_code == 0
+        for arguments in (
+            ("jobs", "list", "--url", url, "--key", made["key"]),
+            ("--url", url, "--key", made["key"], "jobs", "list"),
+        ):
+            assert run(*arguments).exit_code == 0
+
+    assert run("keys", "revoke", made["id"], LORAWORKS_DATA_DIR=folder).exit_code == 0
+    [key] = answer(run("keys", "list", "--json", LORAWORKS_DATA_DIR=folder))
+    assert key["revoked_at"] is not None
+    with serving(create_app(quiet)) as url:
+        refused = run("jobs", "list", LORAWORKS_URL=url, LORAWORKS_API_KEY=made["key"])
+    assert refused.exit_code == 3
+    assert "(key_revoked)" in refused.stderr
+
+
+def test_scopes_and_days_limit_a_key(run: Run, settings: Settings) -> None:
+    made = answer(
+        run(
+            "keys", "create", "ada", "--scope", "predict", "--scope", "jobs:read", "--days", "2",
+            "--json", LORAWORKS_DATA_DIR=str(settings.data_dir),
+        )
+    )  # fmt: skip
+    assert made["scopes"] == ["predict", "jobs:read"]
+    assert made["expires_at"] is not None
+
+
+def test_the_database_is_made_if_it_is_not_there(run: Run, settings: Settings) -> None:
+    fresh = settings.data_dir / "fresh"
+    assert run("keys", "create", "ada", "--data-dir", str(fresh)).exit_code == 0
+    assert (fresh / "loraworks.sqlite3").exists()
+
+
+def test_an_unknown_scope_or_key_is_refused(run: Run, settings: Settings) -> None:
+    folder = str(settings.data_dir)
+    scope = run("keys", "create", "ada", "--scope", "everything", LORAWORKS_DATA_DIR=folder)
+    assert scope.exit_code == 3
+    assert "(scope_unknown)" in scope.stderr
+    key = run("keys", "revoke", str(uuid4()), LORAWORKS_DATA_DIR=folder)
+    assert key.exit_code == 3
+    assert "(key_not_found)" in key.stderr
+
+
+def test_a_wrong_setting_is_named(run: Run) -> None:
+    result = run("keys", "list", LORAWORKS_PORT="many")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: LORAWORKS_PORT: ")

@@ -1,0 +1,93 @@
+"""`loraworks predict` against a running service with a small real model."""
+
+from pathlib import Path
+
+import pytest
+
+from app.artifacts import repository as artifacts
+from app.cli import predict
+from app.registry import service as registry
+from app.resources import Resources
+from tests.app.cli.conftest import Run, answer
+from tests.tiny_artifact import make_artifact
+
+
+@pytest.fixture
+def promoted(resources: Resources, tmp_path: Path) -> str:
+    """A version in production that calls everything good."""
+    ref = resources.store.put(make_artifact(tmp_path / "made"), "jobs/one/a1")
+    with resources.database.write() as session:
+        artifact = artifacts.add(session, job_id=None, kind="model", ref=ref)
+        registry.register(
+            session,
+            name="sentiment",
+            artifact_id=artifact.id,
+            job_id=None,
+            base="minilm-l6",
+            method="lora",
+            metrics={},
+        )
+        session.commit()
+    registry.move_alias(
+        resources.database,
+        store=resources.store,
+        name="sentiment",
+        alias="production",
+        number=1,
+    )
+    return "sentiment:1"
+
+
+def test_texts_get_their_labels(cli: Run, promoted: str) -> None:
+    result = cli("predict", "a good film", "a dull plot")
+    assert result.exit_code == 0
+    assert promoted in result.stdout
+    assert result.stdout.count("good  ") == 2
+
+
+def test_json_holds_every_label_and_the_version(
+    cli: Run, promoted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "BATCH", 2)
+    file = tmp_path / "texts"
+    file.write_text("one\n\ntwo\nthree\n")
+    told = answer(cli("predict", "zero", "--file", str(file), "--model", "sentiment", "--json"))
+    assert told["model"] == promoted
+    assert [each["text"] for each in told["predictions"]] == ["zero", "one", "two", "three"]
+    assert [score["label"] for score in told["predictions"][0]["labels"]] == ["good", "bad"]
+
+
+def test_texts_come_from_standard_input(cli: Run, promoted: str) -> None:
+    result = cli("predict", "--file", "-", "--json", input="fine\ndull\n")
+    assert len(answer(result)["predictions"]) == 2
+
+
+def test_a_long_text_is_cut_and_said_so_or_refused(cli: Run, promoted: str) -> None:
+    text = "a film " * 100
+    cut = cli("predict", text)
+    assert cut.exit_code == 0
+    assert "1 of 1 texts were longer" in cut.stderr
+    refused = cli("predict", text, "--no-truncate")
+    assert refused.exit_code == 3
+    assert "(text_too_long)" in refused.stderr
+
+
+def test_what_cannot_be_predicted_is_refused(cli: Run) -> None:
+    none = cli("predict", "a film")
+    assert none.exit_code == 3
+    assert "(no_model_promoted)" in none.stderr
+    unknown = cli("predict", "a film", "--model", "other")
+    assert unknown.exit_code == 3
+    assert "(model_not_found)" in unknown.stderr
+
+
+def test_no_text_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    assert run("predict").exit_code == 2
+    latin = tmp_path / "latin"
+    latin.write_bytes("\xe9t\xe9".encode("latin-1"))
+    result = run("predict", "--file", str(latin))
+    assert result.exit_code == 2
+    assert "not UTF-8" in result.stderr
+    missing = run("predict", "--file", str(tmp_path / "none"))
+    assert missing.exit_code == 2
+    assert "none: No such file or directory (os_error)" in missing.stderr

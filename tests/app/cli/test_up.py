@@ -1,0 +1,146 @@
+"""`loraworks up` as real processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.cli.client import Client
+from app.cli.errors import Refused
+from tests.app.cli.conftest import Run
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., tuple[subprocess.Popen[str], dict[str, Any]]]
+PATIENCE = 40.0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `loraworks up` on a free port; returns the process and what it announced."""
+    with ExitStack() as running:
+
+        def begin(*options: str, **environment: str) -> tuple[subprocess.Popen[str], Any]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli.main", "up", "--port", "0", "--json", *options,
+                 "--data-dir", str(tmp_path / "data")],
+                stdout=subprocess.PIPE, text=True, env={**os.environ, **environment},
+            )  # fmt: skip
+            running.enter_context(process)
+            running.callback(process.kill)
+            assert process.stdout is not None
+            return process, json.loads(process.stdout.readline())
+
+        yield begin
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:
+    process.send_signal(number)
+    return process.wait(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_announces_itself_when_ready_and_stops_cleanly(
+    start: Start, number: signal.Signals
+) -> None:
+    process, told = start()
+    assert httpx2.get(f"{told['url']}/readyz").status_code == 200
+    assert httpx2.get(told["docs"]).status_code == 200
+    assert told["admin_key"] is None
+    [worker] = children(process.pid)
+    assert stop(process, number) == 0
+    assert not alive(worker)
+    assert process.stdout is not None
+    assert process.stdout.read() == ""
+
+
+def test_a_dead_worker_is_replaced(start: Start) -> None:
+    process, _ = start()
+    [worker] = children(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: any(child != worker for child in children(process.pid)))
+    [other] = children(process.pid)
+    assert stop(process) == 0
+    assert not alive(other)
+
+
+def test_nothing_is_left_when_it_is_killed(start: Start) -> None:
+    process, told = start()
+    [worker] = children(process.pid)
+    process.kill()
+    process.wait()
+    until(lambda: not alive(worker))
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(told["url"])
+
+
+def test_a_followed_stream_does_not_hold_up_the_stop(start: Start) -> None:
+    process, told = start("--no-worker")
+    assert children(process.pid) == []
+    with Client(told["url"]) as client:
+        job = client.submit({"method": {"type": "baseline"}})
+        next(client.stream(job["id"]))
+        assert stop(process, signal.SIGINT) == 0
+
+
+def test_with_keys_on_an_admin_key_is_made_once(start: Start) -> None:
+    first, told = start("--no-worker", LORAWORKS_AUTH="on")
+    with Client(told["url"], told["admin_key"]) as client:
+        assert client.jobs(1) == []
+    with Client(told["url"]) as client, pytest.raises(Refused, match="needs an API key"):
+        client.jobs(1)
+    assert stop(first) == 0
+    second, again = start("--no-worker", LORAWORKS_AUTH="on")
+    assert again["admin_key"] is None
+    with Client(again["url"], told["admin_key"]) as client:
+        assert client.jobs(1) == []
+    assert stop(second) == 0
+
+
+def test_a_taken_port_is_named_before_anything_is_made(run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("up", "--port", port, "--data-dir", str(tmp_path / "data"))
+    assert result.exit_code == 2
+    assert f"port {port}: Address already in use" in result.stderr
+    assert "(port_in_use)" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_address_needs_keys(run: Run) -> None:
+    result = run("up", "--host", "192.0.2.1", "--port", "0")
+    assert result.exit_code == 2
+    assert "LORAWORKS_AUTH=on" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,149 @@
+"""Following a job to its end, over broken connections too."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.cli import watch
+from app.cli.client import Client, Message
+from app.cli.errors import Refused, Unreachable
+from app.main import create_app
+from app.settings import Settings
+from tests.app.cli.conftest import FakeWorker, Run, answer, serving
+
+
+def submitted(cli: Run, *options: str) -> str:
+    return str(answer(cli("train", *options, "--json"))["id"])
+
+
+def test_waiting_ends_with_the_result(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    job = submitted(cli)
+    worker.succeed(worker.claim(), tmp_path / "made", register_as="sentiment")
+    result = cli("watch", job)
+    assert result.exit_code == 0
+    assert "Registered as sentiment:1." in result.stdout
+
+
+def test_watching_a_job_that_fails_ends_with_1(cli: Run, worker: FakeWorker) -> None:
+    job = submitted(cli)
+    worker.fail(worker.claim())
+    result = cli("watch", job)
+    assert result.exit_code == 1
+    assert f"error: job {job} failed: Only one label. (one_class)" in result.stderr
+
+
+def test_watching_a_cancelled_job_ends_with_1(cli: Run) -> None:
+    job = submitted(cli)
+    cli("jobs", "cancel", job)
+    for options in ([], ["--json"]):
+        result = cli("watch", job, *options)
+        assert result.exit_code == 1
+        assert "(job_cancelled)" in result.stderr
+
+
+def test_every_message_is_one_line_of_json(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    job = submitted(cli)
+    lease = worker.claim()
+    worker.report(lease, 10, loss=0.7, accuracy=0.5)
+    worker.succeed(lease, tmp_path / "made")
+    lines = [json.loads(line) for line in cli("watch", job, "--json").stdout.splitlines()]
+    kinds = [line["event"] for line in lines]
+    assert kinds.count("metric") == 2
+    assert kinds[-1] == "end"
+    assert lines[-1]["data"]["state"] == "succeeded"
+
+
+def test_training_and_watching_show_what_happens_meanwhile(
+    cli: Run, worker: FakeWorker, tmp_path: Path
+) -> None:
+    def work() -> None:
+        lease = worker.claim()
+        worker.report(lease, 50, loss=0.31, accuracy=0.8)
+        worker.succeed(lease, tmp_path / "made")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    result = cli("train", "--watch", "--name", "live")
+    thread.join()
+    assert result.exit_code == 0
+    assert "At 50." in result.stderr
+    assert "live (lora): succeeded" in result.stderr
+    assert "linear (TF-IDF + logistic regression)" in result.stdout
+
+
+def test_waiting_in_silence_prints_the_job_alone(cli: Run, worker: FakeWorker) -> None:
+    def fail() -> None:
+        worker.fail(worker.claim())
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    result = cli("train", "--wait", "--json")
+    thread.join()
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["state"] == "failed"
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_broken_stream_is_taken_up_where_it_ended(
+    settings: Settings,
+    worker: FakeWorker,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.05)
+    quiet = settings.model_copy(update={"log_level": "ERROR"})
+    with serving(create_app(quiet)) as first:
+        job = submitted(lambda *arguments: run(*arguments, LORAWORKS_URL=first))
+        lease = worker.claim()
+        worker.report(lease, 10, loss=0.7, accuracy=0.5)
+        messages = watch.follow(Client(first), job)
+        seen = [next(messages) for _ in range(6)]
+        port = int(first.rpartition(":")[2])
+    worker.report(lease, 20, loss=0.6, accuracy=0.6)
+    worker.succeed(lease, tmp_path / "made")
+    with serving(create_app(quiet), port=port):
+        seen += messages
+    numbers = [message.id for message in seen if message.event in ("event", "metric")]
+    assert numbers == sorted(set(numbers), key=int)
+    steps = [message.data["step"] for message in seen if message.event == "metric"]
+    assert steps == [10, 10, 20, 20]
+    assert seen[-1].event == "end"
+
+
+def test_a_service_that_stays_away_ends_the_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.05)
+    with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable):
+        next(watch.follow(client, "0"))
+
+
+def test_a_job_that_is_deleted_meanwhile_ends_the_watching(
+    cli: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
+    job = submitted(cli)
+    with Client(url) as client:
+        messages = watch.follow(client, job)
+        next(messages)
+        client.cancel(job)
+        client.delete_job(job)
+        with pytest.raises(Refused, match="no job"):
+            list(messages)
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(client: Client, job_id: str) -> Iterator[Message]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "follow", interrupted)
+    job = submitted(cli)
+    result = cli("watch", job)
+    assert result.exit_code == 130
+    assert f"loraworks watch {job}" in result.stderr
+    assert answer(cli("jobs", "show", job, "--json"))["state"] == "queued"

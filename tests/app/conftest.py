@@ -1,0 +1,95 @@
+"""A migrated database, the application and a client, fresh for every test."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from app.db.engines import Database
+from app.db.migrate import upgrade
+from app.keys import secret, service
+from app.main import create_app
+from app.resources import Resources, open_resources
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("LORAWORKS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database file, copied for each test because migrating takes longer."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("template"))
+    upgrade(settings)
+    assert not settings.sqlite_path.with_name("loraworks.sqlite3-wal").exists()
+    return settings.sqlite_path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, migrated: Path) -> Settings:
+    """Settings with a data folder of its own, in which the database is ready."""
+    made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",))
+    made.data_dir.mkdir()
+    shutil.copyfile(migrated, made.sqlite_path)
+    return made
+
+
+@pytest.fixture
+def resources(settings: Settings) -> Iterator[Resources]:
+    """What a worker or the command line would open."""
+    opened = open_resources(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def database(resources: Resources) -> Database:
+    """The database of `settings`."""
+    return resources.database
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application with keys off. It opens its own resources on the same data folder."""
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """A caller of the running application."""
+    with TestClient(app) as running:
+        yield running
+
+
+@pytest.fixture
+def locked(settings: Settings) -> Settings:
+    """The same data folder with keys on."""
+    return settings.model_copy(update={"auth": "on"})
+
+
+@pytest.fixture
+def locked_client(locked: Settings) -> Iterator[TestClient]:
+    """A caller without a key, while keys are on."""
+    with TestClient(create_app(locked)) as running:
+        yield running
+
+
+@pytest.fixture
+def new_key(database: Database, locked: Settings) -> Callable[..., service.NewKey]:
+    """Makes a key: `new_key("jobs:read", days=1)`; without scopes one that may do everything."""
+
+    def make(*scopes: str, name: str = "test", days: float | None = None) -> service.NewKey:
+        chosen = {"scopes": scopes} if scopes else {}
+        with database.write() as session:
+            return service.create(
+                session, pepper=secret.load_pepper(locked), name=name, days=days, **chosen
+            )
+
+    return make

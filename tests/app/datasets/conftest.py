@@ -1,0 +1,35 @@
+"""Uploads, and what they leave behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.settings import Settings
+
+REVIEWS = "text,label\n" + "".join(
+    f"film {i} was {word},{label}\n"
+    for i in range(10)
+    for word, label in (("good", "pos"), ("bad", "neg"))
+)
+Upload = Callable[..., Any]
+
+
+@pytest.fixture
+def upload(client: TestClient) -> Upload:
+    """Posts a file; the fields come as keywords."""
+
+    def post(content: str | bytes | Path = REVIEWS, filename: str = "a.csv", **fields: str) -> Any:
+        data = content.read_bytes() if isinstance(content, Path) else content
+        return client.post("/v1/datasets", files={"file": (filename, data)}, data=fields)
+
+    return post
+
+
+@pytest.fixture
+def kept(settings: Settings) -> Callable[[], list[str]]:
+    """Names of all files that lie in the folder of data sets."""
+    folder = settings.datasets_dir
+    return lambda: sorted(path.name for path in folder.rglob("*") if path.is_file())

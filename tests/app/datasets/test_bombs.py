@@ -1,0 +1,176 @@
+"""Files made to exhaust whoever reads them: refused in time, while the service goes on."""
+
+import gzip
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from tests.app.datasets.conftest import REVIEWS, Upload
+
+SECONDS = 10
+GROWTH = 200 * 2**20  # bytes by which the memory of the service may grow; the caller is in it too
+PAGE = 4096
+
+
+def repeated(value: str, times: int) -> pa.DictionaryArray:
+    """One value, many times, in a few bytes."""
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(times, dtype=np.int32)), pa.array([value])
+    )
+
+
+def parquet_rows(file: Path) -> None:
+    column = repeated("good", 4_000_000)
+    table = pa.table({"text": column, "label": column})
+    with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+        for _ in range(5):
+            writer.write_table(table, row_group_size=4_000_000)
+
+
+def parquet_cells(file: Path) -> None:
+    times = 900_000
+    labels = pa.array(["a", "b"] * (times // 2))
+    table = pa.table({"text": repeated("x" * 900_000, times), "label": labels})
+    pq.write_table(table, file, compression="zstd")  # 810 GB of text in 10 kB
+
+
+def parquet_cell(file: Path) -> None:
+    table = pa.table({"text": ["x" * 100_000_000, "b"], "label": ["a", "b"]})
+    pq.write_table(table, file, compression="zstd")
+
+
+def parquet_columns(file: Path) -> None:
+    pq.write_table(pa.table({f"c{i}": ["a"] for i in range(20_000)}), file)
+
+
+def parquet_locked(file: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "label": ["b"]}), file)
+    file.write_bytes(file.read_bytes()[:-4] + b"PARE")
+
+
+def csv_cell(file: Path) -> None:
+    file.write_text(f'{REVIEWS}"{"x" * 30_000_000}",pos\n')
+
+
+def csv_line(file: Path) -> None:
+    file.write_text("x" * 30_000_000)
+
+
+def csv_columns(file: Path) -> None:
+    file.write_text(",".join(f"c{i}" for i in range(500_000)) + "\n")
+
+
+def csv_labels(file: Path) -> None:
+    file.write_text("text,label\n" + "".join(f"a,{i}\n" for i in range(500_000)))
+
+
+def jsonl_deep(file: Path) -> None:
+    file.write_text('{"text":' + "[" * 2_000_000)
+
+
+def jsonl_number(file: Path) -> None:
+    file.write_text('{"text": "a", "label": ' + "9" * 1_000_000 + "}\n")
+
+
+def zip_as_csv(file: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", bytes(50_000_000))
+    file.write_bytes(packed.getvalue())
+
+
+def gzip_as_csv(file: Path) -> None:
+    file.write_bytes(gzip.compress(bytes(50_000_000)))
+
+
+def text_as_parquet(file: Path) -> None:
+    file.write_text(REVIEWS)
+
+
+def parquet_as_csv(file: Path) -> None:
+    parquet_locked(file)
+
+
+BOMBS: dict[Callable[[Path], None], tuple[str, str]] = {
+    parquet_rows: (".parquet", "data_too_large"),
+    parquet_cells: (".parquet", "data_too_large"),
+    parquet_cell: (".parquet", "data_too_large"),
+    parquet_columns: (".parquet", "data_too_large"),
+    parquet_locked: (".parquet", "unsupported_format"),
+    csv_cell: (".csv", "data_too_large"),
+    csv_line: (".csv", "data_too_large"),
+    csv_columns: (".csv", "data_too_large"),
+    csv_labels: (".csv", "data_too_large"),
+    jsonl_deep: (".jsonl", "broken_rows"),
+    jsonl_number: (".jsonl", "broken_rows"),
+    zip_as_csv: (".csv", "unsupported_format"),
+    gzip_as_csv: (".csv", "unsupported_format"),
+    text_as_parquet: (".parquet", "unsupported_format"),
+    parquet_as_csv: (".csv", "unsupported_format"),
+}
+
+
+class Watch:
+    """Asks `/livez` all the time and notes the longest wait and the most memory in use."""
+
+    def __init__(self, client: TestClient) -> None:
+        self._client = client
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answers = 0
+        self.longest = 0.0  # seconds
+        self.least, self.most = _resident(), 0  # bytes
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.02):
+            asked = time.monotonic()
+            assert self._client.get("/livez").status_code == 200
+            self.longest = max(self.longest, time.monotonic() - asked)
+            self.most = max(self.most, _resident())
+            self.answers += 1
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+@pytest.fixture(params=BOMBS, ids=lambda bomb: bomb.__name__)
+def bomb(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    ending, code = BOMBS[request.param]
+    file = tmp_path / f"bomb{ending}"
+    request.param(file)
+    yield file, code
+    file.unlink()
+
+
+def test_a_bomb_is_refused_while_the_service_goes_on(
+    client: TestClient, upload: Upload, kept: Callable[[], list[str]], bomb: tuple[Path, str]
+) -> None:
+    file, code = bomb
+    content = file.read_bytes()
+    started = time.monotonic()
+    with Watch(client) as watch:
+        answer = upload(content, f"bomb{file.suffix}")
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert time.monotonic() - started < SECONDS
+    assert watch.answers > 0
+    assert watch.longest < 2
+    assert watch.most - watch.least < GROWTH
+    assert kept() == []

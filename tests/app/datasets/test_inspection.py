@@ -1,0 +1,154 @@
+"""The child that parses: its limits hold; however it ends, the caller is told and nothing stays."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.datasets.errors import Unreadable
+from app.datasets.inspection import Columns, inspect
+from app.settings import Settings
+from lora_core.errors import BrokenRows, DataTooLarge, MissingColumn
+
+COLUMNS = Columns("text", "label", None)
+
+
+def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.datasets.limited", *map(str, limits)]
+    return subprocess.run(
+        [*command, sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_limits_are_those_asked_for() -> None:
+    code = "import resource as r; print([r.getrlimit(k) for k in (r.RLIMIT_AS, r.RLIMIT_CPU, "
+    code += "r.RLIMIT_FSIZE, r.RLIMIT_CORE)])"
+    done = limited(2**29, 7, 1000, code=code)
+    assert done.stdout == f"{[(2**29,) * 2, (7, 7), (1000, 1000), (0, 0)]}\n", done.stderr
+
+
+def test_more_memory_is_not_given() -> None:
+    done = limited(2**28, 10, 1000, code="bytearray(2**29)")
+    assert done.returncode == 1
+    assert "MemoryError" in done.stderr
+
+
+def test_more_processor_time_is_not_given() -> None:
+    done = limited(2**28, 1, 1000, code="while True: pass")
+    assert done.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
+
+
+def test_no_large_file_can_be_written(tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'x')!r}, 'ab', 0).write(bytes(600)) and 0;" * 3
+    done = limited(2**28, 10, 1000, code=code)
+    assert "File too large" in done.stderr
+    assert (tmp_path / "x").stat().st_size <= 1000
+
+
+def test_what_is_wrong_is_said_under_the_name_that_the_caller_knows(
+    tmp_path: Path, settings: Settings
+) -> None:
+    file = tmp_path / "0197.csv"
+    file.write_text('text,label\na,x\nb,y\n"c')
+    with pytest.raises(BrokenRows, match=r"films\.csv, row 3") as refused:
+        inspect(file, filename="films.csv", columns=COLUMNS, settings=settings)
+    assert refused.value.detail["row"] == 3
+    with pytest.raises(MissingColumn, match="review"):
+        inspect(
+            file, filename="films.csv", columns=Columns("review", "label", None), settings=settings
+        )
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sound, but more than a second's work and more than 256 MB."""
+    file = tmp_path_factory.mktemp("large") / "large.csv"
+    line = "word " * 40
+    with file.open("w") as content:
+        content.write("text,label\n")
+        content.writelines(f"{line}{i},{i % 2}\n" for i in range(400_000))
+    return file
+
+
+@contextmanager
+def child_of(work: Callable[[], object]) -> Iterator[int]:
+    """Runs `work` in a thread and gives the id of the parser that it starts."""
+    with ThreadPoolExecutor(1) as pool:
+        before = set(_children())
+        running = pool.submit(work)
+        deadline = time.monotonic() + 20
+        while not (found := [pid for pid in set(_children()) - before if _parses(pid)]):
+            assert time.monotonic() < deadline, "no parser was started"
+            assert not running.done(), running.exception()
+            time.sleep(0.01)
+        yield found[0]
+        running.result()
+
+
+def _children() -> list[int]:
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def _parses(pid: int) -> bool:
+    try:
+        return b"inspect" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_slow_parser_is_ended_with_all_that_it_started(large: Path, settings: Settings) -> None:
+    hurried = settings.model_copy(update={"inspect_seconds": 0.3})
+    before, started = _children(), time.monotonic()
+    with pytest.raises(DataTooLarge, match=r"time needed to read it is over the limit of 0\.3 s"):
+        inspect(large, filename="a.csv", columns=COLUMNS, settings=hurried)
+    assert time.monotonic() - started < 5
+    assert _children() == before
+
+
+def test_a_parser_out_of_memory_is_told_as_such(large: Path, settings: Settings) -> None:
+    narrow = settings.model_copy(update={"inspect_memory_mb": 256})
+    with pytest.raises(DataTooLarge, match="is over the limit of"):
+        inspect(large, filename="a.csv", columns=COLUMNS, settings=narrow)
+
+
+@pytest.mark.parametrize(
+    ("end", "error"), [(signal.SIGSEGV, Unreadable), (signal.SIGKILL, DataTooLarge)]
+)
+def test_a_parser_that_dies_is_told_as_such(
+    large: Path, settings: Settings, end: signal.Signals, error: type[Exception]
+) -> None:
+    def work() -> None:
+        with pytest.raises(error, match=r"a\.csv"):
+            inspect(large, filename="a.csv", columns=COLUMNS, settings=settings)
+
+    with child_of(work) as pid:
+        os.kill(pid, end)
+
+
+def test_the_parser_knows_no_secret_of_the_service(
+    large: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_PEPPER", "canary-of-32-characters-or-more-x")
+    stop = threading.Event()
+    hurried = settings.model_copy(update={"inspect_seconds": 5})
+
+    def work() -> None:
+        with pytest.raises((DataTooLarge, Unreadable)):
+            inspect(large, filename="a.csv", columns=COLUMNS, settings=hurried)
+        stop.set()
+
+    with child_of(work) as pid:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        os.kill(pid, signal.SIGKILL)
+    assert b"OMP_NUM_THREADS=1" in environment
+    assert b"canary" not in environment
+    assert stop.is_set()

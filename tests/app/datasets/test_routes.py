@@ -1,0 +1,215 @@
+"""A file becomes a data set, is found again, and goes."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dirty_equals import IsDatetime, IsStr
+from starlette.testclient import TestClient
+
+from app.db.engines import Database
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import Job
+from app.keys.tables import LOCAL_KEY_ID
+from app.main import create_app
+from app.settings import Settings
+from tests.app.datasets.conftest import REVIEWS, Upload
+
+Kept = Callable[[], list[str]]
+LABELS = {"neg": 10, "pos": 10}
+
+
+def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kept) -> None:
+    answer = upload(filename="My Reviews (1).csv")
+    assert answer.status_code == 201, answer.text
+    dataset = answer.json()
+    assert dataset == {
+        "id": IsStr(regex=r"[0-9a-f-]{36}"),
+        "name": "my-reviews-1",
+        "version": 1,
+        "ref": "my-reviews-1:1",
+        "filename": "My Reviews (1).csv",
+        "sha256": IsStr(regex=r"[0-9a-f]{64}"),
+        "bytes": len(REVIEWS),
+        "rows": 20,
+        "text_column": "text",
+        "label_column": "label",
+        "split_column": None,
+        "labels": LABELS,
+        "profile": dataset["profile"],
+        "created_at": IsDatetime(iso_string=True),
+    }
+    assert dataset["profile"]["duplicates"] == 0
+    assert kept() == [f"{dataset['id']}.csv"]
+    assert client.get("/v1/datasets").json() == {"data": [dataset], "next": None}
+    for ref in ("my-reviews-1", "my-reviews-1:1", dataset["id"]):
+        assert client.get(f"/v1/datasets/{ref}").json() == dataset
+
+
+def _parquet(tmp_path: Path) -> bytes:
+    file = tmp_path / "made.parquet"
+    pq.write_table(pa.table({"text": ["good", "bad"] * 10, "label": ["pos", "neg"] * 10}), file)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["csv", "CSV", "tsv", "jsonl", "parquet"])
+def test_four_formats_are_read(upload: Upload, tmp_path: Path, ending: str) -> None:
+    content = {
+        "csv": REVIEWS.encode(),
+        "tsv": REVIEWS.replace(",", "\t").encode(),
+        "jsonl": b'{"text": "good", "label": "pos"}\n{"text": "bad", "label": "neg"}\n' * 10,
+        "parquet": _parquet(tmp_path),
+    }[ending.lower()]
+    answer = upload(content, f"a.{ending}")
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["labels"] == LABELS
+
+
+def test_columns_and_name_are_taken_from_the_form(upload: Upload) -> None:
+    content = REVIEWS.replace("text,label", "review,stars").encode()
+    answer = upload(content, text_column="review", label_column="stars", name="films")
+    assert (answer.status_code, answer.json()["name"]) == (201, "films")
+    assert answer.json()["text_column"] == "review"
+
+
+def test_a_split_column_is_found_and_counted(upload: Upload) -> None:
+    rows = [
+        f"film {i},{'pos' if i % 2 else 'neg'},{('train', 'test')[i % 3 == 0]}" for i in range(24)
+    ]
+    dataset = upload("text,label,split\n" + "\n".join(rows)).json()
+    assert dataset["split_column"] == "split"
+    assert dataset["profile"]["splits"] == {"train": 16, "test": 8}
+
+
+def test_the_same_file_again_gives_the_version_that_is_there(upload: Upload, kept: Kept) -> None:
+    first = upload()
+    again = upload()
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert len(kept()) == 1
+    assert upload(name="other").json()["ref"] == "other:1"
+    assert upload(text_column="label", label_column="label").status_code == 201
+
+
+def test_a_file_sent_twice_at_once_is_kept_once(upload: Upload, kept: Kept) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: upload(), range(2)))
+    assert sorted(answer.status_code for answer in answers) == [200, 201]
+    assert answers[0].json() == answers[1].json()
+    assert len(kept()) == 1
+
+
+def test_versions_count_per_name_and_never_come_back(client: TestClient, upload: Upload) -> None:
+    refs = []
+    for extra in ("a", "b", "c"):
+        dataset = upload(f"{REVIEWS}{extra},pos\n").json()
+        refs.append(dataset["ref"])
+        if extra == "b":
+            assert client.get("/v1/datasets/a").json()["ref"] == "a:2"
+            assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+            assert client.get("/v1/datasets/a").json()["ref"] == "a:1"
+    assert refs == ["a:1", "a:2", "a:3"]
+
+
+def test_a_deleted_data_set_is_gone(client: TestClient, upload: Upload, kept: Kept) -> None:
+    dataset = upload().json()
+    url = f"/v1/datasets/{dataset['id']}"
+    assert client.delete(url).status_code == 204
+    assert kept() == []
+    for gone in (client.delete(url), client.get(url), client.get("/v1/datasets/a")):
+        assert (gone.status_code, gone.json()["code"]) == (404, "dataset_not_found")
+    assert client.get("/v1/datasets").json()["data"] == []
+    assert upload().json()["ref"] == "a:2"
+
+
+def _job(dataset_id: str, state: JobState) -> Job:
+    running, final = state is JobState.RUNNING, state.final
+    return Job(
+        created_by=LOCAL_KEY_ID,
+        labels={},
+        method="lora",
+        lane=Lane.CPU,
+        spec={},
+        spec_version=1,
+        spec_sha256="0" * 64,
+        dataset_ids={"all": dataset_id},
+        base="minilm-l6",
+        state=state,
+        worker="w" if running else None,
+        finished_at=1.0 if final else None,
+    )
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_a_data_set_stays_while_a_job_may_read_it(
+    client: TestClient, upload: Upload, database: Database, kept: Kept, state: JobState
+) -> None:
+    dataset, other = upload().json(), upload(name="other").json()
+    with database.write() as session:
+        session.add(_job(dataset["id"], state))
+        session.commit()
+    answer = client.delete(f"/v1/datasets/{dataset['id']}")
+    if state.final:
+        assert answer.status_code == 204
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (409, "dataset_in_use")
+        assert f"{dataset['id']}.csv" in kept()
+    assert client.delete(f"/v1/datasets/{other['id']}").status_code == 204
+
+
+def test_an_unknown_data_set_is_not_found(client: TestClient, upload: Upload) -> None:
+    upload()
+    for ref in ("b", "a:0", "a:99", str(uuid4()), str(UUID(int=0)), "A", "%2e%2e%5cx", "a%00", "é"):
+        answer = client.get(f"/v1/datasets/{ref}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "dataset_not_found"), ref
+
+
+def test_data_sets_come_in_pages(client: TestClient, upload: Upload) -> None:
+    for name in ("one", "two", "three"):
+        upload(name=name)
+    first = client.get("/v1/datasets", params={"limit": 2}).json()
+    assert [dataset["name"] for dataset in first["data"]] == ["three", "two"]
+    second = client.get("/v1/datasets", params={"limit": 2, "after": first["next"]}).json()
+    assert [dataset["name"] for dataset in second["data"]] == ["one"]
+
+
+def test_more_rows_than_are_kept_are_refused(settings: Settings, kept: Kept) -> None:
+    narrow = create_app(settings.model_copy(update={"max_rows": 19}))
+    with TestClient(narrow) as client:
+        answer = client.post("/v1/datasets", files={"file": ("a.csv", REVIEWS)})
+    assert (answer.status_code, answer.json()["code"]) == (422, "data_too_large")
+    assert "rows" in answer.json()["detail"]
+    assert kept() == []
+
+
+BROKEN: dict[str, tuple[str | bytes, str, str]] = {
+    "one class": ("text,label\na,x\nb,x\n", "one_class", "'x'"),
+    "empty text": (f"{REVIEWS} ,pos\n", "empty_text", "21"),
+    "no label": (f"{REVIEWS}film,\n", "missing_label", "21"),
+    "missing column": ("review,label\na,x\nb,y\n", "missing_column", "review"),
+    "open quote": (f'{REVIEWS}"film,pos\n', "broken_rows", "row 21"),
+    "extra cell": (f"{REVIEWS}a,b,c\n", "broken_rows", "row 21"),
+    "latin-1": (f"{REVIEWS}Amélie,pos\n".encode("latin-1"), "wrong_encoding", "row 21"),
+    "NUL": (f"{REVIEWS}a\0b,pos\n", "nul_byte", "row 21"),
+    "empty": ("", "empty_data", "no rows"),
+    "header only": ("text,label\n", "empty_data", "no rows"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_file_is_refused_with_the_place(
+    client: TestClient, upload: Upload, kept: Kept, what: str
+) -> None:
+    content, code, place = BROKEN[what]
+    answer = upload(content, filename="films.csv")
+    problem: dict[str, Any] = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, code), problem
+    assert place in problem["detail"]
+    assert problem["detail"].startswith("films.csv")
+    assert kept() == []
+    assert client.get("/v1/datasets").json()["data"] == []

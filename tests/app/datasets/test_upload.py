@@ -1,0 +1,194 @@
+"""Bytes on their way to the disk: counted, hashed, cleaned up."""
+
+import asyncio
+import hashlib
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from app.datasets.errors import MalformedUpload
+from app.datasets.upload import receive
+from app.main import create_app
+from app.settings import Settings
+from tests.app.datasets.conftest import REVIEWS, Upload
+
+Kept = Callable[[], list[str]]
+TYPE = "multipart/form-data; boundary=b"
+
+
+def part(content: str, disposition: str) -> str:
+    return f"--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n"
+
+
+FILE = part(REVIEWS, 'name="file"; filename="a.csv"')
+END = "--b--\r\n"
+
+
+def send(client: TestClient, body: str | bytes | Iterator[bytes], content_type: str = TYPE) -> Any:
+    content = body.encode() if isinstance(body, str) else body
+    return client.post("/v1/datasets", content=content, headers={"content-type": content_type})
+
+
+class TestLimit:
+    """Of 100,000 bytes."""
+
+    @pytest.fixture
+    def app(self, settings: Settings) -> FastAPI:
+        return create_app(settings.model_copy(update={"max_upload_bytes": 100_000}))
+
+    def test_a_file_at_the_limit_is_taken(self, upload: Upload) -> None:
+        content = REVIEWS + "x" * (100_000 - len(REVIEWS) - 5) + ",pos\n"
+        assert upload(content).json()["bytes"] == 100_000
+
+    def test_one_byte_more_is_too_much(self, upload: Upload, kept: Kept) -> None:
+        answer = upload("x" * 100_001)
+        assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+        assert "100000 bytes" in answer.json()["detail"]
+        assert kept() == []
+
+    def test_a_stream_without_a_length_ends_at_the_limit(
+        self, client: TestClient, kept: Kept
+    ) -> None:
+        taken = 0
+
+        def endless() -> Iterator[bytes]:
+            nonlocal taken
+            yield FILE.removesuffix("\r\n").encode()
+            for _ in range(10_000):
+                taken += 10_000
+                yield b"x" * 10_000
+
+        answer = send(client, endless())
+        assert answer.status_code == 413
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert kept() == []
+
+    def test_a_length_that_is_too_large_is_refused(self, client: TestClient, kept: Kept) -> None:
+        answer = send(client, b"x" * 3_000_000)
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        assert kept() == []
+
+    def test_other_routes_keep_the_smaller_limit(self, client: TestClient) -> None:
+        answer = client.put("/v1/models/a/aliases/b", content=b" " * 2_000_001)
+        assert answer.status_code == 413
+
+
+def test_the_digest_is_that_of_the_file(client: TestClient) -> None:
+    answer = send(client, FILE + END)
+    assert answer.json()["sha256"] == hashlib.sha256(REVIEWS.encode()).hexdigest()
+
+
+def test_fields_may_come_before_and_after_the_file(client: TestClient) -> None:
+    named = part("films", 'name="name"')
+    column = part("label", 'name="text_column"')
+    answer = send(client, named + FILE + column + END)
+    assert (answer.json()["name"], answer.json()["text_column"]) == ("films", "label")
+
+
+MALFORMED = {
+    "no boundary": (FILE + END, "multipart/form-data"),
+    "another type": ("{}", "application/json"),
+    "no last boundary": (FILE, TYPE),
+    "cut in the file": (FILE[: len(FILE) // 2], TYPE),
+    "no parts": (END, TYPE),
+    "nothing": ("", TYPE),
+    "no file": (part("films", 'name="name"') + END, TYPE),
+    "a field in place of the file": (part(REVIEWS, 'name="file"') + END, TYPE),
+    "two files": (FILE + FILE + END, TYPE),
+    "a file elsewhere": (part("x", 'name="other"; filename="a.csv"') + END, TYPE),
+    "no file name": (part(REVIEWS, 'name="file"; filename=""') + END, TYPE),
+    "a file name of slashes": (part(REVIEWS, 'name="file"; filename="//"') + END, TYPE),
+    "the same field twice": (FILE + part("a", 'name="name"') * 2 + END, TYPE),
+    "a nameless field": (FILE + part("a", "x=y") + END, TYPE),
+    "a long field": (FILE + part("a" * 5000, 'name="name"') + END, TYPE),
+    "many fields": (
+        FILE + "".join(part("a", f'name="f{i}"') for i in range(17)) + END,
+        TYPE,
+    ),
+    "no multipart at all": ("text,label\na,b\n", TYPE),
+}
+
+
+def test_a_malformed_upload_is_refused(client: TestClient, kept: Kept) -> None:
+    for what, sent in MALFORMED.items():
+        answer = send(client, *sent)
+        assert (answer.status_code, answer.json()["code"]) == (422, "malformed_upload"), what
+        assert kept() == []
+
+
+def test_a_field_that_does_not_fit_is_named(client: TestClient, upload: Upload, kept: Kept) -> None:
+    for field, value in (
+        ("name", "Bad Name"),
+        ("name", "$(id)"),
+        ("name", "../x"),
+        ("name", "x" * 65),
+        ("text_column", "a\0b"),
+        ("text_column", "x" * 257),
+        ("colour", "red"),
+    ):
+        answer = upload(**{field: value})
+        assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), value
+        assert [error["at"] for error in answer.json()["errors"]] == [field]
+        assert kept() == []
+
+
+def test_a_file_name_that_says_too_little_is_refused(upload: Upload, kept: Kept) -> None:
+    for filename, code in (
+        ("a.zip", "unsupported_format"),
+        ("a.csv.gz", "unsupported_format"),
+        ("a.pkl", "unsupported_format"),
+        ("csv", "unsupported_format"),
+        ("../..", "unsupported_format"),
+        ("電影.csv", "name_needed"),
+    ):
+        answer = upload(filename=filename)
+        assert (answer.status_code, answer.json()["code"]) == (422, code), filename
+        assert kept() == []
+
+
+def test_a_file_name_is_shown_but_never_used_as_a_path(upload: Upload, kept: Kept) -> None:
+    ids = []
+    for filename, shown, name in (
+        ("../../etc/films.csv", "films.csv", "films"),
+        ("C:\\data\\movies.csv", "movies.csv", "movies"),
+        ("fi\x1b[31mlms.csv", "fi[31mlms.csv", "fi-31mlms"),
+        ("x" * 300 + ".csv", "x" * 251 + ".csv", "x" * 64),
+        ("Amélie.csv", "Amélie.csv", "amelie"),
+    ):
+        dataset = upload(filename=filename).json()
+        assert (dataset["filename"], dataset["name"]) == (shown, name)
+        ids.append(dataset["id"])
+    assert kept() == sorted(f"{made}.csv" for made in ids)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(upload: Upload, kept: Kept) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, hard))  # stands for a disk without room
+    try:
+        answer = upload("x" * 4_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+    assert kept() == []
+
+
+def test_a_caller_who_leaves_in_the_middle_ends_the_upload(tmp_path: Path) -> None:
+    messages = iter(
+        [
+            {"type": "http.request", "body": FILE.encode()[:200], "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def next_message() -> Any:
+        return next(messages)
+
+    scope = {"type": "http", "headers": [(b"content-type", TYPE.encode())]}
+    with pytest.raises(MalformedUpload, match="connection ended"):
+        asyncio.run(receive(Request(scope, next_message), path=tmp_path / "file", limit=10**6))

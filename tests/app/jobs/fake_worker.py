@@ -1,0 +1,81 @@
+"""A worker that claims and writes as a real one does, and trains nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.orm import Session
+
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Ending
+from app.jobs.leases import Claimed, Lease, Owner
+from app.jobs.states import Lane
+from app.jobs.tables import JobEvent, MetricPoint
+
+
+class FakeWorker:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.owner = Owner(id="worker-1", host="here", boot_id="boot", pid=1, pid_start=1)
+
+    def claim(self, *lanes: Lane) -> Claimed:
+        with self.database.write() as session:
+            claimed = ownership.claim(
+                session, owner=self.owner, lanes=set(lanes or Lane), lease_seconds=60
+            )
+            session.commit()
+        assert claimed is not None
+        return claimed
+
+    def log(self, lease: Lease, *, step: int, points: dict[str, float | None]) -> int:
+        """One point of each name; returns the last number given."""
+        with self._writing(lease, step=step, reserve=len(points)) as (session, first):
+            for seq, (name, value) in enumerate(points.items(), start=first):
+                session.add(
+                    MetricPoint(
+                        job_id=lease.job_id,
+                        seq=seq,
+                        attempt=lease.attempt,
+                        split="train",
+                        name=name,
+                        step=step,
+                        epoch=step / 10,
+                        value=value,
+                        nonfinite=value is None,
+                    )
+                )
+        return first + len(points) - 1
+
+    def note(self, lease: Lease, message: str, *, step: int = 0) -> int:
+        """An event; returns its number."""
+        with self._writing(lease, step=step, reserve=1) as (session, seq):
+            session.add(
+                JobEvent(
+                    job_id=lease.job_id,
+                    seq=seq,
+                    attempt=lease.attempt,
+                    kind="noted",
+                    level="warning",
+                    message=message,
+                    data={"code": "cut"},
+                )
+            )
+        return seq
+
+    def beat(self, lease: Lease, *, step: int) -> None:
+        """A beat with nothing to write."""
+        with self._writing(lease, step=step, reserve=0):
+            pass
+
+    def finish(self, lease: Lease, ending: Ending) -> None:
+        with self.database.write() as session:
+            assert ownership.finish(session, lease, ending)
+            session.commit()
+
+    @contextmanager
+    def _writing(self, lease: Lease, *, step: int, reserve: int) -> Iterator[tuple[Session, int]]:
+        with self.database.write() as session:
+            beat = ownership.beat(session, lease, step=step, total_steps=20, reserve=reserve)
+            assert beat is not None
+            yield session, beat.first_seq
+            session.commit()

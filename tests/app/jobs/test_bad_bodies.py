@@ -1,0 +1,157 @@
+"""Bodies that no job can be made of: each has a stable code and a place, and nothing is stored."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from app.db.engines import Database
+from app.jobs.tables import Job
+
+LORA = {"type": "lora"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_stored(database: Database) -> Any:
+    yield
+    with database.read() as session:
+        assert session.scalars(select(func.count()).select_from(Job)).one() == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        ({}, "method"),
+        ({"method": {}}, "method"),
+        ({"method": {"type": "magic"}}, "method"),
+        ({"method": {**LORA, "r": 0}}, "method.lora.r"),
+        ({"method": {**LORA, "r": -8}}, "method.lora.r"),
+        ({"method": {**LORA, "r": 4097}}, "method.lora.r"),
+        ({"method": {**LORA, "r": 10**40}}, "method.lora.r"),
+        ({"method": {**LORA, "r": "eight"}}, "method.lora.r"),
+        ({"method": {**LORA, "alpha": 0}}, "method.lora.alpha"),
+        ({"method": {**LORA, "dropout": 1}}, "method.lora.dropout"),
+        ({"method": {**LORA, "targets": []}}, "method.lora.targets"),
+        ({"method": {**LORA, "targets": ["query", "head"]}}, "method.lora.targets.1"),
+        ({"method": {**LORA, "targets": ["query", "query"]}}, "method.lora.targets"),
+        ({"method": {**LORA, "layers": [-1]}}, "method.lora.layers.0"),
+        ({"method": {**LORA, "variant": "qlora"}}, "method.lora.variant"),
+        ({"method": {**LORA, "rank": 8}}, "method.lora.rank"),
+        ({"method": {"type": "full", "r": 8}}, "method.full.r"),
+        ({"method": {"type": "baseline", "blocks": -1}}, "method.baseline.blocks"),
+        ({"method": LORA, "learning_rate": 1e-3}, "learning_rate"),
+        ({"method": LORA, "optim": {"learning_rate": 0}}, "optim.learning_rate"),
+        ({"method": LORA, "optim": {"epochs": 0}}, "optim.epochs"),
+        ({"method": LORA, "base": ""}, "base"),
+        ({"method": LORA, "base": "a\x00b"}, "base"),
+        ({"method": LORA, "base_revision": "main"}, "base_revision"),
+        ({"method": LORA, "data": {"test_size": 0}}, "data.test_size.constrained-int"),
+        ({"method": LORA, "data": {"text_column": "a\x00"}}, "data.text_column"),
+        ({"method": LORA, "data": {"source": {"dev": "imdb"}}}, "data.source"),
+        ({"method": LORA, "runtime": {"device": "tpu"}}, "runtime.device"),
+        ({"method": LORA, "priority": 101}, "priority"),
+        ({"method": LORA, "name": ""}, "name"),
+        ({"method": LORA, "name": "x" * 201}, "name"),
+        ({"method": LORA, "name": "a\x00"}, "name"),
+        ({"method": LORA, "metadata": {"a": 1}}, "metadata.a"),
+        ({"method": LORA, "metadata": {str(i): "" for i in range(17)}}, "metadata"),
+        ({"method": LORA, "register_as": "Sentiment Model"}, "register_as"),
+        ({"method": LORA, "register_as": "$(id)"}, "register_as"),
+        ({"method": LORA, "register_as": "a\n"}, "register_as"),
+        ({"method": LORA, "register_as": "a" * 65}, "register_as"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(client: TestClient, body: dict[str, Any], at: str) -> None:
+    answer = client.post("/v1/jobs", json=body)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["code"] == "validation_failed"
+    places = [error["at"] for error in problem["errors"]]
+    assert any(place.startswith(at) for place in places), places
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ('{"method":{"type":"lora","alpha":NaN}}', "method.lora.alpha"),
+        ('{"method":{"type":"lora","alpha":Infinity}}', "method.lora.alpha"),
+        ('{"method":{"type":"lora"},"optim":{"learning_rate":1e999}}', "optim.learning_rate"),
+        ('{"method":{"type":"lora"},"data":{"test_size":NaN}}', "data.test_size"),
+        ('{"method":{"type":"lora"},"name":"\\ud800"}', "name"),
+        ('{"method":{"type":"lora"},"base":"\\ud800"}', "base"),
+        ('{"method":{"type":"lora"},"data":{"source":"\\ud800"}}', "data.source"),
+        ('{"method":{"type":"lora"},"metadata":{"\\udfff":"x"}}', "metadata"),
+    ],
+)
+def test_numbers_that_are_none_and_broken_unicode_are_refused(
+    client: TestClient, text: str, at: str
+) -> None:
+    answer = client.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert problem["code"] == "validation_failed"
+    assert problem["errors"][0]["at"].startswith(at)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "method=lora", '{"method": lora}', "\xff", "[" * 100_000]
+)
+def test_a_body_that_is_no_json_is_refused(client: TestClient, text: str) -> None:
+    answer = client.post(
+        "/v1/jobs", content=text.encode("latin-1"), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("body", [[], "lora", 1, None])
+def test_json_that_is_no_object_is_refused(client: TestClient, body: Any) -> None:
+    answer = client.post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "said"),
+    [
+        ({"method": {**LORA, "r": 385}}, "rank_too_large", "at most 384"),
+        ({"method": {**LORA, "layers": [6]}}, "layer_out_of_range", "6 layers"),
+        ({"method": {"type": "baseline", "blocks": 7}}, "layer_out_of_range", "6 layers"),
+        ({"data": {"max_length": 513}}, "length_too_large", "512 positions"),
+        ({"base": "no-such-base"}, "base_not_found", "LORAWORKS_HUB_MODELS"),
+        ({"base": "roberta-base"}, "base_not_found", "distilbert-base-uncased"),
+        ({"base": "mine:3"}, "base_not_found", "no such model"),
+        ({"data": {"source": "no-such-data"}}, "data_not_found", "rotten-tomatoes"),
+        ({"data": {"source": "hub:glue"}}, "data_not_found", "LORAWORKS_HUB_DATASETS"),
+        ({"data": {"source": {"test": "imdb"}}}, "missing_split", "train"),
+        ({"data": {"train_size": 8000, "test_size": 2000}}, "too_few_rows", "8,530"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_limit(
+    client: TestClient, fields: dict[str, Any], code: str, said: str
+) -> None:
+    answer = client.post("/v1/jobs", json={"method": LORA, **fields})
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["GET /v1/jobs/{}", "POST /v1/jobs/{}/cancel", "DELETE /v1/jobs/{}", "GET /v1/jobs/{}/metrics",
+     "GET /v1/jobs/{}/events", "GET /v1/jobs/{}/stream"],
+)  # fmt: skip
+def test_a_job_that_is_not_there_is_not_found(client: TestClient, call: str) -> None:
+    verb, path = call.split()
+    unknown = "01900000-0000-7000-8000-000000000000"
+    answer = client.request(verb, path.format(unknown))
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert unknown in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["/v1/jobs?limit=0", "/v1/jobs?limit=101", "/v1/jobs?state=sleeping", "/v1/jobs?method=magic",
+     "/v1/jobs?after=nonsense", "/v1/jobs/not-an-id"],
+)  # fmt: skip
+def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: str) -> None:
+    assert client.get(query).status_code == 422

@@ -1,0 +1,125 @@
+"""Cancelling, also while a worker moves the job."""
+
+from collections.abc import Callable
+from threading import Barrier, Thread
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
+from app.jobs.states import Lane
+from tests.app.jobs.fake_worker import FakeWorker
+
+Submit = Callable[..., dict[str, Any]]
+
+
+def kinds(client: TestClient, job_id: str) -> list[str]:
+    return [event["kind"] for event in client.get(f"/v1/jobs/{job_id}/events").json()["data"]]
+
+
+def test_a_queued_job_is_cancelled_at_once(
+    client: TestClient, submit: Submit, database: Database, worker: FakeWorker
+) -> None:
+    job_id = submit()["id"]
+    answer = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert answer.status_code == 200
+    job = answer.json()
+    assert (job["state"], job["queue_position"]) == ("cancelled", None)
+    assert job["finished_at"] is not None
+    assert kinds(client, job_id) == ["queued", "cancelled"]
+    with database.write() as session:
+        lanes = set(Lane)
+        assert ownership.claim(session, owner=worker.owner, lanes=lanes, lease_seconds=60) is None
+
+
+def test_a_running_job_is_asked_to_stop_once(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    job_id = submit()["id"]
+    lease = worker.claim().lease
+    first = client.post(f"/v1/jobs/{job_id}/cancel")
+    again = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["state"] == "running"
+    assert first.json()["cancel_requested_at"] is not None
+    assert again.json() == first.json()
+    assert kinds(client, job_id) == ["queued", "started", "cancel_requested"]
+
+    worker.finish(lease, Cancelled())
+    done = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (done.status_code, done.json()["state"]) == (200, "cancelled")
+
+
+@pytest.mark.parametrize("ending", [Preempted(), Cancelled()])
+def test_a_job_that_was_asked_to_stop_never_waits_again(
+    client: TestClient, submit: Submit, worker: FakeWorker, ending: Preempted | Cancelled
+) -> None:
+    job_id = submit()["id"]
+    lease = worker.claim().lease
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    worker.finish(lease, ending)
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_a_job_that_has_ended_stays_as_it_is(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    job_id = submit()["id"]
+    worker.finish(worker.claim().lease, Failed("one_class", "Only one label."))
+    before = client.get(f"/v1/jobs/{job_id}").json()
+    answer = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (answer.status_code, answer.json()) == (200, before)
+    assert kinds(client, job_id) == ["queued", "started", "failed"]
+
+
+def test_success_that_comes_first_wins_over_a_cancel(
+    client: TestClient, submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    job_id = submit()["id"]
+    lease = worker.claim().lease
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    with database.write() as session:
+        ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
+        made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+        ownership.finish(session, lease, Succeeded(made.id, {}))
+        session.commit()
+    answer = client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
+
+
+def test_a_cancel_and_a_claim_at_the_same_moment_leave_one_consistent_state(
+    client: TestClient, submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    for _ in range(15):
+        job_id = submit()["id"]
+        start = Barrier(2)
+        claimed: list[UUID] = []
+
+        def claim(start: Barrier = start, claimed: list[UUID] = claimed) -> None:
+            start.wait()
+            with database.write() as session:
+                found = ownership.claim(
+                    session, owner=worker.owner, lanes=set(Lane), lease_seconds=60
+                )
+                session.commit()
+            if found is not None:
+                claimed.append(found.lease.job_id)
+
+        thread = Thread(target=claim)
+        thread.start()
+        start.wait()
+        answer = client.post(f"/v1/jobs/{job_id}/cancel")
+        thread.join()
+
+        job = client.get(f"/v1/jobs/{job_id}").json()
+        assert job["cancel_requested_at"] is not None
+        if claimed:
+            assert (answer.status_code, job["state"], job["attempt"]) == (202, "running", 1)
+        else:
+            assert (answer.status_code, job["state"], job["attempt"]) == (200, "cancelled", 0)

@@ -1,0 +1,106 @@
+"""Deleting jobs, and what becomes of what they made."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.artifacts.tables import Artifact
+from app.db.engines import Database
+from app.jobs.endings import Failed, Succeeded
+from app.jobs.tables import Attempt, JobEvent, MetricPoint
+from app.registry import service as registry
+from app.resources import Resources
+from lora_core import manifest
+from tests.app.jobs.fake_worker import FakeWorker
+
+Submit = Callable[..., dict[str, Any]]
+Succeed = Callable[..., tuple[Artifact, Path]]
+
+
+@pytest.fixture
+def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed:
+    """Ends the next job with an artifact, as a worker does."""
+
+    def finish(register_as: str | None = None) -> tuple[Artifact, Path]:
+        lease = worker.claim().lease
+        worker.log(lease, step=1, points={"loss": 1.0})
+        directory = tmp_path / "out"
+        directory.mkdir()
+        manifest.write(directory, {})
+        ref = resources.store.put(directory, f"jobs/{lease.job_id}/a1")
+        with resources.database.write() as session:
+            made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+            if register_as is not None:
+                registry.register(
+                    session,
+                    name=register_as,
+                    artifact_id=made.id,
+                    job_id=lease.job_id,
+                    base="minilm-l6",
+                    method="lora",
+                    metrics={},
+                )
+            session.commit()
+        worker.finish(lease, Succeeded(made.id, {"model_version": "mails:1"}))
+        return made, resources.store.path(ref.key)
+
+    return finish
+
+
+def rows(database: Database, *tables: type) -> list[int]:
+    with database.read() as session:
+        return [session.scalars(select(func.count()).select_from(t)).one() for t in tables]
+
+
+def test_a_deleted_job_takes_its_curves_and_its_files_along(
+    client: TestClient, submit: Submit, succeed: Succeed, database: Database
+) -> None:
+    job_id = submit()["id"]
+    _, files = succeed()
+    assert client.get(f"/v1/jobs/{job_id}").json()["artifact_id"] is not None
+
+    answer = client.delete(f"/v1/jobs/{job_id}")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert client.get(f"/v1/jobs/{job_id}").status_code == 404
+    assert client.delete(f"/v1/jobs/{job_id}").status_code == 404
+    assert not files.exists()
+    assert rows(database, JobEvent, MetricPoint, Attempt, Artifact) == [0, 0, 0, 0]
+
+
+def test_what_a_model_version_needs_stays(
+    client: TestClient, submit: Submit, succeed: Succeed, database: Database
+) -> None:
+    job_id = submit(register_as="mails")["id"]
+    made, files = succeed(register_as="mails")
+    assert client.get(f"/v1/jobs/{job_id}").json()["model_version"] == "mails:1"
+    other = submit()["id"]
+
+    assert client.delete(f"/v1/jobs/{job_id}").status_code == 204
+
+    assert files.is_dir()
+    with database.read() as session:
+        assert registry.resolve(session, "mails:1").artifact_key == made.key
+    assert [job["id"] for job in client.get("/v1/jobs").json()["data"]] == [other]
+
+
+def test_a_job_that_has_not_ended_cannot_be_deleted(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    job_id = submit()["id"]
+
+    def refused(state: str) -> None:
+        answer = client.delete(f"/v1/jobs/{job_id}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")
+        assert state in answer.json()["detail"]
+
+    refused("queued")
+    lease = worker.claim().lease
+    refused("running")
+    worker.finish(lease, Failed("crash", "It crashed."))
+    assert client.delete(f"/v1/jobs/{job_id}").status_code == 204

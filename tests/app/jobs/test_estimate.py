@@ -1,0 +1,90 @@
+"""Estimates: where they come from, and what they go by once jobs have finished."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.db.engines import Database
+from app.jobs import estimate
+from app.jobs.data import ALL, Data
+from app.jobs.endings import Succeeded
+from app.jobs.states import Lane
+from lora_core.samples import minilm
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.method import FullSpec, LoraSpec
+from lora_core.specs.train import OptimSpec, TrainSpec
+from tests.app.jobs.fake_worker import FakeWorker
+
+Submit = Callable[..., dict[str, Any]]
+
+
+def data(rows: dict[str, int], **sizes: Any) -> Data:
+    return Data(DataSpec(**sizes), {}, rows, mean_tokens=27.0, labels=frozenset({"a", "b"}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes", "expected"),
+    [
+        ({ALL: 1000}, {}, (700, 100, 200)),
+        ({ALL: 8530}, {"train_size": 4000, "test_size": 2000, "validation_size": 500},
+         (4000, 500, 2000)),
+        ({ALL: 1000}, {"train_size": 0.5}, (500, 100, 200)),
+        ({"train": 900, "test": 300}, {}, (810, 90, 300)),
+        ({"train": 900, "validation": 50, "test": 300}, {"train_size": 100}, (100, 50, 300)),
+    ],
+)  # fmt: skip
+def test_texts_are_counted_by_part(
+    rows: dict[str, int], sizes: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    counts = estimate.parts(data(rows, **sizes))
+    assert (counts[Split.TRAIN], counts[Split.VALIDATION], counts[Split.TEST]) == expected
+
+
+def seconds(spec: TrainSpec, speed: float, rows: int = 8530) -> int:
+    known = data({ALL: rows})
+    return estimate.cost(spec, config=minilm.config(), data=known, speed=speed).seconds
+
+
+def test_more_work_and_less_speed_take_longer() -> None:
+    lora, full = TrainSpec(method=LoraSpec()), TrainSpec(method=FullSpec())
+    twice = TrainSpec(method=LoraSpec(), optim=OptimSpec(epochs=4))
+    assert seconds(lora, 1e11) < seconds(full, 1e11)
+    assert seconds(lora, 1e11) < seconds(twice, 1e11)
+    assert seconds(lora, 1e11, rows=100) < seconds(lora, 1e11)
+    fixed = seconds(lora, 1e20)
+    assert estimate.START_SECONDS <= fixed < 20
+    assert seconds(lora, 1e11) - fixed == pytest.approx(2 * (seconds(lora, 2e11) - fixed), abs=2)
+
+
+def test_the_last_jobs_of_the_lane_set_the_speed() -> None:
+    assert estimate.speed([], Lane.CPU) == estimate.DEFAULT_SPEED[Lane.CPU]
+    assert estimate.speed([], Lane.GPU) > estimate.speed([], Lane.CPU)
+    assert estimate.speed([3e11, 1e11, 0.0, 2e11], Lane.CPU) == 2e11
+
+
+def finish_next(worker: FakeWorker, database: Database, tokens_per_second: float) -> None:
+    lease = worker.claim().lease
+    with database.write() as session:
+        ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
+        made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+        session.commit()
+    worker.finish(lease, Succeeded(made.id, {"tokens_per_second": tokens_per_second}))
+
+
+def test_a_finished_job_corrects_the_estimate_of_the_next(
+    submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    guessed = submit()["estimated_seconds"]
+    finish_next(worker, database, tokens_per_second=100_000)  # about 50 times the usual
+    learned = submit()["estimated_seconds"]
+    on_gpu = submit(runtime={"device": "cuda"})["estimated_seconds"]
+    assert learned < guessed / 5
+    assert learned > estimate.START_SECONDS
+    finish_next(worker, database, tokens_per_second=100)
+    finish_next(worker, database, tokens_per_second=100)  # of the other lane
+    assert submit()["estimated_seconds"] > learned
+    assert submit(runtime={"device": "cuda"})["estimated_seconds"] > on_gpu

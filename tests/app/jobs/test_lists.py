@@ -1,0 +1,135 @@
+"""Lists, curves and events: pages, filters, places in the queue."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from app.jobs.endings import Failed
+from tests.app.jobs.fake_worker import FakeWorker
+
+Submit = Callable[..., dict[str, Any]]
+
+
+def pages(client: TestClient, query: str) -> list[list[dict[str, Any]]]:
+    found, after = [], ""
+    while True:
+        page = client.get(f"/v1/jobs?{query}{after}").json()
+        found.append(page["data"])
+        if page["next"] is None:
+            return found
+        after = f"&after={page['next']}"
+
+
+def test_paging_shows_every_job_once_the_newest_first(client: TestClient, submit: Submit) -> None:
+    made = [submit(name=str(i))["id"] for i in range(25)]
+    found = pages(client, "limit=10")
+    assert [len(page) for page in found] == [10, 10, 5]
+    assert [job["id"] for page in found for job in page] == made[::-1]
+
+
+def test_a_job_that_comes_between_two_pages_moves_nothing(
+    client: TestClient, submit: Submit
+) -> None:
+    made = [submit()["id"] for _ in range(4)]
+    first = client.get("/v1/jobs?limit=2").json()
+    submit()
+    second = client.get(f"/v1/jobs?limit=2&after={first['next']}").json()
+    assert [job["id"] for job in first["data"] + second["data"]] == made[::-1]
+    assert second["next"] is None
+
+
+def test_jobs_are_found_by_state_and_method(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    running = submit(priority=1)["id"]
+    full = submit(method={"type": "full"})["id"]
+    queued = submit()["id"]
+    worker.claim()
+
+    def ids(query: str) -> list[str]:
+        return [job["id"] for job in client.get(f"/v1/jobs?{query}").json()["data"]]
+
+    assert ids("state=running") == [running]
+    assert ids("state=queued") == [queued, full]
+    assert ids("method=full") == [full]
+    assert ids("state=queued&method=lora") == [queued]
+    assert ids("state=failed") == []
+
+
+def test_places_in_the_queue_follow_priority_then_age_within_a_lane(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    first, second = submit()["id"], submit()["id"]
+    urgent = submit(priority=5)["id"]
+    gpu = submit(runtime={"device": "cuda"})["id"]
+    later = submit(priority=-5)["id"]
+
+    def places() -> dict[str, int | None]:
+        jobs = client.get("/v1/jobs").json()["data"]
+        return {job["id"]: job["queue_position"] for job in jobs}
+
+    assert places() == {urgent: 1, first: 2, second: 3, later: 4, gpu: 1}
+    assert str(worker.claim().lease.job_id) == urgent
+    assert places() == {urgent: None, first: 1, second: 2, later: 3, gpu: 1}
+    assert client.get(f"/v1/jobs/{second}").json()["queue_position"] == 2
+
+
+def test_curves_come_by_split_name_and_number(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    url = f"/v1/jobs/{submit()['id']}/metrics"
+    lease = worker.claim().lease
+    for step in (1, 2, 3):
+        last = worker.log(lease, step=step, points={"loss": 1 / step, "grad_norm": None})
+
+    def read(query: str = "") -> list[tuple[str, int, float | None]]:
+        return [(p["name"], p["step"], p["value"]) for p in client.get(url + query).json()["data"]]
+
+    assert read("?name=loss") == [("loss", 1, 1.0), ("loss", 2, 0.5), ("loss", 3, 1 / 3)]
+    assert len(read()) == 6
+    assert read("?split=validation") == []
+    assert read(f"?after={last - 1}") == [("grad_norm", 3, None)]
+    first = client.get(url).json()["data"][1]
+    assert (first["value"], first["nonfinite"], first["epoch"], first["attempt"]) == (
+        None, True, 0.1, 1,
+    )  # fmt: skip
+
+
+def test_long_curves_and_logs_come_in_pieces(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    job_id = submit()["id"]
+    lease = worker.claim().lease
+    for step in range(1, 6):
+        worker.log(lease, step=step, points={"loss": 1.0})
+        worker.note(lease, f"note {step}", step=step)
+    for kind, expected in (("metrics", 5), ("events", 7)):
+        seen: list[int] = []
+        after: int | None = 0
+        while after is not None:
+            piece = client.get(f"/v1/jobs/{job_id}/{kind}?limit=2&after={after}").json()
+            assert len(piece["data"]) <= 2
+            seen += [item["seq"] for item in piece["data"]]
+            after = piece["next"]
+        assert len(seen) == expected
+        assert seen == sorted(set(seen))
+
+
+def test_a_running_job_tells_its_progress_and_a_failed_one_its_error(
+    client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    url = f"/v1/jobs/{submit()['id']}"
+    lease = worker.claim().lease
+    worker.log(lease, step=5, points={"loss": 1.0})
+    job = client.get(url).json()
+    assert (job["state"], job["attempt"], job["step"], job["progress"]) == ("running", 1, 5, 0.25)
+    assert job["started_at"] >= job["created_at"]
+
+    worker.finish(lease, Failed("non_finite", "The loss became nan.", {"step": 5}))
+    job = client.get(url).json()
+    assert (job["state"], job["progress"]) == ("failed", 0.25)
+    assert job["error"] == {
+        "code": "non_finite", "message": "The loss became nan.", "detail": {"step": 5},
+    }  # fmt: skip
+    assert job["finished_at"] >= job["started_at"]

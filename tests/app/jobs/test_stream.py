@@ -1,0 +1,224 @@
+"""The live stream: complete, resumable, and gone when its reader is."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from fastapi import FastAPI, routing
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.db.engines import Database
+from app.jobs import repository, stream
+from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
+from tests.app.jobs.fake_worker import FakeWorker
+from tests.app.jobs.listener import Listener, Message, listen, parse
+
+Submit = Callable[..., dict[str, Any]]
+
+
+def read(client: TestClient, job_id: str, after: int | None = None) -> list[Message]:
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    answer = client.get(f"/v1/jobs/{job_id}/stream", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    return parse(answer.text)
+
+
+@pytest.fixture
+def ended(submit: Submit, worker: FakeWorker) -> str:
+    """A job with seven numbers: four events, three points."""
+    job_id: str = submit()["id"]
+    lease = worker.claim().lease
+    worker.log(lease, step=1, points={"loss": 0.9, "accuracy": None})
+    worker.note(lease, "3 % of the texts were cut.", step=1)
+    worker.log(lease, step=2, points={"loss": 0.5})
+    worker.finish(lease, Failed("non_finite", "The loss became nan."))
+    return job_id
+
+
+def test_a_job_that_has_ended_is_told_in_full_and_ends(client: TestClient, ended: str) -> None:
+    messages = read(client, ended)
+    numbered = [(m.id, m.event, m.data.get("kind") or m.data["name"]) for m in messages if m.id]
+    assert numbered == [
+        (1, "event", "queued"),
+        (2, "event", "started"),
+        (3, "metric", "loss"),
+        (4, "metric", "accuracy"),
+        (5, "event", "noted"),
+        (6, "metric", "loss"),
+        (7, "event", "failed"),
+    ]
+    assert [m.event for m in messages if m.id is None] == ["state", "end"]
+    assert messages[-1].event == "end"
+    assert messages[-1].data == client.get(f"/v1/jobs/{ended}").json()
+    assert messages[2].data == client.get(f"/v1/jobs/{ended}/metrics").json()["data"][0]
+
+
+def test_a_reader_that_comes_back_gets_what_it_missed(client: TestClient, ended: str) -> None:
+    for last in (0, 3, 6, 7):
+        numbers = [message.id for message in read(client, ended, after=last) if message.id]
+        assert numbers == list(range(last + 1, 8))
+    assert [message.event for message in read(client, ended, after=10**12)] == ["state", "end"]
+
+
+@pytest.mark.parametrize("header", ["x", "-1", "1.5", str(2**63)])
+def test_a_last_event_id_that_was_never_given_is_refused(
+    client: TestClient, ended: str, header: str
+) -> None:
+    answer = client.get(f"/v1/jobs/{ended}/stream", headers={"Last-Event-ID": header})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_a_long_history_comes_in_order_and_in_short_looks(
+    client: TestClient, submit: Submit, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "WINDOW", 10)
+    job_id = submit()["id"]
+    lease = worker.claim().lease
+    for step in range(1, 16):
+        worker.log(lease, step=step, points={"loss": 1.0, "lr": 1.0, "grad_norm": 1.0})
+        worker.note(lease, f"note {step}", step=step)
+    worker.finish(lease, Cancelled())
+    numbers = [message.id for message in read(client, job_id) if message.id]
+    assert numbers == list(range(1, 64))
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "POLL_SECONDS", 0.02)
+
+
+def test_a_job_is_followed_from_the_queue_to_its_end(
+    app: FastAPI, client: TestClient, submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    ahead, job_id = submit()["id"], submit()["id"]
+
+    async def talk(listener: Listener) -> None:
+        seen = await listener.until(lambda m: m.event == "state")
+        assert seen[-1].data["queue_position"] == 2
+        first = await asyncio.to_thread(worker.claim)
+        assert str(first.lease.job_id) == ahead
+        seen = await listener.until(lambda m: m.event == "state")
+        assert seen[-1].data["queue_position"] == 1
+
+        lease = (await asyncio.to_thread(worker.claim)).lease
+        seen = await listener.until(lambda m: m.event == "state")
+        assert [m.data["kind"] for m in seen if m.event == "event"] == ["started"]
+        assert seen[-1].data["state"] == "running"
+
+        await asyncio.to_thread(worker.log, lease, step=4, points={"loss": 0.7})
+        seen = await listener.until(lambda m: m.event == "state")
+        assert [m.data["value"] for m in seen if m.event == "metric"] == [0.7]
+        assert (seen[-1].data["step"], seen[-1].data["progress"]) == (4, 0.2)
+        await asyncio.to_thread(worker.beat, lease, step=5)
+        assert (await listener.until(lambda m: m.event == "state"))[-1].data["step"] == 5
+
+        with database.write() as session:
+            ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
+            made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+            session.commit()
+        await asyncio.to_thread(worker.finish, lease, Succeeded(made.id, {"steps": 5}))
+        seen = await listener.until(lambda m: m.event == "end")
+        assert seen[-1].data["state"] == "succeeded"
+        assert seen[-1].data["progress"] == 1.0
+
+    listen(app, job_id, talk)
+
+
+def test_a_second_attempt_goes_on_in_the_same_stream(
+    app: FastAPI, client: TestClient, submit: Submit, worker: FakeWorker
+) -> None:
+    job_id = submit()["id"]
+    lease = worker.claim().lease
+    worker.log(lease, step=1, points={"loss": 1.0})
+
+    async def talk(listener: Listener) -> None:
+        seen = await listener.until(lambda m: m.event == "metric")
+        worker.finish(lease, Preempted())
+        again = worker.claim().lease
+        worker.log(again, step=1, points={"loss": 2.0})
+        seen += await listener.until(lambda m: m.event == "metric")
+        assert seen[-1].data["attempt"] == 2
+        numbers = [message.id for message in seen if message.id]
+        assert numbers == sorted(set(numbers))
+        worker.finish(again, Cancelled())
+        await listener.until(lambda m: m.event == "end")
+
+    listen(app, job_id, talk)
+
+
+def test_the_stream_stops_when_its_reader_leaves(
+    app: FastAPI, client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit()["id"]
+    looks = 0
+    look = stream._look
+
+    def counted(*args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return look(*args)
+
+    monkeypatch.setattr(stream, "_look", counted)
+
+    async def talk(listener: Listener) -> None:
+        await listener.until(lambda m: m.event == "state")
+        while looks < 3:
+            await asyncio.sleep(0.01)
+        listener.gone.set()
+
+    listen(app, job_id, talk)  # would not come back while the stream goes on
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "queued"
+
+
+def test_the_stream_ends_when_its_job_is_deleted(
+    app: FastAPI, client: TestClient, submit: Submit, database: Database
+) -> None:
+    job_id = submit()["id"]
+    rest: list[Message] = []
+
+    async def talk(listener: Listener) -> None:
+        await listener.until(lambda m: m.event == "state")
+        with database.write() as session:  # both at once: the stream sees a job, then none
+            repository.request_cancel(session, UUID(job_id))
+            repository.remove(session, UUID(job_id))
+            session.commit()
+        await listener.over.wait()
+        rest.extend(listener.left())
+
+    listen(app, job_id, talk)
+    assert rest == []
+
+
+def test_a_silent_stream_is_kept_alive(
+    app: FastAPI, client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "_PING_INTERVAL", 0.02)
+    monkeypatch.setattr(stream, "POLL_SECONDS", 60)
+
+    async def talk(listener: Listener) -> None:
+        while listener.pings < 2:
+            await asyncio.sleep(0.01)
+        listener.gone.set()
+
+    listen(app, submit()["id"], talk)
+
+
+def test_no_transaction_is_held_between_two_looks(
+    app: FastAPI, client: TestClient, submit: Submit, database: Database
+) -> None:
+    job_id = submit()["id"]
+
+    async def talk(listener: Listener) -> None:
+        await listener.until(lambda m: m.event == "state")
+        opened = app.state.resources.database
+        while opened.read_engine.pool.checkedout():  # a look may be going on just now
+            await asyncio.sleep(0.001)
+        await asyncio.to_thread(client.post, f"/v1/jobs/{job_id}/cancel")
+        await listener.until(lambda m: m.event == "end")
+
+    listen(app, job_id, talk)

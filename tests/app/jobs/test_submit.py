@@ -1,0 +1,149 @@
+"""Submitting: what is stored, what is answered, what a dry run leaves behind."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from app.db.engines import Database
+from app.jobs.tables import Job, JobEvent
+from app.keys.tables import LOCAL_KEY_ID
+from app.queue import RecordingQueue
+from app.resources import Resources
+
+LORA: dict[str, Any] = {"method": {"type": "lora"}}
+Submit = Callable[..., dict[str, Any]]
+
+
+def stored(database: Database, job_id: str) -> Job:
+    with database.read() as session:
+        return session.get_one(Job, UUID(job_id))
+
+
+def test_a_method_is_all_that_a_job_needs(client: TestClient) -> None:
+    answer = client.post("/v1/jobs", json=LORA)
+
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
+    assert client.get(answer.headers["Location"]).json() == job
+    assert (job["state"], job["base"], job["method"]) == ("queued", "minilm-l6", "lora")
+    assert job["spec"]["data"]["source"] == "rotten-tomatoes"
+    assert job["parameters"] == {"trainable": 222_338, "total": 22_786_946, "exact": True}
+    assert job["queue_position"] == 1
+    assert 30 < job["estimated_seconds"] < 600
+    assert job["created_at"].endswith("Z")
+    assert [job[name] for name in ("error", "summary", "artifact_id", "model_version")] == [
+        None
+    ] * 4
+
+
+def test_what_the_caller_adds_is_kept(submit: Submit) -> None:
+    job = submit(
+        name="Café first",
+        metadata={"ticket": "42", "empty": ""},
+        priority=7,
+        register_as="sentiment",
+        method={"type": "lora", "r": 4, "targets": ["query", "mlp"], "layers": [0, 5]},
+        runtime={"seed": 3},
+    )
+    assert job["name"] == "Café first"
+    assert job["metadata"] == {"ticket": "42", "empty": ""}
+    assert (job["priority"], job["register_as"]) == (7, "sentiment")
+    assert job["spec"]["method"]["layers"] == [0, 5]
+    assert job["spec"]["runtime"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "trainable"),
+    [
+        ({"type": "baseline"}, 148_610),
+        ({"type": "baseline", "blocks": 1}, 148_610 + 1_774_464),
+        ({"type": "lora", "head": "frozen"}, 73_728),
+        ({"type": "full"}, 22_713_218),
+    ],
+)
+def test_every_method_is_counted(submit: Submit, method: dict[str, Any], trainable: int) -> None:
+    assert submit(method=method)["parameters"]["trainable"] == trainable
+
+
+def test_the_row_holds_the_resolved_run_and_its_first_event(
+    submit: Submit, database: Database
+) -> None:
+    answer = submit(priority=-5)
+    job = stored(database, answer["id"])
+
+    assert job.spec == answer["spec"]
+    canonical = json.dumps(job.spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert job.spec_sha256 == hashlib.sha256(canonical.encode()).hexdigest()
+    assert (job.lane, job.dataset_ids, job.attempt, job.spec_version) == ("cpu", {}, 0, 1)
+    assert job.created_by == LOCAL_KEY_ID
+    assert job.plan["flops_per_token"] > 1e7
+    with database.read() as session:
+        event = session.scalars(select(JobEvent)).one()
+    assert (event.job_id, event.seq, event.kind, event.attempt) == (job.id, 1, "queued", 0)
+    assert job.stream_seq == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "lane"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda", "gpu"), ("cuda:1", "gpu")]
+)
+def test_the_device_decides_the_lane(
+    submit: Submit, database: Database, device: str, lane: str
+) -> None:
+    assert stored(database, submit(runtime={"device": device})["id"]).lane == lane
+
+
+def test_workers_are_told_after_the_commit(app: FastAPI, resources: Resources) -> None:
+    class Checking(RecordingQueue):
+        def hint(self, job_id: UUID, *, lane: str) -> None:
+            assert stored(resources.database, str(job_id)).lane == lane
+            super().hint(job_id, lane=lane)
+
+    queue = Checking()
+    with TestClient(app) as client:
+        opened: Resources = app.state.resources
+        app.state.resources = Resources(opened.settings, opened.database, opened.store, queue)
+        job = client.post("/v1/jobs", json=LORA).json()
+        client.post("/v1/jobs?dry_run=true", json=LORA)
+    assert queue.hints == [(UUID(job["id"]), "cpu")]
+
+
+def test_a_dry_run_answers_the_plan_and_stores_nothing(
+    client: TestClient, submit: Submit, database: Database
+) -> None:
+    submit()
+    submit(priority=-1)
+    before = count(database)
+    answer = client.post("/v1/jobs?dry_run=true", json=LORA)
+    job = submit()
+
+    assert answer.status_code == 200
+    assert "Location" not in answer.headers
+    plan = answer.json()
+    assert before == count(database) - 1
+    assert plan == {
+        name: job[name] for name in ("parameters", "estimated_seconds", "queue_position", "spec")
+    }
+    assert plan["queue_position"] == 2
+
+
+def count(database: Database) -> int:
+    with database.read() as session:
+        return session.scalars(select(func.count()).select_from(Job)).one()
+
+
+def test_a_dry_run_refuses_what_a_submit_refuses(client: TestClient) -> None:
+    answer = client.post("/v1/jobs?dry_run=true", json={"method": {"type": "lora", "r": 385}})
+    assert (answer.status_code, answer.json()["code"]) == (422, "rank_too_large")
+
+
+def test_a_stored_spec_can_be_sent_again(submit: Submit) -> None:
+    first = submit(method={"type": "full"}, data={"source": "imdb", "train_size": 500})
+    assert submit(**first["spec"])["spec"] == first["spec"]

@@ -1,0 +1,36 @@
+"""Stored artifacts of jobs, ready to become versions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.artifacts import repository
+from app.artifacts.tables import Artifact
+from app.resources import Resources
+from lora_core import manifest
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+
+METRICS = {"validation": {"accuracy": 0.8}}
+
+
+@pytest.fixture
+def finished(resources: Resources, tmp_path: Path) -> Callable[[], Artifact]:
+    """Makes the artifact of one more job."""
+
+    def make() -> Artifact:
+        job: UUID = uuid4()
+        directory = tmp_path / job.hex
+        directory.mkdir()
+        (directory / "weights").write_text(job.hex)
+        spec = TrainSpec(method=LoraSpec()).model_dump(mode="json")
+        manifest.write(directory, {"format": 1, "spec": spec, "metrics": METRICS})
+        ref = resources.store.put(directory, f"jobs/{job}/a1")
+        with resources.database.write() as session:
+            artifact = repository.add(session, job_id=job, kind="model", ref=ref)
+            session.commit()
+        return artifact
+
+    return make

@@ -1,0 +1,31 @@
+"""Three ways to write a model, and nothing else."""
+
+import pytest
+
+from app.registry.errors import InvalidModelRef
+from app.registry.refs import ModelRef, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ("sentiment", ModelRef("sentiment", alias="production")),
+        ("sentiment@staging", ModelRef("sentiment", alias="staging")),
+        ("sentiment:3", ModelRef("sentiment", number=3)),
+        ("a-1:120", ModelRef("a-1", number=120)),
+    ],
+)
+def test_a_reference_is_read_and_written(text: str, ref: ModelRef) -> None:
+    assert parse(text) == ref
+    assert parse(str(ref)) == ref
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Sentiment", "a b", "a:0", "a:01", "a:-1", "a:3.0", "a:٣", "a@", "a@b:1", "a:1@b", "a:1:2",
+     "-a", "a-", "../a", "a/b", "a\n", "a" * 65, "$(id)", "a:1000000000", "a@@b"],
+)  # fmt: skip
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(InvalidModelRef) as refused:
+        parse(text)
+    assert refused.value.code == "invalid_model_ref"

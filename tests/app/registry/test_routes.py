@@ -1,0 +1,182 @@
+"""Versions are counted, aliases are moved, and a damaged model is never promoted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from dirty_equals import IsDatetime, IsPartialDict
+from starlette.testclient import TestClient
+
+from app.artifacts.tables import Artifact
+from app.resources import Resources
+from tests.app.registry.conftest import METRICS
+
+Finished = Callable[[], Artifact]
+MODEL = "/v1/models/sentiment"
+
+
+@pytest.fixture
+def register(client: TestClient, finished: Finished) -> Callable[..., dict[str, Any]]:
+    """Registers the result of a new job as the next version."""
+
+    def post(name: str = "sentiment") -> dict[str, Any]:
+        body = {"job_id": str(finished().job_id)}
+        answer = client.post(f"/v1/models/{name}/versions", json=body)
+        assert answer.status_code == 201, answer.text
+        version: dict[str, Any] = answer.json()
+        return version
+
+    return post
+
+
+Register = Callable[..., dict[str, Any]]
+
+
+def promote(client: TestClient, number: int, alias: str = "production") -> Any:
+    return client.put(f"{MODEL}/aliases/{alias}", json={"version": number})
+
+
+def test_the_result_of_a_job_becomes_a_version(client: TestClient, finished: Finished) -> None:
+    artifact = finished()
+    answer = client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
+    assert answer.status_code == 201
+    version = {
+        "number": 1,
+        "ref": "sentiment:1",
+        "artifact_id": str(artifact.id),
+        "job_id": str(artifact.job_id),
+        "base": "minilm-l6",
+        "method": "lora",
+        "metrics": METRICS,
+        "created_at": IsDatetime(iso_string=True),
+    }
+    assert answer.json() == version
+    model = {
+        "name": "sentiment",
+        "created_at": IsDatetime(iso_string=True),
+        "aliases": {},
+        "versions": [version],
+    }
+    assert client.get(MODEL).json() == model
+    assert client.get("/v1/models").json() == {"data": [model], "next": None}
+
+
+def test_versions_count_per_name(register: Register) -> None:
+    assert [register("a")["ref"], register("b")["ref"], register("a")["ref"]] == [
+        "a:1",
+        "b:1",
+        "a:2",
+    ]
+
+
+def test_a_number_never_comes_back(client: TestClient, register: Register) -> None:
+    register(), register()
+    assert client.delete(f"{MODEL}/versions/2").status_code == 204
+    assert register()["number"] == 3
+    assert client.delete(MODEL).status_code == 204
+    assert client.get(MODEL).json()["code"] == "model_not_found"
+    assert client.get("/v1/models").json()["data"] == []
+    assert register()["number"] == 4
+    assert [version["number"] for version in client.get(MODEL).json()["versions"]] == [4]
+
+
+def test_a_job_without_an_artifact_gives_no_version(client: TestClient) -> None:
+    answer = client.post(f"{MODEL}/versions", json={"job_id": str(uuid4())})
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_without_artifact")
+    assert client.get(MODEL).status_code == 404
+
+
+def test_an_alias_is_moved_forth_and_back(client: TestClient, register: Register) -> None:
+    register(), register()
+    for number in (1, 2, 1):
+        answer = promote(client, number)
+        assert answer.status_code == 200
+        assert answer.json()["aliases"] == {"production": number}
+    promote(client, 2, "staging")
+    assert client.get(MODEL).json()["aliases"] == {"production": 1, "staging": 2}
+
+
+def test_an_alias_needs_a_version_that_exists(client: TestClient, register: Register) -> None:
+    assert promote(client, 1).json()["code"] == "model_not_found"
+    register()
+    promote(client, 1)
+    assert promote(client, 2).status_code == 404
+    assert client.get(MODEL).json()["aliases"] == {"production": 1}
+
+
+@pytest.mark.parametrize("harm", ["change", "remove", "add", "forge", "lose"])
+def test_a_damaged_version_is_not_promoted(
+    client: TestClient, register: Register, finished: Finished, resources: Resources, harm: str
+) -> None:
+    register()
+    promote(client, 1)
+    artifact = finished()
+    client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
+    _harm(resources.store.path(artifact.key), harm)
+    answer = promote(client, 2)
+    assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
+    assert "sentiment:2" in answer.json()["detail"]
+    assert client.get(MODEL).json()["aliases"] == {"production": 1}
+
+
+def _harm(directory: Path, kind: str) -> None:
+    weights, listed = directory / "weights", directory / "manifest.json"
+    match kind:
+        case "change":
+            weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+        case "remove":
+            weights.unlink()
+        case "add":
+            (directory / "extra").touch()
+        case "forge":  # files and manifest agree with each other, but are not what was stored
+            listed.write_text(listed.read_text().replace("0.8", "0.9"))
+        case "lose":
+            directory.rename(directory.with_name("elsewhere"))
+
+
+def test_a_version_under_an_alias_stays(client: TestClient, register: Register) -> None:
+    register(), register()
+    promote(client, 1)
+    refused = client.delete(f"{MODEL}/versions/1")
+    assert (refused.status_code, refused.json()["code"]) == (409, "version_in_use")
+    assert client.delete(MODEL).json()["code"] == "model_in_use"
+    assert client.delete(f"{MODEL}/aliases/production").status_code == 204
+    assert client.delete(f"{MODEL}/aliases/production").json()["code"] == "alias_not_found"
+    assert client.delete(f"{MODEL}/versions/1").status_code == 204
+    assert client.delete(f"{MODEL}/versions/1").json()["code"] == "model_not_found"
+    assert [version["number"] for version in client.get(MODEL).json()["versions"]] == [2]
+
+
+def test_deleting_a_version_keeps_the_artifact_of_its_job(
+    client: TestClient, register: Register
+) -> None:
+    artifact = register()["artifact_id"]
+    client.delete(MODEL)
+    assert client.get(f"/v1/artifacts/{artifact}").status_code == 200
+
+
+def test_models_come_in_pages(client: TestClient, register: Register) -> None:
+    for name in ("a", "b", "c"):
+        register(name)
+    first = client.get("/v1/models", params={"limit": 2}).json()
+    assert [model["name"] for model in first["data"]] == ["c", "b"]
+    second = client.get("/v1/models", params={"limit": 2, "after": first["next"]}).json()
+    assert [model["name"] for model in second["data"]] == ["a"]
+    assert second["next"] is None
+
+
+def test_a_name_is_a_slug(client: TestClient) -> None:
+    body = {"job_id": str(uuid4())}
+    for name in ("Bad", "a b", "$(id)", "-a", "a" * 65, "a%0a", "%3btouch x", "%00"):
+        assert client.post(f"/v1/models/{name}/versions", json=body).status_code == 422, name
+        alias = client.put(f"/v1/models/a/aliases/{name}", json={"version": 1})
+        assert alias.status_code == 422, name
+
+
+def test_a_version_is_a_positive_number(client: TestClient) -> None:
+    for version in (0, -1, "1", 1.5, True, None, 10**30):
+        answer = client.put(f"{MODEL}/aliases/production", json={"version": version})
+        assert answer.status_code == 422, version
+        assert answer.json() == IsPartialDict(code="validation_failed")

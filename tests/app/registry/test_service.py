@@ -1,0 +1,85 @@
+"""What other domains ask the registry."""
+
+from collections.abc import Callable
+
+import pytest
+
+from app.artifacts.tables import Artifact
+from app.db.engines import Database
+from app.registry import service
+from app.registry.errors import ModelAmbiguous, ModelNotFound, NoModelPromoted
+from app.resources import Resources
+
+Finished = Callable[[], Artifact]
+
+
+def add(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
+    with database.write() as session:
+        version = service.register(
+            session,
+            name=name,
+            artifact_id=artifact.id,
+            job_id=artifact.job_id,
+            base="minilm-l6",
+            method="lora",
+            metrics={},
+        )
+        session.commit()
+    return version.number
+
+
+def promote(resources: Resources, number: int, name: str = "sentiment") -> None:
+    service.move_alias(
+        resources.database, store=resources.store, name=name, alias="production", number=number
+    )
+
+
+def test_registering_leaves_the_commit_to_its_caller(
+    database: Database, finished: Finished
+) -> None:
+    artifact = finished()
+    with database.write() as session:
+        service.register(
+            session,
+            name="lost",
+            artifact_id=artifact.id,
+            job_id=None,
+            base="minilm-l6",
+            method="lora",
+            metrics={},
+        )
+    with database.read() as session, pytest.raises(ModelNotFound):
+        service.resolve(session, "lost:1")
+    assert add(database, artifact, "lost") == 1
+
+
+def test_a_reference_means_a_version_and_its_files(
+    resources: Resources, database: Database, finished: Finished
+) -> None:
+    artifacts = [finished(), finished()]
+    for artifact in artifacts:
+        add(database, artifact)
+    promote(resources, 2)
+    with database.read() as session:
+        found = service.resolve(session, "sentiment")
+        assert (found.ref, found.artifact_key) == ("sentiment:2", artifacts[1].key)
+        assert service.resolve(session, "sentiment@production") == found
+        assert service.resolve(session, "sentiment:1").artifact_key == artifacts[0].key
+        for unknown in ("sentiment:3", "sentiment@staging", "other"):
+            with pytest.raises(ModelNotFound):
+                service.resolve(session, unknown)
+
+
+def test_the_default_is_the_only_model_in_production(
+    resources: Resources, database: Database, finished: Finished
+) -> None:
+    add(database, finished(), "a")
+    add(database, finished(), "b")
+    with database.read() as session, pytest.raises(NoModelPromoted):
+        service.resolve_default(session)
+    promote(resources, 1, "b")
+    with database.read() as session:
+        assert service.resolve_default(session).ref == "b:1"
+    promote(resources, 1, "a")
+    with database.read() as session, pytest.raises(ModelAmbiguous, match="a, b"):
+        service.resolve_default(session)

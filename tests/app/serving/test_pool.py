@@ -1,0 +1,219 @@
+"""Each model is loaded once, few are kept, and no caller harms another."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from app.registry.errors import ModelNotFound, NoModelPromoted
+from app.resources import Resources
+from app.serving.errors import ModelDamaged, ModelUnloadable
+from app.serving.pool import Pool
+from lora_core.errors import ArtifactCorrupt
+from tests.app.serving.conftest import Publish
+from tests.app.serving.stub import WAIT, Loader
+
+Work = Callable[[Pool], Awaitable[None]]
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def run(resources: Resources, loader: Loader) -> Callable[..., None]:
+    """Runs a coroutine function with a pool of stubs."""
+
+    def run(work: Work, *, most: int = 4) -> None:
+        async def main() -> None:
+            pool = Pool(database=resources.database, store=resources.store, most=most, load=loader)
+            try:
+                async with asyncio.timeout(WAIT):
+                    await work(pool)
+            finally:
+                pool.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+async def ask(pool: Pool, ref: str | None = None) -> str:
+    async with pool.deployment(ref) as (resolved, deployment):
+        await deployment.classify(["a film"], truncate=True)
+    return resolved.ref
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_callers_of_one_model_share_one_load(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    publish()
+    loader.gate.clear()
+
+    async def work(pool: Pool) -> None:
+        refs = (None, "sentiment", "sentiment:1", "sentiment@production") * 10
+        asking = asyncio.gather(*(ask(pool, ref) for ref in refs))
+        await until(lambda: loader.loads)
+        loader.gate.set()
+        assert set(await asking) == {"sentiment:1"}
+        assert len(loader.loads) == 1
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (ArtifactCorrupt(path="x", problem="weights have changed"), ModelDamaged),
+        (ValueError("the checkpoint does not fit its config"), ModelUnloadable),
+        (MemoryError(), ModelUnloadable),
+    ],
+)
+def test_a_failed_load_reaches_all_and_is_not_remembered(
+    run: Callable[..., None],
+    loader: Loader,
+    publish: Publish,
+    cause: Exception,
+    told: type[Exception],
+) -> None:
+    directory = publish()
+    loader.broken[directory] = cause
+    loader.gate.clear()
+
+    async def work(pool: Pool) -> None:
+        asking = asyncio.gather(*(ask(pool) for _ in range(5)), return_exceptions=True)
+        await until(lambda: loader.loads)
+        loader.gate.set()
+        assert {type(failure) for failure in await asking} == {told}
+        assert len(loader.loads) == 1
+        loader.broken.clear()
+        assert await ask(pool) == "sentiment:1"
+        assert len(loader.loads) == 2
+
+    run(work)
+
+
+def test_the_model_used_least_recently_goes_first(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    a, b, c = publish("a"), publish("b"), publish("c")
+
+    async def work(pool: Pool) -> None:
+        for ref in ("a", "b", "a", "c"):  # b is the oldest use when c needs room
+            await ask(pool, ref)
+        assert loader.loads == [a, b, c]
+        await ask(pool, "a")
+        assert loader.loads == [a, b, c]
+        await ask(pool, "b")
+        assert loader.loads == [a, b, c, b]
+
+    run(work, most=2)
+
+
+def test_a_model_that_cannot_be_loaded_pushes_none_out(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    good, bad = publish("good"), publish("bad")
+    loader.broken[bad] = ValueError()
+
+    async def work(pool: Pool) -> None:
+        await ask(pool, "good")
+        with pytest.raises(ModelUnloadable):
+            await ask(pool, "bad")
+        await ask(pool, "good")
+        assert loader.loads == [good, bad]
+
+    run(work, most=1)
+
+
+def test_a_model_in_use_is_let_go_only_afterwards(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    publish("a"), publish("b")
+
+    async def work(pool: Pool) -> None:
+        async with pool.deployment("a") as (_, held):
+            await ask(pool, "b")
+            await held.classify(["still there"], truncate=True)
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await held.classify(["gone"], truncate=True)
+
+    run(work, most=1)
+
+
+def test_a_caller_who_leaves_does_not_stop_the_load(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    publish()
+    loader.gate.clear()
+
+    async def work(pool: Pool) -> None:
+        first, second = asyncio.create_task(ask(pool)), asyncio.create_task(ask(pool))
+        await until(lambda: loader.loads)
+        first.cancel()
+        loader.gate.set()
+        assert await second == "sentiment:1"
+        assert first.cancelled()
+        assert len(loader.loads) == 1
+
+    run(work)
+
+
+def test_a_fresh_reference_costs_no_database_call(
+    run: Callable[..., None], publish: Publish, resources: Resources
+) -> None:
+    publish()
+    statements: list[str] = []
+    event.listen(
+        resources.database.read_engine,
+        "before_cursor_execute",
+        lambda *call: statements.append(call[2]),
+    )
+
+    async def work(pool: Pool) -> None:
+        assert await ask(pool) == "sentiment:1"
+        first = len(statements)
+        assert first > 0
+        await asyncio.gather(*(ask(pool) for _ in range(50)))
+        assert len(statements) in (first, 2 * first)  # a slow machine may see it grow stale once
+
+    run(work)
+
+
+def test_a_failed_look_up_is_not_remembered(
+    run: Callable[..., None], publish: Publish, resources: Resources
+) -> None:
+    async def work(pool: Pool) -> None:
+        with pytest.raises(NoModelPromoted):
+            await ask(pool)
+        with pytest.raises(ModelNotFound):
+            await ask(pool, "sentiment:1")
+        await asyncio.to_thread(publish)
+        assert await ask(pool) == "sentiment:1"
+        assert await ask(pool, "sentiment:1") == "sentiment:1"
+
+    run(work)
+
+
+def test_a_manifest_that_was_exchanged_is_not_loaded(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    listed: Path = publish() / "manifest.json"
+    listed.write_text(listed.read_text().replace("0.8", "0.9"))
+
+    async def work(pool: Pool) -> None:
+        with pytest.raises(ModelDamaged, match=r"manifest\.json has changed"):
+            await ask(pool)
+        assert loader.loads == []
+
+    run(work)

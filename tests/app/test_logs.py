@@ -1,0 +1,94 @@
+"""Log lines that are safe to keep."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from app import logs
+
+NASTY = "a\r\nb\x1b[31mred\x07\x7f\x9b\u2028end"
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+    yield stream
+    logs.configure("INFO")
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_each_event_is_one_json_line_whatever_is_in_it(stream: io.StringIO) -> None:
+    log = structlog.get_logger("app.test")
+    log.info(NASTY, path=NASTY, nested={"list": [NASTY], NASTY: 1})
+    logging.getLogger("worker").warning("from %s", NASTY)
+    raw = stream.getvalue()
+    assert raw.count("\n") == 2
+    assert raw.isascii()
+    assert not set(raw) & {"\r", "\x1b", "\x07", "\x7f"}
+    first, second = lines(stream)
+    assert first["event"] == first["path"] == r"a\r\nb\x1b[31mred\x07\x7f\x9b\u2028end"
+    assert first["level"] == "info"
+    assert second["event"].startswith(r"from a\r\nb")
+
+
+def test_half_of_a_surrogate_pair_is_escaped() -> None:
+    assert logs.tidy(None, "info", {"event": "a\ud800b"}) == {"event": r"a\ud800b"}
+
+
+def test_long_texts_are_cut(stream: io.StringIO) -> None:
+    structlog.get_logger("app.test").info("x" * 10_000)
+    (line,) = lines(stream)
+    assert line["event"].endswith("… (10000 characters)")
+    assert len(line["event"]) < logs.LONGEST + 50
+
+
+def test_keys_tokens_and_passwords_are_blotted_out(stream: io.StringIO) -> None:
+    key = f"lw_{'0' * 32}_{'s' * 43}"
+    structlog.get_logger("app.test").info(
+        "connect", url="postgresql://user:passw0rd@db/lora", key=key, token="hf_AbCdEfGhIjKl"
+    )
+    raw = stream.getvalue()
+    assert "passw0rd" not in raw
+    assert "ssss" not in raw
+    assert "AbCdEf" not in raw
+    assert lines(stream)[0]["url"] == "postgresql://user:***@db/lora"
+
+
+def test_a_trace_is_part_of_the_line(stream: io.StringIO) -> None:
+    try:
+        raise ValueError(NASTY)
+    except ValueError:
+        structlog.get_logger("app.test").exception("broken")
+    (line,) = lines(stream)
+    assert "ValueError" in line["exception"]
+
+
+def test_the_request_id_follows_into_every_line(stream: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger("app.test").info("one")
+        logging.getLogger("app.other").info("two")
+    assert [line["request_id"] for line in lines(stream)] == ["r1", "r1"]
+
+
+def test_libraries_are_heard_from_warnings_on(stream: io.StringIO) -> None:
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("trouble")
+    assert [line["event"] for line in lines(stream)] == ["trouble"]
+
+
+def test_setting_up_twice_does_not_double_the_lines(stream: io.StringIO) -> None:
+    again = io.StringIO()
+    logs.configure("WARNING", stream=again)
+    structlog.get_logger("app.test").info("too low")
+    structlog.get_logger("app.test").warning("heard")
+    assert stream.getvalue() == ""
+    assert [line["event"] for line in lines(again)] == ["heard"]

@@ -1,0 +1,159 @@
+"""What happens to every request."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from fastapi import APIRouter, FastAPI, Request
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+
+router = APIRouter()
+
+
+@router.post("/v1/echo")
+@router.post("/models/x/echo")
+async def echo(request: Request) -> int:
+    return len(await request.body())
+
+
+@router.post("/v1/big", max_body_size=5000)
+async def big(request: Request) -> int:
+    return sum([len(part) async for part in request.stream()])
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    app = create_app(settings.model_copy(update={"max_body_bytes": 1000}))
+    app.include_router(router)
+    return app
+
+
+@pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/nowhere", "/models/x/nowhere"])
+def test_every_answer_is_shielded(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+def test_a_request_id_is_kept_or_made(client: TestClient) -> None:
+    assert (
+        client.get("/livez", headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
+    )
+    made = {client.get("/livez").headers["X-Request-Id"] for _ in range(3)}
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("bad", ["a b", "x" * 65, "\x1b[31m", 'a"b', ""])
+def test_a_request_id_that_could_harm_a_log_is_replaced(client: TestClient, bad: str) -> None:
+    given = client.get("/livez", headers={"X-Request-Id": bad}).headers["X-Request-Id"]
+    assert given != bad
+    assert len(given) == 32
+
+
+def test_each_request_is_logged_without_its_query(
+    client: TestClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client.get("/nowhere?token=canary", headers={"X-Request-Id": "r-9"})
+    logged = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (line,) = [each for each in logged if each.get("request_id") == "r-9"]
+    assert (line["event"], line["method"], line["path"]) == ("request", "GET", "/nowhere")
+    assert (line["status"], line["caller"]) == (404, "local")
+    assert "canary" not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost:8000", "[::1]:80", "LOCALHOST", "testserver"]
+)
+def test_own_hosts_are_let_in(client: TestClient, host: str) -> None:
+    assert client.get("/livez", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "localhost/livez?",
+        "localhost:80:80",
+        "user@localhost",
+        "localhost#",
+        "::1",
+        "",
+        "127.0.0.2",
+    ],
+)
+@pytest.mark.parametrize("path", ["/livez", "/v1/echo", "/models/x/echo"])
+def test_foreign_hosts_are_refused_with_keys_off(client: TestClient, host: str, path: str) -> None:
+    answer = client.post(path, headers={"Host": host})
+    assert (answer.status_code, answer.json()["code"]) == (400, "host_refused")
+
+
+@pytest.mark.parametrize("hosts", [["localhost", "localhost"], ["localhost", "evil.example"]])
+def test_two_hosts_are_refused(client: TestClient, hosts: list[str]) -> None:
+    request = client.build_request("GET", "/livez")
+    del request.headers["host"]
+    request.headers = type(request.headers)([("host", host) for host in hosts])
+    assert client.send(request).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://testserver.evil.example", "null", "http://testserver:81", ""],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
+def test_foreign_origins_are_refused(client: TestClient, origin: str, method: str) -> None:
+    answer = client.request(method, "/v1/echo", headers={"Origin": origin})
+    assert (answer.status_code, answer.json()["code"]) == (403, "origin_refused")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_own_and_listed_origins_are_let_in(settings: Settings) -> None:
+    listed = settings.model_copy(update={"allowed_origins": ("https://lab.example",)})
+    with TestClient(create_app(listed)) as client:
+        for origin in ("http://testserver", "https://lab.example"):
+            assert client.get("/livez", headers={"Origin": origin}).status_code == 200
+
+
+def chunks(size: int) -> Iterator[bytes]:
+    for _ in range(size // 100):
+        yield b"x" * 100
+
+
+@pytest.mark.parametrize(("path", "key"), [("/v1/echo", "detail"), ("/models/x/echo", "error")])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_body_over_the_limit_is_413_in_the_dialect(
+    client: TestClient, path: str, key: str, chunked: bool
+) -> None:
+    def body(size: int) -> Iterator[bytes] | bytes:
+        return chunks(size) if chunked else b"x" * size
+
+    assert client.post(path, content=body(1000)).json() == 1000
+    answer = client.post(path, content=body(1100))
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert "1000 bytes" in answer.json()[key]
+
+
+def test_a_body_that_no_route_reads_is_413_too(client: TestClient) -> None:
+    answer = client.request("GET", "/livez", content=b"x" * 1100)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_route_may_have_a_larger_limit(client: TestClient) -> None:
+    assert client.post("/v1/big", content=chunks(5000)).json() == 5000
+    answer = client.post("/v1/big", content=chunks(5100))
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert "5000 bytes" in answer.json()["detail"]
+
+
+def test_a_length_that_lies_does_not_lift_the_limit(client: TestClient) -> None:
+    answer = client.post("/v1/echo", content=chunks(1100), headers={"Content-Length": "10"})
+    assert answer.status_code == 413

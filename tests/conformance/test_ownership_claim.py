@@ -1,0 +1,120 @@
+"""Who gets which job."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.leases import Claimed
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import MetricPoint
+from app.settings import Settings
+from tests.job_rows import ALICE, BOB, add_job, attempts, change, events, job, points
+
+ALL = frozenset(Lane)
+
+
+def claim(database: Database, lanes: frozenset[Lane] = ALL) -> Claimed | None:
+    with database.write() as session:
+        claimed = ownership.claim(session, owner=ALICE, lanes=lanes, lease_seconds=60)
+        session.commit()
+        return claimed
+
+
+def test_the_highest_priority_comes_first_and_then_the_longest_due(database: Database) -> None:
+    late = add_job(database, run_after=now() - 1)
+    early = add_job(database, run_after=now() - 5)
+    urgent = add_job(database, priority=1, run_after=now() - 1)
+    order = [claimed.lease.job_id for _ in range(3) if (claimed := claim(database))]
+    assert order == [urgent, early, late]
+    assert claim(database) is None
+
+
+def test_jobs_due_at_the_same_moment_come_in_the_order_of_their_ids(database: Database) -> None:
+    ids = [add_job(database, run_after=1000.0) for _ in range(3)]
+    assert [c.lease.job_id for _ in ids if (c := claim(database))] == sorted(ids)
+
+
+def test_a_job_is_not_claimed_before_it_is_due(database: Database) -> None:
+    job_id = add_job(database, run_after=now() + 60)
+    assert claim(database) is None
+    change(database, job_id, run_after=now())
+    assert claim(database) is not None
+
+
+def test_a_worker_takes_jobs_of_its_lanes_only(database: Database) -> None:
+    add_job(database, lane=Lane.GPU)
+    assert claim(database, frozenset({Lane.CPU})) is None
+    assert claim(database, frozenset({Lane.GPU})) is not None
+
+
+def test_a_claim_makes_an_attempt_with_a_lease_and_tells_it(database: Database) -> None:
+    job_id = add_job(database, register_as="sentiment")
+    claimed = claim(database)
+    assert claimed is not None
+    assert (claimed.lease.attempt, claimed.lease.worker) == (1, "alice")
+    assert (claimed.register_as, claimed.failures, claimed.furthest) == ("sentiment", 0, None)
+    row = job(database, job_id)
+    assert (row.state, row.worker, row.attempt) == (JobState.RUNNING, "alice", 1)
+    assert row.started_at is not None
+    assert row.lease_expires_at is not None
+    assert 55 < row.lease_expires_at - row.started_at < 65
+    assert [(a.attempt, a.worker, a.host, a.pid) for a in attempts(database, job_id)] == [
+        (1, "alice", "there", 11)
+    ]
+    assert [(e.seq, e.kind, e.attempt) for e in events(database, job_id)] == [(1, "started", 1)]
+
+
+def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Database) -> None:
+    job_id = add_job(database, attempt=1, step=7, stream_seq=1, total_steps=9)
+    other = add_job(database, run_after=now() + 60)
+    with database.write() as session:
+        for each in (job_id, other):
+            point = {"split": "train", "name": "loss", "step": 7, "value": 0.5}
+            session.add(MetricPoint(job_id=each, seq=1, attempt=1, **point))
+        session.commit()
+    claim(database)
+    assert points(database, job_id) == []
+    assert len(points(database, other)) == 1
+    row = job(database, job_id)
+    assert (row.step, row.total_steps, row.attempt, row.stream_seq) == (0, None, 2, 2)
+
+
+def test_processes_racing_for_the_jobs_get_each_one_once(
+    database: Database, settings: Settings
+) -> None:
+    ids = {str(add_job(database)) for _ in range(100)}
+    script = Path(__file__).with_name("claim_all.py")
+    racers = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(settings.data_dir), f"worker-{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.close()
+        racer.stdin = None
+    answers = [racer.communicate(timeout=60) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 4, answers
+    assert [errors for _, errors in answers] == [""] * 4
+    assert sum(bool(output) for output, _ in answers) > 1, "there was no race"
+    lines = [line.split() for output, _ in answers for line in output.splitlines()]
+    assert sorted(job_id for job_id, _ in lines) == sorted(ids)
+    assert {attempt for _, attempt in lines} == {"1"}
+
+
+def test_a_job_in_other_hands_is_not_claimed(database: Database) -> None:
+    add_job(database)
+    assert claim(database) is not None
+    with database.write() as session:
+        assert ownership.claim(session, owner=BOB, lanes=ALL, lease_seconds=60) is None

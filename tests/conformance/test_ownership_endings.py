@@ -1,0 +1,133 @@
+"""What becomes of a job when its attempt ends."""
+
+import pytest
+
+from app.artifacts.tables import Artifact
+from app.db.base import new_id
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import (
+    Cancelled,
+    Ending,
+    ExitStatus,
+    Failed,
+    Preempted,
+    Retry,
+    Succeeded,
+)
+from app.jobs.states import JobState, Outcome
+from tests.job_rows import (
+    add_job,
+    attempts,
+    events,
+    job,
+    state,
+    take,
+)
+
+CRASHED = Retry("crashed", "It crashed.", backoff_seconds=10)
+
+
+def finish(database: Database, ending: Ending, left: ExitStatus | None = None) -> None:
+    """Claim, do four steps, end."""
+    lease = take(database).lease
+    with database.write() as session:
+        ownership.beat(session, lease, step=4)
+        assert ownership.finish(session, lease, ending, left)
+        session.commit()
+
+
+def made(database: Database) -> Succeeded:
+    artifact = Artifact(id=new_id(), kind="model", key="k", manifest_sha256="0" * 64, bytes=1)
+    with database.write() as session:
+        session.add(artifact)
+        session.commit()
+    return Succeeded(artifact.id, {"accuracy": 0.8})
+
+
+def test_success_keeps_the_artifact_and_the_summary(database: Database) -> None:
+    job_id = add_job(database)
+    ending = made(database)
+    finish(database, ending, ExitStatus(code=0))
+    row = job(database, job_id)
+    assert (row.state, row.artifact_id, row.summary) == (
+        JobState.SUCCEEDED,
+        ending.artifact_id,
+        {"accuracy": 0.8},
+    )
+    assert row.finished_at is not None
+    assert row.worker is None
+    (attempt,) = attempts(database, job_id)
+    assert (attempt.outcome, attempt.exit_code, attempt.last_step) == (Outcome.SUCCEEDED, 0, 4)
+    assert attempt.ended_at is not None
+    assert [(e.seq, e.kind) for e in events(database, job_id)] == [(1, "started"), (2, "succeeded")]
+
+
+def test_success_ignores_a_cancel_that_came_too_late(database: Database) -> None:
+    job_id = add_job(database, cancel_requested_at=1.0)
+    finish(database, made(database))
+    assert state(database, job_id) is JobState.SUCCEEDED
+
+
+def test_a_failure_says_why(database: Database) -> None:
+    job_id = add_job(database)
+    finish(database, Failed("one_class", "Only one label.", {"label": "x"}), ExitStatus(code=65))
+    row = job(database, job_id)
+    assert (row.state, row.error_code, row.error_message, row.error_detail) == (
+        JobState.FAILED,
+        "one_class",
+        "Only one label.",
+        {"label": "x"},
+    )
+    closing = events(database, job_id)[-1]
+    assert (closing.kind, closing.level, closing.message) == ("failed", "error", "Only one label.")
+    assert closing.data == {"code": "one_class"}
+    assert attempts(database, job_id)[0].exit_code == 65
+
+
+def test_a_preempted_job_waits_again_and_nothing_is_counted(database: Database) -> None:
+    job_id = add_job(database)
+    finish(database, Preempted())
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted, row.finished_at) == (JobState.QUEUED, 0, None)
+    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+    assert take(database).lease.attempt == 2  # at once
+
+
+@pytest.mark.parametrize(("failures", "wait"), [(0, 10), (1, 20), (2, 40)])
+def test_a_failure_that_may_pass_is_counted_and_waits_longer_each_time(
+    database: Database, failures: int, wait: float
+) -> None:
+    job_id = add_job(database, failures_counted=failures)
+    finish(database, CRASHED, ExitStatus(signal=11))
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, failures + 1)
+    (attempt,) = attempts(database, job_id)
+    assert (attempt.outcome, attempt.signal) == (Outcome.FAILED, 11)
+    assert attempt.ended_at is not None
+    assert row.run_after - attempt.ended_at == pytest.approx(wait, abs=2)
+    closing = events(database, job_id)[-1]
+    assert (closing.kind, closing.level, closing.data) == (
+        "requeued",
+        "warning",
+        {"code": "crashed"},
+    )
+
+
+def test_the_next_claim_knows_how_far_failed_attempts_came(database: Database) -> None:
+    add_job(database)
+    finish(database, CRASHED)
+    job_id = add_job(database)
+    finish(database, Retry("crashed", "It crashed.", backoff_seconds=0))
+    claimed = take(database)
+    assert (claimed.lease.job_id, claimed.failures, claimed.furthest) == (job_id, 1, 4)
+
+
+@pytest.mark.parametrize("ending", [Preempted(), CRASHED, Cancelled()])
+def test_a_job_to_be_cancelled_never_waits_again(database: Database, ending: Ending) -> None:
+    job_id = add_job(database, cancel_requested_at=1.0)
+    finish(database, ending)
+    row = job(database, job_id)
+    assert row.state == JobState.CANCELLED
+    assert row.finished_at is not None
+    assert events(database, job_id)[-1].kind == "cancelled"

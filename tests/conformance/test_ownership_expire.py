@@ -1,0 +1,134 @@
+"""What becomes of a job whose worker is lost."""
+
+import pytest
+
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Preempted, Retry
+from app.jobs.leases import Lease
+from app.jobs.states import MOVES, JobState, Lane, Outcome
+from tests.conformance.test_ownership_endings import made
+from tests.job_rows import (
+    ALICE,
+    add_job,
+    attempts,
+    change,
+    everything,
+    give_back,
+    job,
+    state,
+    take,
+)
+
+LOST = Retry("lost_worker", "The worker is gone.", backoff_seconds=10)
+
+
+def expire(database: Database, lease: Lease, *, gone: str | None = None, failures: int = 3) -> bool:
+    with database.write() as session:
+        expired = ownership.expire(
+            session,
+            lease.job_id,
+            seen_attempt=lease.attempt,
+            lost=LOST,
+            max_failures=failures,
+            gone=gone,
+        )
+        session.commit()
+        return expired
+
+
+def test_a_lost_job_waits_again_and_is_counted(database: Database) -> None:
+    job_id = add_job(database)
+    lease = take(database).lease
+    change(database, job_id, lease_expires_at=now() - 0.01)
+    assert expire(database, lease)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted, row.worker) == (JobState.QUEUED, 1, None)
+    assert attempts(database, job_id)[0].outcome == Outcome.LOST
+    assert row.error_code is None
+
+
+def test_a_lease_that_lasts_is_not_expired(database: Database) -> None:
+    add_job(database)
+    lease = take(database).lease
+    before = everything(database)
+    assert not expire(database, lease)
+    assert everything(database) == before
+
+
+def test_a_worker_that_is_known_to_be_gone_loses_its_lease_at_once(database: Database) -> None:
+    job_id = add_job(database)
+    lease = take(database).lease
+    assert not expire(database, lease, gone="bob")
+    assert expire(database, lease, gone="alice")
+    assert state(database, job_id) is JobState.QUEUED
+
+
+def test_a_rescue_that_looked_too_early_spares_the_next_attempt(database: Database) -> None:
+    job_id = add_job(database)
+    seen = take(database).lease
+    give_back(database, seen)
+    take(database)
+    change(database, job_id, lease_expires_at=now() - 1)
+    before = everything(database)
+    assert not expire(database, seen, gone="alice")
+    assert everything(database) == before
+
+
+def test_the_last_loss_fails_the_job(database: Database) -> None:
+    job_id = add_job(database, failures_counted=2)
+    lease = take(database).lease
+    assert expire(database, lease, gone="alice", failures=3)
+    row = job(database, job_id)
+    assert (row.state, row.error_code, row.error_message) == (
+        JobState.FAILED,
+        "lost_worker",
+        "The worker is gone.",
+    )
+    assert row.finished_at is not None
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(
+    database: Database, failures: int
+) -> None:
+    job_id = add_job(database, failures_counted=failures)
+    lease = take(database).lease
+    change(database, job_id, cancel_requested_at=now())
+    assert expire(database, lease, gone="alice", failures=3)
+    row = job(database, job_id)
+    assert (row.state, row.error_code) == (JobState.CANCELLED, None)
+
+
+def test_of_success_and_rescue_the_first_commit_wins(database: Database) -> None:
+    first, second = add_job(database, priority=1), add_job(database)
+    ending = made(database)
+    lease = take(database).lease
+    with database.write() as session:
+        assert ownership.finish(session, lease, ending)
+        session.commit()
+    assert not expire(database, lease, gone="alice")
+    assert state(database, first) is JobState.SUCCEEDED
+    lease = take(database).lease
+    assert expire(database, lease, gone="alice")
+    with database.write() as session:
+        assert not ownership.finish(session, lease, ending)
+        session.commit()
+    row = job(database, second)
+    assert (row.state, row.artifact_id) == (JobState.QUEUED, None)
+
+
+@pytest.mark.parametrize("final", [state for state in JobState if state.final])
+def test_a_final_state_never_changes(database: Database, final: JobState) -> None:
+    assert MOVES[final] == frozenset()
+    job_id = add_job(database, state=final, finished_at=1.0, attempt=1)
+    before = everything(database)
+    with database.write() as session:
+        assert ownership.claim(session, owner=ALICE, lanes=set(Lane), lease_seconds=1) is None
+        lease = Lease(job_id, 1, "alice", 60)
+        assert ownership.beat(session, lease, step=1) is None
+        assert not ownership.finish(session, lease, Preempted())
+        session.commit()
+    assert not expire(database, lease, gone="alice")
+    assert everything(database) == before

@@ -1,0 +1,217 @@
+"""Whatever order things happen in: each job has one owner at a time and one ending."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import delete, select
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.artifacts.tables import Artifact
+from app.db.base import new_id
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded
+from app.jobs.leases import Lease, Owner
+from app.jobs.states import JobState, Lane, Outcome
+from app.jobs.tables import Attempt, Job, JobEvent
+from tests.job_rows import ALICE, BOB, add_job, change
+
+MAX_FAILURES = 3
+LOST = Retry("lost_worker", "Lost.", backoff_seconds=0)
+ENDINGS: list[Ending] = [
+    Failed("code", "Failed."),
+    Cancelled(),
+    Preempted(),
+    Retry("crashed", "Crashed.", backoff_seconds=0),
+]
+
+
+@dataclass
+class Known:
+    """What a job must look like."""
+
+    priority: int
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    owner: str | None = None
+    failures: int = 0
+    cancel: bool = False
+    overdue: bool = False
+
+    def end(self, state: JobState) -> None:
+        self.state, self.owner, self.overdue = state, None, False
+
+    def wait_again(self) -> None:
+        self.end(JobState.CANCELLED if self.cancel else JobState.QUEUED)
+
+
+class Ownership(RuleBasedStateMachine):
+    """Two workers and the service on one database; leases are kept and used long after."""
+
+    database: Database
+    leases = Bundle("leases")
+
+    @initialize()
+    def empty(self) -> None:
+        self.jobs: dict[UUID, Known] = {}
+        with self.database.write() as session:
+            session.execute(delete(Job))
+            session.execute(delete(Artifact))
+            session.commit()
+
+    def holder(self, lease: Lease) -> Known | None:
+        """The job, if the lease still counts."""
+        known = self.jobs[lease.job_id]
+        held = known.attempt == lease.attempt and known.owner == lease.worker
+        return known if held else None
+
+    @rule(priority=st.integers(-1, 1))
+    def submit(self, priority: int) -> None:
+        self.jobs[add_job(self.database, priority=priority)] = Known(priority)
+
+    @rule(target=leases, owner=st.sampled_from([ALICE, BOB]))
+    def claim(self, owner: Owner) -> Any:
+        queued = [known for known in self.jobs.values() if known.state is JobState.QUEUED]
+        with self.database.write() as session:
+            claimed = ownership.claim(session, owner=owner, lanes=set(Lane), lease_seconds=600)
+            session.commit()
+        assert (claimed is None) == (not queued)
+        if claimed is None:
+            return multiple()
+        known = self.jobs[claimed.lease.job_id]
+        assert known.state is JobState.QUEUED
+        assert known.priority == max(each.priority for each in queued)
+        known.state, known.owner, known.attempt = JobState.RUNNING, owner.id, known.attempt + 1
+        assert (claimed.lease.attempt, claimed.failures) == (known.attempt, known.failures)
+        return claimed.lease
+
+    @rule(lease=leases, reserve=st.integers(0, 3))
+    def beat(self, lease: Lease, reserve: int) -> None:
+        known = self.holder(lease)
+        with self.database.write() as session:
+            answer = ownership.beat(session, lease, step=1, reserve=reserve)
+            session.commit()
+        assert (answer is None) == (known is None)
+        if answer is not None and known is not None:
+            known.overdue = False
+            assert answer.cancel_requested == known.cancel
+
+    @rule(lease=leases)
+    def pause(self, lease: Lease) -> None:
+        """The owner sleeps past its lease, and may wake up later."""
+        if known := self.holder(lease):
+            known.overdue = True
+            change(self.database, lease.job_id, lease_expires_at=now() - 1)
+
+    @rule(lease=leases, known_gone=st.booleans())
+    def expire(self, lease: Lease, known_gone: bool) -> None:
+        known = self.jobs[lease.job_id]
+        runs = known.state is JobState.RUNNING and known.attempt == lease.attempt
+        with self.database.write() as session:
+            expired = ownership.expire(
+                session,
+                lease.job_id,
+                seen_attempt=lease.attempt,
+                lost=LOST,
+                max_failures=MAX_FAILURES,
+                gone=lease.worker if known_gone else None,
+            )
+            session.commit()
+        assert expired == (runs and (known.overdue or known_gone))
+        if expired:
+            known.failures += 1
+            known.wait_again()
+            if known.failures >= MAX_FAILURES and not known.cancel:
+                known.end(JobState.FAILED)
+
+    @rule(data=st.data())
+    def request_cancel(self, data: st.DataObject) -> None:
+        running = [each for each, known in self.jobs.items() if known.owner]
+        if running:
+            job_id = data.draw(st.sampled_from(running))
+            self.jobs[job_id].cancel = True
+            change(self.database, job_id, cancel_requested_at=now())
+
+    @rule(lease=leases, ending=st.sampled_from(ENDINGS))
+    def fail(self, lease: Lease, ending: Ending) -> None:
+        known = self.holder(lease)
+        with self.database.write() as session:
+            done = ownership.finish(session, lease, ending)
+            session.commit()
+        assert done == (known is not None)
+        if known is None:
+            return
+        if isinstance(ending, Failed):
+            known.end(JobState.FAILED)
+        elif isinstance(ending, Cancelled):
+            known.end(JobState.CANCELLED)
+        else:
+            known.failures += isinstance(ending, Retry)
+            known.wait_again()
+
+    @rule(lease=leases)
+    def succeed(self, lease: Lease) -> None:
+        known = self.holder(lease)
+        ref = ArtifactRef(key=f"jobs/{new_id()}", manifest_sha256="0" * 64, bytes=1)
+        with self.database.write() as session:
+            artifact = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
+            done = ownership.finish(session, lease, Succeeded(artifact.id, {}))
+            if done:
+                session.commit()
+        assert done == (known is not None)
+        if known is not None:
+            known.end(JobState.SUCCEEDED)
+
+    @invariant()
+    def rows_are_as_expected(self) -> None:
+        with self.database.read() as session:
+            rows = session.scalars(select(Job)).all()
+            tried = session.scalars(select(Attempt)).all()
+            made = session.scalars(select(Artifact.job_id)).all()
+            told = session.execute(select(JobEvent.job_id, JobEvent.seq)).all()
+        assert len(rows) == len(self.jobs)
+        for row in rows:
+            known = self.jobs[row.id]
+            assert (row.state, row.attempt, row.worker, row.failures_counted) == (
+                known.state,
+                known.attempt,
+                known.owner,
+                known.failures,
+            )
+            own = [attempt for attempt in tried if attempt.job_id == row.id]
+            assert [attempt.attempt for attempt in own] == list(range(1, row.attempt + 1))
+            assert sum(attempt.ended_at is None for attempt in own) == (row.state == "running")
+            succeeded = sum(attempt.outcome == Outcome.SUCCEEDED for attempt in own)
+            assert succeeded == (row.state == JobState.SUCCEEDED) == made.count(row.id)
+            assert (row.artifact_id is not None) == bool(succeeded)
+            assert max((seq for id_, seq in told if id_ == row.id), default=0) <= row.stream_seq
+
+
+def test_every_order_of_events_keeps_the_promises(database: Database) -> None:
+    raw = database.write_engine.raw_connection()
+    raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
+    raw.close()
+    machine = type("Machine", (Ownership,), {"database": database})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,70 @@
+"""docs/errors.md holds every code; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import app.main  # noqa: F401 - imports the errors of every domain
+import worker.errors  # noqa: F401
+from app.errors import AppError
+from lora_core.errors import LoraCoreError
+from worker import failures
+
+WORKER = [failures.CRASHED, failures.STALLED, failures.LOST, failures.BROKEN]
+DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
+FROM_THE_BODY = """
+Before any of these, a request may be refused for its form: `malformed_json`, `malformed_body`
+(400), `not_found` (404), `method_not_allowed` (405), `body_too_large` (413),
+`unsupported_media_type` (415), `validation_failed` (422, with one entry in `errors` for each
+field). What nobody foresaw is `internal_error` (500).
+"""
+INTRODUCTION = """# Error codes
+
+Every answer that refuses something and every job that fails carries a `code`. Codes are stable;
+messages may change. Under `/v1` an error is `application/problem+json`; under `/predict` and
+`/models` it is `{"error": message, "error_type": …, "code": …}`. This page is made from the error
+classes by `UPDATE_DOCS=1 pytest tests/contracts`.
+"""
+
+
+def causes(kind: type[Exception]) -> Iterator[type[Exception]]:
+    """Every class below a kind that has a code of its own."""
+    for child in kind.__subclasses__():
+        if "code" in vars(child) and child.__module__.startswith(("app.", "worker.", "lora_core.")):
+            yield child
+        yield from causes(child)
+
+
+def rows(kind: type[Exception]) -> list[str]:
+    found = set()
+    for cause in causes(kind):
+        meaning = (cause.__doc__ or "").strip().splitlines()[0]
+        status = getattr(cause, "status", "")
+        found.add(f"| `{cause.code}` | {status} | {meaning} |\n")  # type: ignore[attr-defined]
+    return sorted(found)
+
+
+def document() -> str:
+    return (
+        INTRODUCTION
+        + "\n## The service\n\n| code | status | meaning |\n|---|---|---|\n"
+        + "".join(rows(AppError))
+        + FROM_THE_BODY
+        + "\n## A run, its base and its data\n\nAs an answer their status is 422; in a job they "
+        "are its `error.code`.\n\n| code | | meaning |\n|---|---|---|\n"
+        + "".join(row.replace("|  |", "| |") for row in rows(LoraCoreError))
+        + "".join(f"| `{cause.code}` | | {cause.message.split(' (')[0]}. |\n" for cause in WORKER)
+    )
+
+
+def test_the_document_is_what_the_classes_say() -> None:
+    if os.environ.get("UPDATE_DOCS") == "1":
+        DOCUMENT.write_text(document(), encoding="utf-8")
+    assert DOCUMENT.read_text(encoding="utf-8") == document()
+
+
+def test_every_cause_has_a_code_a_message_and_a_title() -> None:
+    for kind in (AppError, LoraCoreError):
+        for cause in causes(kind):
+            assert cause.__doc__, cause
+            assert cause.message, cause  # type: ignore[attr-defined]

@@ -1,0 +1,147 @@
+"""What the code may not contain, read from its syntax trees."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("app", "worker", "lora_core", "migrations")
+TREES = {
+    path: ast.parse(path.read_text(encoding="utf-8"))
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+LONGEST = 250
+LONGER = {"lora_core/errors.py", "migrations/versions/0001_first_tables.py"}  # lists, not logic
+HUB_NOUNS = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "models", "core"}
+
+# Formats that can run code when read.
+BANNED_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "joblib",
+    "cloudpickle",
+    "dill",
+    "shelve",
+    "marshal",
+}
+BANNED_CALLS = {("torch", "load"), ("yaml", "load"), ("os", "system"), ("os", "popen")}
+BANNED_NAMES = {"eval", "exec"}
+BANNED_KEYWORDS = {"shell", "trust_remote_code"}
+
+# Imports inside functions: the command line starts fast, and torch loads only where it is used.
+LATE_IMPORTS = ("app/cli/", "lora_core/__main__.py", "app/serving/pool.py")
+STATEMENTS = {"select", "insert", "update", "delete"}
+SQL_HOMES = {"repository.py", "ownership.py", "presence.py"}  # presence: who is alive
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def dotted(node: ast.AST) -> tuple[str, ...]:
+    if isinstance(node, ast.Attribute):
+        return (*dotted(node.value), node.attr)
+    return (node.id,) if isinstance(node, ast.Name) else ()
+
+
+def banned(source: ast.Module) -> Iterator[str]:
+    """Every use of what can run foreign code."""
+    for node in ast.walk(source):
+        match node:
+            case ast.Import(names=names):
+                yield from (
+                    each.name for each in names if each.name.split(".")[0] in BANNED_MODULES
+                )
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in BANNED_MODULES:
+                yield module
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (each.name for each in names if (module, each.name) in BANNED_CALLS)
+            case ast.Call(func=function, keywords=keywords):
+                name = dotted(function)
+                if name[-2:] in BANNED_CALLS or name in {(each,) for each in BANNED_NAMES}:
+                    yield ".".join(name)
+                for each in keywords:
+                    off = isinstance(each.value, ast.Constant) and each.value.value is False
+                    if each.arg in BANNED_KEYWORDS and not off:
+                        yield f"{each.arg}="
+
+
+def late_imports(source: ast.Module) -> Iterator[int]:
+    for node in ast.walk(source):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Import | ast.ImportFrom):
+                    yield inner.lineno
+
+
+def sql(source: ast.Module) -> Iterator[str]:
+    for node in ast.walk(source):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
+            yield from (each.name for each in node.names if each.name in STATEMENTS)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(TREES) > 100
+
+
+def test_files_are_short() -> None:
+    lengths = {named(path): len(path.read_text().splitlines()) for path in TREES}
+    assert {name for name, length in lengths.items() if length > LONGEST} <= LONGER
+
+
+def test_files_are_named_after_one_concept() -> None:
+    assert [named(path) for path in TREES if HUB_NOUNS & set(path.stem.split("_"))] == []
+
+
+def test_nothing_can_run_foreign_code() -> None:
+    assert [(named(path), found) for path in TREES for found in banned(TREES[path])] == []
+
+
+def test_imports_stand_at_the_top() -> None:
+    strict = [path for path in TREES if not named(path).startswith(LATE_IMPORTS)]
+    assert [(named(path), line) for path in strict for line in late_imports(TREES[path])] == []
+
+
+def test_sql_is_written_only_in_repositories() -> None:
+    strict = [
+        path for path in TREES if path.name not in SQL_HOMES and path.parts[-3] != "migrations"
+    ]
+    assert [(named(path), found) for path in strict for found in sql(TREES[path])] == []
+
+
+def test_packages_hold_no_code_of_their_own() -> None:
+    tables = {
+        f"lora_core/{name}/__init__.py" for name in ("layers", "encoders", "tasks", "methods")
+    }
+    for path, tree in TREES.items():
+        if path.name == "__init__.py" and named(path) not in tables | {"lora_core/__init__.py"}:
+            assert ast.get_docstring(tree), named(path)
+            assert len(tree.body) == 1, named(path)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import torch\ntorch.load('x')",
+        "from torch import load",
+        "import yaml\nyaml.load(x)",
+        "run('x', shell=True)",
+        "run('x', shell=flag)",
+        "M.from_pretrained('x', trust_remote_code=True)",
+        "eval('1')",
+        "import os\nos.system('x')",
+    ],
+)
+def test_the_ban_list_catches(code: str) -> None:
+    assert list(banned(ast.parse(code)))
+
+
+def test_the_ban_list_lets_the_safe_forms_through() -> None:
+    safe = "M.from_pretrained('x', trust_remote_code=False)\nmodel.eval()\njson.load(f)"
+    assert list(banned(ast.parse(safe))) == []

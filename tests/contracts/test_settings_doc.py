@@ -1,0 +1,38 @@
+"""docs/settings.md holds every setting; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
+
+import os
+from pathlib import Path
+
+from app.settings import PREFIX, Settings
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+INTRODUCTION = """# Settings
+
+Read from the environment when a process starts. Lists have commas between their entries. This
+table is made from `app/settings.py` by `UPDATE_DOCS=1 pytest tests/contracts`.
+
+| Variable | Default | Meaning |
+|---|---|---|
+"""
+
+
+def table() -> str:
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        shown = "" if default in (None, "") else f"`{default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |\n")
+    return INTRODUCTION + "".join(lines)
+
+
+def test_every_setting_is_described() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+def test_the_document_is_what_the_code_says() -> None:
+    if os.environ.get("UPDATE_DOCS") == "1":
+        DOCUMENT.write_text(table(), encoding="utf-8")
+    assert DOCUMENT.read_text(encoding="utf-8") == table()

@@ -1,0 +1,101 @@
+"""Rows of jobs, put in and looked at without the service."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from app.db.base import new_id
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Preempted
+from app.jobs.leases import Claimed, Lease, Owner
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
+from app.keys.tables import LOCAL_KEY_ID
+from lora_core.specs.train import TrainSpec
+
+ALICE = Owner(id="alice", host="there", boot_id="boot-1", pid=11, pid_start=111)
+BOB = Owner(id="bob", host="there", boot_id="boot-1", pid=22, pid_start=222)
+SPEC = TrainSpec.model_validate({"method": {"type": "lora"}}).model_dump(mode="json")
+
+
+def add_job(database: Database, **changes: Any) -> UUID:
+    """A queued job that is due."""
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "created_by": LOCAL_KEY_ID,
+        "labels": {},
+        "method": "lora",
+        "lane": Lane.CPU,
+        "spec": SPEC,
+        "spec_version": 1,
+        "spec_sha256": "0" * 64,
+        "dataset_ids": {},
+        "base": "minilm-l6",
+        **changes,
+    }
+    with database.write() as session:
+        session.add(Job(**values))
+        session.commit()
+    job_id: UUID = values["id"]
+    return job_id
+
+
+def change(database: Database, job_id: UUID, **values: Any) -> None:
+    """What another process would do to the row."""
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+        session.commit()
+
+
+def take(database: Database, owner: Owner = ALICE) -> Claimed:
+    """Claim the job that waits."""
+    with database.write() as session:
+        claimed = ownership.claim(session, owner=owner, lanes=set(Lane), lease_seconds=60)
+        session.commit()
+    assert claimed is not None
+    return claimed
+
+
+def give_back(database: Database, lease: Lease) -> None:
+    """End the attempt as a worker does that leaves."""
+    with database.write() as session:
+        assert ownership.finish(session, lease, Preempted())
+        session.commit()
+
+
+def job(database: Database, job_id: UUID) -> Job:
+    with database.read() as session:
+        return session.scalars(select(Job).where(Job.id == job_id)).one()
+
+
+def state(database: Database, job_id: UUID) -> JobState:
+    return JobState(job(database, job_id).state)
+
+
+def attempts(database: Database, job_id: UUID) -> list[Attempt]:
+    statement = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)
+    with database.read() as session:
+        return list(session.scalars(statement))
+
+
+def events(database: Database, job_id: UUID) -> list[JobEvent]:
+    statement = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq)
+    with database.read() as session:
+        return list(session.scalars(statement))
+
+
+def points(database: Database, job_id: UUID) -> list[MetricPoint]:
+    statement = select(MetricPoint).where(MetricPoint.job_id == job_id).order_by(MetricPoint.seq)
+    with database.read() as session:
+        return list(session.scalars(statement))
+
+
+def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the tables that a worker writes to."""
+    with database.read() as session:
+        return {
+            table.__tablename__: [tuple(row) for row in session.execute(select(table.__table__))]
+            for table in (Job, Attempt, JobEvent, MetricPoint)
+        }

@@ -1,0 +1,54 @@
+"""A finished model directory, made in code in a fraction of a second."""
+
+from pathlib import Path
+
+import torch
+
+from lora_core import manifest
+from lora_core.artifact import FORMAT, save_golden, save_merged
+from lora_core.inference.predictor import Predictor
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+from tests.tiny_base import distilbert, tokenizer
+
+TEXTS = ("a good film", "a dull plot", "the story was fine")
+
+
+def make_artifact(
+    directory: Path,
+    *,
+    labels: tuple[str, ...] = ("bad", "good"),
+    favours: str = "good",
+    seed: int = 0,
+    max_length: int = 64,
+) -> Path:
+    """A two-layer DistilBERT that gives `favours` the highest score, whatever the text."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = distilbert(labels=len(labels))
+    with torch.no_grad():
+        model.get_parameter("classifier.bias")[labels.index(favours)] += 3.0
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: i for i, label in enumerate(labels)}
+
+    directory.mkdir(parents=True)
+    vocabulary = directory.with_name(f"{directory.name}.tokenizer.json")
+    tokenizer().save(str(vocabulary))
+    save_merged(directory, model, vocabulary, max_length)
+    vocabulary.unlink()
+    predictor = Predictor(model, tokenizer(), max_length)
+    save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
+    spec = TrainSpec(method=LoraSpec())
+    manifest.write(
+        directory,
+        {
+            "format": FORMAT,
+            "created_by": {"loraworks": "0"},
+            "spec": spec.model_dump(mode="json"),
+            "encoder": "distilbert",
+            "max_length": max_length,
+            "data_sha256": "0" * 64,
+            "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
+        },
+    )
+    return directory

@@ -1,0 +1,16 @@
+"""Waiting for something to become true, with a deadline."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def wait_until(look: Callable[[], Value], *, seconds: float = 20.0, what: str = "it") -> Value:
+    """The first true answer of `look`. Fails the test when none comes in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+    return value

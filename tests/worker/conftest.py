@@ -1,0 +1,40 @@
+"""A migrated database with quick beats, and everything that a worker needs."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.db.engines import Database
+from app.resources import Resources, open_resources
+from app.settings import Settings
+from tests.app.conftest import migrated
+from tests.app.conftest import settings as default_settings
+
+__all__ = ["default_settings", "migrated"]
+
+
+@pytest.fixture
+def settings(default_settings: Settings) -> Settings:
+    """As the service has them, but seconds are short."""
+    quick = {
+        "poll_seconds": 0.05,
+        "beat_seconds": 0.2,
+        "lease_seconds": 30,
+        "reconcile_seconds": 0.1,
+        "stop_grace_seconds": 10,
+        "retry_seconds": 0,
+        "min_free_bytes": 0,
+    }
+    return default_settings.model_copy(update=quick)
+
+
+@pytest.fixture
+def resources(settings: Settings) -> Iterator[Resources]:
+    opened = open_resources(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def database(resources: Resources) -> Database:
+    return resources.database

@@ -1,0 +1,153 @@
+"""A training process that does what it is told, without any training.
+
+    python scripted_child.py ACTION... train SPEC --out DIR --lifeline
+
+Like the real one it stops with 75 on SIGTERM and leaves when its standard input ends.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from lora_core import manifest
+
+SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
+
+
+def tell(event: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def started(total: str) -> None:
+    tell(
+        "started",
+        total_steps=int(total),
+        trainable_parameters=10,
+        total_parameters=1000,
+        examples={"train": 8, "validation": 2, "test": 2},
+        labels=["negative", "positive"],
+        device="cpu",
+        precision="fp32",
+        threads=int(os.environ["OMP_NUM_THREADS"]),
+        learning_rate=0.001,
+    )
+
+
+def steps(count: str) -> None:
+    for number in range(1, int(count) + 1):
+        tell(
+            "step",
+            step=number,
+            epoch=number / 10,
+            loss=1 / number,
+            learning_rate=0.001,
+            grad_norm=None,
+            reviews_per_second=10.0,
+            tokens_per_second=100.0,
+            peak_memory_mb=50.0,
+        )
+
+
+def evaluated(split: str) -> None:
+    tell("evaluated", step=1, split=split, metrics={"loss": 0.5, "accuracy": 0.75}, best=True)
+
+
+def long(length: str) -> None:
+    tell("noted", code="long", message="x" * int(length))
+
+
+def failed(code: str) -> None:
+    """Names the file that it reads, as errors about data do."""
+    source = json.loads(Path(spec).read_text())["data"]["source"]
+    tell("failed", code=code, message=f"{source} has one label.", detail={"file": source})
+
+
+def succeed(_: str) -> None:
+    (out / "merged").mkdir(parents=True)
+    (out / "merged" / "config.json").write_text("{}")
+    manifest.write(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
+    tell("finished", summary=SUMMARY)
+
+
+def damage(_: str) -> None:
+    (out / "merged" / "config.json").write_text("{ }")
+
+
+def hang(_: str) -> None:
+    while True:
+        time.sleep(60)
+
+
+def ignore_term(_: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def deaf(_: str) -> None:
+    """Does not notice that its parent is gone."""
+    global lifeline
+    lifeline = False
+
+
+def helper(file: str) -> None:
+    """Starts a process of its own, which keeps the pipe open."""
+    Path(file).write_text(str(subprocess.Popen(["/bin/sleep", "300"]).pid))
+
+
+def environment(file: str) -> None:
+    Path(file).write_text(json.dumps(dict(os.environ)))
+
+
+def first(file: str) -> None:
+    """Hang the first time, go on with the next action from then on."""
+    if not Path(file).exists():
+        Path(file).write_text(str(os.getpid()))
+        hang("")
+
+
+def die(number: str) -> None:
+    os.kill(os.getpid(), int(number))
+
+
+ACTIONS = {
+    "started": started,
+    "steps": steps,
+    "evaluated": evaluated,
+    "long": long,
+    "failed": failed,
+    "succeed": succeed,
+    "damage": damage,
+    "hang": hang,
+    "ignore-term": ignore_term,
+    "deaf": deaf,
+    "helper": helper,
+    "environment": environment,
+    "first": first,
+    "signal": die,
+    "exit": lambda code: sys.exit(int(code)),
+    "say": lambda text: (sys.stdout.write(text + "\n"), sys.stdout.flush()),
+    "complain": lambda text: sys.stderr.write(text + "\n"),
+}
+
+
+def follow_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    if lifeline:
+        os._exit(75)
+
+
+lifeline = True
+*actions, _, spec, _, directory, _ = sys.argv[1:]
+out = Path(directory)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+threading.Thread(target=follow_parent, daemon=True).start()
+for action in actions:
+    name, _, value = action.partition(":")
+    ACTIONS[name](value)  # type: ignore[no-untyped-call]

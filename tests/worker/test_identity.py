@@ -1,0 +1,86 @@
+"""Processes are told apart even when their numbers come again."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+from worker import identity
+from worker.identity import Process
+
+SLEEP = ["/bin/sleep", "300"]
+
+
+def test_a_running_process_is_alive_and_a_killed_one_is_not() -> None:
+    child = subprocess.Popen(SLEEP)
+    known = identity.process(child.pid)
+    assert identity.alive(known)
+    child.kill()
+    wait_until(lambda: not identity.alive(known))  # though nobody has reaped it yet
+    child.wait()
+    assert not identity.alive(known)
+
+
+def test_the_same_number_with_another_start_or_boot_is_another_process() -> None:
+    me = identity.process(os.getpid())
+    assert identity.alive(me)
+    assert not identity.alive(me._replace(start=me.start + 1))
+    assert not identity.alive(me._replace(boot_id="another"))
+
+
+def test_a_name_with_brackets_does_not_confuse(tmp_path: Path) -> None:
+    program = tmp_path / "a) R 1 (b"
+    program.symlink_to("/bin/sleep")
+    child = subprocess.Popen([str(program), "300"])
+    try:
+        assert identity.process(child.pid).start > identity.process(1).start
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_there_is_no_process_zero() -> None:
+    with pytest.raises(ProcessLookupError):
+        identity.process(0)
+
+
+def test_a_worker_knows_itself() -> None:
+    owner = identity.this_worker()
+    assert owner.pid == os.getpid()
+    assert identity.owner_alive(owner)
+    assert len(owner.id) <= 128
+
+
+def test_a_group_is_killed_even_when_its_leader_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    program = (
+        "import subprocess, pathlib, sys;"
+        "pathlib.Path(sys.argv[1]).write_text(str(subprocess.Popen(['/bin/sleep', '300']).pid))"
+    )
+    command = [sys.executable, "-c", program, str(file)]
+    leader = subprocess.Popen(command, start_new_session=True)
+    known = identity.process(leader.pid)
+    leader.wait()
+    member = identity.process(int(file.read_text()))
+    assert identity.alive(member)
+    identity.kill_group(known)
+    wait_until(lambda: not identity.alive(member))
+    identity.kill_group(known)  # nobody is left: nothing happens
+
+
+def test_the_group_of_a_stranger_with_the_same_number_is_spared() -> None:
+    child = subprocess.Popen(SLEEP, start_new_session=True)
+    known = identity.process(child.pid)
+    try:
+        identity.kill_group(Process(known.boot_id, known.pid, known.start - 1))
+        identity.kill_group(Process("another boot", known.pid, known.start))
+        assert identity.alive(known)
+        identity.kill_group(known)
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait()

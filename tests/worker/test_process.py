@@ -1,0 +1,177 @@
+"""Real worker processes: killed, stopped, abandoned, and told to leave."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from app.db.engines import Database
+from app.jobs.states import JobState, Outcome
+from app.settings import Settings
+from tests.job_rows import add_job, attempts, events, everything, job, state
+from tests.waiting import wait_until
+from tests.worker.test_run_job import GOOD
+from worker import identity, workplace
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., subprocess.Popen[bytes]]
+BAD_SETTINGS = 78
+
+
+def environment(settings: Settings, **changes: object) -> dict[str, str]:
+    """Quick settings on the same data."""
+    quick: dict[str, object] = {
+        "data_dir": settings.data_dir,
+        "poll_seconds": 0.05,
+        "beat_seconds": 0.2,
+        "lease_seconds": 30,
+        "reconcile_seconds": 0.2,
+        "retry_seconds": 0,
+        "min_free_bytes": 0,
+        **changes,
+    }
+    return os.environ | {f"LORAWORKS_{name.upper()}": str(each) for name, each in quick.items()}
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    script = Path(__file__).with_name("worker_process.py")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*actions: str, **changes: object) -> subprocess.Popen[bytes]:
+        with (tmp_path / "worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, str(script), *actions],
+                stdin=subprocess.PIPE,
+                stderr=log,
+                env=environment(settings, **changes),
+            )
+        started.append(worker)
+        return worker
+
+    yield begin
+    for worker in started:
+        worker.kill()
+        worker.wait()
+        if worker.stdin is not None:
+            worker.stdin.close()
+
+
+@pytest.fixture
+def job_id(database: Database) -> UUID:
+    return add_job(database)
+
+
+def child_in(file: Path) -> identity.Process:
+    """The training that wrote its number into the file."""
+    text = wait_until(lambda: file.exists() and file.read_text(), what="the start of the training")
+    return identity.process(int(text))
+
+
+def test_a_worker_trains_what_waits_and_leaves_when_told(
+    database: Database, settings: Settings, start: Start
+) -> None:
+    jobs = [add_job(database) for _ in range(3)]
+    worker = start(*GOOD, slots=2)
+    wait_until(lambda: {state(database, each) for each in jobs} == {JobState.SUCCEEDED})
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert list(workplace.found(settings)) == []
+
+
+def test_a_killed_worker_takes_its_training_along_and_the_next_one_goes_on(
+    database: Database, start: Start, job_id: UUID, tmp_path: Path
+) -> None:
+    worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    child = child_in(tmp_path / "child")
+    worker.kill()
+    wait_until(lambda: not identity.alive(child), what="the end of the training")
+    assert state(database, job_id) is JobState.RUNNING
+    start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+    row = job(database, job_id)
+    assert (row.attempt, row.failures_counted) == (2, 1)
+    assert [attempt.outcome for attempt in attempts(database, job_id)] == [
+        Outcome.LOST,
+        Outcome.SUCCEEDED,
+    ]
+    assert [event.kind for event in events(database, job_id)].count("succeeded") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_leave_gives_its_job_back(
+    database: Database, start: Start, job_id: UUID, tmp_path: Path, number: int
+) -> None:
+    worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    child = child_in(tmp_path / "child")
+    worker.send_signal(number)
+    assert worker.wait(20) == 0
+    assert not identity.alive(child)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+
+
+def test_a_worker_leaves_when_whoever_started_it_is_gone(
+    database: Database, start: Start, job_id: UUID, tmp_path: Path
+) -> None:
+    worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    child = child_in(tmp_path / "child")
+    assert worker.stdin is not None
+    worker.stdin.close()
+    assert worker.wait(20) == 0
+    assert not identity.alive(child)
+    assert state(database, job_id) is JobState.QUEUED
+
+
+def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
+    database: Database, start: Start, job_id: UUID, tmp_path: Path
+) -> None:
+    actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    sleeper = start(*actions, lease_seconds=1)
+    child = child_in(tmp_path / "child")
+    sleeper.send_signal(signal.SIGSTOP)
+    start(*actions, lease_seconds=1)
+    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+    wait_until(lambda: not identity.alive(child), what="the end of the old training")
+    before = everything(database)
+    sleeper.send_signal(signal.SIGCONT)
+    sleeper.send_signal(signal.SIGTERM)
+    assert sleeper.wait(20) == 0
+    assert everything(database) == before
+    assert [attempt.outcome for attempt in attempts(database, job_id)] == [
+        Outcome.LOST,
+        Outcome.SUCCEEDED,
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beat_seconds": 60}, {"data_dir": "empty"}], ids=["settings", "schema"]
+)
+def test_a_worker_that_cannot_work_says_why(
+    start: Start, tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    if "data_dir" in wrong:
+        wrong = {"data_dir": tmp_path / "empty"}
+    assert start(**wrong).wait(20) == BAD_SETTINGS
+    log = (tmp_path / "worker.log").read_text()
+    assert "the worker cannot start" in log
+    assert "Traceback" not in log
+
+
+def test_a_worker_never_loads_torch() -> None:
+    program = (
+        "import sys, worker.__main__;"
+        "heavy = {'torch', 'transformers', 'datasets', 'fastapi', 'app.main', 'app.serving'};"
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

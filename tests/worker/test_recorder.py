@@ -1,0 +1,138 @@
+"""What a training process tells is written once, in order, and only by the owner."""
+
+from uuid import UUID
+
+import pysqlite3.dbapi2 as sqlite
+import pytest
+
+from app.db.clock import now
+from app.db.engines import Database, open_database
+from app.jobs.leases import Lease
+from app.settings import Settings
+from lora_core.events import Evaluated, Noted, Phase, Tick
+from lora_core.specs.data import Split
+from tests.job_rows import add_job, change, events, everything, give_back, job, points, take
+from tests.waiting import wait_until
+from tests.worker.test_rows import STEP
+from worker.recorder import LONGEST_MESSAGE, WRITE_ROWS, Recorder
+
+
+@pytest.fixture
+def job_id(database: Database) -> UUID:
+    return add_job(database)
+
+
+@pytest.fixture
+def lease(database: Database, job_id: UUID) -> Lease:
+    return take(database).lease
+
+
+@pytest.fixture
+def recorder(database: Database, lease: Lease) -> Recorder:
+    return Recorder(database, lease, beat_seconds=0.3)
+
+
+def test_points_and_events_share_one_row_of_numbers(
+    database: Database, job_id: UUID, recorder: Recorder
+) -> None:
+    recorder.add(STEP)
+    recorder.add(Noted(code="cut", message="Three texts are cut."))
+    recorder.add(STEP.model_copy(update={"step": 4}))
+    recorder.write()
+    numbers = [row.seq for row in points(database, job_id)]
+    assert numbers == [2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14]  # 1 is the event of the claim
+    assert [(row.seq, row.kind) for row in events(database, job_id)] == [
+        (1, "started"),
+        (8, "noted"),
+    ]
+    assert {row.attempt for row in points(database, job_id)} == {1}
+    row = job(database, job_id)
+    assert (row.step, row.stream_seq) == (4, 14)
+    recorder.write()
+    assert len(points(database, job_id)) == 12
+
+
+def test_the_last_evaluation_does_not_repeat_a_point(
+    database: Database, job_id: UUID, recorder: Recorder
+) -> None:
+    for step, loss in ((1, 0.5), (2, 0.6), (1, 0.5)):
+        recorder.add(Evaluated(step=step, split=Split.VALIDATION, metrics={"loss": loss}))
+    recorder.write()
+    recorder.add(Evaluated(step=1, split=Split.VALIDATION, metrics={"loss": 0.5}))
+    recorder.add(Evaluated(step=1, split=Split.TEST, metrics={"loss": 0.4}))
+    recorder.write()
+    found = [(row.split, row.step, row.value) for row in points(database, job_id)]
+    assert found == [("validation", 1, 0.5), ("validation", 2, 0.6), ("test", 1, 0.4)]
+
+
+def test_public_names_stand_in_messages_and_long_ones_are_cut(
+    database: Database, job_id: UUID, lease: Lease
+) -> None:
+    recorder = Recorder(
+        database,
+        lease,
+        beat_seconds=1,
+        public=lambda value: (
+            value.replace("/data/1.csv", "reviews:1") if isinstance(value, str) else value
+        ),
+    )
+    recorder.add(Noted(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
+    recorder.write()
+    message = events(database, job_id)[-1].message
+    assert message.startswith("reviews:1 has long texts.")
+    assert len(message) == LONGEST_MESSAGE
+
+
+def test_it_is_time_to_write_after_many_rows_or_a_while(recorder: Recorder) -> None:
+    assert not recorder.due()
+    while len(recorder._rows) < WRITE_ROWS:
+        assert not recorder.due()
+        recorder.add(STEP.model_copy(update={"step": recorder.step + 1}))
+    assert recorder.due()
+    recorder.write()
+    assert not recorder.due()
+    wait_until(recorder.due, seconds=5)  # the beat, with nothing to tell
+
+
+def test_a_tick_moves_the_step_on(database: Database, job_id: UUID, recorder: Recorder) -> None:
+    recorder.add(Tick(phase=Phase.TRAINING, step=9))
+    recorder.write()
+    assert job(database, job_id).step == 9
+
+
+def test_a_cancel_is_seen(database: Database, job_id: UUID, recorder: Recorder) -> None:
+    recorder.write()
+    assert not recorder.cancel_requested
+    change(database, job_id, cancel_requested_at=now())
+    recorder.write()
+    assert recorder.cancel_requested
+
+
+def test_who_lost_the_job_writes_nothing(
+    database: Database, lease: Lease, recorder: Recorder
+) -> None:
+    give_back(database, lease)
+    before = everything(database)
+    recorder.add(STEP)
+    recorder.write()
+    assert recorder.fenced
+    assert everything(database) == before
+
+
+def test_rows_wait_while_the_database_is_busy(
+    settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.db.engines.BUSY_SECONDS", 0.05)
+    impatient = open_database(settings)
+    recorder = Recorder(impatient, lease, beat_seconds=1)
+    recorder.add(STEP)
+    other = sqlite.connect(str(settings.sqlite_path), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    recorder.write()
+    assert not recorder.fenced
+    assert points(impatient, job_id) == []
+    other.execute("ROLLBACK")
+    other.close()
+    recorder.write()
+    assert len(points(impatient, job_id)) == 6
+    impatient.close()

@@ -1,0 +1,206 @@
+"""One attempt from the claim to its ending."""
+
+import json
+import threading
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from app.artifacts import repository as artifacts
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs.states import JobState, Outcome
+from app.resources import Resources
+from app.settings import Settings
+from lora_core import manifest
+from tests.job_rows import (
+    SPEC,
+    add_job,
+    attempts,
+    change,
+    events,
+    everything,
+    give_back,
+    job,
+    state,
+    take,
+)
+from tests.waiting import wait_until
+from tests.worker.scripted import scripted
+from worker import workplace
+from worker.run_job import JobRunner
+
+SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
+GOOD = ("started:5", "steps:5", "evaluated:test", "succeed")
+
+
+@pytest.fixture
+def job_id(database: Database) -> UUID:
+    return add_job(database)
+
+
+def run(resources: Resources, *actions: str, draining: threading.Event | None = None) -> None:
+    """Claim the next job and run it to its ending."""
+    runner = JobRunner(resources, scripted(*actions), draining=draining or threading.Event())
+    runner.run(take(resources.database))
+
+
+def in_background(
+    resources: Resources, *actions: str, draining: threading.Event | None = None
+) -> threading.Thread:
+    thread = threading.Thread(target=run, args=(resources, *actions), kwargs={"draining": draining})
+    thread.start()
+    return thread
+
+
+def stored(resources: Resources) -> list[Path]:
+    """Directories in the store."""
+    found = resources.settings.artifacts_dir.rglob(manifest.MANIFEST)
+    return [file.parent for file in found]
+
+
+def test_a_good_run_leaves_an_artifact_a_summary_and_nothing_else(
+    resources: Resources, database: Database, settings: Settings, job_id: UUID
+) -> None:
+    run(resources, *GOOD)
+    row = job(database, job_id)
+    assert (row.state, row.step, row.summary) == (JobState.SUCCEEDED, 5, SUMMARY)
+    with database.read() as session:
+        artifact = artifacts.by_job(session, job_id)
+        assert artifact is not None
+        assert artifact.id == row.artifact_id
+        directory = resources.store.path(artifact.key)
+    assert manifest.verify(directory)["metrics"] == SUMMARY
+    assert stored(resources) == [directory]
+    assert [event.kind for event in events(database, job_id)] == [
+        "started",
+        "training",
+        "evaluated",
+        "trained",
+        "succeeded",
+    ]
+    assert list(workplace.found(settings)) == []
+    assert attempts(database, job_id)[0].exit_code == 0
+
+
+def test_the_thread_count_is_fixed_at_the_first_start_and_kept(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, "started:1", "signal:11")
+    threads = job(database, job_id).spec["runtime"]["threads"]
+    assert threads >= 1
+    told = [event for event in events(database, job_id) if event.kind == "training"]
+    assert told[0].data["threads"] == threads
+    change(database, job_id, spec={**SPEC, "runtime": {**SPEC["runtime"], "threads": 7}})
+    run(resources, "started:1", "steps:1", "exit:1")
+    told = [event for event in events(database, job_id) if event.kind == "training"]
+    assert told[1].data["threads"] == 7
+
+
+def test_a_reason_that_the_training_told_is_the_error_of_the_job(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, "failed:one_class", "exit:65")
+    row = job(database, job_id)
+    assert (row.state, row.error_code) == (JobState.FAILED, "one_class")
+    assert row.error_message == "rotten-tomatoes has one label."
+    assert row.failures_counted == 0
+    assert [event.kind for event in events(database, job_id)] == ["started", "failed"]
+
+
+def test_a_crash_is_tried_again_and_the_job_succeeds_once(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, "steps:2", "signal:11")
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
+    run(resources, *GOOD)
+    assert state(database, job_id) is JobState.SUCCEEDED
+    assert [(a.outcome, a.exit_code, a.signal) for a in attempts(database, job_id)] == [
+        (Outcome.FAILED, None, 11),
+        (Outcome.SUCCEEDED, 0, None),
+    ]
+    assert len(stored(resources)) == 1
+
+
+def test_two_crashes_at_the_same_step_are_a_crash_loop(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    for _ in range(2):
+        run(resources, "steps:3", "exit:139")
+    row = job(database, job_id)
+    assert (row.state, row.error_code) == (JobState.FAILED, "crash_loop")
+    assert len(attempts(database, job_id)) == 2
+
+
+def test_what_the_training_wrote_on_standard_error_is_not_shown_to_users(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, "complain:Traceback of /secret/path", "exit:1")
+    assert "/secret" not in json.dumps([repr(rows) for rows in everything(database).values()])
+
+
+def test_nothing_is_started_without_room_on_the_disk(
+    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+) -> None:
+    short = resources.settings.model_copy(update={"min_free_bytes": 2**60})
+    run(Resources(short, database, resources.store, resources.queue), f"environment:{tmp_path}/ran")
+    row = job(database, job_id)
+    assert (row.state, row.error_code) == (JobState.FAILED, "disk_full")
+    assert row.error_message is not None
+    assert "MB of the disk are free" in row.error_message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_cancel_ends_the_job(resources: Resources, database: Database, job_id: UUID) -> None:
+    thread = in_background(resources, "started:5", "hang")
+    wait_until(lambda: len(events(database, job_id)) == 2)
+    change(database, job_id, cancel_requested_at=now())
+    thread.join(30)
+    assert state(database, job_id) is JobState.CANCELLED
+    assert attempts(database, job_id)[0].outcome == Outcome.CANCELLED
+    assert stored(resources) == []
+
+
+def test_a_drain_gives_the_job_back_uncounted(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    draining = threading.Event()
+    thread = in_background(resources, "started:5", "hang", draining=draining)
+    wait_until(lambda: len(events(database, job_id)) == 2)
+    draining.set()
+    thread.join(30)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+
+
+def test_a_worker_that_already_drains_starts_nothing(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    draining = threading.Event()
+    draining.set()
+    run(resources, "failed:started_anyway", "exit:65", draining=draining)
+    assert state(database, job_id) is JobState.QUEUED
+
+
+def test_a_finished_training_whose_job_was_lost_publishes_nothing(
+    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+) -> None:
+    claimed = take(database)
+    thread = threading.Thread(
+        target=JobRunner(
+            resources,
+            scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD),
+            draining=threading.Event(),
+        ).run,
+        args=(claimed,),
+    )
+    thread.start()
+    wait_until(lambda: len(events(database, job_id)) == 2)
+    give_back(database, claimed.lease)
+    before = everything(database)
+    thread.join(30)
+    assert everything(database) == before
+    assert stored(resources) == []

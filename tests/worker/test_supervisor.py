@@ -1,0 +1,168 @@
+"""A training process is heard, and made to leave when it must."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs.endings import ExitStatus
+from app.settings import Settings
+from tests.job_rows import (
+    SPEC,
+    add_job,
+    change,
+    events,
+    everything,
+    give_back,
+    job,
+    points,
+    take,
+)
+from tests.waiting import wait_until
+from tests.worker.scripted import scripted
+from worker.launch import ProcessChild
+from worker.recorder import Recorder
+from worker.supervisor import Asked, Ended, Supervisor
+
+
+@pytest.fixture
+def job_id(database: Database) -> UUID:
+    return add_job(database)
+
+
+class Watched:
+    """A supervised child in a thread of its own, as the worker has it."""
+
+    def __init__(self, settings: Settings, database: Database, directory: Path) -> None:
+        self.settings = settings
+        self.database = database
+        self.draining = threading.Event()
+        self.ended: list[Ended] = []
+        self._directory = directory
+        self._threads: list[threading.Thread] = []
+        self.lease = take(database).lease
+        self.child: ProcessChild | None = None
+
+    def start(self, *actions: str) -> None:
+        thread = threading.Thread(target=self._run, args=(actions,))
+        self._threads.append(thread)
+        thread.start()
+
+    def end(self) -> Ended:
+        """How it left."""
+        return wait_until(lambda: self.ended, what="the end of the process")[0]
+
+    def close(self) -> None:
+        self.draining.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def _run(self, actions: tuple[str, ...]) -> None:
+        spec = self._directory / "spec.json"
+        spec.write_text(json.dumps(SPEC))
+        self.child = scripted(*actions).start(spec, self._directory / "out", threads=1)
+        recorder = Recorder(self.database, self.lease, beat_seconds=self.settings.beat_seconds)
+        supervisor = Supervisor(
+            self.child, recorder, settings=self.settings, draining=self.draining
+        )
+        self.ended.append(supervisor.run())
+
+
+@pytest.fixture
+def watched(
+    settings: Settings, database: Database, tmp_path: Path, job_id: UUID
+) -> Iterator[Watched]:
+    made = Watched(settings, database, tmp_path)
+    yield made
+    made.close()
+
+
+def told(database: Database, job_id: UUID) -> bool:
+    return any(event.kind == "training" for event in events(database, job_id))
+
+
+def test_a_run_to_the_end_is_in_the_rows(
+    watched: Watched, database: Database, job_id: UUID
+) -> None:
+    watched.start("started:20", "steps:20", "evaluated:validation", "succeed")
+    assert watched.end() == Ended(ExitStatus(code=0), asked=None, failed=None, step=20)
+    row = job(database, job_id)
+    assert (row.step, row.total_steps) == (20, 20)
+    losses = [p.value for p in points(database, job_id) if (p.split, p.name) == ("train", "loss")]
+    assert losses == [1 / number for number in range(1, 21)]
+    assert [event.kind for event in events(database, job_id)] == [
+        "started",
+        "training",
+        "evaluated",
+        "trained",
+    ]
+
+
+def test_the_reason_of_a_failure_is_kept(watched: Watched) -> None:
+    watched.start("failed:one_class", "exit:65")
+    ended = watched.end()
+    assert ended.failed is not None
+    assert (ended.left.code, ended.failed.code) == (65, "one_class")
+
+
+def test_the_lease_is_renewed_while_nothing_is_told(
+    watched: Watched, database: Database, job_id: UUID
+) -> None:
+    watched.start("started:5", "hang")
+    wait_until(lambda: told(database, job_id))
+    change(database, job_id, lease_expires_at=1.0)
+    wait_until(lambda: (job(database, job_id).lease_expires_at or 0) > 1.0, what="a beat")
+
+
+def test_a_cancel_stops_the_process(watched: Watched, database: Database, job_id: UUID) -> None:
+    watched.start("started:5", "hang")
+    wait_until(lambda: told(database, job_id))
+    change(database, job_id, cancel_requested_at=now())
+    ended = watched.end()
+    assert (ended.asked, ended.left) == (Asked.CANCEL, ExitStatus(code=75))
+
+
+def test_a_process_that_does_not_stop_is_killed_after_the_grace(
+    settings: Settings, database: Database, tmp_path: Path, job_id: UUID
+) -> None:
+    quick = settings.model_copy(update={"stop_grace_seconds": 0.3})
+    watched = Watched(quick, database, tmp_path)
+    watched.start("ignore-term", "started:5", "hang")
+    wait_until(lambda: told(database, job_id))
+    began = time.monotonic()
+    watched.draining.set()
+    ended = watched.end()
+    assert time.monotonic() - began >= 0.3
+    assert (ended.asked, ended.left) == (Asked.DRAIN, ExitStatus(signal=signal.SIGKILL))
+    watched.close()
+
+
+def test_silence_is_ended(
+    settings: Settings, database: Database, tmp_path: Path, job_id: UUID
+) -> None:
+    watched = Watched(settings.model_copy(update={"stall_seconds": 1.0}), database, tmp_path)
+    watched.start("started:5", "steps:2", "hang")
+    ended = watched.end()
+    assert (ended.asked, ended.left) == (Asked.STALL, ExitStatus(signal=signal.SIGABRT))
+    assert ended.step == 2
+    watched.close()
+
+
+def test_who_lost_the_job_kills_the_process_and_writes_nothing_more(
+    watched: Watched, database: Database, job_id: UUID
+) -> None:
+    watched.start("ignore-term", "started:5", "hang")
+    wait_until(lambda: told(database, job_id))
+    give_back(database, watched.lease)
+    before = everything(database)
+    ended = watched.end()
+    assert (ended.asked, ended.left) == (Asked.FENCED, ExitStatus(signal=signal.SIGKILL))
+    assert everything(database) == before

@@ -1,0 +1,91 @@
+"""The last transaction of an attempt. It must not be lost to a busy database, so it insists."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.db.base import JsonObject
+from app.jobs import ownership
+from app.jobs.endings import Ending, ExitStatus, Succeeded
+from app.jobs.leases import Claimed, Lease
+from app.registry import service as registry
+from app.resources import Resources
+from lora_core import manifest
+from worker.inputs import Inputs
+
+KIND = "model"  # of the artifacts that a training makes
+
+log = structlog.get_logger(__name__)
+
+
+def finish(resources: Resources, lease: Lease, ending: Ending, left: ExitStatus | None) -> bool:
+    """End an attempt that made nothing. `False`: fenced."""
+    return _insist(resources, lease, lambda session: ownership.finish(session, lease, ending, left))
+
+
+def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) -> bool:
+    """Store what the training made and end the attempt. `False`: fenced, nothing was published.
+
+    Files first, then one transaction of artifact, version and ending: only rows make files count.
+    Raises `ArtifactCorrupt` if the directory does not match its manifest.
+    """
+    lease = claimed.lease
+    facts = manifest.read(made)
+    if inputs.names:  # the paths of this machine are nobody's business
+        manifest.verify(made)
+        del facts["files"]
+        (made / manifest.MANIFEST).unlink()
+        facts = manifest.write(made, inputs.public(facts))
+    ref = resources.store.put(made, f"jobs/{lease.job_id}/a{lease.attempt}")
+    published = False
+    try:
+        published = _insist(
+            resources, lease, lambda session: _succeed(session, claimed, ref, facts)
+        )
+    finally:
+        if not published:
+            resources.store.delete(ref.key)
+    return published
+
+
+def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
+    lease = claimed.lease
+    artifact = artifacts.add(session, job_id=lease.job_id, kind=KIND, ref=ref)
+    summary = facts["metrics"]
+    if claimed.register_as is not None:
+        version = registry.register(
+            session,
+            name=claimed.register_as,
+            artifact_id=artifact.id,
+            job_id=lease.job_id,
+            base=claimed.spec["base"],
+            method=claimed.spec["method"]["type"],
+            metrics=summary,
+        )
+        summary = {**summary, "model_version": f"{claimed.register_as}:{version.number}"}
+    return ownership.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
+
+
+def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]) -> bool:
+    """Commit what `write` agrees to. A busy database is asked again, for as long as a lease."""
+    give_up = time.monotonic() + lease.seconds
+    while True:
+        try:
+            with resources.database.write() as session:
+                if not write(session):
+                    log.warning("fenced: the job is in other hands")
+                    return False
+                session.commit()
+                return True
+        except (OperationalError, TimeoutError) as error:
+            if time.monotonic() > give_up:
+                raise
+            log.warning("the database does not answer", error=str(error))
+            time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter

@@ -1,0 +1,181 @@
+"""The training process: how it is started, heard and ended."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from app.jobs.endings import ExitStatus
+from lora_core.events import Event, parse_event
+from worker import identity
+
+CHILD_FILE = "child.json"  # names the process group, for the worker that finds it without an owner
+LOG_FILE = "child.log"
+LONGEST_LINE = 16 * 2**20  # bytes
+CHUNK = 2**20
+TETHER = Path(__file__).with_name("tether.py")
+
+# What a training process may see of the environment. A list of what is allowed: the database URL,
+# the pepper, tokens of the hub or of a cloud are simply not on it.
+_NAMES = {
+    *("PATH", "HOME", "USER", "LANG", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH"),
+    *("LORAWORKS_CACHE", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"),
+    *("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+}
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
+
+log = structlog.get_logger(__name__)
+
+
+class Child(Protocol):
+    """A training process."""
+
+    def read(self, timeout: float) -> list[Event] | None:
+        """What it told within the time; `None` once it has left and was heard to the end."""
+
+    def stop(self) -> None:
+        """Ask it to leave."""
+
+    def abort(self) -> None:
+        """Make it write its stacks to the log and die."""
+
+    def kill(self) -> None:
+        """End it and everything it started."""
+
+    def wait(self) -> ExitStatus:
+        """How it left. Called once, last; kills what is left of its group."""
+
+
+class Launcher(Protocol):
+    """Starts training processes."""
+
+    def start(self, spec: Path, out_dir: Path, *, threads: int) -> Child: ...
+
+
+class ProcessLauncher:
+    """Real processes: `program train SPEC --out DIR`, each the leader of a session of its own."""
+
+    def __init__(self, program: Sequence[str] = (sys.executable, "-P", "-m", "lora_core")) -> None:
+        self._program = program
+
+    def start(self, spec: Path, out_dir: Path, *, threads: int) -> "ProcessChild":
+        """The calling thread must wait for the child: when the thread ends, the kernel kills it."""
+        directory = out_dir.parent
+        scratch = directory / "tmp"
+        scratch.mkdir()
+        tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
+        arguments = ["train", str(spec), "--out", str(out_dir), "--lifeline"]
+        with (directory / LOG_FILE).open("ab") as errors:
+            process = subprocess.Popen(
+                [*tether, *self._program, *arguments],
+                stdin=subprocess.PIPE,  # its end tells the child that we are gone
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=directory,
+                env=child_environment(os.environ, threads=threads, scratch=scratch),
+                start_new_session=True,
+            )
+        child = identity.process(process.pid)  # not reaped yet, so it is there
+        (directory / CHILD_FILE).write_text(json.dumps(child), encoding="utf-8")
+        return ProcessChild(process)
+
+
+class ProcessChild:
+    """A started process and the pipe that it writes its events to."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdout is None:
+            raise ValueError("the process needs a pipe for its events")
+        self._process = process
+        self._pipe = process.stdout
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+        self._open = True
+        self._rest = b""
+
+    def read(self, timeout: float) -> list[Event] | None:
+        """See `Child`."""
+        left = self._has_left()
+        if left:
+            self.kill()  # one that it started may hold the pipe open for ever
+        chunk = self._receive(timeout)
+        if left and not self._open:
+            return None
+        return self._decode(chunk)
+
+    def stop(self) -> None:
+        """SIGTERM to the process alone: it ends its own helpers."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def abort(self) -> None:
+        """SIGABRT, which Python answers with its stacks."""
+        self._process.send_signal(signal.SIGABRT)
+
+    def kill(self) -> None:
+        """SIGKILL to the group. Its number is ours as long as the process was not waited for."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self) -> ExitStatus:
+        """See `Child`."""
+        self.kill()
+        code = self._process.wait()
+        for pipe in (self._process.stdin, self._pipe):
+            if pipe is not None:
+                pipe.close()
+        return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
+
+    def _has_left(self) -> bool:
+        """Without reaping it, so that the group keeps its number."""
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, how) is not None
+
+    def _receive(self, timeout: float) -> bytes:
+        if not self._open:
+            time.sleep(min(timeout, 0.05))
+            return b""
+        if not self._poll.poll(timeout * 1000):
+            return b""
+        chunk = os.read(self._pipe.fileno(), CHUNK)
+        self._open = bool(chunk)
+        return chunk
+
+    def _decode(self, chunk: bytes) -> list[Event]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            self._rest = b""
+        events = []
+        for line in lines:
+            try:
+                events.append(parse_event(line))
+            except ValidationError:
+                log.warning("not an event", pid=self._process.pid, line=line[:200])
+        return events
+
+
+def child_environment(environ: Mapping[str, str], *, threads: int, scratch: Path) -> dict[str, str]:
+    """What a training process gets: enough to find programs and caches, no secret."""
+    allowed = {
+        name: value
+        for name, value in environ.items()
+        if name in _NAMES or name.startswith(_PREFIXES)
+    }
+    return allowed | {
+        "OMP_NUM_THREADS": str(threads),
+        "RAYON_NUM_THREADS": str(threads),  # the tokeniser
+        "PYTHONFAULTHANDLER": "1",
+        "TMPDIR": str(scratch),
+    }

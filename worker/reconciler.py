@@ -1,0 +1,101 @@
+"""Puts right what dead workers left behind. Any number of workers may do so at once."""
+
+import json
+import time
+from threading import Event as Flag
+
+import structlog
+
+from app.jobs import ownership, presence
+from app.jobs.leases import Held, Owner
+from app.resources import Resources
+from worker import identity, workplace
+from worker.failures import lost
+from worker.launch import CHILD_FILE
+
+FORGET_SECONDS = 24 * 3600.0
+CLOCK_JUMP_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Each step repeats its condition in the database, so a stale look does no harm."""
+
+    def __init__(self, resources: Resources, owner: Owner, *, draining: Flag) -> None:
+        self._resources = resources
+        self._settings = resources.settings
+        self._owner = owner
+        self._draining = draining
+        self._healthy_since = time.monotonic()
+        self._offset: float | None = None  # database clock minus our own
+
+    def run(self) -> None:
+        """Until the worker drains."""
+        while not self._draining.wait(self._settings.reconcile_seconds):
+            self.tick()
+
+    def tick(self) -> None:
+        """One round. It must go on whatever happens, so errors are only logged."""
+        try:
+            self._announce()
+            places = list(workplace.found(self._settings))  # before the look at the jobs
+            with self._resources.database.read() as session:
+                running = presence.running(session)
+            for held in running:
+                self._expire(held)
+            self._sweep(places, {(held.job_id, held.attempt) for held in running})
+        except Exception:
+            log.exception("reconciling failed")
+            self._healthy_since = time.monotonic()
+
+    def _announce(self) -> None:
+        with self._resources.database.write() as session:
+            database_now = presence.announce(session, self._owner, draining=self._draining.is_set())
+            presence.forget(session, silent_seconds=FORGET_SECONDS)
+            session.commit()
+        offset = database_now - time.monotonic()
+        if self._offset is not None and abs(offset - self._offset) > CLOCK_JUMP_SECONDS:
+            log.warning("the clock of the database jumped", seconds=offset - self._offset)
+            self._healthy_since = time.monotonic()
+        self._offset = offset
+
+    def _expire(self, held: Held) -> None:
+        """A worker of this machine that is gone loses its jobs now; any other one with its lease.
+
+        After an outage of the database or a jump of its clock, leases that only look old get the
+        time to be renewed.
+        """
+        gone = self._is_gone(held.owner)
+        patient = time.monotonic() - self._healthy_since < self._settings.lease_seconds
+        if not gone and (patient or not held.overdue):
+            return
+        with self._resources.database.write() as session:
+            expired = ownership.expire(
+                session,
+                held.job_id,
+                seen_attempt=held.attempt,
+                lost=lost(self._settings),
+                max_failures=self._settings.max_failures,
+                gone=held.owner.id if gone and held.owner else None,
+            )
+            session.commit()
+        if expired:
+            log.warning("a lost job was taken back", job_id=str(held.job_id), attempt=held.attempt)
+
+    def _is_gone(self, owner: Owner | None) -> bool:
+        return (
+            owner is not None and owner.host == self._owner.host and not identity.owner_alive(owner)
+        )
+
+    def _sweep(self, places: list[workplace.Place], running: set[tuple[object, int]]) -> None:
+        """Kill what still runs for attempts that are over, and remove their directories."""
+        for place in places:
+            if (place.job_id, place.attempt) in running:
+                continue
+            try:
+                boot_id, pid, start = json.loads((place.directory / CHILD_FILE).read_bytes())
+                identity.kill_group(identity.Process(boot_id, pid, start))
+            except (OSError, ValueError):
+                log.debug("no process to kill", directory=str(place.directory))
+            workplace.clear(place.directory)

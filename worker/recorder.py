@@ -1,0 +1,111 @@
+"""Gathers what a training process tells and writes it down.
+
+Rows are written together, in one transaction whose first statement is the beat: it renews the
+lease, tells whether the job is still ours, and reserves the numbers of the rows. While the database
+does not answer the training goes on and the rows wait here.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import OperationalError, TimeoutError
+
+from app.db.engines import Database
+from app.jobs import ownership
+from app.jobs.endings import Told
+from app.jobs.leases import Lease
+from app.jobs.tables import JobEvent, MetricPoint
+from lora_core.events import Event, Started, StepLogged, Tick
+from worker.rows import Point, points, told
+
+WRITE_SECONDS = 1.0
+WRITE_ROWS = 50
+MOST_ROWS = 10_000  # kept while the database is away; points beyond are dropped, words are not
+LONGEST_MESSAGE = 4_000  # characters
+
+log = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Holds what one attempt has told and not yet written. `step` is the last one heard of."""
+
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        *,
+        beat_seconds: float,
+        public: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
+        self.step = 0
+        self.cancel_requested = False
+        self.fenced = False
+        self._database = database
+        self._lease = lease
+        self._beat_seconds = beat_seconds
+        self._public = public
+        self._total_steps: int | None = None
+        self._rows: list[Point | Told] = []
+        self._last_steps: dict[tuple[str, str], int] = {}
+        self._written_at = time.monotonic()
+        self._written_step = 0
+
+    def add(self, event: Event) -> None:
+        """Take an event in; `write` brings it to the database."""
+        if isinstance(event, Tick | StepLogged):
+            self.step = max(self.step, event.step)
+        elif isinstance(event, Started):
+            self._total_steps = event.total_steps
+        for point in points(event):
+            curve = (point.split, point.name)
+            # A curve only goes on: the last evaluation repeats the step of the best one.
+            if point.step > self._last_steps.get(curve, -1) and len(self._rows) < MOST_ROWS:
+                self._last_steps[curve] = point.step
+                self._rows.append(point)
+        if (words := told(event)) is not None:
+            message = self._public(words.message)[:LONGEST_MESSAGE]
+            self._rows.append(words._replace(message=message, data=self._public(words.data)))
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        waited = time.monotonic() - self._written_at
+        news = bool(self._rows) or self.step > self._written_step
+        return (
+            waited >= self._beat_seconds
+            or (waited >= WRITE_SECONDS and news)
+            or len(self._rows) >= WRITE_ROWS
+        )
+
+    def write(self) -> None:
+        """Beat, and write what has gathered. Sets `fenced` and `cancel_requested`."""
+        self._written_at = time.monotonic()
+        try:
+            with self._database.write() as session:
+                beat = ownership.beat(
+                    session,
+                    self._lease,
+                    step=self.step,
+                    total_steps=self._total_steps,
+                    reserve=len(self._rows),
+                )
+                if beat is None:
+                    self.fenced = True
+                    return
+                session.add_all(
+                    self._row(seq, row) for seq, row in enumerate(self._rows, beat.first_seq)
+                )
+                session.commit()
+        except (OperationalError, TimeoutError) as error:
+            log.warning("the database does not answer", waiting=len(self._rows), error=str(error))
+            return
+        self._rows.clear()
+        self._written_step = self.step
+        self.cancel_requested = beat.cancel_requested
+
+    def _row(self, seq: int, row: Point | Told) -> MetricPoint | JobEvent:
+        table = MetricPoint if isinstance(row, Point) else JobEvent
+        return table(
+            job_id=self._lease.job_id, attempt=self._lease.attempt, seq=seq, **row._asdict()
+        )

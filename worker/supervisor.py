@@ -1,0 +1,93 @@
+"""Watches one training process until it has left. Knows no SQL."""
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from threading import Event as Flag
+
+from app.jobs.endings import ExitStatus
+from app.settings import Settings
+from lora_core.events import Failed
+from worker.launch import Child
+from worker.recorder import Recorder
+
+LOOK_SECONDS = 0.2  # between two looks at the clock
+ABORT_SECONDS = 5.0  # for the stacks of a process that hangs
+
+
+class Asked(StrEnum):
+    """Why the process was made to leave."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
+    STALL = "stall"
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How it left, and what is known about the reason."""
+
+    left: ExitStatus
+    asked: Asked | None
+    failed: Failed | None  # the last word of the process, if it was this
+    step: int
+
+
+class Supervisor:
+    """Hears the process, beats, and ends it on a cancel, a drain, silence, or a lost lease."""
+
+    def __init__(
+        self, child: Child, recorder: Recorder, *, settings: Settings, draining: Flag
+    ) -> None:
+        self._child = child
+        self._recorder = recorder
+        self._settings = settings
+        self._draining = draining
+        self._asked: Asked | None = None
+        self._failed: Failed | None = None
+        self._heard_at = time.monotonic()
+        self._kill_at = float("inf")
+
+    def run(self) -> Ended:
+        """Blocks until the process and everything that it started are gone."""
+        try:
+            self._watch()
+        finally:
+            left = self._child.wait()
+        if self._asked is not Asked.FENCED:
+            self._recorder.write()
+        fenced = Asked.FENCED if self._recorder.fenced else self._asked
+        return Ended(left, fenced, self._failed, self._recorder.step)
+
+    def _watch(self) -> None:
+        while (events := self._child.read(LOOK_SECONDS)) is not None:
+            for event in events:
+                self._heard_at = time.monotonic()
+                self._failed = event if isinstance(event, Failed) else None
+                self._recorder.add(event)
+            if self._asked is not Asked.FENCED and self._recorder.due():
+                self._recorder.write()
+            self._decide()
+            if time.monotonic() >= self._kill_at:
+                self._child.kill()
+
+    def _decide(self) -> None:
+        """At most once ask it to leave; a lost lease overrules everything."""
+        if self._recorder.fenced:
+            self._ask(Asked.FENCED, within=0)
+        elif self._asked is not None:
+            return
+        elif self._recorder.cancel_requested:
+            self._child.stop()
+            self._ask(Asked.CANCEL, within=self._settings.stop_grace_seconds)
+        elif self._draining.is_set():
+            self._child.stop()
+            self._ask(Asked.DRAIN, within=self._settings.stop_grace_seconds)
+        elif time.monotonic() - self._heard_at > self._settings.stall_seconds:
+            self._child.abort()
+            self._ask(Asked.STALL, within=ABORT_SECONDS)
+
+    def _ask(self, asked: Asked, *, within: float) -> None:
+        self._asked = asked
+        self._kill_at = time.monotonic() + within
