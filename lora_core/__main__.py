@@ -11,13 +11,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from lora_core import exit_codes
 from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
 from lora_core.events import Event, Failed
-from lora_core.lifeline import EXIT_STOPPED, Lifeline
+from lora_core.lifeline import Lifeline
+from lora_core.process import keep_freed_memory, wait_passively
 from lora_core.specs.train import TrainSpec
-from lora_core.threads import wait_passively
-
-EXIT_FAILED = 65  # a cause that a user can act on; a `failed` event came before
 
 
 class Lines:
@@ -45,14 +44,15 @@ def main() -> int:
         command(arguments, lines)
     except Stopped as error:
         sys.stderr.write(f"{error}\n")
-        return EXIT_STOPPED
+        return exit_codes.STOPPED
     except LoraCoreError as error:
         lines.write(Failed(code=error.code, message=str(error), detail=_plain(error.detail)))
-        return EXIT_FAILED
+        return exit_codes.FAILED
     return 0
 
 
 def _train(arguments: argparse.Namespace, lines: Lines) -> None:
+    keep_freed_memory()
     lifeline = Lifeline()
     lifeline.listen()
     if arguments.lifeline:

@@ -23,11 +23,11 @@ from lora_core.data.records import Example
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.checkpoint import silence_transformers
 from lora_core.errors import MergeMismatch
+from lora_core.manifest import MERGED
 from lora_core.merge import merge_adapters
 from lora_core.specs.method import LoraSpec
 
 FORMAT = 1
-MERGED = "merged"
 GOLDEN_TEXTS = 16
 TOLERANCE = 1e-4  # largest difference between merged and unmerged logits, float32
 

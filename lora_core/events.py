@@ -21,6 +21,7 @@ class Phase(StrEnum):
 
     LOADING = "loading"
     TOKENISING = "tokenising"
+    FEATURES = "features"
     LINEAR_RIVAL = "linear_rival"
     TRAINING = "training"
     EVALUATING = "evaluating"

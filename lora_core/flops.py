@@ -6,7 +6,8 @@ For h layers of width d with a feed-forward width f, and L the mean length that 
 
 The backward pass of the linears costs twice their forward, half of it for the weights, which frozen
 layers save; that of attention costs 2.5 times. Nothing flows back below the lowest trained layer,
-nor through its query, key and value (6d²). Embeddings and head are too small to count.
+nor through its query, key and value (6d²). Embeddings and head are too small to count. The last
+block is counted whole, though a classifier needs less of it (`encoders/first_token.py`).
 """
 
 from collections.abc import Mapping

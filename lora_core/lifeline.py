@@ -5,7 +5,7 @@ import signal
 import threading
 from types import FrameType
 
-EXIT_STOPPED = 75  # asked to stop
+from lora_core import exit_codes
 
 
 class Lifeline:
@@ -34,4 +34,4 @@ class Lifeline:
         # Not through `sys.stdin`: a thread inside its lock makes the interpreter abort at its end.
         while os.read(0, 4096):
             pass
-        os._exit(EXIT_STOPPED)
+        os._exit(exit_codes.STOPPED)

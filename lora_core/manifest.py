@@ -12,6 +12,7 @@ from typing import Any
 from lora_core.errors import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
+MERGED = "merged"  # the plain transformers checkpoint inside an artifact
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from lora_core.threads import wait_passively
+from lora_core.process import wait_passively
 
 wait_passively()  # before any test loads torch
 

@@ -8,12 +8,10 @@ from app.errors import AppError
 from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry
 from app.jobs.leases import Claimed
 from app.settings import Settings
+from lora_core import exit_codes
 from lora_core.cache import is_no_room
 from lora_core.errors import DiskFull, LoraCoreError
 from worker.supervisor import Asked, Ended
-
-REFUSED = 65  # the process told the reason in a `failed` event
-STOPPED = 75  # it was asked to leave by a signal
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
     | any other exit or signal           | yes     | queued again, later; `crash_loop` when two |
     |                                    |         | failures came no further than each other   |
     """
-    if ended.left.code == REFUSED and ended.failed is not None:
+    if ended.left.code == exit_codes.FAILED and ended.failed is not None:
         return Failed(ended.failed.code, ended.failed.message, ended.failed.detail)
     if ended.asked is Asked.CANCEL:
         return Cancelled()
-    if ended.asked is Asked.DRAIN or ended.left.code == STOPPED:
+    if ended.asked is Asked.DRAIN or ended.left.code == exit_codes.STOPPED:
         return Preempted()
     if ended.asked is Asked.STALL:
         return count(STALLED, f"{settings.stall_seconds:g} s", ended.step, claimed, settings)

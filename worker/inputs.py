@@ -4,7 +4,7 @@ A job names its data and base as users do (`reviews:2`, `sentiment:3`); the proc
 paths. What comes back from it (messages, the manifest) must name them as users do again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from app.artifacts.store import ArtifactStore
 from app.datasets import files
 from app.datasets import repository as datasets
 from app.db.base import JsonObject
+from app.db.engines import Database
 from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
@@ -54,15 +55,21 @@ class _Input:
 
 
 def locate(
-    session: Session, claimed: Claimed, *, settings: Settings, store: ArtifactStore
+    database: Database, claimed: Claimed, *, settings: Settings, store: ArtifactStore
 ) -> Inputs:
     """Find the inputs of a job and check that their bytes are still the same.
 
-    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`.
+    Files are read after the look at the rows, so that no writer waits for the disk. Raises
+    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`.
     """
     spec = dict(claimed.spec)
     names: dict[str, str] = {}
-    uploads = {part: _upload(session, id_, settings) for part, id_ in _ids(claimed)}
+    with database.read() as session:
+        uploads = {
+            part: _upload(session, UUID(dataset_id), settings)
+            for part, dataset_id in claimed.dataset_ids.items()
+        }
+        version = registry.resolve(session, spec["base"]) if _is_version(spec["base"]) else None
     if uploads:
         sources = {part: str(upload.path) for part, upload in uploads.items()}
         source: Any = sources.get("all")
@@ -72,8 +79,7 @@ def locate(
     for upload in uploads.values():
         _check(upload)
         names |= {str(upload.path): upload.name, upload.path.name: upload.name}
-    if _is_version(spec["base"]):
-        version = registry.resolve(session, spec["base"])
+    if version is not None:
         directory, _ = verified(
             store,
             key=version.artifact_key,
@@ -83,11 +89,6 @@ def locate(
         spec["base"] = str(directory / MERGED)
         names[spec["base"]] = version.ref
     return Inputs(spec, names)
-
-
-def _ids(claimed: Claimed) -> Iterator[tuple[str, UUID]]:
-    for part, dataset_id in claimed.dataset_ids.items():
-        yield part, UUID(dataset_id)
 
 
 def _upload(session: Session, dataset_id: UUID, settings: Settings) -> _Input:

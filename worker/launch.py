@@ -87,9 +87,14 @@ class ProcessLauncher:
                 env=child_environment(os.environ, threads=threads, scratch=scratch),
                 start_new_session=True,
             )
-        child = identity.process(process.pid)  # not reaped yet, so it is there
-        (directory / CHILD_FILE).write_text(json.dumps(child), encoding="utf-8")
-        return ProcessChild(process)
+        child = ProcessChild(process)
+        try:
+            known = identity.process(process.pid)  # not reaped yet, so it is there
+            (directory / CHILD_FILE).write_text(json.dumps(known), encoding="utf-8")
+        except BaseException:
+            child.wait()
+            raise
+        return child
 
 
 class ProcessChild:
@@ -109,19 +114,19 @@ class ProcessChild:
         """See `Child`."""
         left = self._has_left()
         if left:
-            self.kill()  # one that it started may hold the pipe open for ever
+            self.kill()
         chunk = self._receive(timeout)
-        if left and not self._open:
+        if left and not chunk:  # not only at its end: a stranger may hold the pipe open for ever
             return None
         return self._decode(chunk)
 
     def stop(self) -> None:
         """SIGTERM to the process alone: it ends its own helpers."""
-        self._process.send_signal(signal.SIGTERM)
+        self._tell(signal.SIGTERM)
 
     def abort(self) -> None:
         """SIGABRT, which Python answers with its stacks."""
-        self._process.send_signal(signal.SIGABRT)
+        self._tell(signal.SIGABRT)
 
     def kill(self) -> None:
         """SIGKILL to the group. Its number is ours as long as the process was not waited for."""
@@ -137,6 +142,11 @@ class ProcessChild:
             if pipe is not None:
                 pipe.close()
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
+
+    def _tell(self, number: int) -> None:
+        """Not through `Popen`, which would reap one that has just left."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def _has_left(self) -> bool:
         """Without reaping it, so that the group keeps its number."""

@@ -33,7 +33,9 @@ class Poller:
         while not self._draining.is_set():
             if not self._slots.take(poll_seconds):
                 continue
-            claimed = self._claim()
+            # Asked again with the slot in hand: who waits for the last one to come back must not
+            # leave while another job is claimed.
+            claimed = None if self._draining.is_set() else self._claim()
             if claimed is None:
                 self._slots.give()
                 self._draining.wait(poll_seconds)

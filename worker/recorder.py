@@ -5,8 +5,10 @@ lease, tells whether the job is still ours, and reserves the numbers of the rows
 does not answer the training goes on and the rows wait here.
 """
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -22,6 +24,7 @@ from worker.rows import Point, points, told
 
 WRITE_SECONDS = 1.0
 WRITE_ROWS = 50
+AGAIN_SECONDS = 1.0  # between two tries to write the last rows
 MOST_ROWS = 10_000  # kept while the database is away; points beyond are dropped, words are not
 LONGEST_MESSAGE = 4_000  # characters
 
@@ -29,23 +32,19 @@ log = structlog.get_logger(__name__)
 
 
 class Recorder:
-    """Holds what one attempt has told and not yet written. `step` is the last one heard of."""
+    """Holds what one attempt has told and not yet written. `step` is the last one heard of.
 
-    def __init__(
-        self,
-        database: Database,
-        lease: Lease,
-        *,
-        beat_seconds: float,
-        public: Callable[[Any], Any] = lambda value: value,
-    ) -> None:
+    `public` makes what is told fit for users; it concerns what is added from then on.
+    """
+
+    def __init__(self, database: Database, lease: Lease, *, beat_seconds: float) -> None:
+        self.public: Callable[[Any], Any] = lambda value: value
         self.step = 0
         self.cancel_requested = False
         self.fenced = False
         self._database = database
         self._lease = lease
         self._beat_seconds = beat_seconds
-        self._public = public
         self._total_steps: int | None = None
         self._rows: list[Point | Told] = []
         self._last_steps: dict[tuple[str, str], int] = {}
@@ -65,8 +64,8 @@ class Recorder:
                 self._last_steps[curve] = point.step
                 self._rows.append(point)
         if (words := told(event)) is not None:
-            message = self._public(words.message)[:LONGEST_MESSAGE]
-            self._rows.append(words._replace(message=message, data=self._public(words.data)))
+            message = self.public(words.message)[:LONGEST_MESSAGE]
+            self._rows.append(words._replace(message=message, data=self.public(words.data)))
 
     def due(self) -> bool:
         """Whether it is time to write."""
@@ -103,6 +102,31 @@ class Recorder:
         self._rows.clear()
         self._written_step = self.step
         self.cancel_requested = beat.cancel_requested
+
+    def flush(self) -> None:
+        """Write the last rows. A busy database is asked again, for as long as a lease."""
+        give_up = time.monotonic() + self._lease.seconds
+        self.write()
+        while self._rows and not self.fenced and time.monotonic() < give_up:
+            time.sleep(AGAIN_SECONDS)
+            self.write()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Keep the job while the block is busy with files. Nothing else may be called inside."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not self.fenced and not done.wait(self._beat_seconds):
+                self.write()
+
+        thread = threading.Thread(target=beat, name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _row(self, seq: int, row: Point | Told) -> MetricPoint | JobEvent:
         table = MetricPoint if isinstance(row, Point) else JobEvent

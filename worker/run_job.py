@@ -60,15 +60,18 @@ class JobRunner:
         fixed = self._fix_threads(claimed)
         if fixed is None:
             return
-        with self._resources.database.read() as session:
-            found = inputs.locate(
-                session, fixed, settings=self._settings, store=self._resources.store
-            )
-        ended = self._train(fixed, directory, found)
+        database, store = self._resources.database, self._resources.store
+        recorder = Recorder(database, fixed.lease, beat_seconds=self._settings.beat_seconds)
+        with recorder.beating():
+            found = inputs.locate(database, fixed, settings=self._settings, store=store)
+        recorder.public = found.public
+        ended = self._train(fixed, directory, found, recorder)
         if ended.asked is Asked.FENCED:
             log.warning("fenced: the job is in other hands")
         elif ended.left.code == 0:
-            if close.publish(self._resources, fixed, directory / "out", found):
+            with recorder.beating():
+                published = close.publish(self._resources, fixed, directory / "out", found)
+            if published:
                 log.info("the attempt succeeded")
         else:
             tell = log.warning if ended.asked is None else log.info
@@ -88,16 +91,10 @@ class JobRunner:
             session.commit()
         return dataclasses.replace(claimed, spec=spec)
 
-    def _train(self, claimed: Claimed, directory: Path, found: Inputs) -> Ended:
+    def _train(self, claimed: Claimed, directory: Path, found: Inputs, recorder: Recorder) -> Ended:
         directory.mkdir(parents=True)
         spec = directory / "spec.json"
         spec.write_text(json.dumps(found.spec, allow_nan=False), encoding="utf-8")
-        recorder = Recorder(
-            self._resources.database,
-            claimed.lease,
-            beat_seconds=self._settings.beat_seconds,
-            public=found.public,
-        )
         threads = claimed.spec["runtime"]["threads"]
         child = self._launcher.start(spec, directory / "out", threads=threads)
         return Supervisor(child, recorder, settings=self._settings, draining=self._draining).run()

@@ -56,7 +56,7 @@ class Supervisor:
         finally:
             left = self._child.wait()
         if self._asked is not Asked.FENCED:
-            self._recorder.write()
+            self._recorder.flush()
         fenced = Asked.FENCED if self._recorder.fenced else self._asked
         return Ended(left, fenced, self._failed, self._recorder.step)
 

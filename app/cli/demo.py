@@ -42,6 +42,7 @@ METHODS: dict[str, Json] = {
     "baseline": {},
 }
 OPTIM = {"epochs": 2, "learning_rate": 1e-3}
+STOP = {"evaluations_per_epoch": 1}
 
 Data = Annotated[
     Literal["rotten-tomatoes", "imdb"],
@@ -94,6 +95,7 @@ def train_both(client: Client, data: str) -> dict[str, Job]:
                 "method": {"type": method, **settings},
                 "data": {"source": data, **SIZES[data]},
                 "optim": OPTIM,
+                "stop": STOP,
                 "register_as": MODEL,
             }
         )

@@ -89,9 +89,9 @@ def create(
 @with_keys
 def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
     """All keys, without their texts."""
-    from app.keys.service import list_keys as every_key
+    from app.keys.repository import list_all
 
-    found = [_view(key) for key in every_key(keys.session)]
+    found = [_view(key) for key in list_all(keys.session)]
     if as_json:
         print_json(found)
         return

@@ -15,10 +15,10 @@ from typing import Any
 
 from app.datasets.errors import Unreadable
 from app.settings import Settings
+from lora_core import exit_codes
 from lora_core.errors import DataError, DataTooLarge
 
 _OUTPUT_BYTES = 4_000_000  # of the report, and of anything else the child writes
-_FAILED = 65  # exit status of `python -m lora_core` for a cause that it names
 _LOG = logging.getLogger(__name__)
 
 # Nothing of the service's own environment: it may hold secrets. One thread each, because every
@@ -73,7 +73,7 @@ def inspect(file: Path, *, filename: str, columns: Columns, settings: Settings) 
         report, complaints = output.read(), log.read().decode("utf-8", "replace")
     if status == 0:
         return dict(json.loads(report))
-    if status == _FAILED:
+    if status == exit_codes.FAILED:
         raise _named(report, filename)
     if status == -signal.SIGXCPU:
         raise _too_slow(filename, settings)

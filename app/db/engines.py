@@ -86,6 +86,7 @@ def _sqlite_engine(url: str, *, connections: int) -> Engine:
         pool_size=connections,
         max_overflow=0,
         pool_timeout=BUSY_SECONDS,
+        hide_parameters=True,  # errors are logged, and rows hold what callers sent
     )
 
 

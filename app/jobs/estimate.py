@@ -13,6 +13,7 @@ from app.jobs.data import ALL, Data
 from app.jobs.states import Lane
 from lora_core import flops
 from lora_core.specs.data import Split
+from lora_core.specs.method import BaselineSpec
 from lora_core.specs.train import TrainSpec
 
 # FLOP/s while no job has finished here: two cores in float32; one large GPU, eager in bfloat16.
@@ -25,7 +26,7 @@ SPREAD = 1.25  # E[L²] / E[L] over the mean length, as in film reviews
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job will take. `flops_per_token` is for one training pass over a token."""
+    """What a job will take. `flops_per_token`: of the training, over all tokens it sees."""
 
     seconds: int
     flops_per_token: float
@@ -37,12 +38,23 @@ def cost(spec: TrainSpec, *, config: Mapping[str, Any], data: Data, speed: float
     training = flops.training(config, spec.method, length=length)
     forward = flops.forward(config, length=length)
     texts = parts(data)
-    evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
-    trained = spec.optim.epochs * texts[Split.TRAIN] * training
-    evaluated = ((evaluations + 1) * texts[Split.VALIDATION] + texts[Split.TEST]) * forward
+    epochs = spec.optim.epochs
+    if _trunk_is_computed_once(spec):
+        trained, evaluated = sum(texts.values()) * forward, 0.0
+        training = trained / (epochs * max(1, texts[Split.TRAIN]))
+    else:
+        evaluations = epochs * spec.stop.evaluations_per_epoch
+        trained = epochs * texts[Split.TRAIN] * training
+        evaluated = (evaluations * texts[Split.VALIDATION] + texts[Split.TEST]) * forward
     rival = min(texts[Split.TRAIN], RIVAL_TEXTS) * data.mean_tokens * RIVAL_SECONDS_PER_TOKEN
     seconds = START_SECONDS + rival + (trained + evaluated) * data.mean_tokens / speed
     return Cost(seconds=round(seconds), flops_per_token=training)
+
+
+def _trunk_is_computed_once(spec: TrainSpec) -> bool:
+    """As training decides it (`lora_core/training/forward.py`)."""
+    only_head = isinstance(spec.method, BaselineSpec) and spec.method.blocks == 0
+    return only_head and spec.optim.encoder_dropout == 0
 
 
 def speed(reached: Iterable[float], lane: Lane) -> float:

@@ -23,8 +23,6 @@ from app.keys.scopes import ALL_SCOPES
 from app.keys.scopes import Scope as KeyScope
 from app.keys.tables import LOCAL_KEY_ID
 
-__all__ = ["LOCAL", "Caller", "Door", "authenticate", "requires"]
-
 LOCAL = Caller(id=LOCAL_KEY_ID, name="local", scopes=frozenset(ALL_SCOPES))
 _BEARER = HTTPBearer(
     scheme_name="key", bearerFormat="lw_<id>_<secret>", auto_error=False, description="An API key."

@@ -1,4 +1,4 @@
-"""Making, listing and revoking keys. There is no route for it: only who has the database may."""
+"""Making and revoking keys. There is no route for it: only who has the database may."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,11 +36,6 @@ def create(
     made = _add(session, pepper=pepper, name=name, scopes=scopes, days=days)
     session.commit()
     return made
-
-
-def list_keys(session: Session) -> Sequence[ApiKey]:
-    """Every key, oldest first."""
-    return repository.list_all(session)
 
 
 def revoke(session: Session, *, key_id: UUID) -> ApiKey:

@@ -19,7 +19,7 @@ from app.serving.deployment import Deployment, Predictor
 from app.serving.errors import ModelDamaged, ModelUnloadable
 from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
-from lora_core.threads import wait_passively
+from lora_core.process import wait_passively
 
 ALIAS_SECONDS = 0.5  # how long a reference keeps its meaning without another look
 T = TypeVar("T")

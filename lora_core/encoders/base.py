@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from lora_core.specs.method import Role
 
@@ -22,6 +23,7 @@ class EncoderFamily:
     block_list: str  # the list of transformer blocks, in order
     roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
     head: tuple[str, ...]  # linear layers after the last block, in order
+    head_activation: Literal["relu", "tanh"]  # between the two layers of the head
     dropouts: tuple[str, ...]  # config fields: dropout inside the encoder
     head_dropout: str  # config field: dropout before the last layer
     sizes: Mapping[str, Size]  # layers, heads, width, feed_forward, vocabulary, positions, segments

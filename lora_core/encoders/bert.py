@@ -14,6 +14,7 @@ BERT = EncoderFamily(
         Role.MLP: ("intermediate.dense", "output.dense"),
     },
     head=("bert.pooler.dense", "classifier"),
+    head_activation="tanh",
     dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
     head_dropout="classifier_dropout",
     sizes={

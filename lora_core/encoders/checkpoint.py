@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,21 @@ WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "token
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
-def locate(base: str, revision: str | None = None) -> Path:
-    """The local directory of a base: packaged sample, directory, or hub name.
+@dataclass(frozen=True)
+class Base:
+    """A base model that is safe to load."""
+
+    name: str  # as the user calls it
+    directory: Path
+    config: dict[str, Any]
+
+    @property
+    def family(self) -> EncoderFamily:
+        return FAMILIES[self.config["model_type"]]
+
+
+def locate(base: str, revision: str | None = None) -> Base:
+    """A base on this machine: packaged sample, directory, or hub name.
 
     Raises `BaseNotFound`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`, `SampleChanged`.
     """
@@ -42,8 +56,7 @@ def locate(base: str, revision: str | None = None) -> Path:
             raise BaseNotFound(base=base, reason="there is no such directory")
     else:
         directory = _download(base, revision)
-    check(directory, base)
-    return directory
+    return Base(base, directory, check(directory, base))
 
 
 def _download(base: str, revision: str | None) -> Path:
@@ -88,22 +101,20 @@ def silence_transformers() -> None:
 
 
 def load_classifier(
-    directory: Path,
-    base: str,
+    base: Base,
     labels: Sequence[str],
     *,
     encoder_dropout: float = 0.0,
     head_dropout: float = 0.0,
-) -> tuple[PreTrainedModel, EncoderFamily, bool]:
-    """The model in float32, its family, and whether the head came with the base.
+) -> tuple[PreTrainedModel, bool]:
+    """The model in float32, and whether its head came with the base.
 
     The head of a base is kept when it answers the same labels in the same order, else drawn anew
     from torch's generator. Everything else must be in the file: raises `BrokenBase`.
     """
-    config = check(directory, base)
-    family = FAMILIES[config["model_type"]]
+    family = base.family
     id2label = dict(enumerate(labels))
-    kept = [config.get("id2label", {}).get(str(i)) for i in id2label] == list(labels)
+    kept = [base.config.get("id2label", {}).get(str(i)) for i in id2label] == list(labels)
     dropouts = {
         **dict.fromkeys(family.dropouts, encoder_dropout),
         family.head_dropout: head_dropout,
@@ -111,7 +122,7 @@ def load_classifier(
     silence_transformers()
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            directory,
+            base.directory,
             num_labels=len(labels),
             id2label=id2label,
             label2id={label: i for i, label in id2label.items()},
@@ -125,13 +136,14 @@ def load_classifier(
             **dropouts,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BrokenBase(base=base, reason=str(error).splitlines()[0][:200]) from error
-    _check_loaded(info, family, base)
+        reason = str(error).splitlines()[0].replace(str(base.directory), base.name)[:200]
+        raise BrokenBase(base=base.name, reason=reason) from error
+    _check_loaded(info, family, base.name)
     missing = {key.rsplit(".", 1)[0] for key in info["missing_keys"]}
     kept = kept and not missing.intersection(family.head) and not info["mismatched_keys"]
     if not kept:
         _draw_head(model, family, missing)
-    return model, family, kept
+    return model, kept
 
 
 def _check_loaded(info: dict[str, Any], family: EncoderFamily, base: str) -> None:

@@ -14,6 +14,7 @@ DISTILBERT = EncoderFamily(
         Role.MLP: ("ffn.lin1", "ffn.lin2"),
     },
     head=("pre_classifier", "classifier"),
+    head_activation="relu",
     dropouts=("dropout", "attention_dropout"),
     head_dropout="seq_classif_dropout",
     sizes={  # it also answers to the common names

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import MERGED, load_merged
+from lora_core.artifact import load_merged
 from lora_core.data.batching import by_length, collate
 from lora_core.data.tokens import cut, load_tokenizer
 from lora_core.errors import EmptyInput, TextTooLong
@@ -46,7 +46,7 @@ class Predictor:
     def load(cls, directory: Path) -> "Predictor":
         """From an artifact directory, every digest checked. Raises `ArtifactCorrupt`."""
         facts = manifest.verify(directory)
-        tokenizer = load_tokenizer(directory / MERGED / "tokenizer.json")
+        tokenizer = load_tokenizer(directory / manifest.MERGED / "tokenizer.json")
         return cls(load_merged(directory), tokenizer, facts["max_length"])
 
     def encode(self, texts: Sequence[str], *, truncate: bool = True) -> list[Encoded]:

@@ -28,7 +28,7 @@ class DoraLinear(LoraLinear):
         return self.magnitude / length
 
     def adapted(self, x: Tensor) -> Tensor:
-        direction = F.linear(x, self.base.weight) + self.scale * self.low_rank(x)
+        direction = F.linear(x, self.base.weight) + self.low_rank(x)
         y = self.stretch() * direction
         return y if self.base.bias is None else y + self.base.bias
 

@@ -20,11 +20,11 @@ class LoraLinear(AdapterLinear):
 
     def adapted(self, x: Tensor) -> Tensor:
         y: Tensor = self.base(x)
-        return y + self.scale * self.low_rank(x)
+        return y + self.low_rank(x)
 
     def low_rank(self, x: Tensor) -> Tensor:
-        """B A x: (…, d_in) -> (…, r) -> (…, d_out)."""
-        return F.linear(F.linear(self.dropout(x), self.A), self.B)
+        """scale · B (A x): (…, d_in) -> (…, r) -> (…, d_out). Scaled where it is thin."""
+        return F.linear(self.scale * F.linear(self.dropout(x), self.A), self.B)
 
     def effective_weight(self) -> Tensor:
         return self.frozen_weight.float() + self.scale * (self.B @ self.A)

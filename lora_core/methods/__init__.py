@@ -15,4 +15,4 @@ def build(spec: BaselineSpec | LoraSpec | FullSpec) -> Method:
         case LoraSpec():
             return Lora(spec)
         case FullSpec():
-            return Full(spec)
+            return Full()

@@ -4,14 +4,10 @@ from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
 from lora_core.methods.base import Method
-from lora_core.specs.method import FullSpec
 
 
 class Full(Method):
     """Train every parameter."""
-
-    def __init__(self, spec: FullSpec) -> None:
-        self.spec = spec
 
     def prepare(self, model: nn.Module, family: EncoderFamily) -> None:  # noqa: ARG002
         model.requires_grad_(True)

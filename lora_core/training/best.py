@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lora_core.specs.train import SelectBy, StopSpec
@@ -16,15 +18,23 @@ class Best:
     step: int = 0
     score: float = float("-inf")  # higher is better
     state: dict[str, Tensor] = field(default_factory=dict)
+    logits: NDArray[np.float32] | None = None  # on validation
     evaluations_since: int = 0
 
     def is_better(self, metrics: Mapping[str, float]) -> bool:
         """Whether these figures beat all before; what is not a number never does."""
         return self._score(metrics) > self.score
 
-    def offer(self, step: int, metrics: Mapping[str, float], state: dict[str, Tensor]) -> None:
-        """Keep this state."""
-        self.step, self.score, self.state = step, self._score(metrics), state
+    def offer(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        state: dict[str, Tensor],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Keep this state and what it answered to the validation part."""
+        self.step, self.score = step, self._score(metrics)
+        self.state, self.logits = state, logits
         self.evaluations_since = 0
 
     def exhausted(self) -> bool:

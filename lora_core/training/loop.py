@@ -3,18 +3,21 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from lora_core.data.batching import collate, epoch_batches
-from lora_core.errors import NonFinite, Stopped
-from lora_core.events import Evaluated, Observer, Phase, StepLogged, StopSignal, Tick, finite
+from lora_core.data.batching import epoch_batches
+from lora_core.errors import NonFinite
+from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.specs.data import Split
 from lora_core.training import evaluate
 from lora_core.training.best import Best
 from lora_core.training.optim import build_optimizer, build_schedule
 from lora_core.training.pace import Pace
 from lora_core.training.prepare import Prepared
+from lora_core.training.pulse import Pulse
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Trained:
 
     steps: int
     best_step: int
+    validation_logits: NDArray[np.float32]  # of the best weights
     epochs_run: float
     stopped_early: bool
     pace: Pace
@@ -31,12 +35,13 @@ class Trained:
 class Trainer:
     """A model, what trains it, and who watches."""
 
-    def __init__(self, prepared: Prepared, *, observer: Observer, stop: StopSignal) -> None:
+    def __init__(self, prepared: Prepared, *, observer: Observer, pulse: Pulse) -> None:
         self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
         self.spec, self.runtime = prepared.spec, prepared.machine
+        self.forward = prepared.forward
         self.train_part = prepared.parts[Split.TRAIN]
         self.validation_part = prepared.parts[Split.VALIDATION]
-        self.observer, self.stop = observer, stop
+        self.observer, self.pulse = observer, pulse
         optim = self.spec.optim
         self.updates_per_epoch = math.ceil(len(self.train_part) / optim.batch_size)
         self.total_steps = self.updates_per_epoch * optim.epochs
@@ -44,11 +49,12 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, optim)
         self.schedule = build_schedule(self.optimizer, optim, self.total_steps)
         self.best = Best(self.spec.stop)
-        self.pace = Pace(log_every=max(1, self.total_steps // 100))
+        self.pace = Pace(log_every=max(1, self.total_steps // 100), seconds=self.forward.seconds)
 
     def train(self) -> Trained:
         """All epochs, or fewer when patience runs out. Raises `NonFinite`, `Stopped`."""
         self.model.train()
+        self.pulse.enter(Phase.TRAINING)
         step = 0
         for epoch in range(self.spec.optim.epochs):
             for micro_batches in epoch_batches(
@@ -58,10 +64,11 @@ class Trainer:
                 seed=self.spec.runtime.seed,
                 epoch=epoch,
             ):
-                self._leave_if_asked(step)
                 step += 1
                 loss, norm = self._update(micro_batches, step)
                 self._tell(step, loss, norm, micro_batches)
+                self.schedule.step()
+                self.pulse.beat(step)
                 if self._evaluation_due(step):
                     self._evaluate(step)
                     if self.best.exhausted() and step < self.total_steps:
@@ -76,11 +83,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
         for indices in micro_batches:
-            batch = collate([train.ids[i] for i in indices], train.labels[indices], train.pad)
-            batch = batch.to(self.runtime.device)
-            with self.runtime.autocast():
-                logits = self.model(batch.input_ids, attention_mask=batch.attention_mask).logits
-            loss = self.task.loss(logits, batch.labels) / weight
+            labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
+            loss = self.task.loss(self.forward(train, indices), labels) / weight
             self._check_finite("loss", loss.item(), step)
             torch.autograd.backward(loss)
             loss_sum += loss.item()
@@ -88,7 +92,6 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.trained, limit).item()
         self._check_finite("gradient norm", norm, step)
         self.optimizer.step()
-        self.schedule.step()
         return loss_sum, norm
 
     def _check_finite(self, what: str, value: float, step: int) -> None:
@@ -113,8 +116,6 @@ class Trainer:
                     peak_memory_mb=self.runtime.peak_memory_mb(),
                 )
             )
-        elif self.pace.tick_due():
-            self.observer.on_event(Tick(phase=Phase.TRAINING, step=step))
 
     def _evaluation_due(self, step: int) -> bool:
         """Evenly spaced within the epoch, the last at its end."""
@@ -124,30 +125,30 @@ class Trainer:
 
     def _evaluate(self, step: int) -> None:
         with self.pace.paused():
-            self.observer.on_event(Tick(phase=Phase.EVALUATING, step=step))
+            self.pulse.enter(Phase.EVALUATING, step)
             part, budget = self.validation_part, self.spec.optim.micro_batch_tokens
-            logits = evaluate.logits(self.model, part, self.runtime, budget=budget)
+            logits = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse)
             metrics = self.task.metrics(logits, part.labels)
+            self._check_finite("validation loss", metrics["loss"], step)
             better = self.best.is_better(metrics)
             if better:
-                self.best.offer(step, metrics, self.method.state(self.model))
+                self.best.offer(step, metrics, self.method.state(self.model), logits)
             else:
                 self.best.evaluations_since += 1
             self.observer.on_event(
                 Evaluated(step=step, split=Split.VALIDATION, metrics=finite(metrics), best=better)
             )
-
-    def _leave_if_asked(self, step: int) -> None:
-        if self.stop.requested():
-            raise Stopped(step=step)
+            self.pulse.enter(Phase.TRAINING, step)
 
     def _finish(self, step: int, *, stopped_early: bool) -> Trained:
-        if self.best.state:
-            self.method.restore(self.model, self.best.state)
+        if self.best.logits is None:  # every run evaluates at the end of each epoch
+            raise RuntimeError("the loop ended before its first evaluation")
+        self.method.restore(self.model, self.best.state)
         self.model.eval()
         return Trained(
             steps=step,
-            best_step=self.best.step or step,
+            best_step=self.best.step,
+            validation_logits=self.best.logits,
             epochs_run=step / self.updates_per_epoch,
             stopped_early=stopped_early,
             pace=self.pace,

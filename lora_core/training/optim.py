@@ -30,16 +30,18 @@ def default_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> floa
 
 def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
     """AdamW over the trained parameters; the spec has its rate. Weight decay spares vectors."""
+    if spec.learning_rate is None:
+        raise ValueError("the learning rate has not been decided")
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.learning_rate or 0.0)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.learning_rate)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, spec: OptimSpec, total_steps: int) -> LambdaLR:
-    """Linear warm-up from 0 to 1, then decay to 0 at the last step."""
+    """Linear warm-up to the full rate, then decay; 0 would come after the last step."""
     warmup = math.ceil(spec.warmup * total_steps)
 
     def factor(step: int) -> float:

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-TICK_SECONDS = 1.0
-
 
 @dataclass(frozen=True)
 class Means:
@@ -23,14 +21,16 @@ class Pace:
     """Collects steps until the next log line is due."""
 
     log_every: int  # steps
-    seconds: float = 0.0  # spent in training steps, all in all
+    seconds: float  # spent on training, all in all
     reviews: int = 0
     tokens: int = 0
     _losses: list[float] = field(default_factory=list)
     _norms: list[float] = field(default_factory=list)
-    _since: tuple[float, int, int] = (0.0, 0, 0)  # seconds, reviews, tokens at the last log line
+    _since: tuple[float, int, int] = field(init=False)  # seconds, reviews, tokens when last told
     _mark: float = field(default_factory=time.monotonic)
-    _last_sign: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._since = (self.seconds, 0, 0)
 
     def add(self, loss: float, norm: float, reviews: int, tokens: int) -> None:
         """Account for one step."""
@@ -45,13 +45,6 @@ class Pace:
     def log_due(self, step: int, total: int) -> bool:
         return step % self.log_every == 0 or step in (1, total)
 
-    def tick_due(self) -> bool:
-        """At most once a second."""
-        if (now := time.monotonic()) - self._last_sign < TICK_SECONDS:
-            return False
-        self._last_sign = now
-        return True
-
     def take(self) -> Means:
         """The means since the last call."""
         seconds, reviews, tokens = self._since
@@ -64,7 +57,6 @@ class Pace:
         )
         self._since = (self.seconds, self.reviews, self.tokens)
         self._losses, self._norms = [], []
-        self._last_sign = time.monotonic()
         return means
 
     @contextmanager

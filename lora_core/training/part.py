@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_core.specs.data import Split
+
 
 @dataclass(frozen=True)
 class Part:
     """Token ids and labels of the texts of one split, in a fixed order."""
 
+    split: Split
     ids: Sequence[NDArray[np.int32]]
     lengths: NDArray[np.int64]  # tokens of each text
     labels: NDArray[np.int64]
@@ -21,4 +24,4 @@ class Part:
 
     def head(self, n: int) -> "Part":
         """The first n texts."""
-        return Part(self.ids[:n], self.lengths[:n], self.labels[:n], self.pad)
+        return Part(self.split, self.ids[:n], self.lengths[:n], self.labels[:n], self.pad)

@@ -12,15 +12,18 @@ from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import check, load_classifier, locate
-from lora_core.events import Noted, Observer, Phase, Tick
+from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.first_token import shorten
+from lora_core.events import Noted, Observer, Phase
 from lora_core.methods.base import Method
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
 from lora_core.training import runtime
+from lora_core.training.forward import Forward, choose
 from lora_core.training.optim import default_rate
 from lora_core.training.part import Part
+from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
 
 MAX_LENGTH = 512  # tokens, unless the spec or the base says less
@@ -39,21 +42,21 @@ class Prepared:
     family: EncoderFamily
     method: Method
     task: SequenceClassification
+    forward: Forward
     tokenizer_file: Path
 
 
-def prepare(spec: TrainSpec, observer: Observer) -> Prepared:
+def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
-    observer.on_event(Tick(phase=Phase.LOADING))
+    pulse.enter(Phase.LOADING)
     machine = runtime.start(spec.runtime)
-    directory = locate(spec.base, spec.base_revision)
-    config = check(directory, spec.base)
-    fit.check(config, spec)
-    spec = _fill_in(spec, config, machine)
+    base = locate(spec.base, spec.base_revision)
+    fit.check(base.config, spec)
+    spec = _fill_in(spec, base.config, machine)
     splits = load(spec.data)
-    model, family, kept = load_classifier(
-        directory,
-        spec.base,
+    family = base.family
+    model, kept = load_classifier(
+        base,
         splits.labels,
         encoder_dropout=spec.optim.encoder_dropout,
         head_dropout=spec.optim.head_dropout,
@@ -62,10 +65,11 @@ def prepare(spec: TrainSpec, observer: Observer) -> Prepared:
         _note(observer, "head_kept", "The base answers the same labels; its head is trained on.")
     method = methods.build(spec.method)
     method.prepare(model, family)
+    shorten(model, family)
     model.to(machine.device)
 
-    observer.on_event(Tick(phase=Phase.TOKENISING))
-    tokenizer_file = directory / "tokenizer.json"
+    pulse.enter(Phase.TOKENISING)
+    tokenizer_file = base.directory / "tokenizer.json"
     if splits.leaked:
         text = f"{splits.leaked} validation or test texts are in the training part as well."
         _note(observer, "leaked", text, level="warning")
@@ -78,7 +82,18 @@ def prepare(spec: TrainSpec, observer: Observer) -> Prepared:
         splits.labels,
         np.bincount(parts[Split.TRAIN].labels, minlength=len(splits.labels)).tolist(),
     )
-    return Prepared(spec, machine, splits, parts, cut, model, family, method, task, tokenizer_file)
+    forward = choose(
+        model,
+        machine,
+        family,
+        parts,
+        encoder_dropout=spec.optim.encoder_dropout,
+        budget=spec.optim.micro_batch_tokens,
+        pulse=pulse,
+    )
+    return Prepared(
+        spec, machine, splits, parts, cut, model, family, method, task, forward, tokenizer_file
+    )
 
 
 def _fill_in(spec: TrainSpec, config: dict[str, Any], machine: Runtime) -> TrainSpec:
@@ -107,7 +122,7 @@ def _tokenise(
         examples = splits.part(split)
         tokens = tokenise(tokenizer_file, [e.text for e in examples], max_length)
         labels = np.array([e.label for e in examples], dtype=np.int64)
-        parts[split] = Part(tokens, tokens.lengths, labels, pad)
+        parts[split] = Part(split, tokens, tokens.lengths, labels, pad)
         cut += tokens.truncated
         total += len(examples)
     return parts, cut / total

@@ -1,6 +1,7 @@
 """One run from its description to a finished artifact."""
 
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest
 from lora_core.cache import is_no_room
 from lora_core.data import linear
 from lora_core.errors import DiskFull, OutOfMemory
-from lora_core.events import Evaluated, Finished, Observer, Phase, Started, StopSignal, Tick, finite
+from lora_core.events import Evaluated, Finished, Observer, Phase, Started, StopSignal, finite
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
+from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained, Trainer
 from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.pulse import Pulse
 
 HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
 
@@ -33,13 +37,16 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
     Raises a `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
+    pulse = Pulse(observer, stop)
     try:
-        prepared = prepare(spec, observer)
-        trained = _train(prepared, observer, stop)
-        figures, logits = _judge(prepared, trained, observer)
+        prepared = prepare(spec, observer, pulse)
+        trained = _train(prepared, observer, pulse)
+        figures, logits = _judge(prepared, trained, observer, pulse)
         facts = _facts(prepared, trained)
-        observer.on_event(Tick(phase=Phase.SAVING, step=trained.steps))
-        difference = _save(out_dir, prepared, logits)  # merges: from here the adapters are gone
+        pulse.enter(Phase.SAVING)
+        difference = _save(
+            out_dir, prepared, logits, pulse
+        )  # merges: from here the adapters are gone
         summary = {
             **facts,
             **figures,
@@ -52,14 +59,14 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
         raise OutOfMemory(device=spec.runtime.device, tokens=tokens) from error
     except (OSError, SafetensorError) as error:
         if is_no_room(error):
-            raise DiskFull(what=f"the model of {out_dir.name}") from error
+            raise DiskFull(what="the model") from error
         raise
     observer.on_event(Finished(summary=summary))
     return summary
 
 
-def _train(prepared: Prepared, observer: Observer, stop: StopSignal) -> Trained:
-    trainer = Trainer(prepared, observer=observer, stop=stop)
+def _train(prepared: Prepared, observer: Observer, pulse: Pulse) -> Trained:
+    trainer = Trainer(prepared, observer=observer, pulse=pulse)
     census = prepared.method.census(prepared.model)
     observer.on_event(
         Started(
@@ -78,34 +85,39 @@ def _train(prepared: Prepared, observer: Observer, stop: StopSignal) -> Trained:
 
 
 def _judge(
-    prepared: Prepared, trained: Trained, observer: Observer
+    prepared: Prepared, trained: Trained, observer: Observer, pulse: Pulse
 ) -> tuple[dict[str, Any], Logits]:
     """The figures of the best weights on validation and test, beside the linear rival's."""
-    observer.on_event(Tick(phase=Phase.LINEAR_RIVAL, step=trained.steps))
+    pulse.enter(Phase.LINEAR_RIVAL)
     rival = linear.fit(prepared.splits)
     observer.on_event(rival)
     figures: dict[str, Any] = {"linear": rival.model_dump(mode="json", exclude={"event"})}
-    logits: Logits = {}
-    for split in (Split.VALIDATION, Split.TEST):
-        observer.on_event(Tick(phase=Phase.EVALUATING, step=trained.steps))
-        part = prepared.parts[split]
-        logits[split] = evaluate.logits(
-            prepared.model, part, prepared.machine, budget=prepared.spec.optim.micro_batch_tokens
-        )
-        figures[split] = prepared.task.report(logits[split], part.labels)
+    pulse.enter(Phase.EVALUATING)
+    budget = prepared.spec.optim.micro_batch_tokens
+    test_part = prepared.parts[Split.TEST]
+    logits: Logits = {
+        Split.VALIDATION: trained.validation_logits,
+        Split.TEST: evaluate.logits(prepared.forward, test_part, budget=budget, pulse=pulse),
+    }
+    for split, rows in logits.items():
+        figures[split] = prepared.task.report(rows, prepared.parts[split].labels)
     test = {name: figures[Split.TEST][name] for name in ("loss", "accuracy", "macro_f1")}
     observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
     return figures, logits
 
 
-def _save(out_dir: Path, prepared: Prepared, logits: Logits) -> float:
+def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> float:
     """Write all files but the manifest; returns how far merging moved the logits."""
     model, spec = prepared.model, prepared.spec
     held_out = prepared.parts[Split.TEST].head(HELD_OUT)
     texts = [example.text for example in prepared.splits.test[:HELD_OUT]]
-    budget = spec.optim.micro_batch_tokens
-    machine = prepared.machine
-    unmerged = evaluate.logits(model, held_out, machine, budget=budget, exact=True)
+    exact = replace(prepared.machine, precision="fp32")
+
+    def answers(model: PreTrainedModel) -> NDArray[np.float32]:
+        budget = spec.optim.micro_batch_tokens
+        return evaluate.logits(WholeModel(model, exact), held_out, budget=budget, pulse=pulse)
+
+    unmerged = answers(model)
 
     out_dir.mkdir(parents=True, exist_ok=True)
     if isinstance(spec.method, LoraSpec):
@@ -113,8 +125,7 @@ def _save(out_dir: Path, prepared: Prepared, logits: Logits) -> float:
         artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
     length = spec.data.max_length or 0
     artifact.save_merged(out_dir, model, prepared.tokenizer_file, length)
-    loaded = artifact.load_merged(out_dir).to(machine.device)
-    merged = evaluate.logits(loaded, held_out, machine, budget=budget, exact=True)
+    merged = answers(artifact.load_merged(out_dir).to(exact.device))
     difference = artifact.check_merge(unmerged, merged)
     artifact.save_golden(out_dir, texts, merged)
     for split, rows in logits.items():

@@ -2,8 +2,7 @@
 
 import random
 import resource
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +40,7 @@ def start(spec: RuntimeSpec) -> Runtime:
     Raises `DeviceMissing`, `PrecisionUnsupported`.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    wanted = {"auto": available[-1 if len(available) == 1 else 1], "cuda": "cuda:0"}
+    wanted = {"auto": available[:2][-1], "cuda": "cuda:0"}  # auto: the first GPU, if any
     device = wanted.get(spec.device, spec.device)
     if device not in available:
         raise DeviceMissing(device=spec.device, available=", ".join(available))
@@ -65,11 +64,3 @@ def _fast_bf16(device: str) -> bool:
     if device == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-@contextmanager
-def forked_rng(device: str) -> Iterator[None]:
-    """Leave the random state of training untouched by what happens inside."""
-    devices = [] if device == "cpu" else [device]
-    with torch.random.fork_rng(devices=devices):
-        yield

@@ -21,7 +21,7 @@ TORCH = "2.10"  # CVE-2026-24747: memory corruption even with weights_only
 
 def pins() -> dict[str, Version]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    found = [re.fullmatch(r"([\w.-]+)==(\S+)", line) for line in lines]
+    found = [re.fullmatch(r"([\w.-]+)==(\S+)", line) for line in lines if line[0] != "#"]
     assert all(found), "every line pins one exact version"
     return {match[1].lower().replace("_", "-"): Version(match[2]) for match in found if match}
 

@@ -100,6 +100,12 @@ def helper(file: str) -> None:
     Path(file).write_text(str(subprocess.Popen(["/bin/sleep", "300"]).pid))
 
 
+def stranger(file: str) -> None:
+    """The same in a session of its own, where a signal to the group does not reach it."""
+    process = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
+    Path(file).write_text(str(process.pid))
+
+
 def environment(file: str) -> None:
     Path(file).write_text(json.dumps(dict(os.environ)))
 
@@ -127,6 +133,7 @@ ACTIONS = {
     "ignore-term": ignore_term,
     "deaf": deaf,
     "helper": helper,
+    "stranger": stranger,
     "environment": environment,
     "first": first,
     "signal": die,

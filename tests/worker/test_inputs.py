@@ -77,8 +77,9 @@ def locate(
     spec = {**SPEC, "base": base, "data": {**SPEC["data"], "source": source}}
     lease = Lease(UUID(int=1), 1, "alice", 60)
     claimed = Claimed(lease, spec, ids or {}, register_as=None, failures=0, furthest=None)
-    with resources.database.read() as session:
-        return inputs.locate(session, claimed, settings=resources.settings, store=resources.store)
+    return inputs.locate(
+        resources.database, claimed, settings=resources.settings, store=resources.store
+    )
 
 
 def test_samples_and_packaged_bases_stay_as_they_are(resources: Resources) -> None:
@@ -117,6 +118,24 @@ def test_an_own_version_becomes_its_merged_checkpoint(resources: Resources, tmp_
 @pytest.mark.parametrize("base", ["/bases/a:b", "./a:b", "google-bert/bert-base-uncased"])
 def test_other_bases_are_left_to_the_training(resources: Resources, base: str) -> None:
     assert locate(resources, base=base).spec["base"] == base
+
+
+def test_no_transaction_is_open_while_files_are_read(
+    resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(resources, tmp_path / "made")
+    dataset = upload(resources, "reviews")
+    read: list[str] = []
+
+    def digest(file: Path) -> str:
+        read.append(file.name)
+        assert resources.database.read_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        return sha256(file)
+
+    sha256 = manifest.sha256
+    monkeypatch.setattr(manifest, "sha256", digest)
+    locate(resources, source="reviews:1", ids={"all": str(dataset.id)}, base="sentiment:1")
+    assert read == [f"{dataset.id}.csv", "config.json", manifest.MANIFEST]
 
 
 def test_a_file_that_changed_after_the_upload_is_refused(resources: Resources) -> None:

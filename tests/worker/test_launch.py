@@ -1,5 +1,6 @@
 """The training process: what it gets, how it is heard, and that it never stays behind."""
 
+import errno
 import json
 import os
 import signal
@@ -92,6 +93,14 @@ def test_asked_to_stop_it_leaves_by_itself(start: Start) -> None:
     assert child.wait() == ExitStatus(code=75)
 
 
+def test_asking_one_that_has_just_left_changes_nothing(start: Start) -> None:
+    child = start("steps:1", "succeed")
+    os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
+    child.stop()
+    assert len(hear(child)) == 2
+    assert child.wait() == ExitStatus(code=0)
+
+
 def test_a_process_that_does_not_listen_is_killed(start: Start) -> None:
     child = start("ignore-term", "steps:1", "hang")
     wait_until(lambda: child.read(0.1))
@@ -118,6 +127,29 @@ def test_what_it_started_does_not_outlive_it(start: Start, tmp_path: Path) -> No
     helper = int(file.read_text())
     assert child.wait() == ExitStatus(code=0)
     wait_until(lambda: not _runs(helper))
+
+
+def test_a_stranger_with_its_pipe_keeps_nobody_waiting(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "stranger"
+    child = start(f"stranger:{file}", "steps:1", "exit:0")
+    assert [type(event) for event in hear(child)] == [StepLogged]
+    os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def test_a_process_that_cannot_be_written_down_is_not_left_behind(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def full_disk(pid: int) -> identity.Process:
+        begun.append(pid)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(identity, "process", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        start("hang")
+    with pytest.raises(ChildProcessError):  # it is gone, and was reaped
+        os.waitpid(begun[0], os.WNOHANG)
 
 
 def test_it_leads_a_session_of_its_own_runs_niced_and_is_named_in_a_file(

@@ -1,5 +1,6 @@
 """What a training process tells is written once, in order, and only by the owner."""
 
+import threading
 from uuid import UUID
 
 import pysqlite3.dbapi2 as sqlite
@@ -66,15 +67,10 @@ def test_the_last_evaluation_does_not_repeat_a_point(
 
 
 def test_public_names_stand_in_messages_and_long_ones_are_cut(
-    database: Database, job_id: UUID, lease: Lease
+    database: Database, job_id: UUID, recorder: Recorder
 ) -> None:
-    recorder = Recorder(
-        database,
-        lease,
-        beat_seconds=1,
-        public=lambda value: (
-            value.replace("/data/1.csv", "reviews:1") if isinstance(value, str) else value
-        ),
+    recorder.public = lambda value: (
+        value.replace("/data/1.csv", "reviews:1") if isinstance(value, str) else value
     )
     recorder.add(Noted(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
     recorder.write()
@@ -117,6 +113,24 @@ def test_who_lost_the_job_writes_nothing(
     recorder.write()
     assert recorder.fenced
     assert everything(database) == before
+
+
+def test_the_last_rows_outwait_a_busy_database(
+    settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.db.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("worker.recorder.AGAIN_SECONDS", 0.05)
+    impatient = open_database(settings)
+    recorder = Recorder(impatient, lease, beat_seconds=1)
+    recorder.add(STEP)
+    other = sqlite.connect(str(settings.sqlite_path), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    freed = threading.Timer(0.3, other.close)
+    freed.start()
+    recorder.flush()
+    freed.join()
+    assert len(points(impatient, job_id)) == 6
+    impatient.close()
 
 
 def test_rows_wait_while_the_database_is_busy(

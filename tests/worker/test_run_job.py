@@ -2,7 +2,9 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -28,7 +30,7 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker import workplace
+from worker import inputs, workplace
 from worker.run_job import JobRunner
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
@@ -183,6 +185,24 @@ def test_a_worker_that_already_drains_starts_nothing(
     draining.set()
     run(resources, "failed:started_anyway", "exit:65", draining=draining)
     assert state(database, job_id) is JobState.QUEUED
+
+
+def test_the_job_is_kept_while_files_are_checked_and_stored(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_for_a_beat(*given: Any, **named: Any) -> Any:
+            before = job(database, job_id).lease_expires_at or 0
+            wait_until(lambda: (job(database, job_id).lease_expires_at or 0) > before)
+            return work(*given, **named)
+
+        return wait_for_a_beat
+
+    monkeypatch.setattr(inputs, "locate", slow(inputs.locate))
+    monkeypatch.setattr(resources.store, "put", slow(resources.store.put))
+    run(resources, *GOOD)
+    row = job(database, job_id)
+    assert (row.state, row.step, row.total_steps) == (JobState.SUCCEEDED, 5, 5)
 
 
 def test_a_finished_training_whose_job_was_lost_publishes_nothing(

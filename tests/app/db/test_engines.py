@@ -90,6 +90,13 @@ def test_foreign_keys_hold(database: Database) -> None:
         session.execute(text(orphan))
 
 
+def test_an_error_does_not_repeat_what_was_to_be_written(database: Database) -> None:
+    insert = text("INSERT INTO api_keys (id, name) VALUES (:id, :name)")  # other columns lack
+    with database.write() as session, pytest.raises(IntegrityError) as caught:
+        session.execute(insert, {"id": "00", "name": "a text of a caller"})
+    assert "a text of a caller" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("version", "safe"),
     [

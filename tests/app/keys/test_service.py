@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from app.db.engines import Database
-from app.keys import service
+from app.keys import repository, service
 from app.keys.errors import KeyNotFound, LocalKey, ScopeUnknown
 from app.keys.scopes import ALL_SCOPES
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
@@ -37,13 +37,13 @@ def test_an_unknown_scope_makes_no_key(database: Database) -> None:
     with pytest.raises(ScopeUnknown, match="jobs:read"):
         create(database, scopes=["jobs:everything"])
     with database.read() as session:
-        assert list(service.list_keys(session)) == []
+        assert list(repository.list_all(session)) == []
 
 
 def test_keys_are_listed_oldest_first_without_the_local_row(database: Database) -> None:
     made = [create(database, name) for name in ("one", "two", "three")]
     with database.read() as session:
-        listed = service.list_keys(session)
+        listed = repository.list_all(session)
     assert [key.id for key in listed] == [each.key.id for each in made]
     assert LOCAL_KEY_ID not in {key.id for key in listed}
 

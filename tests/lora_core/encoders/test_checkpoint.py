@@ -28,8 +28,9 @@ def change_config(directory: Path, **changes: object) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_weight_below_the_head_is_the_bases(tmp_path: Path, family: str) -> None:
     directory = make_base(tmp_path / "base", family)
-    model, found, _ = load_classifier(directory, "./base", ["a", "b", "c"])
-    assert found.model_type == family
+    base = locate(str(directory))
+    assert base.family.model_type == family
+    model, _ = load_classifier(base, ["a", "b", "c"])
     stored = load_file(directory / "model.safetensors")
     loaded = model.state_dict()
     below = [name for name in stored if not name.startswith("classifier.")]
@@ -43,10 +44,10 @@ def test_a_head_with_the_same_labels_is_kept_and_any_other_is_drawn_anew(tmp_pat
     directory = make_base(tmp_path / "base", id2label={0: "bad", 1: "good"},
                           label2id={"bad": 0, "good": 1})  # fmt: skip
     stored = load_file(directory / "model.safetensors")["classifier.weight"]
-    model, _, kept = load_classifier(directory, "./base", ["bad", "good"])
+    model, kept = load_classifier(locate(str(directory)), ["bad", "good"])
     assert kept
     assert torch.equal(model.classifier.weight, stored)
-    model, _, kept = load_classifier(directory, "./base", ["good", "bad"])
+    model, kept = load_classifier(locate(str(directory)), ["good", "bad"])
     assert not kept
     assert not torch.equal(model.classifier.weight, stored)
 
@@ -56,15 +57,14 @@ def test_the_drawn_head_follows_the_seed(tmp_path: Path) -> None:
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        heads.append(load_classifier(directory, "./base", ["x", "y"])[0].classifier.weight)
+        heads.append(load_classifier(locate(str(directory)), ["x", "y"])[0].classifier.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
 
 def test_dropout_is_set_as_asked(tmp_path: Path) -> None:
-    model, _, _ = load_classifier(
-        make_base(tmp_path / "base"), "./base", ["x", "y"], encoder_dropout=0.25, head_dropout=0.5
-    )
+    base = locate(str(make_base(tmp_path / "base")))
+    model, _ = load_classifier(base, ["x", "y"], encoder_dropout=0.25, head_dropout=0.5)
     rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert rates.pop("dropout") == 0.5
     assert set(rates.values()) == {0.25}
@@ -111,7 +111,7 @@ def test_a_missing_tensor_is_an_error_that_names_it(tmp_path: Path) -> None:
     del tensors["distilbert.transformer.layer.1.ffn.lin1.weight"]
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BrokenBase, match=r"layer\.1\.ffn\.lin1\.weight"):
-        load_classifier(directory, "./base", ["x", "y"])
+        load_classifier(locate(str(directory)), ["x", "y"])
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
@@ -119,7 +119,7 @@ def test_a_broken_weight_file_is_an_error(tmp_path: Path, content: bytes) -> Non
     directory = make_base(tmp_path / "base")
     (directory / "model.safetensors").write_bytes(content)
     with pytest.raises(BrokenBase):
-        load_classifier(directory, "./base", ["x", "y"])
+        load_classifier(locate(str(directory)), ["x", "y"])
 
 
 def test_a_config_that_is_no_json_is_an_error(tmp_path: Path) -> None:

@@ -208,3 +208,13 @@ def test_a_pipeline_gives_the_same_answer_as_the_predictor(spec: Make, train: Tr
         assert [label for label, _ in mine] == [row["label"] for row in theirs]
         for (_, score), row in zip(mine, theirs, strict=True):
             assert score == pytest.approx(row["score"], abs=1e-5)
+
+
+def test_the_rate_that_is_logged_is_the_one_that_was_used(spec: Make, train: Train) -> None:
+    heard, _ = train(spec(optim={"epochs": 1, "warmup": 0.5, "learning_rate": 0.02}))
+    steps = heard.all("started")[0].total_steps
+    warmup = -(-steps // 2)
+    rates = {event.step: event.learning_rate for event in heard.all("step")}
+    assert rates[1] == pytest.approx(0.02 / warmup)
+    assert rates[warmup] == pytest.approx(0.02)
+    assert rates[steps] > 0

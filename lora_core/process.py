@@ -1,0 +1,27 @@
+"""How a process that computes treats the machine it shares. Call these before torch is loaded."""
+
+import ctypes
+import os
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
+_KEPT = 2**30  # bytes
+
+
+def wait_passively() -> None:
+    """Idle OpenMP threads spin for microseconds, then sleep.
+
+    A spinning thread holds a core that another process needs (docs/decisions/0009).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def keep_freed_memory() -> None:
+    """Buffers of one step serve the next, instead of going back to the system and being faulted in.
+
+    Only with glibc; elsewhere nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)

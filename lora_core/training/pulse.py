@@ -1,0 +1,40 @@
+"""Signs of life, told often enough that nobody takes a run for dead, and the ear for a stop."""
+
+import time
+
+from lora_core.errors import Stopped
+from lora_core.events import Observer, Phase, StopSignal, Tick
+
+SECONDS = 1.0  # between two signs within a phase
+
+
+class Pulse:
+    """Tells every change of phase at once, and the step at most once a second."""
+
+    def __init__(self, observer: Observer, stop: StopSignal) -> None:
+        self._observer = observer
+        self._stop = stop
+        self._phase = Phase.LOADING
+        self._step = 0
+        self._last = 0.0
+
+    def enter(self, phase: Phase, step: int | None = None) -> None:
+        """Another phase begins. Raises `Stopped`."""
+        self._leave_if_asked()
+        self._phase = phase
+        self._tell(step)
+
+    def beat(self, step: int | None = None) -> None:
+        """Still there. Raises `Stopped`."""
+        self._leave_if_asked()
+        if time.monotonic() - self._last >= SECONDS:
+            self._tell(step)
+
+    def _leave_if_asked(self) -> None:
+        if self._stop.requested():
+            raise Stopped(step=self._step)
+
+    def _tell(self, step: int | None) -> None:
+        self._step = self._step if step is None else step
+        self._last = time.monotonic()
+        self._observer.on_event(Tick(phase=self._phase, step=self._step))

@@ -1,0 +1,68 @@
+"""The shortened last block against the whole one."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from lora_core import methods
+from lora_core.encoders import FAMILIES
+from lora_core.encoders.first_token import shorten
+from lora_core.specs.method import FullSpec, LoraSpec, Role
+from tests import tiny_base
+
+every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 0, 0]])
+MASKS = [torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]), torch.ones_like(IDS), None]
+
+
+@every_family
+@pytest.mark.parametrize("method", [FullSpec(), LoraSpec(r=2, targets=tuple(Role))])
+@pytest.mark.parametrize("mask", MASKS, ids=["padded", "full", "none"])
+def test_logits_and_gradients_are_those_of_the_whole_block(
+    family: str, method: FullSpec | LoraSpec, mask: torch.Tensor | None
+) -> None:
+    torch.manual_seed(0)
+    whole = tiny_base.FAMILIES[family](labels=3)
+    methods.build(method).prepare(whole, FAMILIES[family])
+    for name, parameter in whole.named_parameters():
+        if name.endswith(".B"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    short = copy.deepcopy(whole)
+    shorten(short, FAMILIES[family])
+
+    gradients = []
+    for model in (whole, short):
+        logits = model(IDS, attention_mask=mask).logits
+        logits.square().sum().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    torch.testing.assert_close(
+        short(IDS, attention_mask=mask).logits, whole(IDS, attention_mask=mask).logits
+    )
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@every_family
+def test_the_last_block_returns_one_token_and_keeps_its_names(family: str) -> None:
+    model = tiny_base.FAMILIES[family]()
+    names = set(model.state_dict())
+    shorten(model, FAMILIES[family])
+    assert model.base_model(IDS).last_hidden_state.shape == (2, 1, 32)
+    assert set(model.state_dict()) == names
+
+
+@every_family
+def test_dropout_acts_in_training(family: str) -> None:
+    rates: dict[str, Any] = (
+        {"dropout": 0.5, "attention_dropout": 0.5}
+        if family == "distilbert"
+        else {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5}
+    )
+    model = tiny_base.FAMILIES[family](**rates)
+    shorten(model, FAMILIES[family])
+    assert torch.equal(model(IDS).logits, model(IDS).logits)
+    model.train()
+    assert not torch.equal(model(IDS).logits, model(IDS).logits)

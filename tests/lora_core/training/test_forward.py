@@ -1,0 +1,85 @@
+"""The short ways to logits against the whole model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_core import methods
+from lora_core.encoders import FAMILIES
+from lora_core.specs.data import Split
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.train import TrainSpec
+from lora_core.training import forward
+from lora_core.training.forward import FrozenTrunk, WholeModel, choose
+from lora_core.training.part import Part
+from lora_core.training.pulse import Pulse
+from lora_core.training.runtime import Runtime
+from tests import tiny_base
+from tests.listener import Listener
+
+MACHINE = Runtime(device="cpu", precision="fp32", threads=1, seed=0)
+
+
+PULSE = Pulse(Listener(), Listener())
+
+
+def part() -> Part:
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(5, 60, size=n, dtype=np.int32) for n in draw.integers(3, 40, size=30)]
+    lengths = np.array([len(row) for row in ids])
+    return Part(Split.TRAIN, ids, lengths, np.zeros(30, dtype=np.int64), pad=0)
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(family: str) -> None:
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family](labels=3)
+    parts = {Split.TRAIN: part()}
+    short = FrozenTrunk(model, MACHINE, FAMILIES[family], parts, budget=100, pulse=PULSE)
+    whole = WholeModel(model, MACHINE)
+    for indices in ([0], [29, 3, 7], list(range(30))):
+        torch.testing.assert_close(
+            short(part(), indices), whole(part(), indices), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("method", "dropout", "most", "expected"),
+    [
+        (BaselineSpec(), 0.0, 2**30, FrozenTrunk),
+        (BaselineSpec(), 0.1, 2**30, WholeModel),
+        (BaselineSpec(), 0.0, 100, WholeModel),
+        (BaselineSpec(blocks=1), 0.0, 2**30, WholeModel),
+        (LoraSpec(), 0.0, 2**30, WholeModel),
+        (FullSpec(), 0.0, 2**30, WholeModel),
+    ],
+)
+def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
+    method: BaselineSpec | LoraSpec | FullSpec,
+    dropout: float,
+    most: int,
+    expected: type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forward, "MAX_BYTES", most)
+    model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
+    methods.build(method).prepare(model, family)
+    parts = {Split.TRAIN: part()}
+    chosen = choose(model, MACHINE, family, parts, encoder_dropout=dropout, budget=100, pulse=PULSE)
+    assert type(chosen) is expected
+
+
+def test_a_baseline_run_learns_the_same_either_way(
+    spec: Callable[..., TrainSpec],
+    train: Callable[..., tuple[Listener, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = spec(method={"type": "baseline"}, optim={"head_dropout": 0.3})
+    short, _ = train(run)
+    monkeypatch.setattr(forward, "MAX_BYTES", 0)
+    whole, _ = train(run)
+    losses = [[event.loss for event in heard.all("step")] for heard in (short, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
