@@ -4,6 +4,7 @@ FastAPI's own answer holds the input, and so fails on NaN, on numbers too large 
 surrogates.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,9 @@ from starlette.types import Scope
 
 MOST_ERRORS = 50
 WHOLE_BODY = {"model_attributes_type", "model_type", "dict_type", "dataclass_type", "bytes_type"}
+
+# What pydantic puts between the names of fields: the arm of a union, or that a key is meant.
+_NO_FIELD = re.compile(r"constrained-\w+|(dict|list|tuple)\[.*\]|\[key\]")
 
 Description = tuple[int, str, str, str, tuple[dict[str, str], ...]]
 
@@ -27,15 +31,33 @@ def describe_invalid(error: RequestValidationError, scope: Scope) -> Description
     if not _says_json(scope) and any(_is_whole_body(each) for each in found):
         detail = "Send the body as JSON with the header `Content-Type: application/json`."
         return 415, "unsupported_media_type", "The body is not marked as JSON.", detail, ()
-    errors = tuple(
-        {"at": _place(each["loc"]), "code": each["type"], "message": _capped(each["msg"], 300)}
-        for each in found[:MOST_ERRORS]
-    )
+    causes = _causes([_entry(each) for each in found])
+    errors = tuple(causes[:MOST_ERRORS])
     first = errors[0]
     detail = f"{first['at']}: {first['message']}."
-    if len(found) > 1:
-        detail += f" And {len(found) - 1} more."
+    if len(causes) > 1:
+        detail += f" And {len(causes) - 1} more."
     return 422, "validation_failed", "The input does not fit.", detail, errors
+
+
+def _entry(error: Any) -> dict[str, str]:
+    """Place, code and message of one error."""
+    at, message = _place(error["loc"]), error["msg"].removeprefix("Value error, ")
+    match error["type"]:
+        case "union_tag_invalid":
+            at, message = f"{at}.type", f"Input should be one of {error['ctx']['expected_tags']}"
+        case "union_tag_not_found":
+            at, message = f"{at}.type", "Field required"
+    return {"at": at, "code": error["type"], "message": _capped(message, 300)}
+
+
+def _causes(errors: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without those that only follow from an error further in: an empty list of wrong entries."""
+    parents: set[str] = set()
+    for error in errors:
+        parts = error["at"].split(".")
+        parents.update(".".join(parts[:length]) for length in range(1, len(parts)))
+    return [error for error in errors if error["at"] not in parents]
 
 
 def _says_json(scope: Scope) -> bool:
@@ -49,10 +71,10 @@ def _is_whole_body(error: Any) -> bool:
 
 def _place(location: Iterable[Any]) -> str:
     """`method.lora.r` for the body; parameters say where they stand: `query.limit`."""
-    parts = [_capped(str(part), 64) for part in location]
+    parts = [str(part) for part in location]
     if parts[:1] == ["body"] and len(parts) > 1:
         parts = parts[1:]
-    return ".".join(parts)
+    return ".".join(_capped(part, 64) for part in parts if not _NO_FIELD.fullmatch(part))
 
 
 def _capped(text: str, length: int) -> str:

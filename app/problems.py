@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from app.db.errors import DatabaseUnavailable
@@ -27,6 +28,7 @@ from app.invalid import describe_invalid
 from lora_core.errors import LoraCoreError
 
 SQLITE_ERROR, SQLITE_FULL = 1, 13
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PREDICT_PATHS = ("/predict", "/info", "/health", "/ping")
 ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
     424: "Backend",
@@ -202,16 +204,25 @@ def _from_router(error: HTTPException, scope: Scope) -> Problem:
                 "There is nothing at this address; /docs lists what there is.",
             )
         case 405:
-            code = "method_not_allowed"
-            detail = (
-                f"{scope['method']} is not possible here; {headers.get('Allow', 'nothing')} is."
-            )
+            code, allowed = "method_not_allowed", _methods(scope)
+            headers["Allow"] = ", ".join(allowed)
+            detail = f"{scope['method']} is not possible here; use {' or '.join(allowed)}."
         case 413:
             code, detail = "body_too_large", f"The body is larger than {_limit(scope)} bytes."
         case _:
             code, detail = f"http_{error.status_code}", HTTPStatus(error.status_code).description
     title = f"{HTTPStatus(error.status_code).phrase}."
     return Problem(error.status_code, code, title, detail, headers=headers)
+
+
+def _methods(scope: Scope) -> list[str]:
+    """All that this address takes; the router's own answer names those of one route alone."""
+    routes = scope["app"].routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _limit(scope: Scope) -> str:

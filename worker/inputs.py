@@ -24,8 +24,6 @@ from app.settings import Settings
 from lora_core import manifest
 from worker.errors import InputChanged
 
-MERGED = "merged"  # the plain checkpoint inside an artifact
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -86,7 +84,7 @@ def locate(
             manifest_sha256=version.manifest_sha256,
             name=f"model {version.ref}",
         )
-        spec["base"] = str(directory / MERGED)
+        spec["base"] = str(directory / manifest.MERGED)
         names[spec["base"]] = version.ref
     return Inputs(spec, names)
 

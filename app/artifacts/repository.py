@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.artifacts.errors import ArtifactNotFound
@@ -38,6 +39,15 @@ def by_job(session: Session, job_id: UUID) -> Artifact | None:
     return session.scalars(statement.limit(1)).first()
 
 
-def remove(session: Session, artifact_id: UUID) -> None:
-    """Forget the row; the caller deletes the files after its commit."""
-    session.execute(delete(Artifact).where(Artifact.id == artifact_id))
+def remove_unused(session: Session, artifact_id: UUID) -> str | None:
+    """Forget an artifact, unless a job or a model version still points at it.
+
+    Returns the key of its files, which the caller deletes after its commit.
+    """
+    artifact = get(session, artifact_id)
+    try:
+        with session.begin_nested():
+            session.execute(delete(Artifact).where(Artifact.id == artifact_id))
+    except IntegrityError:
+        return None
+    return artifact.key

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from app.cli.answers import Json
+from app.cli.errors import Misuse
 from app.cli.options import AsJson, supplied
 from app.cli.output import as_json as print_json
 from app.cli.output import moment, say, table
@@ -58,7 +59,21 @@ def _database(data_dir: DataDir = None) -> Iterator[_Keys]:
         database.close()
 
 
+@contextmanager
+def _kept(data_dir: DataDir = None) -> Iterator[_Keys]:
+    """The same, but of a service that was here before: a folder named by mistake is not made."""
+    settings = load_settings({"data_dir": data_dir})
+    if settings.database_url is None and not settings.sqlite_path.exists():
+        raise Misuse(
+            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
+            "no_data",
+        )
+    with _database(data_dir) as keys:
+        yield keys
+
+
 with_keys = supplied("keys", _database)
+with_kept_keys = supplied("keys", _kept)
 
 
 @app.command("create")
@@ -86,7 +101,7 @@ def create(
 
 
 @app.command("list")
-@with_keys
+@with_kept_keys
 def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
     """All keys, without their texts."""
     from app.keys.repository import list_all
@@ -112,7 +127,7 @@ def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
 
 
 @app.command("revoke")
-@with_keys
+@with_kept_keys
 def revoke(keys: _Keys, key: KeyId, as_json: AsJson = False) -> None:
     """End a key. Running services refuse it within a minute."""
     from app.keys.service import revoke as revoke_key

@@ -11,10 +11,10 @@ from app.artifacts.store import ArtifactStore
 from app.db.engines import Database
 from app.jobs import hub
 from app.jobs.errors import BaseDirectoriesOff, BaseOutside, InvalidBase, RevisionMismatch
-from app.registry import repository as registry_rows
 from app.registry import service as registry
-from app.registry.errors import InvalidModelRef, ModelNotFound
+from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
+from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt, BaseNotFound, UnsafeWeights, UntrustedCode
 from lora_core.samples import minilm
 
@@ -79,7 +79,7 @@ def _local(
         directory = store.path(version.artifact_key)
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing") from error
-    config = hub.read_config(directory / "merged" / "config.json", name)
+    config = hub.read_config(directory / manifest.MERGED / "config.json", name)
     return Base(version.ref, config, own=True)
 
 
@@ -89,15 +89,13 @@ def _version(session: Session, name: str) -> registry.Resolved | None:
         return registry.resolve(session, name)
     except InvalidModelRef as error:
         raise InvalidBase(base=name[:100], at="base") from error
+    except NoModelPromoted as error:
+        reason = f"no version of it is in production yet; say which, such as '{name}:1'"
+        raise BaseNotFound(base=name, reason=reason) from error
     except ModelNotFound as error:
         if "@" in name or ":" in name:
             raise BaseNotFound(base=name, reason="this installation has no such model") from error
-    try:
-        registry_rows.model(session, name)
-    except ModelNotFound:
         return None
-    reason = f"no version of it is in production yet; say which, such as '{name}:1'"
-    raise BaseNotFound(base=name, reason=reason)
 
 
 def _from_directory(name: str, settings: Settings) -> Base:

@@ -11,7 +11,7 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnNotChecked, ColumnsDiffer
 from app.settings import Settings
-from lora_core.errors import DataNotFound, MissingSplit, OneClass, TooFewRows
+from lora_core.errors import DataNotFound, MissingColumn, MissingSplit, OneClass, TooFewRows
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split
 
@@ -121,6 +121,9 @@ def _column(data: DataSpec, uploads: list[Source], what: str) -> str | None:
     """The column that all uploads were checked for, unless the job names one."""
     field_name = f"{what}_column"
     named: str | None = getattr(data, field_name)
+    source, there = data.source, reviews.COLUMNS
+    if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *there):
+        raise MissingColumn(file=source, column=named, available=", ".join(there))
     checked = {
         source.name: source.upload.profile[field_name] for source in uploads if source.upload
     }

@@ -6,10 +6,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BeforeValidator
 
 from app.db.engines import Database
 from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.jobs import bases, repository, service
+from app.jobs.errors import JobNotFound
 from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
 from app.jobs.states import JobState
 from app.jobs.stream import follow
@@ -23,6 +25,16 @@ READ = [requires("jobs:read")]
 WRITE = [requires("jobs:write")]
 MOST_POINTS = 10_000
 
+
+def _job_id(text: str) -> UUID:
+    """What cannot be an id names no job either."""
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise JobNotFound(job_id=repr(text[:64])) from error
+
+
+JobId = Annotated[UUID, BeforeValidator(_job_id)]
 Seq = Annotated[int, Query(ge=0, lt=2**63, description="Only what has a greater `seq`.")]
 
 
@@ -77,7 +89,7 @@ def read_page(
 
 
 @router.get("/{job_id}", dependencies=READ)
-def read(job_id: UUID, database: DatabaseDep) -> JobView:
+def read(job_id: JobId, database: DatabaseDep) -> JobView:
     """One job."""
     with database.read() as session:
         job = repository.get(session, job_id)
@@ -89,7 +101,7 @@ def read(job_id: UUID, database: DatabaseDep) -> JobView:
     dependencies=WRITE,
     responses={202: {"model": JobView, "description": "The job runs and was asked to stop."}},
 )
-def cancel(job_id: UUID, response: Response, database: DatabaseDep) -> JobView:
+def cancel(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
     """Cancel a job. One that has ended stays as it is."""
     with database.write() as session:
         job = service.cancel(session, job_id=job_id)
@@ -99,7 +111,7 @@ def cancel(job_id: UUID, response: Response, database: DatabaseDep) -> JobView:
 
 
 @router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
-def delete(job_id: UUID, database: DatabaseDep, store: StoreDep) -> None:
+def delete(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a job that has ended, its curves, and its artifact unless a model version needs it."""
     with database.write() as session:
         service.delete(session, job_id=job_id, store=store)
@@ -107,7 +119,7 @@ def delete(job_id: UUID, database: DatabaseDep, store: StoreDep) -> None:
 
 @router.get("/{job_id}/metrics", dependencies=READ)
 def read_metrics(
-    job_id: UUID,
+    job_id: JobId,
     database: DatabaseDep,
     split: Annotated[str | None, Query(max_length=16)] = None,
     name: Annotated[str | None, Query(max_length=64)] = None,
@@ -126,7 +138,7 @@ def read_metrics(
 
 @router.get("/{job_id}/events", dependencies=READ)
 def read_events(
-    job_id: UUID,
+    job_id: JobId,
     database: DatabaseDep,
     after: Seq = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -139,7 +151,7 @@ def read_events(
     return Log(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 
-def _present(job_id: UUID, database: DatabaseDep) -> UUID:
+def _present(job_id: JobId, database: DatabaseDep) -> UUID:
     """The id of a job that is there: a stream that has begun can no longer say 404."""
     with database.read() as session:
         return repository.get(session, job_id).id

@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
@@ -22,6 +21,7 @@ from lora_core import fit
 from lora_core.specs.train import TrainSpec
 
 LAST_JOBS = 5  # whose speed an estimate goes by
+SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
 GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
 
 
@@ -106,7 +106,7 @@ def delete(session: Session, *, job_id: UUID, store: ArtifactStore) -> None:
     Raises `JobNotFound`, `JobNotFinished`.
     """
     artifact_id = repository.remove(session, job_id)
-    unused = None if artifact_id is None else _forget_artifact(session, artifact_id)
+    unused = None if artifact_id is None else artifacts.remove_unused(session, artifact_id)
     session.commit()
     if unused is not None:
         store.delete(unused)
@@ -139,19 +139,9 @@ def _speed(session: Session, lane: Lane) -> float:
         plan["flops_per_token"] * summary["tokens_per_second"]
         for plan, summary in repository.finished(session, lane=lane, limit=LAST_JOBS)
         if summary.get("tokens_per_second") and "flops_per_token" in plan
+        if summary.get("train_seconds", SHORT_SECONDS) >= SHORT_SECONDS
     ]
     return estimate.speed(reached, lane)
-
-
-def _forget_artifact(session: Session, artifact_id: UUID) -> str | None:
-    """The key of the files that nothing needs any more; None if a model version points at them."""
-    artifact = artifacts.get(session, artifact_id)
-    try:
-        with session.begin_nested():
-            artifacts.remove(session, artifact.id)
-    except IntegrityError:
-        return None
-    return artifact.key
 
 
 def _sha256(spec: JsonObject) -> str:

@@ -69,6 +69,13 @@ class LocalKey(Conflict):
     message = "The row `local` stands for calls while keys are off; it cannot be revoked."
 
 
+class KeyNameInvalid(Invalid):
+    """Not the name of a key."""
+
+    code = "key_name_invalid"
+    message = "A key is named by 1 to {most} printable characters, such as its owner's name."
+
+
 class ScopeUnknown(Invalid):
     """No such scope."""
 

@@ -8,9 +8,11 @@ from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.keys import repository, secret
-from app.keys.errors import LocalKey, ScopeUnknown
+from app.keys.errors import KeyNameInvalid, LocalKey, ScopeUnknown
 from app.keys.scopes import ALL_SCOPES
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
+
+LONGEST_NAME = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,10 @@ def create(
     scopes: Sequence[str] = ALL_SCOPES,
     days: float | None = None,
 ) -> NewKey:
-    """Make a key with these scopes, which ends after so many days. Raises `ScopeUnknown`."""
+    """Make a key with these scopes, which ends after so many days.
+
+    Raises `KeyNameInvalid`, `ScopeUnknown`.
+    """
     made = _add(session, pepper=pepper, name=name, scopes=scopes, days=days)
     session.commit()
     return made
@@ -64,6 +69,8 @@ def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:
 def _add(
     session: Session, *, pepper: bytes, name: str, scopes: Sequence[str], days: float | None
 ) -> NewKey:
+    if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
+        raise KeyNameInvalid(most=LONGEST_NAME)
     for scope in scopes:
         if scope not in ALL_SCOPES:
             raise ScopeUnknown(scope=scope, available=", ".join(ALL_SCOPES))

@@ -7,9 +7,10 @@ from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
-from app.registry.errors import AliasNotFound, ModelNotFound
+from app.errors import AppError
+from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted
 from app.registry.refs import ModelRef
-from app.registry.tables import ModelAlias, ModelVersion, RegisteredModel
+from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 
 
 def model(session: Session, name: str) -> RegisteredModel:
@@ -51,7 +52,7 @@ def add(session: Session, version: ModelVersion) -> None:
 
 
 def version(session: Session, ref: ModelRef) -> ModelVersion:
-    """What a reference means now. Raises `ModelNotFound`."""
+    """What a reference means now. Raises `ModelNotFound`, `NoModelPromoted`."""
     statement = (
         select(ModelVersion)
         .join(RegisteredModel, RegisteredModel.id == ModelVersion.model_id)
@@ -65,8 +66,15 @@ def version(session: Session, ref: ModelRef) -> ModelVersion:
         )
     found = session.scalar(statement)
     if found is None:
-        raise ModelNotFound(ref=ref)
+        raise _absent(session, ref)
     return found
+
+
+def _absent(session: Session, ref: ModelRef) -> AppError:
+    """Why a reference means nothing."""
+    if ref.alias == PRODUCTION and session.scalar(_shown().where(RegisteredModel.name == ref.name)):
+        return NoModelPromoted(what=f"version of {ref.name}")
+    return ModelNotFound(ref=ref)
 
 
 def versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
@@ -118,12 +126,14 @@ def delete_alias(session: Session, *, owner: RegisteredModel, alias: str) -> Non
         raise AliasNotFound(name=owner.name, alias=alias)
 
 
-def delete_versions(session: Session, *, model_id: UUID, number: int | None = None) -> None:
-    """One version, or all of a name. The name keeps its counter."""
+def delete_versions(
+    session: Session, *, model_id: UUID, number: int | None = None
+) -> frozenset[UUID]:
+    """One version, or all of a name, which keeps its counter. Returns their artifacts."""
     statement = delete(ModelVersion).where(ModelVersion.model_id == model_id)
     if number is not None:
         statement = statement.where(ModelVersion.number == number)
-    session.execute(statement)
+    return frozenset(session.scalars(statement.returning(ModelVersion.artifact_id)))
 
 
 def _shown() -> Select[RegisteredModel]:

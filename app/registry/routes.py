@@ -37,10 +37,10 @@ def read_model(name: Slug, database: DatabaseDep) -> ModelView:
 
 
 @router.delete("/{name}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)
-def delete_model(name: Slug, database: DatabaseDep) -> None:
+def delete_model(name: Slug, database: DatabaseDep, store: StoreDep) -> None:
     """Forget a model that has no alias left."""
     with database.write() as session:
-        service.delete_model(session, name=name)
+        service.delete_model(session, name=name, store=store)
 
 
 @router.post("/{name}/versions", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED)
@@ -56,10 +56,10 @@ def register_version(
 @router.delete(
     "/{name}/versions/{number}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT
 )
-def delete_version(name: Slug, number: Number, database: DatabaseDep) -> None:
+def delete_version(name: Slug, number: Number, database: DatabaseDep, store: StoreDep) -> None:
     """Forget a version at which no alias points. Its number never comes back."""
     with database.write() as session:
-        service.delete_version(session, name=name, number=number)
+        service.delete_version(session, name=name, number=number, store=store)
 
 
 @router.put("/{name}/aliases/{alias}", dependencies=_ADMIN)

@@ -84,7 +84,7 @@ def register_job(
 
 
 def resolve(session: Session, ref: str) -> Resolved:
-    """What `ref` means now. Raises `InvalidModelRef`, `ModelNotFound`."""
+    """What `ref` means now. Raises `InvalidModelRef`, `ModelNotFound`, `NoModelPromoted`."""
     parsed = refs.parse(ref)
     version = repository.version(session, parsed)
     artifact = artifacts.get(session, version.artifact_id)
@@ -95,7 +95,7 @@ def resolve_default(session: Session) -> Resolved:
     """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
     names = repository.names_with(session, PRODUCTION)
     if not names:
-        raise NoModelPromoted()
+        raise NoModelPromoted(what="model")
     if len(names) > 1:
         raise ModelAmbiguous(names=", ".join(names))
     return resolve(session, names[0])
@@ -130,8 +130,11 @@ def delete_alias(session: Session, *, name: str, alias: str) -> None:
     session.commit()
 
 
-def delete_version(session: Session, *, name: str, number: int) -> None:
-    """Forget a version; the artifact stays with its job. Raises `VersionInUse` under an alias."""
+def delete_version(session: Session, *, name: str, number: int, store: ArtifactStore) -> None:
+    """Forget a version, and its files unless a job or another version needs them.
+
+    Raises `ModelNotFound`, and `VersionInUse` under an alias.
+    """
     version = repository.version(session, ModelRef(name, number=number))
     held = [
         alias
@@ -140,17 +143,29 @@ def delete_version(session: Session, *, name: str, number: int) -> None:
     ]
     if held:
         raise VersionInUse(ref=f"{name}:{number}", aliases=_quoted(held))
-    repository.delete_versions(session, model_id=version.model_id, number=number)
-    session.commit()
+    _delete(session, store, model_id=version.model_id, number=number)
 
 
-def delete_model(session: Session, *, name: str) -> None:
-    """Forget all versions of a name. Raises `ModelInUse` while it has an alias."""
+def delete_model(session: Session, *, name: str, store: ArtifactStore) -> None:
+    """Forget all versions of a name, as `delete_version` does.
+
+    Raises `ModelNotFound`, and `ModelInUse` while it has an alias.
+    """
     model = repository.model(session, name)
     if held := repository.aliases(session, model.id):
         raise ModelInUse(name=name, aliases=_quoted(held))
-    repository.delete_versions(session, model_id=model.id)
+    _delete(session, store, model_id=model.id)
+
+
+def _delete(
+    session: Session, store: ArtifactStore, *, model_id: UUID, number: int | None = None
+) -> None:
+    artifact_ids = repository.delete_versions(session, model_id=model_id, number=number)
+    keys = [artifacts.remove_unused(session, artifact_id) for artifact_id in artifact_ids]
     session.commit()
+    for key in keys:
+        if key is not None:
+            store.delete(key)
 
 
 def _quoted(aliases: Any) -> str:

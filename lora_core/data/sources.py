@@ -20,6 +20,8 @@ def read(source: str | Mapping[Split, str], columns: Columns) -> Parts:
     Raises `DataNotFound`, `MissingSplit`, `UnknownSplit`, and what the readers raise.
     """
     if isinstance(source, str):
+        if source in reviews.SAMPLES:
+            columns.find(source, reviews.COLUMNS)
         found = _read(source, columns)
         return with_train(shown(source), found if isinstance(found, dict) else {Split.TRAIN: found})
     named = replace(columns, look_for_split=False)

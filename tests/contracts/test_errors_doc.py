@@ -44,6 +44,11 @@ def rows(kind: type[Exception]) -> list[str]:
     return sorted(found)
 
 
+def meaning(message: str) -> str:
+    """The message without what it says of one case."""
+    return message.split(" (")[0].replace("{how}", "too long").rstrip(".") + "."
+
+
 def document() -> str:
     return (
         INTRODUCTION
@@ -53,7 +58,7 @@ def document() -> str:
         + "\n## A run, its base and its data\n\nAs an answer their status is 422; in a job they "
         "are its `error.code`.\n\n| code | | meaning |\n|---|---|---|\n"
         + "".join(row.replace("|  |", "| |") for row in rows(LoraCoreError))
-        + "".join(f"| `{cause.code}` | | {cause.message.split(' (')[0]}. |\n" for cause in WORKER)
+        + "".join(f"| `{cause.code}` | | {meaning(cause.message)} |\n" for cause in WORKER)
     )
 
 

@@ -68,3 +68,17 @@ def test_a_wrong_setting_is_named(run: Run) -> None:
     result = run("keys", "list", LORAWORKS_PORT="many")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: LORAWORKS_PORT: ")
+
+
+def test_a_folder_named_by_mistake_is_not_made(run: Run, settings: Settings) -> None:
+    typo = settings.data_dir / "typo"
+    for arguments in (("keys", "list"), ("keys", "revoke", str(uuid4()))):
+        refused = run(*arguments, "--data-dir", str(typo))
+        assert (refused.exit_code, "(no_data)" in refused.stderr) == (2, True)
+    assert not typo.exists()
+
+
+def test_a_key_has_a_name(run: Run, settings: Settings) -> None:
+    for name in ("", "  ", "a" * 65, "a\x1b[1m"):
+        refused = run("keys", "create", name, LORAWORKS_DATA_DIR=str(settings.data_dir))
+        assert (refused.exit_code, "(key_name_invalid)" in refused.stderr) == (3, True)

@@ -46,7 +46,7 @@ def _nothing_is_stored(database: Database) -> Any:
         ({"method": LORA, "base": ""}, "base"),
         ({"method": LORA, "base": "a\x00b"}, "base"),
         ({"method": LORA, "base_revision": "main"}, "base_revision"),
-        ({"method": LORA, "data": {"test_size": 0}}, "data.test_size.constrained-int"),
+        ({"method": LORA, "data": {"test_size": 0}}, "data.test_size"),
         ({"method": LORA, "data": {"text_column": "a\x00"}}, "data.text_column"),
         ({"method": LORA, "data": {"source": {"dev": "imdb"}}}, "data.source"),
         ({"method": LORA, "runtime": {"device": "tpu"}}, "runtime.device"),
@@ -151,7 +151,68 @@ def test_a_job_that_is_not_there_is_not_found(client: TestClient, call: str) -> 
 @pytest.mark.parametrize(
     "query",
     ["/v1/jobs?limit=0", "/v1/jobs?limit=101", "/v1/jobs?state=sleeping", "/v1/jobs?method=magic",
-     "/v1/jobs?after=nonsense", "/v1/jobs/not-an-id"],
+     "/v1/jobs?after=nonsense"],
 )  # fmt: skip
 def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: str) -> None:
     assert client.get(query).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        (
+            {"method": {**LORA, "targets": ["head"]}},
+            [
+                (
+                    "method.lora.targets.0",
+                    "Input should be 'query', 'key', 'value', 'projection' or 'mlp'",
+                )
+            ],
+        ),
+        (
+            {"method": {**LORA, "targets": ["query", "query"]}},
+            [("method.lora.targets", "each entry may stand once")],
+        ),
+        (
+            {"method": {"type": "magic"}},
+            [("method.type", "Input should be one of 'baseline', 'lora', 'full'")],
+        ),
+        ({"method": {}}, [("method.type", "Field required")]),
+        (
+            {"method": LORA, "data": {"source": {"dev": "imdb"}}},
+            [("data.source.dev", "Input should be 'train', 'validation' or 'test'")],
+        ),
+        (
+            {"method": LORA, "data": {"train_size": 0}},
+            [
+                ("data.train_size", "Input should be greater than or equal to 1"),
+                ("data.train_size", "Input should be greater than 0"),
+            ],
+        ),
+        (
+            {"method": LORA, "metadata": {"int": 1}},
+            [("metadata.int", "Input should be a valid string")],
+        ),
+    ],
+)
+def test_an_error_is_told_once_in_the_words_of_the_body(
+    client: TestClient, body: dict[str, Any], errors: list[tuple[str, str]]
+) -> None:
+    problem = client.post("/v1/jobs", json=body).json()
+    assert [(error["at"], error["message"]) for error in problem["errors"]] == errors
+    assert "magic" not in problem["detail"]
+
+
+@pytest.mark.parametrize("column", ["text_column", "label_column", "split_column"])
+def test_a_sample_has_no_other_columns(client: TestClient, column: str) -> None:
+    body = {"method": LORA, "data": {"source": "rotten-tomatoes", column: "review"}}
+    problem = client.post("/v1/jobs", json=body).json()
+    assert problem["code"] == "missing_column"
+    assert "no column 'review'. Columns: text, label" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["", "/metrics", "/events", "/stream"])
+def test_what_is_no_id_names_no_job(client: TestClient, path: str) -> None:
+    answer = client.get(f"/v1/jobs/nope{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert "'nope'" in answer.json()["detail"]

@@ -220,6 +220,6 @@ def test_a_version_that_is_deleted_while_the_job_is_submitted_is_seen(
     )
     with database.write() as session:
         bases.check_there(session, base)
-        registry.delete_version(session, name="mails", number=1)
+        registry.delete_version(session, name="mails", number=1, store=resources.store)
     with database.read() as session, pytest.raises(BaseNotFound):
         bases.check_there(session, base)

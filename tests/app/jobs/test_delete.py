@@ -89,6 +89,27 @@ def test_what_a_model_version_needs_stays(
     assert [job["id"] for job in client.get("/v1/jobs").json()["data"]] == [other]
 
 
+def test_what_a_deleted_job_left_goes_with_the_last_version_of_it(
+    client: TestClient, submit: Submit, succeed: Succeed, database: Database
+) -> None:
+    job_id = submit(register_as="mails")["id"]
+    _, files = succeed(register_as="mails")
+    client.delete(f"/v1/jobs/{job_id}")
+    assert client.delete("/v1/models/mails/versions/1").status_code == 204
+    assert not files.exists()
+    assert rows(database, Artifact) == [0]
+
+
+def test_a_job_keeps_what_it_made_when_the_version_goes(
+    client: TestClient, submit: Submit, succeed: Succeed
+) -> None:
+    job_id = submit(register_as="mails")["id"]
+    made, files = succeed(register_as="mails")
+    assert client.delete("/v1/models/mails").status_code == 204
+    assert files.is_dir()
+    assert client.get(f"/v1/jobs/{job_id}").json()["artifact_id"] == str(made.id)
+
+
 def test_a_job_that_has_not_ended_cannot_be_deleted(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:

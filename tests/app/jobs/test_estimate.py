@@ -66,13 +66,16 @@ def test_the_last_jobs_of_the_lane_set_the_speed() -> None:
     assert estimate.speed([3e11, 1e11, 0.0, 2e11], Lane.CPU) == 2e11
 
 
-def finish_next(worker: FakeWorker, database: Database, tokens_per_second: float) -> None:
+def finish_next(
+    worker: FakeWorker, database: Database, tokens_per_second: float, train_seconds: float = 60.0
+) -> None:
     lease = worker.claim().lease
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
         made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
         session.commit()
-    worker.finish(lease, Succeeded(made.id, {"tokens_per_second": tokens_per_second}))
+    summary = {"tokens_per_second": tokens_per_second, "train_seconds": train_seconds}
+    worker.finish(lease, Succeeded(made.id, summary))
 
 
 def test_a_finished_job_corrects_the_estimate_of_the_next(
@@ -88,3 +91,11 @@ def test_a_finished_job_corrects_the_estimate_of_the_next(
     finish_next(worker, database, tokens_per_second=100)  # of the other lane
     assert submit()["estimated_seconds"] > learned
     assert submit(runtime={"device": "cuda"})["estimated_seconds"] > on_gpu
+
+
+def test_a_run_of_seconds_tells_no_speed(
+    submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    guessed = submit()["estimated_seconds"]
+    finish_next(worker, database, tokens_per_second=100, train_seconds=2.0)
+    assert submit()["estimated_seconds"] == guessed

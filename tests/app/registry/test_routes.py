@@ -149,12 +149,18 @@ def test_a_version_under_an_alias_stays(client: TestClient, register: Register) 
     assert [version["number"] for version in client.get(MODEL).json()["versions"]] == [2]
 
 
-def test_deleting_a_version_keeps_the_artifact_of_its_job(
-    client: TestClient, register: Register
+def test_an_artifact_whose_job_is_gone_stays_while_a_version_needs_it(
+    client: TestClient, finished: Finished, resources: Resources
 ) -> None:
-    artifact = register()["artifact_id"]
-    client.delete(MODEL)
-    assert client.get(f"/v1/artifacts/{artifact}").status_code == 200
+    artifact = finished()  # of a job that has no row
+    files = resources.store.path(artifact.key)
+    for name in ("sentiment", "other"):
+        client.post(f"/v1/models/{name}/versions", json={"job_id": str(artifact.job_id)})
+    assert client.delete(f"{MODEL}/versions/1").status_code == 204
+    assert client.get(f"/v1/artifacts/{artifact.id}").status_code == 200
+    assert client.delete("/v1/models/other").status_code == 204
+    assert client.get(f"/v1/artifacts/{artifact.id}").status_code == 404
+    assert not files.exists()
 
 
 def test_models_come_in_pages(client: TestClient, register: Register) -> None:

@@ -27,6 +27,14 @@ def test_a_sample_is_one_undivided_part() -> None:
     assert (len(found[Split.TRAIN]), found[Split.TRAIN][0].number) == (8530, 1)
 
 
+@pytest.mark.parametrize(
+    "columns", [Columns(text="review"), Columns(label="stars"), Columns(split="part")]
+)
+def test_a_sample_has_no_other_columns(columns: Columns) -> None:
+    with pytest.raises(MissingColumn, match="Columns: text, label"):
+        read("rotten-tomatoes", columns)
+
+
 def test_a_split_column_divides_whatever_its_spelling(tmp_path: Path) -> None:
     rows = ["a,1,Train", "b,0,TEST", "c,1,valid", "d,0, dev ", "e,1,val", "f,0,validation"]
     path = write(tmp_path / "f.csv", *rows, header="text,label,split")

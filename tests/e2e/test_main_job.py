@@ -1,0 +1,177 @@
+"""The whole main job with real processes: upload, train, watch, promote, predict."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from transformers import pipeline
+
+from tests.tiny_base import make_base, make_reviews
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+OPTIM = {"epochs": 3, "learning_rate": 0.01, "batch_size": 8}
+ROWS = {  # the four lessons: last layers, LoRA, the script with its flags, all layers
+    "01": ({"type": "baseline"}, ["--method", "baseline"]),
+    "02": (
+        {"type": "lora", "r": 8, "alpha": 16, "targets": ["query", "value"]},
+        ["--method", "lora", "--r", "8", "--alpha", "16", "--target", "query,value"],
+    ),
+    "03": (
+        {
+            "type": "lora",
+            "variant": "unscaled",
+            "r": 8,
+            "alpha": 1,
+            "targets": ["query", "value", "mlp"],
+            "head": "frozen",
+        },
+        [
+            *("--method", "lora", "--variant", "unscaled", "--r", "8", "--alpha", "1"),
+            *("--target", "query,value,mlp", "--head", "frozen"),
+        ],
+    ),
+    "04": ({"type": "full"}, ["--method", "full"]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("service")
+    make_base(folder / "bases" / "tiny")
+    make_reviews(folder / "reviews.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """`loraworks up` with an API, a worker and an uploaded data set."""
+    with subprocess.Popen(
+        [*("loraworks", "up", "--port", "0", "--json", "--data-dir"), str(folder / "data")],
+        stdout=subprocess.PIPE,
+        text=True,
+        executable=str(Path(sys.executable).with_name("loraworks")),
+        env={**os.environ, "LORAWORKS_BASE_DIRS": str(folder / "bases")},
+    ) as service:
+        assert service.stdout is not None
+        url = json.loads(service.stdout.readline())["url"]
+        with (folder / "reviews.csv").open("rb") as file:
+            sent = httpx2.post(f"{url}/v1/datasets", files={"file": ("reviews.csv", file)})
+        assert sent.status_code == 201, sent.text
+        yield url
+        service.terminate()
+        assert service.wait(timeout=60) == 0
+
+
+def cli(url: str, *arguments: str) -> Any:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("loraworks"), "--url", url, *arguments, "--json"],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def finished(url: str, job_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        job: dict[str, Any] = httpx2.get(f"{url}/v1/jobs/{job_id}").json()
+        if job["state"] not in ("queued", "running"):
+            assert job["state"] == "succeeded", job["error"]
+            return job
+        time.sleep(0.2)
+    raise AssertionError("the job did not end")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_lesson_runs_through_rest_and_through_the_command_line(
+    url: str, folder: Path, row: str
+) -> None:
+    method, flags = ROWS[row]
+    body = {
+        "method": method,
+        "base": str(folder / "bases" / "tiny"),
+        "data": {"source": "reviews"},
+        "optim": OPTIM,
+        "register_as": f"lesson-{row}",
+    }
+    sent = httpx2.post(f"{url}/v1/jobs", json=body)
+    assert sent.status_code == 202, sent.text
+    by_command_line = cli(
+        url, "train", *flags, "--base", str(folder / "bases" / "tiny"), "--data", "reviews",
+        "--epochs", "3", "--learning-rate", "0.01", "--batch-size", "8",
+        "--register-as", f"lesson-{row}", "--watch",
+    )  # fmt: skip
+    by_rest = finished(url, sent.json()["id"])
+
+    assert by_rest["parameters"] == by_command_line["parameters"]
+    summaries = [job["summary"] for job in (by_rest, by_command_line)]
+    for summary in summaries:
+        assert summary["trainable_parameters"] == sent.json()["parameters"]["trainable"]
+    # The same spec, seed and threads: the same numbers, whichever door the job came through.
+    assert summaries[0]["test"] == summaries[1]["test"]
+    assert {summary["model_version"] for summary in summaries} == {
+        f"lesson-{row}:1",
+        f"lesson-{row}:2",
+    }
+
+
+def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path: Path) -> None:
+    body = {
+        "method": {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
+        "base": str(folder / "bases" / "tiny"),
+        "data": {"source": "reviews:1"},
+        "optim": OPTIM,
+        "register_as": "films",
+    }
+    job_id = httpx2.post(f"{url}/v1/jobs", json=body).json()["id"]
+    with httpx2.stream("GET", f"{url}/v1/jobs/{job_id}/stream", timeout=200) as stream:
+        lines = [line.removeprefix("event: ") for line in stream.iter_lines()
+                 if line.startswith("event: ")]  # fmt: skip
+    assert lines[-1] == "end"
+    assert {"metric", "event", "state"} <= set(lines)
+    job = finished(url, job_id)
+    points = httpx2.get(f"{url}/v1/jobs/{job_id}/metrics", params={"name": "accuracy"}).json()
+    assert {point["split"] for point in points["data"]} == {"validation", "test"}
+
+    refused = httpx2.post(f"{url}/predict", json={"inputs": "good", "model": "films"})
+    assert (refused.status_code, refused.json()["code"]) == (404, "no_model_promoted")
+    promoted = httpx2.put(f"{url}/v1/models/films/aliases/production", json={"version": 1})
+    assert promoted.status_code == 200
+    texts = ["a good film", "the plot was bad", "good"]
+    answer = httpx2.post(f"{url}/predict", json={"inputs": texts, "model": "films"}, timeout=60)
+    assert answer.headers["X-Model-Version"] == "films:1"
+    assert [row[0]["label"] for row in answer.json()] == ["good", "bad", "good"]
+
+    archive = httpx2.get(f"{url}/v1/artifacts/{job['artifact_id']}/archive")
+    (tmp_path / "model.tar").write_bytes(archive.content)
+    with tarfile.open(tmp_path / "model.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    [merged] = tmp_path.rglob("merged")
+    classify = pipeline("text-classification", model=str(merged), top_k=None)
+    for served, plain in zip(answer.json(), classify(texts), strict=True):
+        assert [row["label"] for row in served] == [row["label"] for row in plain]
+        assert served[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
+
+
+def test_a_version_of_ones_own_is_a_base(url: str) -> None:
+    body = {
+        "method": {"type": "lora", "r": 2},
+        "base": "lesson-04:1",
+        "data": {"source": "reviews"},
+        "optim": {"epochs": 1, "batch_size": 8},
+    }
+    sent = httpx2.post(f"{url}/v1/jobs", json=body)
+    assert sent.status_code == 202, sent.text
+    job = finished(url, sent.json()["id"])
+    assert job["base"] == "lesson-04:1"
+    manifest = httpx2.get(f"{url}/v1/artifacts/{job['artifact_id']}").json()
+    assert manifest["spec"]["base"] == "lesson-04:1"
