@@ -37,7 +37,7 @@ def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.learning_rate)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.learning_rate, fused=True)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, spec: OptimSpec, total_steps: int) -> LambdaLR:

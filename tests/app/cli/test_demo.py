@@ -46,7 +46,7 @@ def working(worker: FakeWorker, folder: Path, *figures: dict[str, Any]) -> Itera
     thread.join()
 
 
-def test_the_jobs_are_those_that_the_issue_asks_for(
+def test_both_jobs_learn_from_one_split(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path
 ) -> None:
     with working(worker, tmp_path, LORA, BASELINE), Client(url) as client:
