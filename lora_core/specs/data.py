@@ -5,11 +5,11 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.frozen import Float, Frozen, Int
 
 Source = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]+$")]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
-Size = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+Size = Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
 
 
 class Split(StrEnum):
@@ -39,6 +39,6 @@ class DataSpec(Frozen):
     train_size: Size | None = None  # None: all that is left
     validation_size: Size = 0.1
     test_size: Size = 0.2
-    split_seed: int = Field(default=0, ge=0, lt=2**32)
+    split_seed: Int = Field(default=0, ge=0, lt=2**32)
     # Tokens, [CLS] and [SEP] included. None: 512, or all positions of the base if it has fewer.
-    max_length: int | None = Field(default=None, ge=8, le=8192)
+    max_length: Int | None = Field(default=None, ge=8, le=8192)

@@ -1,6 +1,12 @@
 """The one configuration that every description shares."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Strict
+
+# A number is written as one: "8", true and 8.5 are no integers, "0.1" and true no numbers.
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
 
 
 class Frozen(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.frozen import Float, Frozen, Int
 
 
 class Role(StrEnum):
@@ -39,7 +39,7 @@ class BaselineSpec(Frozen):
     """Train the last layers only: the head, and the last `blocks` transformer blocks."""
 
     type: Literal["baseline"] = "baseline"
-    blocks: int = Field(default=0, ge=0, le=64)
+    blocks: Int = Field(default=0, ge=0, le=64)
 
 
 class LoraSpec(Frozen):
@@ -47,11 +47,11 @@ class LoraSpec(Frozen):
 
     type: Literal["lora"] = "lora"
     variant: Variant = Variant.LORA
-    r: int = Field(default=8, ge=1, le=4096)
-    alpha: float = Field(default=16.0, gt=0, le=1e6)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    r: Int = Field(default=8, ge=1, le=4096)
+    alpha: Float = Field(default=16.0, gt=0, le=1e6)
+    dropout: Float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[Role, ...] = Field(default=(Role.QUERY, Role.VALUE), min_length=1)
-    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    layers: tuple[Annotated[Int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     head: Head = Head.TRAIN
 
     @field_validator("targets", "layers")

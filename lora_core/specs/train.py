@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from lora_core.specs.data import DataSpec
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.specs.method import MethodSpec
 from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
 
@@ -28,24 +28,24 @@ class OptimSpec(Frozen):
     each of at most `micro_batch_tokens` padded tokens, whose gradients add up.
     """
 
-    epochs: int = Field(default=2, ge=1, le=1000)
-    learning_rate: float | None = Field(default=None, gt=0, le=1e10)  # None: by method and base
-    batch_size: int = Field(default=32, ge=1, le=4096)
-    micro_batch_tokens: int = Field(default=4096, ge=16, le=1_048_576)
-    warmup: float = Field(default=0.06, ge=0, le=1)  # share of all steps
+    epochs: Int = Field(default=2, ge=1, le=1000)
+    learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by method and base
+    batch_size: Int = Field(default=32, ge=1, le=4096)
+    micro_batch_tokens: Int = Field(default=4096, ge=16, le=1_048_576)
+    warmup: Float = Field(default=0.06, ge=0, le=1)  # share of all steps
     decay: Literal["linear", "cosine", "none"] = "linear"
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
-    encoder_dropout: float = Field(default=0.0, ge=0, lt=1)  # above 0 costs 2-3x on CPU
-    head_dropout: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: Float = Field(default=0.01, ge=0, le=1)
+    max_grad_norm: Float = Field(default=1.0, gt=0, le=1e6)
+    encoder_dropout: Float = Field(default=0.0, ge=0, lt=1)  # above 0 costs 2-3x on CPU
+    head_dropout: Float = Field(default=0.1, ge=0, lt=1)
 
 
 class StopSpec(Frozen):
     """Which checkpoint is kept, and when to stop early."""
 
     select_by: SelectBy = SelectBy.MACRO_F1
-    evaluations_per_epoch: int = Field(default=2, ge=1, le=100)
-    patience: int | None = Field(default=None, ge=1, le=1000)  # evaluations without a better one
+    evaluations_per_epoch: Int = Field(default=2, ge=1, le=100)
+    patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without a better one
 
 
 class RuntimeSpec(Frozen):
@@ -53,8 +53,8 @@ class RuntimeSpec(Frozen):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int | None = Field(default=None, ge=1, le=1024)  # None: set when the run first starts
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    threads: Int | None = Field(default=None, ge=1, le=1024)  # None: set when the run first starts
+    seed: Int = Field(default=0, ge=0, lt=2**32)
 
 
 class TrainSpec(Frozen):

@@ -84,6 +84,8 @@ def test_train_writes_events_and_an_artifact_and_predict_answers(
         ("{", "invalid_spec", "JSON"),
         ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.lora.r"),
         ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.lora.r"),
+        ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "valid integer"),
+        ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "valid integer"),
         ('{"method": {"type": "lora", "r": 999}}', "rank_too_large", "at most 384"),
         ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.lora.alpha"),
         ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),

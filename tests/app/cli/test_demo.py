@@ -151,7 +151,7 @@ def test_the_whole_demo_on_a_few_sentences(
 ) -> None:
     few = {"train_size": 32, "validation_size": 16, "test_size": 16}
     monkeypatch.setattr(demo, "SIZES", {"rotten-tomatoes": few})
-    monkeypatch.setattr(demo, "OPTIM", {"epochs": 1})
+    monkeypatch.setattr(demo, "OPTIM", {key: {"epochs": 1} for key in demo.OPTIM})
     review = 'A "fine" film; it\'s $good'
     result = run("demo", "--review", review)
     assert result.exit_code == 0, result.output
