@@ -1,0 +1,63 @@
+"""Bases from the hub, against a stand-in on this machine."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_core import manifest
+from lora_core.events import parse_event
+from tests.hub_stand_in import HubStandIn
+from tests.tiny_base import make_base, make_reviews
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubStandIn]:
+    root = tmp_path_factory.mktemp("hub")
+    good = make_base(root / "models" / "distilbert-base-uncased")
+    (good / "pytorch_model.bin").write_bytes(b"a pickle that nobody may fetch")
+    pickled = root / "models" / "org" / "pickled"
+    pickled.mkdir(parents=True)
+    shutil.copy(good / "config.json", pickled)
+    (pickled / "pytorch_model.bin").write_bytes(b"a pickle")
+    with HubStandIn(root) as served:
+        yield served
+
+
+def train(hub: HubStandIn, base: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    spec = {
+        "method": {"type": "baseline"},
+        "base": base,
+        "data": {"source": str(make_reviews(folder / "reviews.csv"))},
+        "optim": {"epochs": 1},
+    }
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return subprocess.run(
+        [*(sys.executable, "-m", "lora_core", "train"), str(folder / "spec.json"), "--out", "out"],
+        capture_output=True, text=True, cwd=folder, timeout=100,
+        env={**os.environ, **hub.environment(folder / "cache"), "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+
+
+def test_a_run_on_a_base_from_the_hub_fetches_no_pickle(hub: HubStandIn, tmp_path: Path) -> None:
+    done = train(hub, "distilbert-base-uncased", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert manifest.verify(tmp_path / "out")["spec"]["base"] == "distilbert-base-uncased"
+    asked = [request for request in hub.requests if "distilbert-base-uncased/resolve" in request]
+    assert any(request.endswith("model.safetensors") for request in asked)
+    assert not any(request.endswith(".bin") for request in asked)
+
+
+@pytest.mark.parametrize("base", ["org/nothing", "org/pickled"])
+def test_what_the_hub_does_not_have_is_said(hub: HubStandIn, tmp_path: Path, base: str) -> None:
+    done = train(hub, base, tmp_path)
+    assert done.returncode == 65, done.stdout + done.stderr
+    event = parse_event(done.stdout.splitlines()[-1])
+    assert event.event == "failed"
+    assert event.code == "base_not_found"
+    assert base in event.message
