@@ -57,7 +57,9 @@ class PlainLines(Silent):
             self._console.print(plain(news), soft_wrap=True)
         elif progress.step and time.monotonic() - self._spoke >= LINE_SECONDS:
             self._spoke = time.monotonic()
-            self._console.print(_position(progress), soft_wrap=True)
+            loss = progress.curve(TRAIN_LOSS).last()
+            told = _position(progress) + ("" if loss is None else f", loss {loss:.4f}")
+            self._console.print(told, soft_wrap=True)
 
 
 class LivePanel:
@@ -102,7 +104,7 @@ def panel(progress: Progress, *, unicode: bool = True) -> RenderableType:
 
 
 def _position(progress: Progress) -> str:
-    """`step 120/250, 96 reviews/s, 40 s left, loss 0.4312`"""
+    """`step 120/250, 96 reviews/s, 40 s left`"""
     if progress.state == "queued" and progress.queue_position is not None:
         return f"place {progress.queue_position} in the queue"
     parts = [f"step {progress.step}/{progress.total}" if progress.total else progress.state]
@@ -111,7 +113,4 @@ def _position(progress: Progress) -> str:
         parts.append(f"{speed:.0f} reviews/s")
     if progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
-    loss = progress.curve(TRAIN_LOSS).last()
-    if loss is not None:
-        parts.append(f"loss {loss:.4f}")
     return ", ".join(parts)

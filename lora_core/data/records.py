@@ -28,9 +28,8 @@ class Splits:
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
-    leaked: int = (
-        0  # validation and test texts that are in train as well: only in parts that were given
-    )
+    # Validation and test texts that are in train as well: only in parts that were given.
+    leaked: int = 0
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:

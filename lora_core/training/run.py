@@ -44,9 +44,8 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
         figures, logits = _judge(prepared, trained, observer, pulse)
         facts = _facts(prepared, trained)
         pulse.enter(Phase.SAVING)
-        difference = _save(
-            out_dir, prepared, logits, pulse
-        )  # merges: from here the adapters are gone
+        # Saving merges: after it the adapters are gone.
+        difference = _save(out_dir, prepared, logits, pulse)
         summary = {
             **facts,
             **figures,
