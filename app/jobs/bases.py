@@ -1,7 +1,6 @@
 """From the name of a base to its config, before anything is promised to the caller."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,12 @@ from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt, BaseNotFound, UnsafeWeights, UntrustedCode
+from lora_core.encoders.safety import check_code, check_weights
+from lora_core.errors import ArtifactCorrupt, BaseNotFound
 from lora_core.samples import minilm
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _OWN_NAME = re.compile(r"[a-z0-9-]{1,64}([@:][a-z0-9-]{1,64})?")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ def find(
         base = _from_hub(name, revision, settings)
     elif revision is not None:
         raise RevisionMismatch(base=base.name, revision=revision, at="base_revision")
-    if "auto_map" in base.config:
-        raise UntrustedCode(base=base.name)
+    check_code(base.name, base.config)
     return base
 
 
@@ -115,7 +113,7 @@ def _from_directory(name: str, settings: Settings) -> Base:
         files = [path.name for path in directory.iterdir()]
     except (OSError, RuntimeError) as error:  # no right to look, a loop of links
         raise BaseNotFound(base=name, reason="the directory cannot be read") from error
-    _check_weights(name, files)
+    check_weights(name, files)
     return Base(str(directory), hub.read_config(directory / "config.json", name))
 
 
@@ -129,15 +127,5 @@ def _from_hub(name: str, revision: str | None, settings: Settings) -> Base:
         )
         raise BaseNotFound(base=name, reason=reason)
     model = hub.look_up(name, revision)
-    _check_weights(name, model.files)
+    check_weights(name, model.files)
     return Base(name, model.config, revision=model.commit)
-
-
-def _check_weights(base: str, files: Iterable[str]) -> None:
-    """Only safetensors are loaded. Raises `UnsafeWeights`, `BaseNotFound`."""
-    names = sorted(files)
-    if any(name.endswith(".safetensors") for name in names):
-        return
-    if pickles := [name for name in names if name.endswith(_PICKLES)]:
-        raise UnsafeWeights(base=base, found=", ".join(pickles[:5]))
-    raise BaseNotFound(base=base, reason="it has no safetensors file")

@@ -16,18 +16,16 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
+from lora_core.encoders.safety import check_code, check_weights
 from lora_core.errors import (
     BaseNotFound,
     BrokenBase,
-    UnsafeWeights,
     UnsupportedEncoder,
-    UntrustedCode,
 )
 from lora_core.samples import minilm
 
 WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
           "special_tokens_map.json")  # fmt: skip
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,10 @@ def check(directory: Path, base: str) -> dict[str, Any]:
         raise BrokenBase(base=base, reason="config.json is not JSON") from error
     if not isinstance(config, dict):
         raise BrokenBase(base=base, reason="config.json is not an object")
-    if "auto_map" in config:
-        raise UntrustedCode(base=base)
+    check_code(base, config)
     if (model_type := config.get("model_type")) not in FAMILIES:
         raise UnsupportedEncoder(base=base, model_type=model_type, supported=", ".join(FAMILIES))
-    names = sorted(path.name for path in directory.iterdir())
-    if not any(name.endswith(".safetensors") for name in names):
-        pickles = [name for name in names if name.endswith(PICKLES)]
-        if pickles:
-            raise UnsafeWeights(base=base, found=", ".join(pickles))
-        raise BaseNotFound(base=base, reason="it has no safetensors file")
+    check_weights(base, (path.name for path in directory.iterdir()))
     return config
 
 
