@@ -162,16 +162,18 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
         assert served[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
 
 
-def test_a_version_of_ones_own_is_a_base(url: str) -> None:
+def test_a_version_of_ones_own_is_a_base(url: str, folder: Path) -> None:
     body = {
         "method": {"type": "lora", "r": 2},
-        "base": "lesson-04:1",
+        "base": str(folder / "bases" / "tiny"),
         "data": {"source": "reviews"},
         "optim": {"epochs": 1, "batch_size": 8},
+        "register_as": "first",
     }
-    sent = httpx2.post(f"{url}/v1/jobs", json=body)
+    finished(url, httpx2.post(f"{url}/v1/jobs", json=body).json()["id"])
+    sent = httpx2.post(f"{url}/v1/jobs", json={**body, "base": "first:1"})
     assert sent.status_code == 202, sent.text
     job = finished(url, sent.json()["id"])
-    assert job["base"] == "lesson-04:1"
+    assert job["base"] == "first:1"
     manifest = httpx2.get(f"{url}/v1/artifacts/{job['artifact_id']}").json()
-    assert manifest["spec"]["base"] == "lesson-04:1"
+    assert manifest["spec"]["base"] == "first:1"
