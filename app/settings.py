@@ -4,6 +4,7 @@ docs/settings.md is made from the descriptions here: `UPDATE_DOCS=1 pytest tests
 it.
 """
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ HUB_MODELS = (
     "bert-base-uncased",
     "google-bert/bert-base-uncased",
 )
+_DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
 HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
 
 
@@ -50,6 +52,23 @@ class Settings(BaseSettings):
         None,
         repr=False,  # may hold a password
         description="Database; empty means SQLite at `loraworks.sqlite3` in the data folder.",
+    )
+    broker_url: str | None = Field(
+        None,
+        repr=False,
+        description="Redis or Valkey that wakes the workers, `redis://host:6379/0`; empty: they "
+        "only poll.",
+    )
+    store_url: str | None = Field(
+        None,
+        repr=False,
+        description="Where models, checkpoints and uploads are kept, such as `s3://bucket/prefix` "
+        "(credentials as for every S3 client: `AWS_ACCESS_KEY_ID` …); empty: the data folder.",
+    )
+    store_cache_bytes: int = Field(
+        20_000_000_000,
+        ge=0,
+        description="Local copies of what is kept elsewhere; the least used go first.",
     )
 
     host: str = Field(
@@ -85,7 +104,11 @@ class Settings(BaseSettings):
     inspect_memory_mb: int = Field(2048, ge=256, description="Memory to check an upload, in MB.")
     inspect_seconds: float = Field(60, gt=0, description="Time to check an upload.")
 
-    poll_seconds: float = Field(1, gt=0, description="How often a worker looks for a job.")
+    poll_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="How often a worker looks for a job; empty: 1, and 15 where a broker wakes it.",
+    )
     lease_seconds: float = Field(60, gt=0, description="Silence after which a worker is lost.")
     beat_seconds: float = Field(10, gt=0, description="How often a worker renews its lease.")
     reconcile_seconds: float = Field(10, gt=0, description="How often lost workers are looked for.")
@@ -97,9 +120,48 @@ class Settings(BaseSettings):
     retry_seconds: float = Field(
         10, ge=0, description="Wait before a failed job is tried again; doubles with each failure."
     )
-    slots: int = Field(1, ge=1, description="Jobs that one worker trains at the same time.")
+    hint_seconds: float = Field(
+        30,
+        gt=0,
+        description="Wait before the workers are told again of a job; doubles up to 10 minutes.",
+    )
+    patience_seconds: float = Field(
+        3600,
+        ge=0,
+        description="How long a job waits for disk, storage or hub that fail, before it fails too.",
+    )
+    queue_seconds: float | None = Field(
+        None, gt=0, description="A job that waited so long in the queue fails; empty: never."
+    )
+    run_seconds: float | None = Field(
+        None, gt=0, description="Longest time of one job on a device; empty: no limit."
+    )
+    checkpoint_seconds: float = Field(
+        300, ge=0, description="Most training that a crash can cost: time between checkpoints."
+    )
+    devices: Names = Field(
+        ("auto",),
+        description="What a worker trains on: `cpu`, `cuda:0,cuda:1`, or `auto`: all GPUs, else "
+        "the CPU.",
+    )
+    slots: int = Field(1, ge=1, description="Jobs that a worker trains on the CPU at a time.")
     min_free_bytes: int = Field(
         1_000_000_000, ge=0, description="Free disk space below which no training is started."
+    )
+
+    keep_checkpoint_days: float = Field(
+        7, ge=0, description="How long checkpoints of a job stay after its end."
+    )
+    keep_artifact_days: float | None = Field(
+        None,
+        ge=0,
+        description="How long models stay that no version is made of; empty: for ever.",
+    )
+    orphan_seconds: float = Field(
+        86_400, ge=0, description="Age at which files are removed that no row knows."
+    )
+    idempotency_seconds: float = Field(
+        86_400, gt=0, description="How long the answer to an `Idempotency-Key` is kept."
     )
 
     max_loaded_models: int = Field(4, ge=1, description="Models kept in memory for `/predict`.")
@@ -131,6 +193,18 @@ class Settings(BaseSettings):
                 "or a healthy worker would count as lost"
             )
         return self
+
+    @model_validator(mode="after")
+    def _known_devices(self) -> "Settings":
+        odd = [each for each in self.devices if not _DEVICE.fullmatch(each)]
+        if odd or not self.devices or ("auto" in self.devices and len(self.devices) > 1):
+            raise ValueError("LORAWORKS_DEVICES must be auto, or a list of cpu, cuda:0, cuda:1 …")
+        return self
+
+    @property
+    def poll_every(self) -> float:
+        """Seconds between two looks for a job."""
+        return self.poll_seconds or (15.0 if self.broker_url else 1.0)
 
     @property
     def sqlite_path(self) -> Path:

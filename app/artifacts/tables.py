@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import Double, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, new_id
+from app.db.base import Base, ByteCount, new_id
 from app.db.clock import now
 
 
@@ -19,5 +19,5 @@ class Artifact(Base):
     kind: Mapped[str] = mapped_column(String(16))
     key: Mapped[str] = mapped_column(String(255))  # place inside the store
     manifest_sha256: Mapped[str] = mapped_column(String(64))
-    bytes: Mapped[int]
+    bytes: Mapped[ByteCount]
     created_at: Mapped[float] = mapped_column(Double, default=now())

@@ -1,14 +1,15 @@
 """Declarative base and the column types that SQLite and PostgreSQL share."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import JSON, CheckConstraint, MetaData, Uuid
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Integer, MetaData, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, mapped_column
 from uuid_utils.compat import uuid7
 
 JsonObject = dict[str, Any]
+ByteCount = Annotated[int, mapped_column(BigInteger().with_variant(Integer(), "sqlite"))]
 
 
 class Base(DeclarativeBase):
@@ -26,6 +27,7 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         UUID: Uuid(),
         JsonObject: JSON().with_variant(JSONB(), "postgresql"),
+        list[str]: JSON(),
     }
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from importlib.resources import files
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
 from app.db.engines import Database, open_database
@@ -48,6 +49,9 @@ def check(database: Database) -> None:
 def _run(settings: Settings, step: Callable[[Config, str], None], revision: str) -> None:
     """All steps in one transaction, so that an error halfway leaves the old schema."""
     database = open_database(settings)
+    if database.dialect == "sqlite":
+        # A table is changed by copying and dropping it, which must not empty those that point at it.
+        event.listen(database.write_engine, "connect", _without_foreign_keys)
     try:
         with database.write_engine.begin() as connection:
             config = _config(connection)
@@ -56,10 +60,20 @@ def _run(settings: Settings, step: Callable[[Config, str], None], revision: str)
             if found is not None and not _knows(script, found):
                 raise SchemaNewer(found=found, expected=script.get_current_head())
             step(config, revision)
+            if database.dialect == "sqlite" and _dangling(connection):
+                raise RuntimeError("a migration left rows that point at nothing")
     except DBAPIError as error:
         raise DatabaseUnavailable() from error
     finally:
         database.close()
+
+
+def _without_foreign_keys(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA foreign_keys=OFF")
+
+
+def _dangling(connection: Connection) -> bool:
+    return bool(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
 
 
 def _current(connection: Connection) -> str | None:

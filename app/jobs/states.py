@@ -51,3 +51,4 @@ class Lane(StrEnum):
 
     CPU = "cpu"
     GPU = "gpu"
+    ANY = "any"  # whichever is free first; from its first claim on a job stays with that kind

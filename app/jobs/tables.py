@@ -12,12 +12,15 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, JsonObject, new_id, one_of
+from app.db.base import Base, ByteCount, JsonObject, new_id, one_of
 from app.db.clock import now
 from app.jobs.states import JobState, Lane, Outcome
+
+ZERO = text("0")  # for rows that are older than the column
 
 
 class Job(Base):
@@ -47,6 +50,18 @@ class Job(Base):
     lease_expires_at: Mapped[float | None] = mapped_column(Double)
     cancel_requested_at: Mapped[float | None] = mapped_column(Double)
     failures_counted: Mapped[int] = mapped_column(default=0)
+    time_limit_seconds: Mapped[float | None] = mapped_column(Double)
+    running_seconds: Mapped[float] = mapped_column(  # of attempts that have ended
+        Double, default=0.0, server_default=ZERO
+    )
+    waiting_since: Mapped[float | None] = mapped_column(Double)  # for disk, storage or hub
+    waiting_code: Mapped[str | None] = mapped_column(String(64))
+    waiting_message: Mapped[str | None] = mapped_column(Text)
+    resume_exact: Mapped[bool] = mapped_column(  # False: resumed where other numbers come out
+        default=True, server_default=true()
+    )
+    dispatched_at: Mapped[float | None] = mapped_column(Double)  # of the last hint
+    dispatch_count: Mapped[int] = mapped_column(default=0, server_default=ZERO)
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int | None]
     stream_seq: Mapped[int] = mapped_column(default=0)  # last number given to an event or point
@@ -99,6 +114,10 @@ class Attempt(Base):
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
     environment: Mapped[JsonObject]
+    device: Mapped[str | None] = mapped_column(String(16))
+    first_step: Mapped[int] = mapped_column(  # of the checkpoint that it began with
+        default=0, server_default=ZERO
+    )
     started_at: Mapped[float] = mapped_column(Double, default=now())
     ended_at: Mapped[float | None] = mapped_column(Double)
     outcome: Mapped[str | None] = mapped_column(String(16))
@@ -107,6 +126,24 @@ class Attempt(Base):
     last_step: Mapped[int] = mapped_column(default=0)
 
     __table_args__ = (one_of("outcome", tuple(Outcome), "outcome"),)
+
+
+class Checkpoint(Base):
+    """What an attempt can be resumed from: a stored directory with a manifest."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int]  # of the event that tells it: what came later is told again after a resume
+    key: Mapped[str] = mapped_column(String(255))  # place inside the store
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[ByteCount]
+    bad: Mapped[bool] = mapped_column(default=False)
+    at: Mapped[float] = mapped_column(Double, default=now())
 
 
 class JobEvent(Base):
@@ -160,3 +197,4 @@ class Worker(Base):
     pid_start: Mapped[int]  # clock ticks since boot: with boot_id and pid it names one process
     seen_at: Mapped[float] = mapped_column(Double, default=now())
     draining: Mapped[bool] = mapped_column(default=False)
+    devices: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))

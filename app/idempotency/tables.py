@@ -1,0 +1,24 @@
+"""Answers that are kept."""
+
+from uuid import UUID
+
+from sqlalchemy import Double, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, JsonObject
+from app.db.clock import now
+
+
+class IdempotencyKey(Base):
+    """One `Idempotency-Key` of one caller on one route, with the answer that it got."""
+
+    __tablename__ = "idempotency_keys"
+
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
+    route: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    location: Mapped[str | None] = mapped_column(String(255))
+    answer: Mapped[JsonObject]
+    created_at: Mapped[float] = mapped_column(Double, default=now(), index=True)
