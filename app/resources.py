@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from app.artifacts.store import ArtifactStore, open_store
+from app.artifacts.open_store import open_store
+from app.artifacts.store import Store
 from app.db.engines import Database, open_database
 from app.queue import JobQueue, open_queue
 from app.settings import Settings
@@ -14,19 +15,29 @@ class Resources:
 
     settings: Settings
     database: Database
-    store: ArtifactStore
+    store: Store
     queue: JobQueue
 
     def close(self) -> None:
         """Give everything back."""
+        self.queue.close()
         self.database.close()
 
 
 def open_resources(settings: Settings) -> Resources:
-    """Open database, store and queue. Does not migrate and does not check the schema."""
-    return Resources(
-        settings=settings,
-        database=open_database(settings),
-        store=open_store(settings),
-        queue=open_queue(settings),
-    )
+    """Open database, store and queue. Does not migrate and does not check the schema.
+
+    Raises what `open_database`, `open_store` and `open_queue` raise.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = open_database(settings)
+    try:
+        return Resources(
+            settings=settings,
+            database=database,
+            store=open_store(settings),
+            queue=open_queue(settings),
+        )
+    except BaseException:
+        database.close()
+        raise

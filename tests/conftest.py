@@ -5,6 +5,10 @@ import pytest
 from hypothesis import settings
 
 from lora_core.process import wait_passively
+from tests.s3_server import s3
+from tests.servers import postgres, valkey
+
+__all__ = ["postgres", "s3", "valkey"]
 
 wait_passively()  # before any test loads torch
 

@@ -52,7 +52,9 @@ def change(database: Database, job_id: UUID, **values: Any) -> None:
 def take(database: Database, owner: Owner = ALICE) -> Claimed:
     """Claim the job that waits."""
     with database.write() as session:
-        claimed = ownership.claim(session, owner=owner, lanes=set(Lane), lease_seconds=60)
+        claimed = ownership.claim(
+            session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+        )
         session.commit()
     assert claimed is not None
     return claimed

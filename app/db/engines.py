@@ -1,25 +1,15 @@
-"""Connections to the database: one way to write, one to read.
-
-SQLite takes one writer at a time, and a transaction that begins by reading cannot become a writer
-while another one writes. So every write begins with BEGIN IMMEDIATE on its own single connection,
-and reads use connections that cannot write. `pysqlite3` brings a SQLite that is free of the
-WAL-reset bug (3.7.0 to 3.51.2), which the one linked into many Pythons still has; without the fix
-no WAL is used.
-"""
+"""Connections to the database: one way to write, one to read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import pysqlite3.dbapi2 as sqlite
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
-from app.db.errors import UnsupportedDatabase
+from app.db import postgresql, sqlite
+from app.db.errors import DatabaseUrlInvalid, UnsupportedDatabase
 from app.settings import Settings
-
-BUSY_SECONDS = 10
-READERS = 16
 
 
 class Database:
@@ -51,60 +41,32 @@ class Database:
 def open_database(settings: Settings) -> Database:
     """The database that the settings name; made if it is a file and not there yet.
 
-    Raises `UnsupportedDatabase`.
+    A server gets a few seconds to come up. Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`,
+    `UnsupportedDatabase`.
     """
-    dialect = make_url(settings.url).get_backend_name()
-    if dialect not in _OPENERS:
-        raise UnsupportedDatabase(dialect=dialect, supported=", ".join(_OPENERS))
-    return _OPENERS[dialect](settings)
-
-
-def wal_is_safe(version: tuple[int, int, int]) -> bool:
-    """Whether this SQLite has the fix for the bug that can lose commits in WAL mode."""
-    major, minor, _ = version
-    first_fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}.get((major, minor), (3, 51, 3))
-    return version >= first_fixed
-
-
-def _sqlite(settings: Settings) -> Database:
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    journal = "WAL" if wal_is_safe(sqlite.sqlite_version_info) else "TRUNCATE"
-    write = _sqlite_engine(settings.url, connections=1)
-    read = _sqlite_engine(settings.url, connections=READERS)
-    event.listen(write, "connect", _set_up("synchronous=FULL", f"journal_mode={journal}"))
-    event.listen(read, "connect", _set_up("query_only=ON"))
-    event.listen(write, "begin", _begin_immediate)
-    event.listen(read, "begin", _begin)
+    url = _url(settings)
+    if url.get_backend_name() == "sqlite":
+        write, read = sqlite.engines(url, settings.data_dir)
+    else:
+        write, read = postgresql.engines(url)
     return Database(write=write, read=read)
 
 
-def _sqlite_engine(url: str, *, connections: int) -> Engine:
-    return create_engine(
-        url,
-        module=sqlite,
-        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
-        poolclass=QueuePool,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=BUSY_SECONDS,
-        hide_parameters=True,  # errors are logged, and rows hold what callers sent
-    )
+def migration_engine(settings: Settings) -> Engine:
+    """An engine on which a statement may take and wait as long as it needs. Raises as above."""
+    url = _url(settings)
+    if url.get_backend_name() == "sqlite":
+        return sqlite.migration_engine(url, settings.data_dir)
+    return postgresql.migration_engine(url)
 
 
-def _set_up(*pragmas: str) -> Any:
-    def on_connect(connection: Any, _record: Any) -> None:
-        for pragma in ("foreign_keys=ON", *pragmas):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return on_connect
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
-
-
-_OPENERS = {"sqlite": _sqlite}
+def _url(settings: Settings) -> URL:
+    try:
+        url = make_url(settings.url)
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
+        raise DatabaseUrlInvalid(problem="it cannot be read as a URL") from error
+    if url.drivername in postgresql.NAMES:
+        return url.set(drivername=postgresql.DRIVER)
+    if url.drivername == "sqlite":
+        return url
+    raise UnsupportedDatabase(dialect=url.drivername, supported="sqlite, postgresql")

@@ -10,13 +10,34 @@ class DatabaseUnavailable(Unavailable):
     message = "The database does not answer at the moment. Try again shortly."
 
 
+class DatabaseUnreachable(Unavailable):
+    """The database server cannot be reached, or refuses us."""
+
+    code = "database_unreachable"
+    message = (
+        "The database {database!r} on {host} cannot be used: {reason}. "
+        "Start it, or correct LORAWORKS_DATABASE_URL."
+    )
+
+
+class DatabaseUrlInvalid(AppError):
+    """The address of the database is none."""
+
+    status = 500
+    code = "database_url_invalid"
+    message = (
+        "LORAWORKS_DATABASE_URL is wrong: {problem}. Give postgresql://USER:PASSWORD@HOST/NAME, or "
+        "leave it out for SQLite in the data folder."
+    )
+
+
 class SchemaOlder(Unavailable):
     """The database was made by an older version of loraworks."""
 
     code = "schema_older"
     message = (
         "The database has schema {found}, this version needs {expected}. "
-        "`loraworks up` brings it up to date."
+        "`loraworks migrate` or `loraworks up` brings it up to date."
     )
 
 

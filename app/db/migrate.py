@@ -1,25 +1,38 @@
 """The schema of the database: bring it up to date, or refuse one that does not fit the code."""
 
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import NamedTuple
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.db.engines import Database, open_database
+from app.db.engines import Database, migration_engine
 from app.db.errors import DatabaseUnavailable, SchemaNewer, SchemaOlder
 from app.settings import Settings
 
+ONE_AT_A_TIME = 0x6C6F7261776F726B  # the number of a lock that only migrations take
 
-def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Create or update the schema. Raises `SchemaNewer`, `DatabaseUnavailable`."""
-    _run(settings, command.upgrade, revision)
+
+class Move(NamedTuple):
+    """The revisions before and after; `None` is the empty database."""
+
+    before: str | None
+    after: str | None
+
+
+def upgrade(settings: Settings, revision: str = "head") -> Move:
+    """Create or update the schema. Raises `SchemaNewer`, `DatabaseUnavailable`.
+
+    Several at once take turns; the later ones find nothing to do.
+    """
+    return _run(settings, command.upgrade, revision)
 
 
 def downgrade(settings: Settings, revision: str) -> None:
@@ -27,8 +40,8 @@ def downgrade(settings: Settings, revision: str) -> None:
     _run(settings, command.downgrade, revision)
 
 
-def check(database: Database) -> None:
-    """Return if the schema is the one of this code.
+def check(database: Database) -> str:
+    """The revision of the schema, if it is the one of this code.
 
     Raises `SchemaOlder`, `SchemaNewer`, `DatabaseUnavailable`.
     """
@@ -37,39 +50,32 @@ def check(database: Database) -> None:
             found = _current(session.connection())
     except DBAPIError as error:
         raise DatabaseUnavailable() from error
-    script = ScriptDirectory.from_config(_config())
-    expected = script.get_current_head()
-    if found == expected:
-        return
-    if found is None or _knows(script, found):
+    expected = _script().get_current_head()
+    if found is not None and found == expected:
+        return found
+    if found is None or _knows(found):
         raise SchemaOlder(found=found or "none", expected=expected)
     raise SchemaNewer(found=found, expected=expected)
 
 
-def _run(settings: Settings, step: Callable[[Config, str], None], revision: str) -> None:
+def _run(settings: Settings, step: Callable[[Config, str], None], revision: str) -> Move:
     """All steps in one transaction, so that an error halfway leaves the old schema."""
-    database = open_database(settings)
-    if database.dialect == "sqlite":
-        # A table is changed by copying and dropping it, which must not empty those that point at it.
-        event.listen(database.write_engine, "connect", _without_foreign_keys)
+    engine = migration_engine(settings)
     try:
-        with database.write_engine.begin() as connection:
-            config = _config(connection)
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})")
             found = _current(connection)
-            script = ScriptDirectory.from_config(config)
-            if found is not None and not _knows(script, found):
-                raise SchemaNewer(found=found, expected=script.get_current_head())
-            step(config, revision)
-            if database.dialect == "sqlite" and _dangling(connection):
+            if found is not None and not _knows(found):
+                raise SchemaNewer(found=found, expected=_script().get_current_head())
+            step(_config(connection), revision)
+            if engine.dialect.name == "sqlite" and _dangling(connection):
                 raise RuntimeError("a migration left rows that point at nothing")
+            return Move(found, _current(connection))
     except DBAPIError as error:
         raise DatabaseUnavailable() from error
     finally:
-        database.close()
-
-
-def _without_foreign_keys(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA foreign_keys=OFF")
+        engine.dispose()
 
 
 def _dangling(connection: Connection) -> bool:
@@ -80,9 +86,15 @@ def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _knows(script: ScriptDirectory, revision: str) -> bool:
+@cache
+def _script() -> ScriptDirectory:
+    """Read once: readiness is asked often."""
+    return ScriptDirectory.from_config(_config())
+
+
+def _knows(revision: str) -> bool:
     try:
-        return script.get_revision(revision) is not None
+        return _script().get_revision(revision) is not None
     except CommandError:
         return False
 

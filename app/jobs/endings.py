@@ -47,7 +47,16 @@ class Retry:
     backoff_seconds: float
 
 
-Ending = Succeeded | Failed | Cancelled | Preempted | Retry
+@dataclass(frozen=True)
+class Waiting:
+    """Disk, storage or hub failed. The job waits for them with its reason shown, uncounted."""
+
+    code: str
+    message: str
+    seconds: float
+
+
+Ending = Succeeded | Failed | Cancelled | Preempted | Retry | Waiting
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,9 @@ class Told(NamedTuple):
 
 def closing(ending: Ending, state: JobState) -> Told:
     """The event of an ending that left the job in `state`."""
-    code = ending.code if isinstance(ending, Failed | Retry) else "preempted"
-    cause = ending.message if isinstance(ending, Failed | Retry) else "The worker stops."
+    code, cause, level = "preempted", "The worker stops.", "info"
+    if isinstance(ending, Failed | Retry | Waiting):
+        code, cause, level = ending.code, ending.message, "warning"
     match state:
         case JobState.SUCCEEDED:
             return Told("succeeded", "info", "Succeeded.", {})
@@ -79,5 +89,4 @@ def closing(ending: Ending, state: JobState) -> Told:
         case JobState.FAILED:
             return Told("failed", "error", cause, {"code": code})
         case _:
-            level = "warning" if isinstance(ending, Retry) else "info"
             return Told("requeued", level, f"{cause} The job waits again.", {"code": code})

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from app.artifacts.store import ArtifactRef
 from app.db.base import JsonObject
 
 
@@ -28,6 +29,15 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class StoredCheckpoint:
+    """Where a run can go on, as its row tells it."""
+
+    attempt: int
+    step: int
+    ref: ArtifactRef
+
+
+@dataclass(frozen=True)
 class Claimed:
     """A job in the hands of a worker, with what its earlier attempts tell."""
 
@@ -35,8 +45,12 @@ class Claimed:
     spec: JsonObject
     dataset_ids: JsonObject
     register_as: str | None
-    failures: int  # counted so far
-    furthest: int | None  # the last step that a failed attempt reached; None: none has failed
+    failures: int  # counted since the last checkpoint
+    stuck: bool  # an attempt that began at the same step has failed
+    checkpoint: StoredCheckpoint | None
+    time_limit_seconds: float | None  # of all attempts together
+    running_seconds: float  # of the attempts before
+    waited_seconds: float | None  # since disk, storage or hub began to fail
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,13 @@ class Beat:
 
     cancel_requested: bool
     first_seq: int
+
+
+@dataclass(frozen=True)
+class Rewound:
+    """Where the run goes on after a checkpoint turned out to be bad. None: at its beginning."""
+
+    checkpoint: StoredCheckpoint | None
 
 
 @dataclass(frozen=True)

@@ -5,82 +5,78 @@ that condition inside its UPDATE, so a worker that lost the job changes nothing:
 `False` and must write nothing more. Only the database clock is compared. Nothing here commits.
 """
 
-from collections.abc import Set
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    and_,
-    case,
-    delete,
-    func,
-    literal,
-    null,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import and_, case, func, null, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
 from app.db.clock import now
-from app.jobs.endings import (
-    Cancelled,
-    Ending,
-    ExitStatus,
-    Failed,
-    Preempted,
-    Retry,
-    Succeeded,
-    Told,
-    closing,
-)
+from app.jobs import checkpoints, moves
+from app.jobs.endings import Ending, ExitStatus, Retry, Told, closing
+from app.jobs.guards import UNSYNCED, Guard, append, held
 from app.jobs.leases import Beat, Claimed, Lease, Owner
 from app.jobs.states import JobState, Lane, Outcome
-from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
-
-Guard = tuple[ColumnElement[bool], ...]
-
-_ASKED = Job.cancel_requested_at.is_not(None)
-_AS_IT_IS = {"synchronize_session": False}  # no session holds these rows as objects
+from app.jobs.tables import Attempt, Job
 
 
 def claim(
-    session: Session, *, owner: Owner, lanes: Set[Lane], lease_seconds: float
+    session: Session, *, owner: Owner, lane: Lane, device: str, lease_seconds: float
 ) -> Claimed | None:
-    """Take the best job that is due: highest priority, then the longest due. `None`: none waits."""
-    waiting = aliased(Job)
+    """Take the best job that is due: highest priority, then the longest due. `None`: none waits.
+
+    A job of `Lane.ANY` stays with the lane that takes it first: another gives other numbers.
+    """
     best = (
-        select(waiting.id)
-        .where(waiting.state == JobState.QUEUED)
-        .where(waiting.lane.in_(lanes), waiting.run_after <= now())
-        .order_by(waiting.priority.desc(), waiting.run_after, waiting.id)
+        select(Job.id)
+        .where(Job.state == JobState.QUEUED)
+        .where(Job.lane.in_((lane, Lane.ANY)), Job.run_after <= now())
+        .order_by(Job.priority.desc(), Job.run_after, Job.id)
         .limit(1)
+        .with_for_update(skip_locked=True)  # SQLite has one writer and no need of it
+        .cte("best")
     )
     job = session.scalar(
         update(Job)
-        .where(Job.id == best.scalar_subquery(), Job.state == JobState.QUEUED)
+        .where(Job.id == best.c.id, Job.state == JobState.QUEUED)
         .values(
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
             worker=owner.id,
+            lane=lane,
             lease_expires_at=now() + lease_seconds,
             started_at=func.coalesce(Job.started_at, now()),
-            step=0,
             total_steps=None,
             stream_seq=Job.stream_seq + 1,
         )
         .returning(Job),
-        execution_options=_AS_IT_IS,
+        execution_options=UNSYNCED,
     )
     if job is None:
         return None
+    checkpoint = checkpoints.rewind(session, job.id)
+    step = checkpoint.step if checkpoint else 0
+    session.execute(
+        update(Job).where(Job.id == job.id).values(step=step), execution_options=UNSYNCED
+    )
+    waited = None
+    if job.waiting_since is not None:
+        waited = session.scalars(select(now())).one() - job.waiting_since
     failed = (Attempt.job_id == job.id, Attempt.outcome == Outcome.FAILED)
-    furthest = session.scalar(select(func.max(Attempt.last_step)).where(*failed))
-    # This attempt starts at step 0: the points of the one before would stand twice.
-    session.execute(delete(MetricPoint).where(MetricPoint.job_id == job.id))
+    stuck = select(Attempt.attempt).where(*failed, Attempt.first_step == step).limit(1)
+    claimed = Claimed(
+        lease=Lease(job.id, job.attempt, owner.id, lease_seconds),
+        spec=job.spec,
+        dataset_ids=job.dataset_ids,
+        register_as=job.register_as,
+        failures=job.failures_counted,
+        stuck=session.scalar(stuck) is not None,
+        checkpoint=checkpoint,
+        time_limit_seconds=job.time_limit_seconds,
+        running_seconds=job.running_seconds,
+        waited_seconds=waited,
+    )
     session.add(
         Attempt(
             job_id=job.id,
@@ -89,18 +85,19 @@ def claim(
             host=owner.host,
             pid=owner.pid,
             environment={"boot_id": owner.boot_id, "pid_start": owner.pid_start},
+            device=device,
+            first_step=step,
         )
     )
-    message = f"Attempt {job.attempt} started."
-    _append(session, job, Told("started", "info", message, {"worker": owner.id}))
-    return Claimed(
-        lease=Lease(job.id, job.attempt, owner.id, lease_seconds),
-        spec=job.spec,
-        dataset_ids=job.dataset_ids,
-        register_as=job.register_as,
-        failures=job.failures_counted,
-        furthest=furthest,
+    append(
+        session, job, Told("started", "info", _beginning(job.attempt, step), {"worker": owner.id})
     )
+    return claimed
+
+
+def _beginning(attempt: int, step: int) -> str:
+    onward = f", from step {step:,}" if step else ""
+    return f"Attempt {attempt} started{onward}."
 
 
 def beat(
@@ -109,25 +106,32 @@ def beat(
     """Renew the lease, store the step, reserve `reserve` numbers. `None`: fenced."""
     row = session.execute(
         update(Job)
-        .where(*_held(lease))
+        .where(*held(lease))
         .values(
             lease_expires_at=now() + lease.seconds,
             step=step,
             total_steps=total_steps,
             stream_seq=Job.stream_seq + reserve,
         )
-        .returning(_ASKED.label("asked"), Job.stream_seq),
-        execution_options=_AS_IT_IS,
+        .returning(moves.ASKED.label("asked"), Job.stream_seq),
+        execution_options=UNSYNCED,
     ).one_or_none()
     if row is None:
         return None
     return Beat(cancel_requested=bool(row.asked), first_seq=row.stream_seq - reserve + 1)
 
 
+def note_inexact(session: Session, lease: Lease) -> None:
+    """The run went on where other numbers come out than in an unbroken run."""
+    session.execute(
+        update(Job).where(*held(lease)).values(resume_exact=False), execution_options=UNSYNCED
+    )
+
+
 def fix_spec(session: Session, lease: Lease, spec: JsonObject) -> bool:
-    """Store what the first attempt settled, such as the thread count. `False`: fenced."""
-    statement = update(Job).where(*_held(lease)).values(spec=spec).returning(Job.id)
-    return session.scalar(statement, execution_options=_AS_IT_IS) is not None
+    """Store what the first attempt settled, such as threads and device. `False`: fenced."""
+    statement = update(Job).where(*held(lease)).values(spec=spec).returning(Job.id)
+    return session.scalar(statement, execution_options=UNSYNCED) is not None
 
 
 def finish(session: Session, lease: Lease, ending: Ending, left: ExitStatus | None = None) -> bool:
@@ -135,8 +139,15 @@ def finish(session: Session, lease: Lease, ending: Ending, left: ExitStatus | No
 
     A job that was asked to be cancelled does not go back to the queue. Success ignores the request.
     """
-    outcome, values = _move(ending)
-    return _end(session, _held(lease), ending, outcome, values, left or ExitStatus())
+    outcome, values = moves.move(ending)
+    return _end(session, held(lease), ending, outcome, values, left or ExitStatus())
+
+
+def succeeded(session: Session, lease: Lease) -> bool:
+    """Whether this attempt is the one that succeeded."""
+    mine = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
+    outcome = session.scalar(select(Attempt.outcome).where(*mine, Attempt.worker == lease.worker))
+    return outcome == Outcome.SUCCEEDED
 
 
 def expire(
@@ -161,58 +172,17 @@ def expire(
         overdue if gone is None else or_(overdue, Job.worker == gone),
     )
     spent = Job.failures_counted + 1 >= max_failures
-    failed = and_(~_ASKED, spent)
+    failed = and_(~moves.ASKED, spent)
     values = {
-        **_counted(lost),
+        **moves.counted(lost),
         "state": case(
-            (_ASKED, JobState.CANCELLED), (spent, JobState.FAILED), else_=JobState.QUEUED
+            (moves.ASKED, JobState.CANCELLED), (spent, JobState.FAILED), else_=JobState.QUEUED
         ),
-        "finished_at": case((or_(_ASKED, spent), now()), else_=null()),
+        "finished_at": case((or_(moves.ASKED, spent), now()), else_=null()),
         "error_code": case((failed, lost.code), else_=null()),
         "error_message": case((failed, lost.message), else_=null()),
     }
     return _end(session, guard, lost, Outcome.LOST, values, ExitStatus())
-
-
-def _held(lease: Lease) -> Guard:
-    return (
-        Job.id == lease.job_id,
-        Job.attempt == lease.attempt,
-        Job.worker == lease.worker,
-        Job.state == JobState.RUNNING,
-    )
-
-
-def _move(ending: Ending) -> tuple[Outcome, dict[str, Any]]:
-    waits = {
-        "state": case((_ASKED, JobState.CANCELLED), else_=JobState.QUEUED),
-        "finished_at": case((_ASKED, now()), else_=null()),
-    }
-    match ending:
-        case Succeeded(artifact_id, summary):
-            made = {"artifact_id": artifact_id, "summary": summary}
-            return Outcome.SUCCEEDED, _final(JobState.SUCCEEDED) | made
-        case Failed(code, message, detail):
-            error = {"error_code": code, "error_message": message, "error_detail": detail}
-            return Outcome.FAILED, _final(JobState.FAILED) | error
-        case Cancelled():
-            return Outcome.CANCELLED, _final(JobState.CANCELLED)
-        case Preempted():
-            return Outcome.PREEMPTED, {**waits, "run_after": now()}
-        case Retry():
-            return Outcome.FAILED, {**waits, **_counted(ending)}
-
-
-def _final(state: JobState) -> dict[str, Any]:
-    return {"state": state, "finished_at": now()}
-
-
-def _counted(retry: Retry) -> dict[str, Any]:
-    doubled = literal(1).bitwise_lshift(Job.failures_counted)
-    return {
-        "failures_counted": Job.failures_counted + 1,
-        "run_after": now() + retry.backoff_seconds * doubled,
-    }
 
 
 def _end(
@@ -223,12 +193,22 @@ def _end(
     values: dict[str, Any],
     left: ExitStatus,
 ) -> bool:
+    began = select(Attempt.started_at).where(
+        Attempt.job_id == Job.id, Attempt.attempt == Job.attempt
+    )
     row = session.execute(
         update(Job)
         .where(*guard)
-        .values(worker=None, lease_expires_at=None, stream_seq=Job.stream_seq + 1, **values)
+        .values(
+            {
+                **moves.LEFT_BEHIND,
+                "stream_seq": Job.stream_seq + 1,
+                "running_seconds": Job.running_seconds + (now() - began.scalar_subquery()),
+                **values,
+            }
+        )
         .returning(Job.id, Job.attempt, Job.state, Job.step, Job.stream_seq),
-        execution_options=_AS_IT_IS,
+        execution_options=UNSYNCED,
     ).one_or_none()
     if row is None:
         return False
@@ -237,12 +217,7 @@ def _end(
         update(Attempt)
         .where(Attempt.job_id == row.id, Attempt.attempt == row.attempt)
         .values(exit_code=left.code, signal=left.signal, **ended),
-        execution_options=_AS_IT_IS,
+        execution_options=UNSYNCED,
     )
-    _append(session, row, closing(ending, JobState(row.state)))
+    append(session, row, closing(ending, JobState(row.state)))
     return True
-
-
-def _append(session: Session, job: Row[*tuple[Any, ...]] | Job, told: Told) -> None:
-    """`job` has just reserved its `stream_seq` for this event."""
-    session.add(JobEvent(job_id=job.id, seq=job.stream_seq, attempt=job.attempt, **told._asdict()))

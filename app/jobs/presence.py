@@ -1,6 +1,8 @@
 """Which workers there are, and what they hold, as the reconciler of any of them sees it."""
 
-from sqlalchemy import delete, select
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
@@ -9,7 +11,9 @@ from app.jobs.states import JobState
 from app.jobs.tables import Job, Worker
 
 
-def announce(session: Session, owner: Owner, *, draining: bool) -> float:
+def announce(
+    session: Session, owner: Owner, *, draining: bool, devices: Sequence[str] = ()
+) -> float:
     """Say that the worker is alive. Returns the time on the database clock."""
     session.merge(
         Worker(
@@ -20,6 +24,7 @@ def announce(session: Session, owner: Owner, *, draining: bool) -> float:
             pid_start=owner.pid_start,
             seen_at=now(),
             draining=draining,
+            devices=list(devices),
         )
     )
     return session.scalars(select(now())).one()
@@ -36,6 +41,13 @@ def running(session: Session) -> list[Held]:
         Held(job_id, attempt, _owner(worker), bool(overdue))
         for job_id, attempt, overdue, worker in rows
     ]
+
+
+def silence(session: Session, *, host: str) -> float | None:
+    """Seconds since a worker of this host last said that it is alive; `None`: none ever did."""
+    return session.scalars(
+        select(now() - func.max(Worker.seen_at)).where(Worker.host == host)
+    ).one()
 
 
 def forget(session: Session, *, silent_seconds: float) -> None:

@@ -15,6 +15,10 @@ from app.keys import secret, service
 from app.main import create_app
 from app.resources import Resources, open_resources
 from app.settings import Settings
+from tests.servers import PostgresServer
+
+# `LORAWORKS_TEST_DATABASE=postgresql pytest tests/app tests/worker` runs them all on PostgreSQL.
+KIND = os.environ.get("LORAWORKS_TEST_DATABASE", "sqlite")
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +37,27 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path) -> Settings:
-    """Settings with a data folder of its own, in which the database is ready."""
+def database_kind() -> str:
+    """`sqlite`, `sqlite-truncate` or `postgresql`."""
+    return KIND
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path, database_kind: str, request: pytest.FixtureRequest
+) -> Iterator[Settings]:
+    """Settings with a data folder and a database of its own, both ready for use."""
     made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",))
     made.data_dir.mkdir()
-    shutil.copyfile(migrated, made.sqlite_path)
-    return made
+    if database_kind == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.new_database()
+        yield made.model_copy(update={"database_url": url})
+        server.drop(url)
+        return
+    shutil.copyfile(request.getfixturevalue("migrated"), made.sqlite_path)
+    truncate = f"sqlite:///{made.sqlite_path}?journal_mode=truncate"
+    yield made.model_copy(update={"database_url": truncate if "-" in database_kind else None})
 
 
 @pytest.fixture

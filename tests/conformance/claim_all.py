@@ -2,11 +2,10 @@
 
 It says `ready`, then waits for the end of its standard input.
 
-python claim_all.py DATA_DIR WORKER
+python claim_all.py DATABASE_URL WORKER
 """
 
 import sys
-from pathlib import Path
 
 from app.db.engines import open_database
 from app.jobs import ownership
@@ -15,15 +14,17 @@ from app.jobs.states import Lane
 from app.settings import Settings
 
 
-def main(data_dir: str, worker: str) -> None:
-    database = open_database(Settings(data_dir=Path(data_dir)))
+def main(database_url: str, worker: str) -> None:
+    database = open_database(Settings(database_url=database_url))
     owner = Owner(id=worker, host="here", boot_id="boot", pid=1, pid_start=1)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()
     while True:
         with database.write() as session:
-            claimed = ownership.claim(session, owner=owner, lanes=set(Lane), lease_seconds=60)
+            claimed = ownership.claim(
+                session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+            )
             session.commit()
         if claimed is None:
             return

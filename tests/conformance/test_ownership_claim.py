@@ -1,5 +1,6 @@
 """Who gets which job."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,18 +8,26 @@ from pathlib import Path
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs import ownership
-from app.jobs.leases import Claimed
+from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import MetricPoint
 from app.settings import Settings
-from tests.job_rows import ALICE, BOB, add_job, attempts, change, events, job, points
+from tests.job_rows import (
+    ALICE,
+    BOB,
+    add_job,
+    attempts,
+    change,
+    events,
+    give_back,
+    job,
+    points,
+)
 
-ALL = frozenset(Lane)
 
-
-def claim(database: Database, lanes: frozenset[Lane] = ALL) -> Claimed | None:
+def claim(database: Database, lane: Lane = Lane.CPU, owner: Owner = ALICE) -> Claimed | None:
     with database.write() as session:
-        claimed = ownership.claim(session, owner=ALICE, lanes=lanes, lease_seconds=60)
+        claimed = ownership.claim(session, owner=owner, lane=lane, device=lane, lease_seconds=60)
         session.commit()
         return claimed
 
@@ -46,8 +55,18 @@ def test_a_job_is_not_claimed_before_it_is_due(database: Database) -> None:
 
 def test_a_worker_takes_jobs_of_its_lanes_only(database: Database) -> None:
     add_job(database, lane=Lane.GPU)
-    assert claim(database, frozenset({Lane.CPU})) is None
-    assert claim(database, frozenset({Lane.GPU})) is not None
+    assert claim(database, Lane.CPU) is None
+    assert claim(database, Lane.GPU) is not None
+
+
+def test_a_job_for_any_device_stays_with_the_kind_that_took_it(database: Database) -> None:
+    job_id = add_job(database, lane=Lane.ANY)
+    claimed = claim(database, Lane.GPU)
+    assert claimed is not None
+    give_back(database, claimed.lease)
+    assert job(database, job_id).lane == Lane.GPU
+    assert claim(database, Lane.CPU) is None
+    assert [attempt.device for attempt in attempts(database, job_id)] == ["gpu"]
 
 
 def test_a_claim_makes_an_attempt_with_a_lease_and_tells_it(database: Database) -> None:
@@ -55,7 +74,7 @@ def test_a_claim_makes_an_attempt_with_a_lease_and_tells_it(database: Database) 
     claimed = claim(database)
     assert claimed is not None
     assert (claimed.lease.attempt, claimed.lease.worker) == (1, "alice")
-    assert (claimed.register_as, claimed.failures, claimed.furthest) == ("sentiment", 0, None)
+    assert (claimed.register_as, claimed.failures, claimed.stuck) == ("sentiment", 0, False)
     row = job(database, job_id)
     assert (row.state, row.worker, row.attempt) == (JobState.RUNNING, "alice", 1)
     assert row.started_at is not None
@@ -86,14 +105,16 @@ def test_processes_racing_for_the_jobs_get_each_one_once(
     database: Database, settings: Settings
 ) -> None:
     ids = {str(add_job(database)) for _ in range(100)}
+    url = settings.database_url
     script = Path(__file__).with_name("claim_all.py")
     racers = [
         subprocess.Popen(
-            [sys.executable, str(script), str(settings.data_dir), f"worker-{number}"],
+            [sys.executable, str(script), settings.url, f"worker-{number}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | ({"LORAWORKS_DATABASE_URL": url} if url else {}),
         )
         for number in range(4)
     ]
@@ -116,5 +137,4 @@ def test_processes_racing_for_the_jobs_get_each_one_once(
 def test_a_job_in_other_hands_is_not_claimed(database: Database) -> None:
     add_job(database)
     assert claim(database) is not None
-    with database.write() as session:
-        assert ownership.claim(session, owner=BOB, lanes=ALL, lease_seconds=60) is None
+    assert claim(database, owner=BOB) is None

@@ -14,7 +14,9 @@ from app.jobs.endings import (
     Preempted,
     Retry,
     Succeeded,
+    Waiting,
 )
+from app.jobs.leases import Lease
 from app.jobs.states import JobState, Outcome
 from tests.job_rows import (
     add_job,
@@ -30,7 +32,10 @@ CRASHED = Retry("crashed", "It crashed.", backoff_seconds=10)
 
 def finish(database: Database, ending: Ending, left: ExitStatus | None = None) -> None:
     """Claim, do four steps, end."""
-    lease = take(database).lease
+    end(database, take(database).lease, ending, left)
+
+
+def end(database: Database, lease: Lease, ending: Ending, left: ExitStatus | None = None) -> None:
     with database.write() as session:
         ownership.beat(session, lease, step=4)
         assert ownership.finish(session, lease, ending, left)
@@ -114,13 +119,43 @@ def test_a_failure_that_may_pass_is_counted_and_waits_longer_each_time(
     )
 
 
-def test_the_next_claim_knows_how_far_failed_attempts_came(database: Database) -> None:
+def test_the_next_claim_knows_that_an_attempt_failed_from_there(database: Database) -> None:
     add_job(database)
-    finish(database, CRASHED)
-    job_id = add_job(database)
-    finish(database, Retry("crashed", "It crashed.", backoff_seconds=0))
+    finish(database, Preempted())
     claimed = take(database)
-    assert (claimed.lease.job_id, claimed.failures, claimed.furthest) == (job_id, 1, 4)
+    assert (claimed.failures, claimed.stuck) == (0, False)
+    end(database, claimed.lease, Retry("crashed", "It crashed.", backoff_seconds=0))
+    claimed = take(database)
+    assert (claimed.failures, claimed.stuck) == (1, True)
+
+
+def test_a_job_waits_for_the_disk_without_a_failure_and_says_why(database: Database) -> None:
+    job_id = add_job(database)
+    wait = Waiting("storage_unavailable", "The disk is full.", seconds=0)
+    finish(database, wait)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert (row.waiting_code, row.waiting_message) == (wait.code, wait.message)
+    since = row.waiting_since
+    assert since is not None
+    claimed = take(database)
+    assert claimed.waited_seconds is not None
+    assert 0 <= claimed.waited_seconds < 60
+    end(database, claimed.lease, wait)
+    assert job(database, job_id).waiting_since == since
+    end(database, take(database).lease, Preempted())
+    assert job(database, job_id).waiting_since is None
+
+
+def test_the_time_of_all_attempts_adds_up(database: Database) -> None:
+    job_id = add_job(database, time_limit_seconds=60)
+    finish(database, Preempted())
+    first = job(database, job_id).running_seconds
+    assert 0 < first < 60
+    claimed = take(database)
+    assert (claimed.time_limit_seconds, claimed.running_seconds) == (60, first)
+    end(database, claimed.lease, Preempted())
+    assert job(database, job_id).running_seconds > first
 
 
 @pytest.mark.parametrize("ending", [Preempted(), CRASHED, Cancelled()])

@@ -125,7 +125,10 @@ def test_a_final_state_never_changes(database: Database, final: JobState) -> Non
     job_id = add_job(database, state=final, finished_at=1.0, attempt=1)
     before = everything(database)
     with database.write() as session:
-        assert ownership.claim(session, owner=ALICE, lanes=set(Lane), lease_seconds=1) is None
+        claimed = ownership.claim(
+            session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=1
+        )
+        assert claimed is None
         lease = Lease(job_id, 1, "alice", 60)
         assert ownership.beat(session, lease, step=1) is None
         assert not ownership.finish(session, lease, Preempted())

@@ -1,9 +1,10 @@
 """Whatever order things happen in: each job has one owner at a time and one ending."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,11 +24,11 @@ from app.artifacts.tables import Artifact
 from app.db.base import new_id
 from app.db.clock import now
 from app.db.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded
+from app.jobs import checkpoints, ownership, reminders
+from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded, Waiting
 from app.jobs.leases import Lease, Owner
 from app.jobs.states import JobState, Lane, Outcome
-from app.jobs.tables import Attempt, Job, JobEvent
+from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
 from tests.job_rows import ALICE, BOB, add_job, change
 
 MAX_FAILURES = 3
@@ -37,6 +38,7 @@ ENDINGS: list[Ending] = [
     Cancelled(),
     Preempted(),
     Retry("crashed", "Crashed.", backoff_seconds=0),
+    Waiting("storage_unavailable", "The disk is full.", seconds=0),
 ]
 
 
@@ -51,6 +53,9 @@ class Known:
     failures: int = 0
     cancel: bool = False
     overdue: bool = False
+    saved: list[int] = field(default_factory=list)  # steps of the checkpoints that count
+    points: list[int] = field(default_factory=list)  # steps on the curve
+    waits: bool = False  # for disk, storage or hub
 
     def end(self, state: JobState) -> None:
         self.state, self.owner, self.overdue = state, None, False
@@ -81,13 +86,16 @@ class Ownership(RuleBasedStateMachine):
 
     @rule(priority=st.integers(-1, 1))
     def submit(self, priority: int) -> None:
-        self.jobs[add_job(self.database, priority=priority)] = Known(priority)
+        hinted = {"dispatched_at": now() - 1000}
+        self.jobs[add_job(self.database, priority=priority, **hinted)] = Known(priority)
 
     @rule(target=leases, owner=st.sampled_from([ALICE, BOB]))
     def claim(self, owner: Owner) -> Any:
         queued = [known for known in self.jobs.values() if known.state is JobState.QUEUED]
         with self.database.write() as session:
-            claimed = ownership.claim(session, owner=owner, lanes=set(Lane), lease_seconds=600)
+            claimed = ownership.claim(
+                session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=600
+            )
             session.commit()
         assert (claimed is None) == (not queued)
         if claimed is None:
@@ -97,7 +105,73 @@ class Ownership(RuleBasedStateMachine):
         assert known.priority == max(each.priority for each in queued)
         known.state, known.owner, known.attempt = JobState.RUNNING, owner.id, known.attempt + 1
         assert (claimed.lease.attempt, claimed.failures) == (known.attempt, known.failures)
+        assert (claimed.waited_seconds is not None) == known.waits
+        begins = claimed.checkpoint.step if claimed.checkpoint else 0
+        assert begins == (known.saved[-1] if known.saved else 0)
+        known.points = [step for step in known.points if step <= begins]
         return claimed.lease
+
+    @rule(lease=leases)
+    def log(self, lease: Lease) -> None:
+        """A step further, with a point on the curve."""
+        known = self.jobs[lease.job_id]
+        step = max([0, *known.points, *known.saved]) + 1
+        with self.database.write() as session:
+            beat = ownership.beat(session, lease, step=step, reserve=1)
+            if beat is not None:
+                place = {"job_id": lease.job_id, "seq": beat.first_seq, "attempt": lease.attempt}
+                curve = {"split": "train", "name": "loss", "step": step, "value": 0.5}
+                session.add(MetricPoint(**place, **curve))
+                session.commit()
+        assert (beat is None) == (self.holder(lease) is None)
+        if beat is not None:
+            known.points.append(step)
+            known.overdue = False
+
+    @rule(lease=leases)
+    def save(self, lease: Lease) -> None:
+        """A checkpoint of the last step."""
+        known = self.jobs[lease.job_id]
+        if not known.points or known.points[-1] in known.saved:
+            return
+        step = known.points[-1]
+        ref = ArtifactRef(f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, 1)
+        with self.database.write() as session:
+            beat = ownership.beat(session, lease, step=step, reserve=1)
+            if beat is not None:
+                checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
+                session.commit()
+        assert (beat is None) == (self.holder(lease) is None)
+        if beat is not None:
+            known.saved = [*known.saved, step][-checkpoints.KEPT :]
+            known.failures, known.waits, known.overdue = 0, False, False
+
+    @rule(lease=leases)
+    def find_damage(self, lease: Lease) -> None:
+        """The newest checkpoint turns out to be bad; the run goes back to the one before."""
+        known = self.jobs[lease.job_id]
+        with self.database.write() as session:
+            newest = checkpoints.rewind(session, lease.job_id) if self.holder(lease) else None
+            if newest is None or newest.attempt == lease.attempt:  # it is read at the start alone
+                return
+            rewound = checkpoints.reject(session, lease, newest, "odd bytes")
+            session.commit()
+        assert rewound is not None
+        known.saved.pop()
+        begins = known.saved[-1] if known.saved else 0
+        assert begins == (rewound.checkpoint.step if rewound.checkpoint else 0)
+        known.points = [step for step in known.points if step <= begins]
+
+    @rule()
+    def remind(self) -> None:
+        """Every job that waits is told of once; then its hint is fresh."""
+        waiting = {each for each, known in self.jobs.items() if known.state is JobState.QUEUED}
+        with self.database.write() as session:
+            told = {job_id for job_id, _ in reminders.due(session, hint_seconds=600)}
+            again = reminders.due(session, hint_seconds=600)
+            session.commit()
+        assert told <= waiting
+        assert again == []
 
     @rule(lease=leases, reserve=st.integers(0, 3))
     def beat(self, lease: Lease, reserve: int) -> None:
@@ -134,6 +208,7 @@ class Ownership(RuleBasedStateMachine):
         assert expired == (runs and (known.overdue or known_gone))
         if expired:
             known.failures += 1
+            known.waits = False
             known.wait_again()
             if known.failures >= MAX_FAILURES and not known.cancel:
                 known.end(JobState.FAILED)
@@ -161,6 +236,7 @@ class Ownership(RuleBasedStateMachine):
             known.end(JobState.CANCELLED)
         else:
             known.failures += isinstance(ending, Retry)
+            known.waits = isinstance(ending, Waiting)
             known.wait_again()
 
     @rule(lease=leases)
@@ -183,6 +259,7 @@ class Ownership(RuleBasedStateMachine):
             tried = session.scalars(select(Attempt)).all()
             made = session.scalars(select(Artifact.job_id)).all()
             told = session.execute(select(JobEvent.job_id, JobEvent.seq)).all()
+            curve = session.execute(select(MetricPoint.job_id, MetricPoint.step)).all()
         assert len(rows) == len(self.jobs)
         for row in rows:
             known = self.jobs[row.id]
@@ -192,6 +269,7 @@ class Ownership(RuleBasedStateMachine):
                 known.owner,
                 known.failures,
             )
+            assert sorted(step for id_, step in curve if id_ == row.id) == known.points
             own = [attempt for attempt in tried if attempt.job_id == row.id]
             assert [attempt.attempt for attempt in own] == list(range(1, row.attempt + 1))
             assert sum(attempt.ended_at is None for attempt in own) == (row.state == "running")
@@ -201,17 +279,30 @@ class Ownership(RuleBasedStateMachine):
             assert max((seq for id_, seq in told if id_ == row.id), default=0) <= row.stream_seq
 
 
-def test_every_order_of_events_keeps_the_promises(database: Database) -> None:
-    raw = database.write_engine.raw_connection()
-    raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
-    raw.close()
+def run_machine(database: Database, *, examples: int) -> None:
+    if database.dialect == "sqlite":
+        raw = database.write_engine.raw_connection()
+        raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
+        raw.close()
     machine = type("Machine", (Ownership,), {"database": database})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=examples,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_every_order_of_events_keeps_the_promises(database: Database) -> None:
+    run_machine(database, examples=25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_very_many_orders_of_events_keep_the_promises(
+    database: Database, database_kind: str
+) -> None:
+    run_machine(database, examples=10_000 if database_kind == "sqlite" else 500)

@@ -1,6 +1,10 @@
-"""The migrations make exactly the tables of the code, in both directions."""
+"""The migrations make exactly the tables of the code, in both directions, on each database."""
 
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -10,36 +14,79 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
 
 from app.db import migrate
-from app.db.engines import open_database
+from app.db.engines import migration_engine, open_database
 from app.db.errors import SchemaNewer, SchemaOlder
+from app.keys.tables import ApiKey
 from app.metadata import metadata
 from app.settings import Settings
+from tests.servers import PostgresServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:autogenerate skipping metadata-specified expression"
 )
 
+Schema = dict[str, set[str]]  # name of a table or index → its columns and constraints
+Empty = Callable[[], Settings]
+
+POSTGRES_SCHEMA = """
+SELECT conrelid::regclass::text, conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace
+UNION SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION SELECT table_name, concat_ws(' ', column_name, data_type, character_maximum_length,
+  is_nullable, column_default) FROM information_schema.columns WHERE table_schema = 'public'
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Empty]:
+    """Makes databases without tables."""
+    made: list[Settings] = []
+    server: PostgresServer | None = None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+
+    def make() -> Settings:
+        url = server.empty_database() if server else None
+        made.append(Settings(data_dir=tmp_path / str(len(made)), database_url=url))
+        return made[-1]
+
+    yield make
+    if server is not None:
+        for each in made:
+            server.drop(each.url)
+
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path)
+def settings(empty: Empty) -> Settings:
+    return empty()
 
 
-def written(settings: Settings) -> dict[str, set[str]]:
-    """Every table and index as SQLite keeps it: name → its columns and constraints."""
+def written(settings: Settings) -> Schema:
     database = open_database(settings)
+    look = _written_by_sqlite if database.dialect == "sqlite" else _written_by_postgres
     with database.read() as session:
-        rows = session.execute(
-            text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-        ).all()
+        schema = look(session)
     database.close()
+    return {name: lines for name, lines in schema.items() if not name.startswith("alembic_version")}
+
+
+def _written_by_sqlite(session: Session) -> Schema:
+    rows = session.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
     return {
         name: {line.strip().rstrip(",") for line in re.sub(r'"', "", sql).splitlines()} - {")"}
         for name, sql in rows
-        if name != "alembic_version"
     }
+
+
+def _written_by_postgres(session: Session) -> Schema:
+    schema: Schema = {}
+    for name, line in session.execute(text(POSTGRES_SCHEMA)):
+        schema.setdefault(name, set()).add(line)
+    return schema
 
 
 def comparable(_object: object, name: str | None, *_: object) -> bool:
@@ -54,17 +101,15 @@ def differences(connection: Connection) -> list[object]:
 
 
 @pytest.fixture
-def by_metadata(tmp_path: Path) -> dict[str, set[str]]:
-    settings = Settings(data_dir=tmp_path / "metadata")
-    database = open_database(settings)
-    metadata.create_all(database.write_engine)
-    database.close()
+def by_metadata(empty: Empty) -> Schema:
+    settings = empty()
+    engine = migration_engine(settings)
+    metadata.create_all(engine)
+    engine.dispose()
     return written(settings)
 
 
-def test_migrated_tables_are_those_of_the_code(
-    settings: Settings, by_metadata: dict[str, set[str]]
-) -> None:
+def test_migrated_tables_are_those_of_the_code(settings: Settings, by_metadata: Schema) -> None:
     migrate.upgrade(settings)
     assert written(settings) == by_metadata
     database = open_database(settings)
@@ -73,7 +118,7 @@ def test_migrated_tables_are_those_of_the_code(
     database.close()
 
 
-def test_down_to_nothing_and_up_again(settings: Settings, by_metadata: dict[str, set[str]]) -> None:
+def test_down_to_nothing_and_up_again(settings: Settings, by_metadata: Schema) -> None:
     migrate.upgrade(settings)
     migrate.downgrade(settings, "base")
     assert written(settings) == {}
@@ -85,18 +130,16 @@ def test_the_local_caller_is_there_from_the_start(settings: Settings) -> None:
     migrate.upgrade(settings)
     database = open_database(settings)
     with database.read() as session:
-        rows = session.execute(text("SELECT id, name, secret_hmac FROM api_keys")).all()
+        rows = [(key.id, key.name, key.secret_hmac) for key in session.query(ApiKey)]
     database.close()
-    assert [(UUID(hex=key_id), name, hmac) for key_id, name, hmac in rows] == [
-        (UUID(int=0), "local", None)
-    ]
+    assert rows == [(UUID(int=0), "local", None)]
 
 
 def test_a_second_upgrade_changes_nothing(settings: Settings) -> None:
     migrate.upgrade(settings)
-    before = settings.sqlite_path.read_bytes()
+    before = written(settings)
     migrate.upgrade(settings)
-    assert settings.sqlite_path.read_bytes() == before
+    assert written(settings) == before
 
 
 def test_a_step_that_fails_leaves_the_old_schema(
@@ -132,3 +175,22 @@ def test_a_schema_of_the_future_is_left_alone(settings: Settings) -> None:
     database.close()
     with pytest.raises(SchemaNewer, match="ff99"):
         migrate.upgrade(settings)
+
+
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
+def test_upgrades_at_the_same_time_take_turns(settings: Settings, by_metadata: Schema) -> None:
+    program = "from app.db import migrate; from app.settings import Settings; migrate.upgrade({})"
+    environ = os.environ | {"LORAWORKS_DATABASE_URL": settings.url}
+    database = open_database(settings)
+    with database.write() as session:
+        session.execute(text(f"SELECT pg_advisory_xact_lock({migrate.ONE_AT_A_TIME})"))
+        racers = [
+            subprocess.Popen([sys.executable, "-c", program.format("Settings()")], env=environ)
+            for _ in range(2)
+        ]
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        wait_until(lambda: session.scalar(waiting) == 2, seconds=40, what="both at the lock")
+        session.commit()
+    assert [racer.wait(60) for racer in racers] == [0, 0]
+    database.close()
+    assert written(settings) == by_metadata

@@ -116,7 +116,7 @@ class FakeWorker:
         while time.monotonic() < deadline:
             with self.database.write() as session:
                 claimed = ownership.claim(
-                    session, owner=OWNER, lanes={Lane.CPU, Lane.GPU}, lease_seconds=60
+                    session, owner=OWNER, lane=Lane.CPU, device="cpu", lease_seconds=60
                 )
                 session.commit()
             if claimed is not None:

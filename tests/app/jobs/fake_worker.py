@@ -18,10 +18,10 @@ class FakeWorker:
         self.database = database
         self.owner = Owner(id="worker-1", host="here", boot_id="boot", pid=1, pid_start=1)
 
-    def claim(self, *lanes: Lane) -> Claimed:
+    def claim(self, lane: Lane = Lane.CPU) -> Claimed:
         with self.database.write() as session:
             claimed = ownership.claim(
-                session, owner=self.owner, lanes=set(lanes or Lane), lease_seconds=60
+                session, owner=self.owner, lane=lane, device="cpu", lease_seconds=60
             )
             session.commit()
         assert claimed is not None

@@ -34,8 +34,10 @@ def test_a_queued_job_is_cancelled_at_once(
     assert job["finished_at"] is not None
     assert kinds(client, job_id) == ["queued", "cancelled"]
     with database.write() as session:
-        lanes = set(Lane)
-        assert ownership.claim(session, owner=worker.owner, lanes=lanes, lease_seconds=60) is None
+        claimed = ownership.claim(
+            session, owner=worker.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+        )
+        assert claimed is None
 
 
 def test_a_running_job_is_asked_to_stop_once(
@@ -105,7 +107,7 @@ def test_a_cancel_and_a_claim_at_the_same_moment_leave_one_consistent_state(
             start.wait()
             with database.write() as session:
                 found = ownership.claim(
-                    session, owner=worker.owner, lanes=set(Lane), lease_seconds=60
+                    session, owner=worker.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
                 )
                 session.commit()
             if found is not None:

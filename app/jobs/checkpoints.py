@@ -1,0 +1,105 @@
+"""The points from which a job can go on. Written under a lease, like all that a worker writes.
+
+Each keeps the number of the event that told it. A resume begins there: what the curves got after
+that number is forgotten, because the run tells it again.
+"""
+
+from uuid import UUID
+
+from sqlalchemy import Select, delete, null, select, update
+from sqlalchemy.orm import Session
+
+from app.artifacts.store import ArtifactRef
+from app.jobs.endings import Told
+from app.jobs.guards import UNSYNCED, append, held
+from app.jobs.leases import Lease, Rewound, StoredCheckpoint
+from app.jobs.tables import Checkpoint, Job, MetricPoint
+
+KEPT = 2  # the newest, and the one before in case the newest turns out to be bad
+
+
+def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int) -> list[str]:
+    """Make a stored checkpoint count, in the transaction of the beat that reserved `seq`.
+
+    Returns the keys of the older ones, which the caller deletes after its commit. A run that got
+    this far begins to count its failures anew, and waits for nothing any more.
+    """
+    progress = {"failures_counted": 0, "waiting_since": null()}
+    told = {"waiting_code": null(), "waiting_message": null()}
+    session.execute(
+        update(Job).where(*held(lease)).values(**progress, **told), execution_options=UNSYNCED
+    )
+    session.add(
+        Checkpoint(
+            job_id=lease.job_id,
+            attempt=lease.attempt,
+            step=step,
+            seq=seq,
+            key=ref.key,
+            manifest_sha256=ref.manifest_sha256,
+            bytes=ref.bytes,
+        )
+    )
+    session.flush()
+    good = _good(lease.job_id).order_by(Checkpoint.seq.desc()).offset(KEPT)
+    stale = session.scalars(good.execution_options(populate_existing=True)).all()
+    for checkpoint in stale:
+        session.delete(checkpoint)
+    return [checkpoint.key for checkpoint in stale]
+
+
+def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
+    """Go back to the newest good checkpoint: what the curves got after it is gone.
+
+    None: to the beginning.
+    """
+    statement = _good(job_id).order_by(Checkpoint.seq.desc()).limit(1)
+    newest = session.scalars(statement).one_or_none()
+    told_since = MetricPoint.seq > (newest.seq if newest else 0)
+    session.execute(
+        delete(MetricPoint).where(MetricPoint.job_id == job_id, told_since),
+        execution_options=UNSYNCED,
+    )
+    if newest is None:
+        return None
+    ref = ArtifactRef(newest.key, newest.manifest_sha256, newest.bytes)
+    return StoredCheckpoint(newest.attempt, newest.step, ref)
+
+
+def reject(
+    session: Session, lease: Lease, checkpoint: StoredCheckpoint, problem: str
+) -> Rewound | None:
+    """Never use this one again; go back to the one before. `None`: fenced."""
+    row = session.execute(
+        update(Job)
+        .where(*held(lease))
+        .values(stream_seq=Job.stream_seq + 1)
+        .returning(Job.id, Job.attempt, Job.stream_seq),
+        execution_options=UNSYNCED,
+    ).one_or_none()
+    if row is None:
+        return None
+    session.execute(
+        update(Checkpoint)
+        .where(
+            Checkpoint.job_id == lease.job_id,
+            Checkpoint.attempt == checkpoint.attempt,
+            Checkpoint.step == checkpoint.step,
+        )
+        .values(bad=True),
+        execution_options=UNSYNCED,
+    )
+    previous = rewind(session, lease.job_id)
+    onward = f"step {previous.step:,}" if previous else "the beginning"
+    message = f"The checkpoint of step {checkpoint.step:,} is damaged; going on from {onward}."
+    data = {"step": checkpoint.step, "problem": problem}
+    append(session, row, Told("checkpoint_rejected", "warning", message, data))
+    session.execute(
+        update(Job).where(*held(lease)).values(step=previous.step if previous else 0),
+        execution_options=UNSYNCED,
+    )
+    return Rewound(previous)
+
+
+def _good(job_id: UUID) -> Select[Checkpoint]:
+    return select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.bad.is_(False))

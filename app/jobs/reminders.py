@@ -1,0 +1,67 @@
+"""Jobs that wait: telling the workers again, and an end to waiting for ever."""
+
+from uuid import UUID
+
+from sqlalchemy import case, literal, or_, update
+from sqlalchemy.orm import Session
+
+from app.db.clock import now
+from app.jobs.endings import Told
+from app.jobs.guards import UNSYNCED, append
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import Job
+
+LONGEST_SECONDS = 600.0  # between two hints of one job
+_MOST_DOUBLINGS = 10
+
+
+def due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
+    """Jobs of which the workers are to be told now. A job that came back is told once it is due.
+
+    A hint may be lost with its broker, so it is repeated: after `hint_seconds`, doubling.
+    """
+    doublings = case(
+        (Job.dispatch_count < _MOST_DOUBLINGS, Job.dispatch_count), else_=_MOST_DOUBLINGS
+    )
+    pause = hint_seconds * literal(1).bitwise_lshift(doublings)
+    capped = case((pause < LONGEST_SECONDS, pause), else_=LONGEST_SECONDS)
+    rows = session.execute(
+        update(Job)
+        .where(Job.state == JobState.QUEUED, Job.run_after <= now())
+        .where(or_(Job.dispatched_at.is_(None), Job.dispatched_at + capped <= now()))
+        .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
+        .returning(Job.id, Job.lane),
+        execution_options=UNSYNCED,
+    )
+    return [(row.id, Lane(row.lane)) for row in rows]
+
+
+def forget_waits(session: Session) -> None:
+    """Let every queued job be due now: after a step of the clock its time may be hours away."""
+    session.execute(
+        update(Job)
+        .where(Job.state == JobState.QUEUED, Job.run_after > now())
+        .values(run_after=now()),
+        execution_options=UNSYNCED,
+    )
+
+
+def fail_overdue(session: Session, *, queue_seconds: float) -> list[UUID]:
+    """End the jobs that have waited for longer than that."""
+    message = f"The job waited in the queue for over {queue_seconds:g} s."
+    rows = session.execute(
+        update(Job)
+        .where(Job.state == JobState.QUEUED, Job.run_after <= now() - queue_seconds)
+        .values(
+            state=JobState.FAILED,
+            finished_at=now(),
+            error_code="queue_timeout",
+            error_message=message,
+            stream_seq=Job.stream_seq + 1,
+        )
+        .returning(Job.id, Job.attempt, Job.stream_seq),
+        execution_options=UNSYNCED,
+    ).all()
+    for row in rows:
+        append(session, row, Told("failed", "error", message, {"code": "queue_timeout"}))
+    return [row.id for row in rows]
