@@ -59,8 +59,18 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
         lifeline.follow_parent()
     spec = read_spec(arguments.spec)
     from lora_core.training.run import run
+    from lora_core.training.saves import SavePlan
 
-    run(spec, out_dir=arguments.out, observer=lines, stop=lifeline)
+    where: Path | None = arguments.checkpoints
+    plan = SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
+    run(
+        spec,
+        out_dir=arguments.out,
+        observer=lines,
+        stop=lifeline,
+        plan=plan,
+        resume=arguments.resume,
+    )
 
 
 def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
@@ -108,6 +118,13 @@ def _plain(detail: dict[str, object]) -> dict[str, object]:
     return {k: v if isinstance(v, str | int | float | list) else str(v) for k, v in detail.items()}
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lora_core", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -116,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("spec", type=Path, help="JSON description of the run")
     train.add_argument("--out", type=Path, required=True, help="directory of the artifact")
     train.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
+    train.add_argument("--checkpoints", type=Path, help="directory to save checkpoints in")
+    train.add_argument(
+        "--checkpoint-seconds",
+        type=_seconds,
+        default=300.0,
+        help="seconds between two checkpoints; 0: one after every step (default: 300)",
+    )
+    train.add_argument("--resume", type=Path, help="directory of a checkpoint to go on from")
     train.set_defaults(command=_train)
 
     inspect = commands.add_parser("inspect", help="check a data file and describe it")

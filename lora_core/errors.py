@@ -304,7 +304,35 @@ class OutOfMemory(TrainingError):
     """The device has not enough memory."""
 
     code = "oom_device"
-    message = "{device} ran out of memory. Halve micro_batch_tokens (now {tokens}) or max_length."
+    message = (
+        "{device} ran out of memory; at its peak the run held {peak_mb:.0f} MB of it. "
+        "Set optim.micro_batch_tokens to {suggested} (now {tokens}), or data.max_length to less."
+    )
+
+
+class OutOfHostMemory(TrainingError):
+    """The machine has not enough memory."""
+
+    code = "oom_host"
+    message = (
+        "The machine, or the limit set for this process, ran out of memory; at its peak the run "
+        "held {peak_mb:.0f} MB. Set optim.micro_batch_tokens to {suggested} (now {tokens}), or "
+        "data.max_length or data.train_size to less."
+    )
+
+
+class CheckpointCorrupt(TrainingError):
+    """A checkpoint with a file missing, extra or changed."""
+
+    code = "checkpoint_corrupt"
+    message = "The checkpoint {path} cannot be used: {problem}. Resume from an older one."
+
+
+class CheckpointMismatch(TrainingError):
+    """A checkpoint of another run, or of another version of this program."""
+
+    code = "checkpoint_mismatch"
+    message = "The checkpoint {path} is not of this run: {what}."
 
 
 class Stopped(TrainingError):

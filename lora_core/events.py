@@ -84,6 +84,30 @@ class Evaluated(_Event):
     best: bool = False  # on validation: the best so far
 
 
+class Resumed(_Event):
+    """The run goes on after `step` of an earlier one; comes before `started`.
+
+    `exact`: nothing is known to differ that numbers depend on. `differences`: what does, such as
+    "threads 2 → 1".
+    """
+
+    event: Literal["resumed"] = "resumed"
+    step: int
+    exact: bool
+    differences: list[str] = []
+
+
+class CheckpointSaved(_Event):
+    """The run can go on after `step`; what was told before will not be told again.
+
+    The reader takes the directory away.
+    """
+
+    event: Literal["checkpoint"] = "checkpoint"
+    step: int
+    directory: str  # its name below the directory of checkpoints
+
+
 class RivalFitted(_Event):
     """The linear rival (TF-IDF and logistic regression) on the same parts."""
 
@@ -112,7 +136,16 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Tick | Noted | Started | StepLogged | Evaluated | RivalFitted | Finished | Failed,
+    Tick
+    | Noted
+    | Resumed
+    | Started
+    | StepLogged
+    | CheckpointSaved
+    | Evaluated
+    | RivalFitted
+    | Finished
+    | Failed,
     Field(discriminator="event"),
 ]
 

@@ -45,7 +45,7 @@ def read(directory: Path) -> dict[str, Any]:
     """The manifest without checking the files. Raises `ArtifactCorrupt` if there is none."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        manifest["files"].items()
+        _ = [facts["sha256"] for facts in manifest["files"].values()]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ArtifactCorrupt(path=directory.name, problem="no readable manifest.json") from error
     return dict(manifest)

@@ -1,10 +1,21 @@
 """How a process that computes treats the machine it shares. Call these before torch is loaded."""
 
 import ctypes
+import errno
 import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _KEPT = 2**30  # bytes
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Whether this is the word of Python, of the system or of torch for no memory on the host.
+
+    torch has no class for it, only words.
+    """
+    out = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    words = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or out or words
 
 
 def wait_passively() -> None:

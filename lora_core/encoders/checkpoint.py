@@ -22,6 +22,7 @@ from lora_core.errors import (
     BrokenBase,
     UnsupportedEncoder,
 )
+from lora_core.process import is_no_memory
 from lora_core.samples import minilm
 
 WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
@@ -128,6 +129,8 @@ def load_classifier(
             **dropouts,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if is_no_memory(error):
+            raise
         reason = str(error).splitlines()[0].replace(str(base.directory), base.name)[:200]
         raise BrokenBase(base=base.name, reason=reason) from error
     _check_loaded(info, family, base.name)

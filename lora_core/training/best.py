@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.specs.train import SelectBy, StopSpec
+
+
+class BestFigures(Frozen):
+    """What a checkpoint keeps beside the weights and logits; without a score there are none."""
+
+    step: Int
+    score: Float | None
+    evaluations_since: Int
 
 
 @dataclass
@@ -40,6 +49,20 @@ class Best:
     def exhausted(self) -> bool:
         """Whether patience has run out."""
         return self.spec.patience is not None and self.evaluations_since >= self.spec.patience
+
+    def figures(self) -> BestFigures:
+        """The numbers; weights and logits are tensors."""
+        score = self.score if self.logits is not None else None
+        return BestFigures(step=self.step, score=score, evaluations_since=self.evaluations_since)
+
+    def restore(
+        self, figures: BestFigures, state: dict[str, Tensor], logits: Tensor | None
+    ) -> None:
+        """Go on from there."""
+        self.step, self.evaluations_since = figures.step, figures.evaluations_since
+        self.score = float("-inf") if figures.score is None else figures.score
+        self.state = {name: tensor.clone() for name, tensor in state.items()}  # of no file
+        self.logits = None if logits is None else logits.clone().numpy()
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         value = metrics[self.spec.select_by]

@@ -1,7 +1,9 @@
 """The training loop: one for every method, readable from top to bottom."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -9,15 +11,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lora_core.data.batching import epoch_batches
-from lora_core.errors import NonFinite
+from lora_core.errors import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
+from lora_core.faults import reach
 from lora_core.specs.data import Split
-from lora_core.training import evaluate
+from lora_core.training import evaluate, rng
 from lora_core.training.best import Best
 from lora_core.training.optim import build_optimizer, build_schedule
 from lora_core.training.pace import Pace
 from lora_core.training.prepare import Prepared
+from lora_core.training.progress import Progress, own_parameters
 from lora_core.training.pulse import Pulse
+from lora_core.training.saves import Saves
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,22 @@ class Trained:
 
 
 class Trainer:
-    """A model, what trains it, and who watches."""
+    """A model, what trains it, and who watches. All that changes on the way is in `progress`."""
 
-    def __init__(self, prepared: Prepared, *, observer: Observer, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        observer: Observer,
+        pulse: Pulse,
+        saves: Saves | None = None,
+    ) -> None:
         self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
         self.spec, self.runtime = prepared.spec, prepared.machine
         self.forward = prepared.forward
         self.train_part = prepared.parts[Split.TRAIN]
         self.validation_part = prepared.parts[Split.VALIDATION]
-        self.observer, self.pulse = observer, pulse
+        self.observer, self.pulse, self.saves = observer, pulse, saves
         optim = self.spec.optim
         self.updates_per_epoch = math.ceil(len(self.train_part) / optim.batch_size)
         self.total_steps = self.updates_per_epoch * optim.epochs
@@ -50,33 +62,73 @@ class Trainer:
         self.schedule = build_schedule(self.optimizer, optim, self.total_steps)
         self.best = Best(self.spec.stop)
         self.pace = Pace(log_every=max(1, self.total_steps // 100), seconds=self.forward.seconds)
+        self.progress = Progress(
+            parameters=own_parameters(self.model, prepared.family),
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            best=self.best,
+            pace=self.pace,
+            device=self.runtime.device,
+            answers=(len(self.validation_part), len(prepared.splits.labels)),
+        )
 
     def train(self) -> Trained:
-        """All epochs, or fewer when patience runs out. Raises `NonFinite`, `Stopped`."""
+        """From where `progress` stands to the end, or until patience runs out.
+
+        Raises `NonFinite`, `DiskFull`, and after a last checkpoint `Stopped`.
+        """
         self.model.train()
-        self.pulse.enter(Phase.TRAINING)
-        step = 0
-        for epoch in range(self.spec.optim.epochs):
-            for micro_batches in epoch_batches(
+        try:
+            self.pulse.enter(Phase.TRAINING, self.progress.step)
+            self._between_updates()
+            for micro_batches in self._updates_left():
+                if self.best.exhausted():
+                    break
+                self._update(micro_batches)
+                self._between_updates()
+        except Stopped:
+            self._save()
+            raise
+        self._save()  # so that nothing of the training is lost to what comes after it
+        return self._finish()
+
+    def _updates_left(self) -> Iterator[list[list[int]]]:
+        """The micro-batches of each update. An epoch's order is drawn anew, not played again."""
+        made = self.progress.step
+        optim = self.spec.optim
+        for epoch in range(made // self.updates_per_epoch, optim.epochs):
+            updates = epoch_batches(
                 self.train_part.lengths,
-                batch_size=self.spec.optim.batch_size,
-                budget=self.spec.optim.micro_batch_tokens,
+                batch_size=optim.batch_size,
+                budget=optim.micro_batch_tokens,
                 seed=self.spec.runtime.seed,
                 epoch=epoch,
-            ):
-                step += 1
-                loss, norm = self._update(micro_batches, step)
-                self._tell(step, loss, norm, micro_batches)
-                self.schedule.step()
-                self.pulse.beat(step)
-                if self._evaluation_due(step):
-                    self._evaluate(step)
-                    if self.best.exhausted() and step < self.total_steps:
-                        return self._finish(step, stopped_early=True)
-        return self._finish(step, stopped_early=False)
+            )
+            yield from islice(updates, max(0, made - epoch * self.updates_per_epoch), None)
 
-    def _update(self, micro_batches: list[list[int]], step: int) -> tuple[float, float]:
-        """One optimiser step over all micro-batches: the mean loss and the gradient norm."""
+    def _between_updates(self) -> None:
+        """The only place where a run is saved or told to stop: all of it is at one step here."""
+        self.pulse.beat(self.progress.step)
+        if self.saves is not None and self.saves.due():
+            self._save()
+        if self.progress.evaluation_owed:
+            self._evaluate()
+
+    def _update(self, micro_batches: list[list[int]]) -> None:
+        """One optimiser step. Raises `NonFinite` instead, after the curve has shown it."""
+        step = self.progress.step + 1
+        loss, norm = self._gradients(micro_batches)
+        self._tell(step, loss, norm, micro_batches)
+        self._check_finite("loss", loss, step)
+        self._check_finite("gradient norm", norm, step)
+        self.optimizer.step()
+        self.schedule.step()
+        self.progress.step = step
+        self.progress.evaluation_owed = self._evaluation_due(step)
+        reach("step")
+
+    def _gradients(self, micro_batches: list[list[int]]) -> tuple[float, float]:
+        """Of all micro-batches together: the mean loss and the norm, NaN after a loss that is."""
         train = self.train_part
         texts = [i for batch in micro_batches for i in batch]
         weight = self.task.weight(train.labels[texts].tolist())
@@ -85,14 +137,12 @@ class Trainer:
         for indices in micro_batches:
             labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
             loss = self.task.loss(self.forward(train, indices), labels) / weight
-            self._check_finite("loss", loss.item(), step)
-            torch.autograd.backward(loss)
             loss_sum += loss.item()
+            if not math.isfinite(loss_sum):
+                return loss_sum, math.nan
+            torch.autograd.backward(loss)
         limit = self.spec.optim.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.trained, limit).item()
-        self._check_finite("gradient norm", norm, step)
-        self.optimizer.step()
-        return loss_sum, norm
+        return loss_sum, nn.utils.clip_grad_norm_(self.trained, limit).item()
 
     def _check_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
@@ -102,14 +152,14 @@ class Trainer:
     def _tell(self, step: int, loss: float, norm: float, micro_batches: list[list[int]]) -> None:
         texts = [i for batch in micro_batches for i in batch]
         self.pace.add(loss, norm, len(texts), int(self.train_part.lengths[texts].sum()))
-        if self.pace.log_due(step, self.total_steps):
+        if self.pace.log_due(step, self.total_steps) or not math.isfinite(norm):
             mean = self.pace.take()
             self.observer.on_event(
                 StepLogged(
                     step=step,
                     epoch=step / self.updates_per_epoch,
-                    loss=mean.loss,
-                    grad_norm=mean.norm,
+                    loss=mean.loss if math.isfinite(mean.loss) else None,
+                    grad_norm=mean.norm if math.isfinite(mean.norm) else None,
                     learning_rate=self.optimizer.param_groups[0]["lr"],
                     reviews_per_second=mean.reviews_per_second,
                     tokens_per_second=mean.tokens_per_second,
@@ -123,33 +173,42 @@ class Trainer:
         within = (step - 1) % updates + 1
         return within * times // updates > (within - 1) * times // updates
 
-    def _evaluate(self, step: int) -> None:
-        with self.pace.paused():
+    def _evaluate(self) -> None:
+        step = self.progress.step
+        with self.pace.paused(), rng.untouched(self.runtime.device):
             self.pulse.enter(Phase.EVALUATING, step)
+            reach("evaluating")
             part, budget = self.validation_part, self.spec.optim.micro_batch_tokens
             logits = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse)
             metrics = self.task.metrics(logits, part.labels)
-            self._check_finite("validation loss", metrics["loss"], step)
-            better = self.best.is_better(metrics)
+            better = math.isfinite(metrics["loss"]) and self.best.is_better(metrics)
             if better:
                 self.best.offer(step, metrics, self.method.state(self.model), logits)
             else:
                 self.best.evaluations_since += 1
+            self.progress.evaluation_owed = False
             self.observer.on_event(
                 Evaluated(step=step, split=Split.VALIDATION, metrics=finite(metrics), best=better)
             )
+            self._check_finite("validation loss", metrics["loss"], step)
             self.pulse.enter(Phase.TRAINING, step)
 
-    def _finish(self, step: int, *, stopped_early: bool) -> Trained:
+    def _save(self) -> None:
+        if self.saves is not None:
+            with self.pace.paused():
+                self.saves.save(self.progress)
+
+    def _finish(self) -> Trained:
         if self.best.logits is None:  # every run evaluates at the end of each epoch
             raise RuntimeError("the loop ended before its first evaluation")
         self.method.restore(self.model, self.best.state)
         self.model.eval()
+        step = self.progress.step
         return Trained(
             steps=step,
             best_step=self.best.step,
             validation_logits=self.best.logits,
             epochs_run=step / self.updates_per_epoch,
-            stopped_early=stopped_early,
+            stopped_early=step < self.total_steps,
             pace=self.pace,
         )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from lora_core.specs.frozen import Float, Frozen, Int
+
 
 @dataclass(frozen=True)
 class Means:
@@ -14,6 +16,17 @@ class Means:
     norm: float
     reviews_per_second: float
     tokens_per_second: float
+
+
+class PaceFigures(Frozen):
+    """What a checkpoint keeps of a pace."""
+
+    seconds: Float
+    reviews: Int
+    tokens: Int
+    losses: list[Float]
+    norms: list[Float]
+    told: tuple[Float, Int, Int]
 
 
 @dataclass
@@ -26,11 +39,11 @@ class Pace:
     tokens: int = 0
     _losses: list[float] = field(default_factory=list)
     _norms: list[float] = field(default_factory=list)
-    _since: tuple[float, int, int] = field(init=False)  # seconds, reviews, tokens when last told
+    _told: tuple[float, int, int] = field(init=False)  # seconds, reviews, tokens at the last line
     _mark: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._since = (self.seconds, 0, 0)
+        self._told = (self.seconds, 0, 0)
 
     def add(self, loss: float, norm: float, reviews: int, tokens: int) -> None:
         """Account for one step."""
@@ -47,7 +60,7 @@ class Pace:
 
     def take(self) -> Means:
         """The means since the last call."""
-        seconds, reviews, tokens = self._since
+        seconds, reviews, tokens = self._told
         elapsed = max(self.seconds - seconds, 1e-9)
         means = Means(
             loss=sum(self._losses) / len(self._losses),
@@ -55,9 +68,27 @@ class Pace:
             reviews_per_second=(self.reviews - reviews) / elapsed,
             tokens_per_second=(self.tokens - tokens) / elapsed,
         )
-        self._since = (self.seconds, self.reviews, self.tokens)
+        self._told = (self.seconds, self.reviews, self.tokens)
         self._losses, self._norms = [], []
         return means
+
+    def figures(self) -> PaceFigures:
+        """All that the next lines depend on: else the first mean after a resume were another."""
+        return PaceFigures(
+            seconds=self.seconds,
+            reviews=self.reviews,
+            tokens=self.tokens,
+            losses=self._losses,
+            norms=self._norms,
+            told=self._told,
+        )
+
+    def restore(self, figures: PaceFigures) -> None:
+        """Go on from there, as if no time had passed."""
+        self.seconds, self.reviews, self.tokens = figures.seconds, figures.reviews, figures.tokens
+        self._losses, self._norms = [*figures.losses], [*figures.norms]
+        self._told = figures.told
+        self._mark = time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -48,7 +48,6 @@ class Prepared:
 
 def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
-    pulse.enter(Phase.LOADING)
     machine = runtime.start(spec.runtime)
     base = locate(spec.base, spec.base_revision)
     fit.check(base.config, spec)

@@ -20,21 +20,21 @@ class Pulse:
 
     def enter(self, phase: Phase, step: int | None = None) -> None:
         """Another phase begins. Raises `Stopped`."""
-        self._leave_if_asked()
+        self._listen(step)
         self._phase = phase
-        self._tell(step)
+        self._tell()
 
     def beat(self, step: int | None = None) -> None:
         """Still there. Raises `Stopped`."""
-        self._leave_if_asked()
+        self._listen(step)
         if time.monotonic() - self._last >= SECONDS:
-            self._tell(step)
+            self._tell()
 
-    def _leave_if_asked(self) -> None:
+    def _listen(self, step: int | None) -> None:
+        self._step = self._step if step is None else step
         if self._stop.requested():
             raise Stopped(step=self._step)
 
-    def _tell(self, step: int | None) -> None:
-        self._step = self._step if step is None else step
+    def _tell(self) -> None:
         self._last = time.monotonic()
         self._observer.on_event(Tick(phase=self._phase, step=self._step))

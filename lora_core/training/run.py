@@ -7,43 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest
-from lora_core.cache import is_no_room
 from lora_core.data import linear
-from lora_core.errors import DiskFull, OutOfMemory
 from lora_core.events import Evaluated, Finished, Observer, Phase, Started, StopSignal, finite
+from lora_core.faults import reach
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import evaluate
+from lora_core.training import causes, checkpoint, evaluate, origin
 from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained, Trainer
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.pulse import Pulse
+from lora_core.training.resume import build_trainer
+from lora_core.training.saves import SavePlan
 
 HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
 
 Logits = dict[Split, NDArray[np.float32]]
 
 
-def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal) -> dict[str, Any]:
+def run(
+    spec: TrainSpec,
+    *,
+    out_dir: Path,
+    observer: Observer,
+    stop: StopSignal,
+    plan: SavePlan | None = None,
+    resume: Path | None = None,
+) -> dict[str, Any]:
     """Train, evaluate, save; returns the summary.
 
-    Raises a `LoraCoreError` for every known cause.
+    `plan`: save checkpoints on the way. `resume`: the directory of one to go on from. Raises a
+    `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
     pulse = Pulse(observer, stop)
-    try:
-        prepared = prepare(spec, observer, pulse)
-        trained = _train(prepared, observer, pulse)
+    with causes.known(spec):
+        pulse.enter(Phase.LOADING)
+        reach("loading")
+        prepared, trainer = _ready(spec, plan, resume, observer, pulse)
+        _announce(trainer, prepared, observer)
+        trained = trainer.train()
         figures, logits = _judge(prepared, trained, observer, pulse)
         facts = _facts(prepared, trained)
         pulse.enter(Phase.SAVING)
+        reach("saving")
         # Saving merges: after it the adapters are gone.
         difference = _save(out_dir, prepared, logits, pulse)
         summary = {
@@ -53,19 +65,22 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
             "total_seconds": round(time.monotonic() - began, 2),
         }
         manifest.write(out_dir, _manifest(prepared, summary))
-    except torch.OutOfMemoryError as error:
-        tokens = spec.optim.micro_batch_tokens
-        raise OutOfMemory(device=spec.runtime.device, tokens=tokens) from error
-    except (OSError, SafetensorError) as error:
-        if is_no_room(error):
-            raise DiskFull(what="the model") from error
-        raise
     observer.on_event(Finished(summary=summary))
     return summary
 
 
-def _train(prepared: Prepared, observer: Observer, pulse: Pulse) -> Trained:
-    trainer = Trainer(prepared, observer=observer, pulse=pulse)
+def _ready(
+    spec: TrainSpec, plan: SavePlan | None, resume: Path | None, observer: Observer, pulse: Pulse
+) -> tuple[Prepared, Trainer]:
+    """For the first step, or for the one after the checkpoint."""
+    saved = checkpoint.read(resume) if resume is not None else None
+    if saved is not None:
+        spec = origin.as_before(spec, saved.origin.spec)
+    prepared = prepare(spec, observer, pulse)
+    return prepared, build_trainer(prepared, observer=observer, pulse=pulse, plan=plan, saved=saved)
+
+
+def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
     census = prepared.method.census(prepared.model)
     observer.on_event(
         Started(
@@ -80,7 +95,6 @@ def _train(prepared: Prepared, observer: Observer, pulse: Pulse) -> Trained:
             learning_rate=prepared.spec.optim.learning_rate or 0.0,
         )
     )
-    return trainer.train()
 
 
 def _judge(

@@ -30,8 +30,13 @@ class Runtime:
     def peak_memory_mb(self) -> float:
         """Largest memory so far: of the device, or of this process on CPU."""
         if self.device == "cpu":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            return host_peak_mb()
         return torch.cuda.max_memory_allocated(self.device) / 2**20
+
+
+def host_peak_mb() -> float:
+    """Largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def start(spec: RuntimeSpec) -> Runtime:

@@ -125,6 +125,16 @@ def test_it_leaves_when_its_parent_is_gone(endless: subprocess.Popen[str]) -> No
     assert endless.wait(timeout=30) == 75
 
 
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
+def test_a_time_between_checkpoints_that_is_none_is_refused(
+    tmp_path: Path, environment: dict[str, str], seconds: str
+) -> None:
+    arguments = ["train", "spec.json", "--out", str(tmp_path), "--checkpoint-seconds", seconds]
+    done = run(*arguments, environment=environment)
+    assert done.returncode == 2
+    assert "--checkpoint-seconds" in done.stderr
+
+
 def test_inspect_describes_a_file_and_refuses_a_broken_one(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -1,10 +1,11 @@
 """A tiny base, tiny reviews, and a run over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
@@ -15,6 +16,14 @@ from tests.tiny_base import make_base, make_reviews
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A run sets them for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,0 +1,80 @@
+"""What besides the spec decides the last bits of a result, and how two places differ in it.
+
+Another version, processor or number of threads adds up in another order. Such a run is as good,
+but its numbers are others.
+"""
+
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from lora_core import __version__
+from lora_core.training.runtime import Runtime
+
+DETERMINISTIC = ("no", "where_possible", "yes")  # by the number that torch gives it
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+# The instructions that numeric kernels are chosen by; the rest of the flags does not matter.
+_INSTRUCTIONS = re.compile(r"(s?sse|avx|fma|f16c|amx|asimd|sve|bf16|i8mm)\w*")
+
+
+def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
+    """This place, for a run with these settings."""
+    facts = {
+        "loraworks": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+        "processor": _processor(),
+        "instructions": " ".join(sorted(set(_instructions()))),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(machine.threads),
+        "device": "cpu",
+        "precision": machine.precision,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": DETERMINISTIC[torch.get_deterministic_debug_mode()],
+        "micro_batch_tokens": str(micro_batch_tokens),
+    }
+    if machine.device != "cpu":
+        facts["device"] = torch.cuda.get_device_name(machine.device)
+        facts["driver"] = _read("/proc/driver/nvidia/version").partition("\n")[0]
+    return facts
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Short texts such as "threads 2 → 1"; empty: the same numbers come out."""
+    names = [*now, *(name for name in then if name not in now)]
+    pairs = [(name, then.get(name, ""), now.get(name, "")) for name in names]
+    return [f"{name} {_only(a, b)} → {_only(b, a)}" for name, a, b in pairs if a != b]
+
+
+def _only(text: str, other: str) -> str:
+    """The words that the other text lacks: of long lists only what differs."""
+    return " ".join(word for word in text.split() if word not in other.split()) or "none"
+
+
+def _processor() -> str:
+    """Maker and model. Kernels also go by the model: its caches decide how they cut their work."""
+    lines = _cpu_lines("vendor_id", "cpu family", "model", "model name", "stepping")
+    return " ".join(lines) or platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    flags = " ".join(_cpu_lines("flags", "Features")).split()
+    return [flag for flag in flags if _INSTRUCTIONS.fullmatch(flag)]
+
+
+def _cpu_lines(*names: str) -> list[str]:
+    """Values of the first processor in the list of the system."""
+    first = _read("/proc/cpuinfo").split("\n\n")[0]
+    pairs = [line.split(":", 1) for line in first.splitlines() if ":" in line]
+    return [value.strip() for name, value in pairs if name.strip() in names]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,78 @@
+"""Which run a checkpoint belongs to, and where it was made."""
+
+import hashlib
+
+from lora_core.specs.frozen import Frozen
+from lora_core.specs.train import TrainSpec
+from lora_core.training import environment
+from lora_core.training.prepare import Prepared
+from lora_core.training.progress import own_parameters
+
+
+class Origin(Frozen):
+    """A run, known by its content: the same data and base may lie elsewhere the next time."""
+
+    spec: TrainSpec  # with every default filled in
+    data_sha256: str
+    base_sha256: str
+    environment: dict[str, str]
+
+
+def of(prepared: Prepared) -> Origin:
+    """The origin of what this run will save."""
+    budget = prepared.spec.optim.micro_batch_tokens
+    return Origin(
+        spec=prepared.spec,
+        data_sha256=prepared.splits.digest,
+        base_sha256=_base_sha256(prepared),
+        environment=environment.here(prepared.machine, budget),
+    )
+
+
+def foreign(then: Origin, now: Origin) -> str | None:
+    """What makes it another run; `None`: it is the same."""
+    before, after = _meaning(then), _meaning(now)
+    return next((what for what in before if before[what] != after[what]), None)
+
+
+def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:
+    """What the spec leaves open is done as the first time, where every machine can do that."""
+    runtime, used = spec.runtime, then.runtime
+    settled: dict[str, object] = {}
+    if runtime.threads is None:
+        settled["threads"] = used.threads
+    if (runtime.device, used.device) == ("auto", "cpu"):
+        settled["device"] = "cpu"
+    if (runtime.precision, used.precision) == ("auto", "fp32"):
+        settled["precision"] = "fp32"
+    return spec.model_copy(update={"runtime": runtime.model_copy(update=settled)})
+
+
+def _meaning(origin: Origin) -> dict[str, object]:
+    """All that a result depends on but for its last bits.
+
+    Not the names of base and data, whose content counts, nor how it is computed: that is compared
+    as the environment.
+    """
+    spec = origin.spec
+    return {
+        "method": spec.method,
+        "task": spec.task,
+        "optim": spec.optim.model_copy(update={"micro_batch_tokens": 0}),
+        "stop": spec.stop,
+        "data.max_length": spec.data.max_length,
+        "runtime.seed": spec.runtime.seed,
+        "the data": origin.data_sha256,
+        "the base model": origin.base_sha256,
+    }
+
+
+def _base_sha256(prepared: Prepared) -> str:
+    """Of the tokenizer and of every weight that a checkpoint leaves to the files of the base."""
+    digest = hashlib.sha256(prepared.tokenizer_file.read_bytes())
+    own = own_parameters(prepared.model, prepared.family)
+    for name, parameter in prepared.model.named_parameters():
+        if name not in own:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()

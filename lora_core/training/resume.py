@@ -1,0 +1,43 @@
+"""From a prepared run to its trainer: at the first step, or where a checkpoint stands."""
+
+from lora_core.errors import CheckpointCorrupt, CheckpointMismatch
+from lora_core.events import Observer, Resumed
+from lora_core.training import environment, origin
+from lora_core.training.checkpoint import Checkpoint
+from lora_core.training.loop import Trainer
+from lora_core.training.origin import Origin
+from lora_core.training.prepare import Prepared
+from lora_core.training.pulse import Pulse
+from lora_core.training.saves import SavePlan, Saves
+
+
+def build_trainer(
+    prepared: Prepared,
+    *,
+    observer: Observer,
+    pulse: Pulse,
+    plan: SavePlan | None,
+    saved: Checkpoint | None,
+) -> Trainer:
+    """Tells of a resume. Raises `CheckpointMismatch`, `CheckpointCorrupt`."""
+    if plan is None and saved is None:
+        return Trainer(prepared, observer=observer, pulse=pulse)
+    here = origin.of(prepared)
+    step = saved.figures.step if saved is not None else 0
+    saves = Saves(plan, here, observer, step=step) if plan is not None else None
+    trainer = Trainer(prepared, observer=observer, pulse=pulse, saves=saves)
+    if saved is not None:
+        _go_on(trainer, saved, here)
+    return trainer
+
+
+def _go_on(trainer: Trainer, saved: Checkpoint, here: Origin) -> None:
+    if what := origin.foreign(saved.origin, here):
+        raise CheckpointMismatch(path=saved.name, what=f"{what} differs")
+    if problem := trainer.progress.misfit(saved.figures, saved.tensors):
+        raise CheckpointCorrupt(path=saved.name, problem=problem)
+    trainer.progress.restore(saved.figures, saved.tensors)
+    differences = environment.differences(saved.origin.environment, here.environment)
+    trainer.observer.on_event(
+        Resumed(step=saved.figures.step, exact=not differences, differences=differences)
+    )

@@ -1,0 +1,52 @@
+"""Made checkpoint-v1/ once, with the first form: `python -m tests.assets.checkpoint_v1`.
+
+It is not to be made again. A later program must still resume from it, or say why it cannot.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from lora_core.errors import Stopped
+from lora_core.specs.train import TrainSpec
+from lora_core.training.run import run
+from lora_core.training.saves import SavePlan
+from tests.listener import Listener
+from tests.tiny_base import make_base, make_reviews
+
+PLACE = Path(__file__).parent / "checkpoint-v1"
+STEP = 7  # of 15: within the second epoch
+
+# Nothing is random, so that other versions and machines compute nearly the same curve.
+SPEC = {
+    "method": {"type": "lora", "r": 2, "targets": ["query", "value"]},
+    "base": "./base",
+    "data": {"source": "reviews.csv"},
+    "optim": {"epochs": 3, "learning_rate": 0.005, "batch_size": 8, "head_dropout": 0.0},
+    "runtime": {"device": "cpu", "precision": "fp32", "threads": 1, "seed": 3},
+}
+
+
+def main() -> None:
+    """The base, the data, the run's description, its checkpoint, and the unbroken curve."""
+    shutil.rmtree(PLACE, ignore_errors=True)
+    PLACE.mkdir()
+    os.chdir(PLACE)  # so that no path of this machine is kept
+    make_base(Path("base"), dim=16, hidden_dim=16, n_heads=2, max_position_embeddings=32)
+    make_reviews(Path("reviews.csv"), rows=56)
+    Path("spec.json").write_text(json.dumps(SPEC, indent=1) + "\n")
+    spec = TrainSpec.model_validate(SPEC)
+    whole = Listener()
+    run(spec, out_dir=Path("out"), observer=whole, stop=whole)
+    losses = {event.step: event.loss for event in whole.all("step")}
+    Path("losses.json").write_text(json.dumps(losses, indent=1) + "\n")
+    stopped = Listener(stop_at=STEP)
+    try:
+        run(spec, out_dir=Path("out"), observer=stopped, stop=stopped, plan=SavePlan(Path()))
+    except Stopped:
+        shutil.rmtree("out")
+
+
+if __name__ == "__main__":
+    main()

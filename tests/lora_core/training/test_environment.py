@@ -1,0 +1,50 @@
+"""What is recorded of a place, and how two are told apart."""
+
+import platform
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lora_core.training import environment
+from lora_core.training.runtime import Runtime
+
+MACHINE = Runtime(device="cpu", precision="fp32", threads=1, seed=0)
+
+
+def test_a_place_is_itself() -> None:
+    here = environment.here(MACHINE, 4096)
+    assert environment.differences(here, dict(here)) == []
+    assert here["torch"] == torch.__version__
+    assert here["python"] == platform.python_version()
+    assert all(here.values()), "everything is known here"
+
+
+def test_threads_and_precision_make_a_difference() -> None:
+    one = environment.here(MACHINE, 4096)
+    two = environment.here(replace(MACHINE, threads=2, precision="bf16"), 2048)
+    assert environment.differences(two, one) == [
+        "threads 2 → 1",
+        "precision bf16 → fp32",
+        "micro_batch_tokens 2048 → 4096",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "expected"),
+    [
+        ({"torch": "2.13.0"}, {"torch": "2.14.0"}, ["torch 2.13.0 → 2.14.0"]),
+        (
+            {"instructions": "avx avx2 fma"},
+            {"instructions": "avx fma"},
+            ["instructions avx2 → none"],
+        ),
+        ({"device": "cpu"}, {"device": "NVIDIA H100"}, ["device cpu → NVIDIA H100"]),
+        ({}, {"driver": "NVRM 570"}, ["driver none → NVRM 570"]),  # not yet recorded then
+        ({"driver": "NVRM 570"}, {}, ["driver NVRM 570 → none"]),
+    ],
+)
+def test_a_difference_is_told_in_a_few_words(
+    then: dict[str, str], now: dict[str, str], expected: list[str]
+) -> None:
+    assert environment.differences(then, now) == expected

@@ -1,0 +1,170 @@
+"""Processes that are killed, stopped or out of disk, and what the next ones make of it."""
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_core import exit_codes, manifest
+from lora_core.specs.train import TrainSpec
+from tests.lora_core.training.processes import Attempts
+from tests.lora_core.training.twins import product, story
+
+Make = Callable[..., TrainSpec]
+Runs = Callable[..., Attempts]
+
+KILLED = -signal.SIGKILL
+# In the order of one run of 12 steps with evaluations after 3, 6 (end of an epoch), 9 and 12.
+FAULTS = [
+    ("loading:kill", KILLED, None),
+    ("step@2:kill", KILLED, 1),  # within an epoch
+    ("evaluating:kill", KILLED, 3),  # before the evaluation's result
+    ("checkpoint_files_written:kill", KILLED, None),  # that evaluation was told; it is made again
+    ("checkpoint_written@2:kill", KILLED, 4),
+    ("checkpoint_published@2:kill", KILLED, 5),  # in its place, but nobody was told
+    ("step@2:kill", KILLED, 6),  # after the end of an epoch and its evaluation
+    ("step@6:exit139", 139, 11),
+    ("saving:kill", KILLED, 12),  # with the training done
+]
+
+
+@pytest.fixture
+def runs(spec: Make, tmp_path: Path) -> Runs:
+    """A run of two epochs of six steps, everything random that can be."""
+    counter = iter(range(100))
+
+    def make(seconds: float = 0.0, **changes: Any) -> Attempts:
+        described = spec(
+            **{
+                "method": {"type": "lora", "r": 4, "dropout": 0.1, "targets": ["query", "mlp"]},
+                "optim": {
+                    "epochs": 2, "batch_size": 16, "micro_batch_tokens": 128,
+                    "encoder_dropout": 0.1, "head_dropout": 0.2,
+                },
+                "stop": {"select_by": "loss"},
+                **changes,
+            }
+        )  # fmt: skip
+        path = tmp_path / f"spec-{next(counter)}.json"
+        path.write_text(described.model_dump_json())
+        return Attempts(path, seconds)
+
+    return make
+
+
+@pytest.fixture
+def whole(runs: Runs) -> Attempts:
+    """The unbroken run."""
+    run = runs(300.0)
+    assert run.attempt()[0] == 0
+    return run
+
+
+def same(run: Attempts, whole: Attempts) -> bool:
+    return story(run.told) == story(whole.told) and product(run.out) == product(whole.out)
+
+
+def test_killed_at_every_kind_of_moment_it_ends_as_the_unbroken_run(
+    runs: Runs, whole: Attempts
+) -> None:
+    run = runs()
+    for fault, status, step in FAULTS:
+        left, events = run.attempt(fault)
+        assert left == status, fault
+        saved = [event.step for event in events if event.event == "checkpoint"]
+        assert saved[-1:] == ([] if step is None else [step]), fault
+        for path in run.checkpoints.glob("step-*"):
+            manifest.verify(path)  # what can be seen is whole
+    left, events = run.attempt()
+    assert left == 0
+    assert next(e.step for e in events if e.event == "evaluated") == 12  # owed, made once
+    assert same(run, whole)
+
+
+def test_two_threads_on_both_legs_give_the_same_bits(runs: Runs) -> None:
+    whole, run = (runs(runtime={"threads": 2}) for _ in range(2))
+    assert whole.attempt()[0] == 0
+    assert run.attempt("step@5:kill")[0] == KILLED
+    left, events = run.attempt()
+    assert left == 0
+    assert [(e.step, e.exact) for e in events if e.event == "resumed"] == [(4, True)]
+    assert same(run, whole)
+
+
+def test_a_stop_saves_at_the_next_step_and_leaves_with_its_own_status(
+    runs: Runs, whole: Attempts, tmp_path: Path
+) -> None:
+    """Within an epoch, in an evaluation, before a step was made, with only the model to write."""
+    run, held = runs(300.0), tmp_path / "held"
+    moments: list[tuple[str, dict[str, object], int | None]] = [
+        ("step@2", {"event": "step", "step": 2}, 2),
+        ("evaluating", {"event": "tick", "phase": "evaluating"}, 3),
+        ("loading", {"event": "tick", "phase": "loading"}, None),
+        ("saving", {"event": "tick", "phase": "saving"}, 12),  # of the end of the training
+    ]
+    for point, told, step in moments:
+        held.touch()
+        child = run.start(f"{point}:pause:{held}")
+        run.wait_for(**told)
+        child.terminate()
+        held.unlink()
+        left, events = run.end(child)
+        assert left == exit_codes.STOPPED
+        saved = [event.step for event in events if event.event == "checkpoint"]
+        assert saved == ([] if step is None else [step])
+    assert run.attempt()[0] == 0
+    assert same(run, whole)
+
+
+def test_a_full_disk_in_a_save_leaves_the_older_checkpoints_and_no_rest(
+    runs: Runs, whole: Attempts
+) -> None:
+    run = runs()
+    for point in ("checkpoint_files_written", "checkpoint_written"):
+        left, events = run.attempt(f"{point}@3:enospc")
+        assert left == exit_codes.FAILED
+        assert events[-1].event == "failed"
+        assert events[-1].code == "disk_full"
+    left_behind = sorted(path.name for path in run.checkpoints.iterdir())
+    assert left_behind == ["step-1", "step-2", "step-3", "step-4"]
+    for path in run.checkpoints.iterdir():
+        manifest.verify(path)
+    assert run.attempt()[0] == 0
+    assert same(run, whole)
+
+
+def test_a_damaged_or_foreign_checkpoint_fails_with_its_own_code(runs: Runs) -> None:
+    run = runs()
+    assert run.attempt("step@3:kill")[0] == KILLED
+    other = json.loads(run.spec.read_text())
+    other["optim"]["weight_decay"] = 0.5
+    original = run.spec.read_text()
+    for content, code in [(json.dumps(other), "checkpoint_mismatch"), (original, None)]:
+        run.spec.write_text(content)
+        assert run.newest is not None
+        if code is None:
+            (run.newest / "state.json").write_text("{}")
+            code = "checkpoint_corrupt"
+        left, events = run.attempt()
+        assert left == exit_codes.FAILED
+        assert (events[-1].event, events[-1].code) == ("failed", code)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_as_the_unbroken_run(runs: Runs, whole: Attempts) -> None:
+    began = time.monotonic()
+    assert runs().attempt()[0] == 0
+    length = time.monotonic() - began
+    for _ in range(20):
+        run, moment = runs(), random.uniform(0, length)
+        child = run.start()
+        time.sleep(moment)  # the moment itself is what is tested
+        child.kill()
+        if run.end(child)[0] == KILLED:
+            assert run.attempt()[0] == 0, moment
+        assert same(run, whole), moment

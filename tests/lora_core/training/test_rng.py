@@ -1,0 +1,52 @@
+"""Every generator goes on as it would have."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from lora_core.training import rng
+
+
+def draws() -> list[float]:
+    """From every generator, normal numbers too: of those, each second one comes from a store."""
+    return [
+        random.random(), random.gauss(), np.random.random(), np.random.normal(),
+        torch.rand(()).item(), torch.randn(()).item(),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_after_a_put_the_same_numbers_come(odd: int) -> None:
+    for _ in range(odd):
+        draws()
+    states = {name: state.clone() for name, state in rng.take("cpu").items()}
+    expected = [draws() for _ in range(3)]
+    rng.put(states, "cpu")
+    assert [draws() for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize("left_out", ["python", "numpy", "torch"])
+def test_each_generator_is_needed(left_out: str) -> None:
+    states = rng.take("cpu")
+    expected = draws()
+    later = rng.take("cpu")
+    rng.put({**states, left_out: later[left_out]}, "cpu")
+    assert draws() != expected
+
+
+def test_a_state_of_a_gpu_is_nothing_to_a_cpu() -> None:
+    states = rng.take("cpu")
+    expected = draws()
+    rng.put({**states, "device": torch.zeros(16, dtype=torch.uint8)}, "cpu")
+    assert draws() == expected
+
+
+def test_what_is_drawn_inside_is_not_missed_outside() -> None:
+    states = rng.take("cpu")
+    expected = draws()
+    rng.put(states, "cpu")
+    with rng.untouched("cpu"):
+        draws()
+    assert draws() == expected

@@ -1,0 +1,95 @@
+"""When a checkpoint is due."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lora_core.training import checkpoint
+from lora_core.training.origin import Origin
+from lora_core.training.progress import Progress
+from lora_core.training.saves import SavePlan, Saves
+from tests.listener import Listener
+
+Move = Callable[[float], None]
+
+
+class At:
+    """A progress of which only the step counts here."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+
+@pytest.fixture
+def move(monkeypatch: pytest.MonkeyPatch) -> Move:
+    """The clock, which stands still but for this."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def forward(seconds: float) -> None:
+        now[0] += seconds
+
+    return forward
+
+
+@pytest.fixture
+def open_saves(move: Move, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Saves]:
+    """Saves that take some seconds each and write nothing."""
+
+    def make(every: float, takes: float, heard: Listener, step: int = 0) -> Saves:
+        def write(parent: Path, _: Any, progress: Progress) -> Path:
+            move(takes)
+            return parent / f"step-{progress.step}"
+
+        monkeypatch.setattr(checkpoint, "write", write)
+        return Saves(SavePlan(Path("here"), every), cast(Origin, None), heard, step=step)
+
+    return make
+
+
+def save(saves: Saves, step: int) -> None:
+    saves.save(cast(Progress, At(step)))
+
+
+def test_it_is_due_after_the_time_and_told_when_done(
+    move: Move, open_saves: Callable[..., Saves]
+) -> None:
+    heard = Listener()
+    saves = open_saves(300, 1, heard)
+    move(299)
+    assert not saves.due()
+    move(1)
+    assert saves.due()
+    save(saves, 7)
+    assert not saves.due()
+    assert [(event.step, event.directory) for event in heard.all("checkpoint")] == [(7, "step-7")]
+
+
+def test_a_slow_disk_makes_saves_rarer(move: Move, open_saves: Callable[..., Saves]) -> None:
+    saves = open_saves(300, 60, Listener())
+    save(saves, 1)
+    move(300)
+    assert not saves.due()
+    move(900)
+    assert saves.due()  # 60 s in 1,200: five of a hundred
+
+
+def test_zero_is_every_step_however_long_it_takes(
+    move: Move, open_saves: Callable[..., Saves]
+) -> None:
+    saves = open_saves(0, 60, Listener())
+    save(saves, 1)
+    assert saves.due()
+
+
+def test_without_a_step_since_the_last_one_there_is_nothing_to_save(
+    open_saves: Callable[..., Saves],
+) -> None:
+    heard = Listener()
+    saves = open_saves(0, 0, heard, step=4)
+    for step in (4, 5, 5):
+        save(saves, step)
+    assert [event.step for event in heard.all("checkpoint")] == [5]
