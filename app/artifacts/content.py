@@ -1,35 +1,40 @@
 """What a stored directory holds, and whether that is still what was put in."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from app.artifacts.errors import ArtifactDamaged
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import ArtifactRef, Store, check_copy
 from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
 
 
-def described(store: ArtifactStore, *, key: str, name: str) -> tuple[Path, dict[str, Any]]:
-    """Directory and manifest, unchecked. Raises `ArtifactDamaged`, which speaks of `name`."""
+def described(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
+    """The manifest alone. Raises `ArtifactDamaged`, which speaks of `name`."""
     try:
-        directory = store.path(key)
+        return dict(json.loads(store.read(ref, manifest.MANIFEST)))
+    except ArtifactCorrupt as error:
+        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
+
+
+def opened(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
+    """Directory and manifest, unchecked where they lie. Raises `ArtifactDamaged`."""
+    try:
+        directory = store.path(ref)
         return directory, manifest.read(directory)
     except ArtifactCorrupt as error:
         raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
 
 
-def verified(
-    store: ArtifactStore, *, key: str, manifest_sha256: str, name: str
-) -> tuple[Path, dict[str, Any]]:
-    """The same, once every byte has been read and matches. Raises `ArtifactDamaged`."""
-    directory, _ = described(store, key=key, name=name)
+def verified(store: Store, ref: ArtifactRef, *, name: str) -> Path:
+    """The directory, once every byte has been read and matches. Raises `ArtifactDamaged`."""
     try:
-        facts = manifest.verify(directory)
+        directory = store.path(ref)
+        check_copy(directory, ref)
     except ArtifactCorrupt as error:
         raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
-    if manifest.sha256(directory / manifest.MANIFEST) != manifest_sha256:
-        raise ArtifactDamaged(name=name, problem="manifest.json has changed")
-    return directory, facts
+    return directory
 
 
 def plain_file(directory: Path, name: str) -> Path | None:

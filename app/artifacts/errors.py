@@ -1,6 +1,6 @@
 """What can go wrong with stored artifacts."""
 
-from app.errors import Conflict, NotFound
+from app.errors import AppError, Conflict, NotFound, Unavailable
 
 
 class ArtifactNotFound(NotFound):
@@ -29,3 +29,34 @@ class ArtifactDamaged(Conflict):
 
     code = "artifact_corrupt"
     message = "The stored files of {name} are damaged: {problem}. Train the model again."
+
+
+class StorageUnavailable(Unavailable):
+    """The store of models, checkpoints and uploads does not answer."""
+
+    code = "storage_unavailable"
+    message = (
+        "The store of models, checkpoints and uploads does not answer ({reason}). "
+        "Try again shortly."
+    )
+
+
+class StorageRefused(Unavailable):
+    """The store of models, checkpoints and uploads does not let the service in."""
+
+    code = "storage_refused"
+    message = (
+        "The store of models, checkpoints and uploads cannot be used ({reason}). Its operator "
+        "should check LORAWORKS_STORE_URL, the rights on it, and the credentials."
+    )
+
+
+class StoreUrlInvalid(AppError):
+    """The address of the store is none."""
+
+    status = 500
+    code = "store_url_invalid"
+    message = (
+        "LORAWORKS_STORE_URL {problem}. Write s3://bucket/prefix or file:///folder, or leave it "
+        "empty for the data folder."
+    )

@@ -9,9 +9,9 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from app.artifacts import repository
 from app.artifacts.archive import tar_stream
-from app.artifacts.content import described, plain_file
+from app.artifacts.content import described, opened, plain_file
 from app.artifacts.errors import ArtifactDamaged, ArtifactFileNotFound
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import Store
 from app.artifacts.tables import Artifact
 from app.db.engines import Database
 from app.deps import DatabaseDep, StoreDep
@@ -24,7 +24,8 @@ router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"], dependencies=[req
 @router.get("/{artifact_id}")
 def read_manifest(artifact_id: UUID, database: DatabaseDep, store: StoreDep) -> dict[str, Any]:
     """The manifest: spec, metrics, labels, library versions, and every file with its sha256."""
-    return _open(artifact_id, database, store)[2]
+    artifact = _find(artifact_id, database)
+    return described(store, artifact.ref, name=f"artifact {artifact.id}")
 
 
 @router.get("/{artifact_id}/files/{name:path}", response_class=FileResponse)
@@ -58,8 +59,12 @@ def read_archive(artifact_id: UUID, database: DatabaseDep, store: StoreDep) -> S
 
 
 def _open(
-    artifact_id: UUID, database: Database, store: ArtifactStore
+    artifact_id: UUID, database: Database, store: Store
 ) -> tuple[Artifact, Path, dict[str, Any]]:
+    artifact = _find(artifact_id, database)
+    return artifact, *opened(store, artifact.ref, name=f"artifact {artifact.id}")
+
+
+def _find(artifact_id: UUID, database: Database) -> Artifact:
     with database.read() as session:
-        artifact = repository.get(session, artifact_id)
-    return artifact, *described(store, key=artifact.key, name=f"artifact {artifact.id}")
+        return repository.get(session, artifact_id)

@@ -1,21 +1,42 @@
-"""Where finished model directories are kept."""
+"""The store: what outlives a process, under keys that are made from ids.
 
-import errno
-import os
+A key names a directory with a manifest (a model, a checkpoint) or one file (an upload). What is
+under a key never changes; it is there in full or not at all.
+
+    jobs/<job>/a<attempt>                  model
+    checkpoints/<job>/a<attempt>/step-<n>  checkpoint
+    uploads/<data set>/<file>              upload
+"""
+
+import json
 import re
-import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
-from uuid import uuid4
+from threading import Lock
 
-from app.artifacts.errors import ArtifactExists
-from app.settings import Settings
+import structlog
+
+from app.artifacts.errors import StorageRefused, StorageUnavailable
+from app.errors import AppError
 from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
 
-_KEY = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){0,7}")
-_HIDDEN = ".unfinished"  # no key begins with a dot
+CHECK_SECONDS = 5.0  # how long the outcome of a check holds, so that no caller can make it costly
+# No key begins with a dot.
+PROBE = ".check"
+OWNER = ".owner"
+UNFINISHED = ".unfinished"
+OUR_OWN = (PROBE, OWNER)
+
+_DIRECTORY = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){0,7}")
+_LEFTOVER = re.compile(rf"\{UNFINISHED}/[0-9a-f]{{32}}")
+_FILE = re.compile(r"[a-z0-9-]{1,64}(/[a-z0-9-]{1,64}){1,7}\.[a-z0-9]{1,16}")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,119 +48,145 @@ class ArtifactRef:
     bytes: int
 
 
-class ArtifactStore(Protocol):
-    """Immutable directories under keys that are made from ids."""
+@dataclass(frozen=True)
+class StoredFile:
+    """One file in the store, with the time at which it came, on the clock of the store."""
 
-    def put(self, directory: Path, key: str) -> ArtifactRef: ...
-
-    def path(self, key: str) -> Path: ...
-
-    def delete(self, key: str) -> None: ...
+    name: str
+    bytes: int
+    modified: float  # seconds since 1970
 
 
-class LocalStore:
-    """A directory on this machine. What is in it is there in full or not at all."""
+class Store(ABC):
+    """Safe to share between threads.
 
-    def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        self._root = root.resolve()
+    Everything here raises `StorageUnavailable` when the store does not answer, `StorageRefused`
+    when it will not let us in, and leaves a full disk as the `OSError` that it is.
+    """
 
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._checked: tuple[float, AppError | None] | None = None
+
+    @abstractmethod
     def put(self, directory: Path, key: str) -> ArtifactRef:
-        """Check `directory` against its manifest and move it in; afterwards it is gone.
+        """Check `directory` against its manifest and take it in; afterwards it is gone.
 
-        Raises `ArtifactCorrupt` and `ArtifactExists`; the directory then stays where it was.
+        The same bytes again change nothing. Raises `ArtifactCorrupt`, and `ArtifactExists` if the
+        key holds other bytes; the directory then stays where it was.
         """
-        target = self._place(key)
-        if target.exists():
-            raise ArtifactExists(key=key)
-        for entry in directory.rglob("*"):
-            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                raise ArtifactCorrupt(path=directory.name, problem=f"{entry.name} is no plain file")
-        facts = manifest.verify(directory)
-        listed = directory / manifest.MANIFEST
-        ref = ArtifactRef(
-            key=key,
-            manifest_sha256=manifest.sha256(listed),
-            bytes=listed.stat().st_size + sum(file["bytes"] for file in facts["files"].values()),
-        )
-        self._move(directory, target)
-        return ref
 
-    def path(self, key: str) -> Path:
-        """The directory, to read only. Raises `ArtifactCorrupt` when it is not there."""
-        place = self._place(key)
-        if not place.is_dir():
-            raise ArtifactCorrupt(path=key, problem="the directory is missing")
-        return place
+    @abstractmethod
+    def path(self, ref: ArtifactRef) -> Path:
+        """The directory, to read only. A copy of what is kept elsewhere has been verified.
 
+        Raises `ArtifactCorrupt` when it is not there, or is no more what was put in.
+        """
+
+    def read(self, ref: ArtifactRef, name: str) -> bytes:
+        """One small file of the directory, without the others. Raises `ArtifactCorrupt`."""
+        listing = self._content(f"{check_key(ref.key)}/{manifest.MANIFEST}")
+        if sha256(listing).hexdigest() != ref.manifest_sha256:
+            raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")
+        if name == manifest.MANIFEST:
+            return listing
+        facts = json.loads(listing)["files"].get(name)
+        if facts is None:
+            raise ArtifactCorrupt(path=ref.key, problem=f"there is no {name}")
+        content = self._content(f"{ref.key}/{name}")
+        if sha256(content).hexdigest() != facts["sha256"]:
+            raise ArtifactCorrupt(path=ref.key, problem=f"{name} has changed")
+        return content
+
+    @abstractmethod
+    def _content(self, name: str) -> bytes:
+        """A file of a directory. Raises `ArtifactCorrupt` if it is missing."""
+
+    @abstractmethod
+    def put_file(self, path: Path, key: str) -> None:
+        """Take a file in under a key that is fresh; afterwards it is gone from `path`."""
+
+    @abstractmethod
+    def file(self, key: str, sha256: str) -> Path:
+        """The file, to read only. Raises `ArtifactCorrupt` unless its bytes are the right ones."""
+
+    @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove the directory; a second time does nothing."""
-        place = self._place(key)
-        doomed = self._hidden()
+        """Remove what is under the key; a second time does nothing."""
+
+    @abstractmethod
+    def files(self) -> Iterator[StoredFile]:
+        """Every file there is, unfinished ones too."""
+
+    @abstractmethod
+    def owner(self, candidate: str) -> str:
+        """Whose store this is; the first candidate gets it."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The time on the clock of the store, found out by writing to it."""
+
+    def check(self) -> None:
+        """Whether the store can be written to; an answer holds for `CHECK_SECONDS`."""
+        with self._lock:
+            if self._checked is None or time.monotonic() - self._checked[0] > CHECK_SECONDS:
+                self._checked = (time.monotonic(), self._problem())
+            problem = self._checked[1]
+        if problem is not None:
+            raise type(problem)(**problem.detail)
+
+    def _problem(self) -> AppError | None:
         try:
-            place.rename(doomed)  # first out of sight, so that no one sees a half
-        except FileNotFoundError:
-            return
-        shutil.rmtree(doomed)
+            self.now()
+        except (StorageUnavailable, StorageRefused) as error:
+            return error
+        except OSError as error:  # full
+            return StorageUnavailable(reason=error.strerror)
+        return None
 
-    def _place(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"not a store key: {key!r}")
-        place = self._root / key
-        if place.resolve() != place or not place.is_relative_to(self._root):
-            raise ValueError(f"the store key {key!r} leads out of the store")
-        return place
-
-    def _hidden(self) -> Path:
-        hidden = self._root / _HIDDEN
-        hidden.mkdir(exist_ok=True)
-        return hidden / uuid4().hex
-
-    def _move(self, directory: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(directory)
+    def discard(self, key: str) -> None:
+        """Delete what no row knows any more. Retention gets it if the store does not answer."""
         try:
-            _rename(directory, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            copy = self._hidden()
-            try:
-                shutil.copytree(directory, copy)
-                _sync(copy)
-                _rename(copy, target)
-            except BaseException:
-                shutil.rmtree(copy, ignore_errors=True)
-                raise
-            shutil.rmtree(directory)
-        _sync_one(target.parent)
+            self.delete(key)
+        except (StorageUnavailable, StorageRefused) as error:
+            log.warning("files are left to the sweep", key=key, reason=str(error))
 
 
-def open_store(settings: Settings) -> ArtifactStore:
-    """The store that the settings name."""
-    return LocalStore(settings.artifacts_dir)
+def check_key(key: str) -> str:
+    """The key of a directory. Raises `ValueError`: keys are made by this program."""
+    if not _DIRECTORY.fullmatch(key):
+        raise ValueError(f"not a store key: {key!r}")
+    return key
 
 
-def _rename(source: Path, target: Path) -> None:
-    """Rename a directory; a non-empty one in its place is an error on every system."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise ArtifactExists(key=target.name) from error
-        raise
+def check_file_key(key: str) -> str:
+    """The key of a file. Raises `ValueError`."""
+    if not _FILE.fullmatch(key):
+        raise ValueError(f"not a store key: {key!r}")
+    return key
 
 
-def _sync(directory: Path) -> None:
-    """Bring files and names to the disk, so that the rename does not outrun them."""
+def check_any_key(key: str) -> str:
+    """The key of a file, a directory, or something unfinished. Raises `ValueError`."""
+    return key if _FILE.fullmatch(key) or _LEFTOVER.fullmatch(key) else check_key(key)
+
+
+def describe(directory: Path, key: str) -> ArtifactRef:
+    """What `directory` is under `key`, once every byte was checked. Raises `ArtifactCorrupt`."""
     for entry in directory.rglob("*"):
-        _sync_one(entry)
-    _sync_one(directory)
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise ArtifactCorrupt(path=directory.name, problem=f"{entry.name} is no plain file")
+    facts = manifest.verify(directory)
+    listed = directory / manifest.MANIFEST
+    return ArtifactRef(
+        key=key,
+        manifest_sha256=manifest.sha256(listed),
+        bytes=listed.stat().st_size + sum(file["bytes"] for file in facts["files"].values()),
+    )
 
 
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def check_copy(directory: Path, ref: ArtifactRef) -> None:
+    """Raises `ArtifactCorrupt` unless `directory` holds what `ref` names, byte for byte."""
+    manifest.verify(directory)
+    if manifest.sha256(directory / manifest.MANIFEST) != ref.manifest_sha256:
+        raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")

@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy import Double, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.artifacts.store import ArtifactRef
 from app.db.base import Base, ByteCount, new_id
 from app.db.clock import now
 
@@ -21,3 +22,8 @@ class Artifact(Base):
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[ByteCount]
     created_at: Mapped[float] = mapped_column(Double, default=now())
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """The stored directory."""
+        return ArtifactRef(self.key, self.manifest_sha256, self.bytes)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from app.datasets import files, repository, service
 from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView
 from app.datasets.upload import receive
-from app.deps import CallerDep, DatabaseDep, SettingsDep
+from app.deps import DatabaseDep, SettingsDep, StoreDep
+from app.idempotency.header import KeyedDep
 from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 
@@ -34,7 +35,8 @@ async def upload_dataset(
     response: Response,
     settings: SettingsDep,
     database: DatabaseDep,
-    caller: CallerDep,
+    store: StoreDep,
+    keyed: KeyedDep,
 ) -> DatasetView:
     """Upload a file. It is checked row by row before any job may use it.
 
@@ -47,10 +49,11 @@ async def upload_dataset(
         work = partial(
             service.add,
             database,
+            store,
             settings=settings,
             upload=upload,
             fields=_fields(upload.fields),
-            created_by=caller.id,
+            call=keyed.call([upload.sha256, upload.filename, upload.fields]),
         )
         dataset, is_new = await anyio.to_thread.run_sync(work, limiter=_limiter())
     finally:
@@ -78,9 +81,11 @@ def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
 
 
 @router.delete("/{dataset_id}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
-def delete_dataset(dataset_id: UUID, settings: SettingsDep, database: DatabaseDep) -> None:
+def delete_dataset(
+    dataset_id: UUID, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+) -> None:
     """Delete a data set that no queued or running job reads."""
-    service.delete(database, settings=settings, dataset_id=dataset_id)
+    service.delete(database, store, settings=settings, dataset_id=dataset_id)
 
 
 def _fields(sent: dict[str, str]) -> DatasetFields:

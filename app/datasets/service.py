@@ -5,36 +5,42 @@ import unicodedata
 from pathlib import PurePath
 from uuid import UUID
 
+from app.artifacts.store import Store
 from app.datasets import files, repository
 from app.datasets.errors import DatasetInUse, NameNeeded
 from app.datasets.inspection import Columns, inspect
-from app.datasets.schemas import DatasetFields
+from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.db.base import new_id
 from app.db.engines import Database
+from app.db.turns import take_turns
+from app.idempotency import service as idempotency
+from app.idempotency.calls import Call
 from app.settings import Settings
 from lora_core.errors import DataTooLarge
 
 
 def add(
     database: Database,
+    store: Store,
     *,
     settings: Settings,
     upload: Upload,
     fields: DatasetFields,
-    created_by: UUID,
+    call: Call,
 ) -> tuple[Dataset, bool]:
     """Check an upload and keep it as the next version of its name; returns (data set, is it new).
 
     The same bytes under the same name, read in the same way, are not kept twice: the version that
-    is there is returned. Raises what is wrong with the file; nothing is kept then.
+    is there is returned. Raises what is wrong with the file, and what `idempotency.begin` raises;
+    nothing is kept then.
     """
     ending = files.suffix(upload.filename)
     file = upload.path.rename(upload.path.with_suffix(ending))  # the parser goes by the ending
     dataset = Dataset(
         id=new_id(),
-        created_by=created_by,
+        created_by=call.caller_id,
         name=fields.name or _name(upload.filename),
         filename=upload.filename,
         suffix=ending,
@@ -45,6 +51,7 @@ def add(
         split_column=fields.split_column,
     )
     with database.read() as session:
+        idempotency.recall(session, call)
         if there := repository.same(session, dataset):
             return there, False
 
@@ -55,21 +62,25 @@ def add(
         limit = f"{settings.max_rows:,}"
         raise DataTooLarge(file=upload.filename, what="the number of rows", limit=limit)
 
-    place = files.path(settings, dataset)
-    with database.write() as session:
-        if there := repository.same(session, dataset):  # it came while this one was checked
-            return there, False
-        repository.add(session, dataset)
-        file.rename(place)
-        try:
+    store.put_file(file, files.key(dataset))  # before the transaction: nobody waits for the store
+    unwanted = True
+    try:
+        with database.write() as session:
+            idempotency.begin(session, call)
+            take_turns(session, f"data set {dataset.name}")
+            if there := repository.same(session, dataset):  # it came while this one was checked
+                return there, False
+            repository.add(session, dataset)
+            idempotency.keep(session, call, status=201, body=DatasetView.of(dataset))
+            unwanted = False  # a commit that breaks may have been made; the sweep will know
             session.commit()
-        except BaseException:
-            place.unlink()
-            raise
+    finally:
+        if unwanted:
+            store.discard(files.key(dataset))
     return dataset, True
 
 
-def delete(database: Database, *, settings: Settings, dataset_id: UUID) -> None:
+def delete(database: Database, store: Store, *, settings: Settings, dataset_id: UUID) -> None:
     """Remove the file; the row stays for the record. Raises `DatasetInUse`, `DatasetNotFound`."""
     with database.write() as session:
         dataset = repository.get(session, dataset_id)
@@ -77,7 +88,7 @@ def delete(database: Database, *, settings: Settings, dataset_id: UUID) -> None:
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
         repository.mark_deleted(session, dataset)
         session.commit()
-    files.path(settings, dataset).unlink(missing_ok=True)
+    files.discard(settings, store, dataset)
 
 
 def _name(filename: str) -> str:

@@ -62,4 +62,4 @@ class JobMadeNothing(Conflict):
     """The job has no artifact."""
 
     code = "job_without_artifact"
-    message = "Job {job_id} has made no artifact; only a succeeded job can become a version."
+    message = "Job {job_id} has no model: it did not succeed, or its model was removed since."

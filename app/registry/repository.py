@@ -7,6 +7,7 @@ from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
+from app.db.turns import take_turns
 from app.errors import AppError
 from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted
 from app.registry.refs import ModelRef
@@ -31,6 +32,7 @@ def models(session: Session, *, after: UUID | None, limit: int) -> Sequence[Regi
 
 def next_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
     """Take the next version number of a name, which is made when it is new."""
+    take_turns(session, f"model {name}")
     owner = session.scalar(select(RegisteredModel).where(RegisteredModel.name == name))
     if owner is None:
         owner = RegisteredModel(name=name)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.deps import DatabaseDep, StoreDep
 from app.fields import Slug
+from app.idempotency.header import KeyedDep
 from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 from app.registry import repository, service
@@ -45,12 +46,11 @@ def delete_model(name: Slug, database: DatabaseDep, store: StoreDep) -> None:
 
 @router.post("/{name}/versions", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED)
 def register_version(
-    name: Slug, body: VersionCreate, database: DatabaseDep, store: StoreDep
+    name: Slug, body: VersionCreate, keyed: KeyedDep, database: DatabaseDep, store: StoreDep
 ) -> VersionView:
     """Make the result of a job the next version."""
-    with database.write() as session:
-        version = service.register_job(session, name=name, job_id=body.job_id, store=store)
-    return VersionView.of(name, version)
+    call = keyed.call(body.model_dump(mode="json"))
+    return service.register_job(database, name=name, job_id=body.job_id, store=store, call=call)
 
 
 @router.delete(

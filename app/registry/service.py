@@ -8,8 +8,10 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.content import described, verified
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import ArtifactRef, Store
 from app.db.engines import Database
+from app.idempotency import service as idempotency
+from app.idempotency.calls import Call
 from app.registry import refs, repository
 from app.registry.errors import (
     JobMadeNothing,
@@ -19,6 +21,7 @@ from app.registry.errors import (
     VersionInUse,
 )
 from app.registry.refs import ModelRef
+from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, ModelVersion
 
 
@@ -28,8 +31,7 @@ class Resolved:
 
     name: str
     number: int
-    artifact_key: str
-    manifest_sha256: str
+    artifact: ArtifactRef
 
     @property
     def ref(self) -> str:
@@ -63,24 +65,34 @@ def register(  # noqa: PLR0913 - the facts of a version
 
 
 def register_job(
-    session: Session, *, name: str, job_id: UUID, store: ArtifactStore
-) -> ModelVersion:
-    """What a job made, as a new version of `name`. Raises `JobMadeNothing`, `ArtifactDamaged`."""
-    artifact = artifacts.by_job(session, job_id)
+    database: Database, *, name: str, job_id: UUID, store: Store, call: Call
+) -> VersionView:
+    """What a job made, as a new version of `name`.
+
+    The manifest is fetched between two short transactions. Raises `JobMadeNothing`,
+    `ArtifactDamaged`, and what `idempotency.begin` raises.
+    """
+    with database.read() as session:
+        idempotency.recall(session, call)
+        artifact = artifacts.by_job(session, job_id)
     if artifact is None:
         raise JobMadeNothing(job_id=job_id)
-    _, facts = described(store, key=artifact.key, name=f"artifact {artifact.id}")
-    version = register(
-        session,
-        name=name,
-        artifact_id=artifact.id,
-        job_id=job_id,
-        base=facts["spec"]["base"],
-        method=facts["spec"]["method"]["type"],
-        metrics=facts["metrics"],
-    )
-    session.commit()
-    return version
+    facts = described(store, artifact.ref, name=f"artifact {artifact.id}")
+    with database.write() as session:
+        idempotency.begin(session, call)
+        version = register(
+            session,
+            name=name,
+            artifact_id=artifact.id,
+            job_id=job_id,
+            base=facts["spec"]["base"],
+            method=facts["spec"]["method"]["type"],
+            metrics=facts["metrics"],
+        )
+        view = VersionView.of(name, version)
+        idempotency.keep(session, call, status=201, body=view)
+        session.commit()
+    return view
 
 
 def resolve(session: Session, ref: str) -> Resolved:
@@ -88,7 +100,7 @@ def resolve(session: Session, ref: str) -> Resolved:
     parsed = refs.parse(ref)
     version = repository.version(session, parsed)
     artifact = artifacts.get(session, version.artifact_id)
-    return Resolved(parsed.name, version.number, artifact.key, artifact.manifest_sha256)
+    return Resolved(parsed.name, version.number, artifact.ref)
 
 
 def resolve_default(session: Session) -> Resolved:
@@ -101,21 +113,14 @@ def resolve_default(session: Session) -> Resolved:
     return resolve(session, names[0])
 
 
-def move_alias(
-    database: Database, *, store: ArtifactStore, name: str, alias: str, number: int
-) -> None:
+def move_alias(database: Database, *, store: Store, name: str, alias: str, number: int) -> None:
     """Point `alias` at a version whose files are whole. Raises `ModelNotFound`, `ArtifactDamaged`.
 
     The files are hashed between two short transactions, so that no writer waits for the disk.
     """
     with database.read() as session:
         target = resolve(session, f"{name}:{number}")
-    verified(
-        store,
-        key=target.artifact_key,
-        manifest_sha256=target.manifest_sha256,
-        name=f"model {target.ref}",
-    )
+    verified(store, target.artifact, name=f"model {target.ref}")
     with database.write() as session:
         version = repository.version(session, ModelRef(name, number=number))
         repository.move_alias(
@@ -130,7 +135,7 @@ def delete_alias(session: Session, *, name: str, alias: str) -> None:
     session.commit()
 
 
-def delete_version(session: Session, *, name: str, number: int, store: ArtifactStore) -> None:
+def delete_version(session: Session, *, name: str, number: int, store: Store) -> None:
     """Forget a version, and its files unless a job or another version needs them.
 
     Raises `ModelNotFound`, and `VersionInUse` under an alias.
@@ -146,7 +151,7 @@ def delete_version(session: Session, *, name: str, number: int, store: ArtifactS
     _delete(session, store, model_id=version.model_id, number=number)
 
 
-def delete_model(session: Session, *, name: str, store: ArtifactStore) -> None:
+def delete_model(session: Session, *, name: str, store: Store) -> None:
     """Forget all versions of a name, as `delete_version` does.
 
     Raises `ModelNotFound`, and `ModelInUse` while it has an alias.
@@ -157,15 +162,13 @@ def delete_model(session: Session, *, name: str, store: ArtifactStore) -> None:
     _delete(session, store, model_id=model.id)
 
 
-def _delete(
-    session: Session, store: ArtifactStore, *, model_id: UUID, number: int | None = None
-) -> None:
+def _delete(session: Session, store: Store, *, model_id: UUID, number: int | None = None) -> None:
     artifact_ids = repository.delete_versions(session, model_id=model_id, number=number)
     keys = [artifacts.remove_unused(session, artifact_id) for artifact_id in artifact_ids]
     session.commit()
     for key in keys:
         if key is not None:
-            store.delete(key)
+            store.discard(key)
 
 
 def _quoted(aliases: Any) -> str:

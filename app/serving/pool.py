@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from app.artifacts.store import ArtifactStore
+from app.artifacts.errors import StorageRefused, StorageUnavailable
+from app.artifacts.store import Store
 from app.db.engines import Database
-from app.registry import service as registry
 from app.registry.service import Resolved
 from app.serving.deployment import Deployment, Predictor
 from app.serving.errors import ModelDamaged, ModelUnloadable
+from app.serving.meanings import Meanings
 from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
 from lora_core.process import wait_passively
 
-ALIAS_SECONDS = 0.5  # how long a reference keeps its meaning without another look
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -37,15 +37,14 @@ class Pool:
         self,
         *,
         database: Database,
-        store: ArtifactStore,
+        store: Store,
         most: int,
         load: Callable[[Path], Predictor] | None = None,
     ) -> None:
-        self._database = database
+        self._meanings = Meanings(database)
         self._store = store
         self._most = most
         self._load = load or _load_predictor
-        self._meanings: dict[str | None, asyncio.Task[Resolved]] = {}
         self._slots: OrderedDict[str, _Slot] = OrderedDict()  # by artifact, oldest use first
 
     @asynccontextmanager
@@ -55,7 +54,7 @@ class Pool:
         Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`,
         `ModelDamaged`, `ModelUnloadable`.
         """
-        resolved = await asyncio.shield(self._meaning(ref))
+        resolved = await self._meanings.of(ref)
         slot = self._slot(resolved)
         slot.users += 1
         try:
@@ -69,25 +68,8 @@ class Pool:
             slot.retire()
         self._slots.clear()
 
-    def _meaning(self, ref: str | None) -> asyncio.Task[Resolved]:
-        """One lookup for all who ask within `ALIAS_SECONDS`."""
-        task = self._meanings.get(ref)
-        if task is None:
-            task = _start(run_in_threadpool(self._look_up, ref))
-            self._meanings[ref] = task
-            forget = self._meanings.pop
-            task.add_done_callback(lambda done: _failed(done) and forget(ref, None))
-            asyncio.get_running_loop().call_later(ALIAS_SECONDS, forget, ref, None)
-        return task
-
-    def _look_up(self, ref: str | None) -> Resolved:
-        with self._database.read() as session:
-            if ref is None:
-                return registry.resolve_default(session)
-            return registry.resolve(session, ref)
-
     def _slot(self, resolved: Resolved) -> "_Slot":
-        key = resolved.artifact_key
+        key = resolved.artifact.key
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = _Slot(_start(self._open(resolved)))
@@ -110,15 +92,21 @@ class Pool:
             oldest.retire()
 
     def _read(self, resolved: Resolved) -> Predictor:
-        """In a thread: check every byte, load. Raises `ModelDamaged`, `ModelUnloadable`."""
+        """In a thread: check every byte, load.
+
+        Raises `ModelDamaged`, `ModelUnloadable`, `StorageUnavailable`, `StorageRefused`.
+        """
         try:
-            directory = self._store.path(resolved.artifact_key)
-            if manifest.sha256(directory / manifest.MANIFEST) != resolved.manifest_sha256:
+            directory = self._store.path(resolved.artifact)
+            manifest.read(directory)  # raises if there is none
+            if manifest.sha256(directory / manifest.MANIFEST) != resolved.artifact.manifest_sha256:
                 raise ArtifactCorrupt(path=directory.name, problem="manifest.json has changed")
             return self._load(directory)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelDamaged(ref=resolved.ref, problem=problem) from error
+        except (StorageUnavailable, StorageRefused):
+            raise
         except Exception as error:
             log.exception("model_unloadable", model=resolved.ref)
             raise ModelUnloadable(ref=resolved.ref, kind=type(error).__name__) from error

@@ -30,6 +30,11 @@ def upload(client: TestClient) -> Upload:
 
 @pytest.fixture
 def kept(settings: Settings) -> Callable[[], list[str]]:
-    """Names of all files that lie in the folder of data sets."""
-    folder = settings.datasets_dir
-    return lambda: sorted(path.name for path in folder.rglob("*") if path.is_file())
+    """Names of all files that lie in the folder of uploads and in the store."""
+    folders = (settings.datasets_dir, settings.artifacts_dir)
+
+    def names() -> list[str]:
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return sorted(path.name for path in files if not path.name.startswith("."))
+
+    return names

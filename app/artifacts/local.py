@@ -1,0 +1,225 @@
+"""A store in a directory that every process of the installation can reach."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+
+from app.artifacts.errors import ArtifactExists, StorageRefused, StorageUnavailable
+from app.artifacts.store import (
+    OUR_OWN,
+    OWNER,
+    PROBE,
+    UNFINISHED,
+    ArtifactRef,
+    Store,
+    StoredFile,
+    check_any_key,
+    check_file_key,
+    check_key,
+    describe,
+)
+from lora_core import manifest
+from lora_core.cache import is_no_room
+from lora_core.errors import ArtifactCorrupt
+from lora_core.faults import reach
+
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class LocalStore(Store):
+    """Whole directories come and go by a rename, which nobody sees half done."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root.absolute()
+
+    def put(self, directory: Path, key: str) -> ArtifactRef:
+        target = self._place(check_key(key))
+        with _explained():
+            ref = describe(directory, key)
+            if target.exists():
+                self._check_same(target, ref)
+                _remove(directory)
+                return ref
+            os.utime(directory / manifest.MANIFEST)  # its age in the store begins now
+            self._move(directory, target, key)
+        return ref
+
+    def path(self, ref: ArtifactRef) -> Path:
+        place = self._place(check_key(ref.key))
+        if not place.is_dir():
+            raise ArtifactCorrupt(path=ref.key, problem="the directory is missing")
+        return place
+
+    def _content(self, name: str) -> bytes:
+        with _explained():
+            try:
+                return self._place(name).read_bytes()
+            except FileNotFoundError as error:
+                raise _missing(name) from error
+
+    def put_file(self, path: Path, key: str) -> None:
+        target = self._place(check_file_key(key))
+        with _explained():
+            if target.exists():
+                raise ArtifactExists(key=key)
+            os.utime(path)
+            self._move(path, target, key)
+
+    def file(self, key: str, sha256: str) -> Path:
+        place = self._place(check_file_key(key))
+        with _explained():
+            if not place.is_file():
+                raise _missing(key)
+            if manifest.sha256(place) != sha256:
+                raise ArtifactCorrupt(path=place.name, problem="the file has changed")
+        return place
+
+    def delete(self, key: str) -> None:
+        place = self._place(check_any_key(key))
+        with _explained():
+            doomed = self._hidden()
+            try:
+                place.rename(doomed)  # first out of sight, so that no one sees a half
+            except FileNotFoundError:
+                return
+            _remove(doomed)
+            for folder in place.parents[: max(0, key.count("/") - 1)]:
+                _remove_if_empty(folder)  # of a job that has nothing more
+
+    def files(self) -> Iterator[StoredFile]:
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder, name)
+                try:
+                    facts = path.lstat()
+                except FileNotFoundError:  # another process is deleting
+                    continue
+                if path.name not in OUR_OWN:
+                    yield StoredFile(
+                        path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime
+                    )
+
+    def owner(self, candidate: str) -> str:
+        place = self._root / OWNER
+        with _explained():
+            if not place.exists():
+                mark = self._hidden()
+                mark.write_text(candidate, encoding="utf-8")
+                mark.rename(place)
+            return place.read_text(encoding="utf-8")
+
+    def now(self) -> float:
+        with _explained():
+            self._root.mkdir(parents=True, exist_ok=True)
+            probe = self._root / PROBE
+            probe.write_bytes(b"")
+            os.utime(probe)
+            return probe.stat().st_mtime
+
+    def _place(self, key: str) -> Path:
+        root = self._root.resolve()
+        place = root / key
+        if place.resolve() != place or not place.is_relative_to(root):
+            raise ValueError(f"the store key {key!r} leads out of the store")
+        return place
+
+    def _hidden(self) -> Path:
+        hidden = self._root / UNFINISHED
+        hidden.mkdir(parents=True, exist_ok=True)
+        return hidden / uuid4().hex
+
+    def _check_same(self, target: Path, ref: ArtifactRef) -> None:
+        listed = target / manifest.MANIFEST
+        if not listed.is_file() or manifest.sha256(listed) != ref.manifest_sha256:
+            raise ArtifactExists(key=ref.key)
+
+    def _move(self, source: Path, target: Path, key: str) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(source)
+        try:
+            _rename(source, target, key)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            copy = self._hidden()
+            try:
+                if source.is_dir():
+                    shutil.copytree(source, copy)
+                else:
+                    shutil.copy2(source, copy)
+                _sync(copy)
+                _rename(copy, target, key)
+            except BaseException:
+                _remove(copy)
+                raise
+            _remove(source)
+        _sync_one(target.parent)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of the system as errors of the store, but for a full disk, which is known as such."""
+    try:
+        yield
+    except OSError as error:
+        if is_no_room(error):
+            raise
+        log.warning("the store cannot be used", error=str(error))
+        reason = error.strerror or type(error).__name__
+        if error.errno in _REFUSED:
+            raise StorageRefused(reason=reason) from error
+        raise StorageUnavailable(reason=reason) from error
+
+
+def _missing(name: str) -> ArtifactCorrupt:
+    return ArtifactCorrupt(path=name, problem=f"{Path(name).name} is missing")
+
+
+def _rename(source: Path, target: Path, key: str) -> None:
+    """Rename a directory; a non-empty one in its place is an error on every system."""
+    reach("store_files_written")
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise ArtifactExists(key=key) from error
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):  # not empty
+        directory.rmdir()
+
+
+def _sync(path: Path) -> None:
+    """Bring files and names to the disk, so that the rename does not outrun them."""
+    for entry in path.rglob("*"):
+        _sync_one(entry)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""`loraworks gc`: works on the database and the store of this machine's settings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.errors import Misuse
+from app.cli.options import AsJson
+from app.cli.output import as_json as print_json
+from app.cli.output import duration, say, table
+from app.cli.preflight import load_settings
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the service [LORAWORKS_DATA_DIR].")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")]
+
+
+def gc(data_dir: DataDir = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Remove what nobody needs any more, and show what takes room.
+
+    Workers do the same each hour. What goes, and after how long, is in the settings.
+    """
+    from app.db import migrate
+    from app.resources import open_resources
+    from app.retention.service import disk_use, sweep
+
+    settings = load_settings({"data_dir": data_dir})
+    if settings.database_url is None and not settings.sqlite_path.exists():
+        raise Misuse(
+            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
+            "no_data",
+        )
+    resources = open_resources(settings)
+    try:
+        migrate.check(resources.database)
+        swept = sweep(resources, dry_run=dry_run)
+        use = disk_use(resources)
+    finally:
+        resources.close()
+    freed = sum(removal.bytes for removal in swept.removals)
+    if as_json:
+        removals = [
+            {
+                "kind": removal.kind,
+                "key": removal.key,
+                "bytes": removal.bytes,
+                "age_seconds": round(removal.age_seconds),
+                "why": removal.why,
+            }
+            for removal in swept.removals
+        ]
+        print_json(
+            {
+                "dry_run": dry_run,
+                "removed": removals,
+                "freed_bytes": freed,
+                "answers": swept.answers,
+                "disk_use": use,
+            }
+        )
+        return
+    table(
+        ["kind", "key", ">bytes", ">age", "why"],
+        [
+            (each.kind, each.key, each.bytes, duration(each.age_seconds), each.why)
+            for each in swept.removals
+        ],
+        empty="Every file is needed.",
+    )
+    would = "would be " if dry_run else ""
+    say(f"{freed:,} bytes {would}freed, {swept.answers:,} kept answers {would}dropped.")
+    table(["what takes room", ">bytes"], use.items(), empty="Nothing.")

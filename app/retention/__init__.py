@@ -1,0 +1,1 @@
+"""What is not needed any more: which rows and files go, and when."""

@@ -1,0 +1,88 @@
+"""The sweep: rows that have had their time go first, then files that no row knows.
+
+In this order a process that dies in between leaves files behind, which the next sweep finds, and
+never a row without files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from app.artifacts.open_store import open_cache
+from app.resources import Resources
+from app.retention import leftovers, removals, repository
+from app.retention.errors import StoreOfAnother
+from app.retention.removals import Removal, units
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What went, or would go."""
+
+    removals: Sequence[Removal]
+    answers: int  # kept under an `Idempotency-Key` for long enough
+
+
+def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
+    """Remove what nobody needs; a dry run only tells. Any number of processes may do so at once.
+
+    Raises `StoreOfAnother`, `StorageUnavailable`, `StorageRefused`, and what a database raises;
+    what is left then is found by the next sweep.
+    """
+    settings, store, database = resources.settings, resources.store, resources.database
+    cache = open_cache(settings)
+    _check_owner(resources)
+    found = units(store.files())  # before the look at the rows, see `orphans`
+    now = store.now()
+    with database.write() as session:
+        expired = repository.forget_checkpoints(session, days=settings.keep_checkpoint_days)
+        if settings.keep_artifact_days is not None:
+            expired += repository.forget_models(session, days=settings.keep_artifact_days)
+        answers = repository.forget_answers(session, seconds=settings.idempotency_seconds)
+        if not dry_run:
+            session.commit()
+    with database.read() as session:
+        known = repository.known(session)
+        uploads = repository.live_uploads(session)
+    gone = {removal.key for removal in expired}
+    orphans = [
+        orphan
+        for orphan in removals.orphans(found, known, now=now, older_than=settings.orphan_seconds)
+        if orphan.key not in gone
+    ]
+    here = leftovers.find(settings, cache, known, uploads)
+    if not dry_run:
+        for removal in (*expired, *orphans):
+            store.delete(removal.key)
+            _tell(removal)
+        for removal in here:
+            leftovers.remove(settings, cache, removal)
+            _tell(removal)
+    return Swept((*expired, *orphans, *here), answers)
+
+
+def disk_use(resources: Resources) -> dict[str, int]:
+    """Bytes by what takes them: the store, this machine's own folders, the database."""
+    names = {kind: f"{kind}s" for kind in removals.STORED}
+    use = dict.fromkeys((*names.values(), "other"), 0)
+    for unit in units(resources.store.files()):
+        use[names.get(unit.kind, "other")] += unit.bytes
+    with resources.database.read() as session:
+        use["database"] = repository.database_bytes(session)
+    folders = {"copies": open_cache(resources.settings).root, "work": resources.settings.work_dir}
+    return use | {name: leftovers.tree_bytes(folder) for name, folder in folders.items()}
+
+
+def _check_owner(resources: Resources) -> None:
+    """With the wrong database every model of the right one would look like an orphan."""
+    with resources.database.read() as session:
+        name = repository.database_name(session)
+    if (owner := resources.store.owner(name)) != name:
+        raise StoreOfAnother(owner=owner, name=name)
+
+
+def _tell(removal: Removal) -> None:
+    log.info("removed", kind=removal.kind, key=removal.key, bytes=removal.bytes, why=removal.why)

@@ -1,0 +1,122 @@
+"""Rows and files as services and workers leave them, of any age."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.artifacts.tables import Artifact
+from app.jobs.states import JobState
+from app.jobs.tables import Checkpoint, Job
+from app.registry import service as registry
+from app.resources import Resources
+from app.settings import Settings
+from tests.app.artifacts.stores import made
+from tests.job_rows import add_job, change
+
+DAY = 86_400.0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Its statements are run on both."""
+    kind: str = request.param
+    return kind
+
+
+class World:
+    """Makes things, and tells what is left of them."""
+
+    def __init__(self, resources: Resources, scratch: Path) -> None:
+        self.resources = resources
+        self.database = resources.database
+        self.settings = resources.settings
+        self.scratch = scratch
+
+    def job(self, state: JobState = JobState.SUCCEEDED, *, days: float = 0.0) -> UUID:
+        """A job that ended so long ago, or runs, or waits."""
+        times = {"finished_at": time.time() - days * DAY} if state.final else {}
+        running = {"worker": "w"} if state == JobState.RUNNING else {}
+        return add_job(self.database, state=state, attempt=1, **times, **running)
+
+    def files(self, key: str, *, days: float = 2.0) -> ArtifactRef:
+        """A stored directory without a row."""
+        ref = self.resources.store.put(made(self.scratch / uuid4().hex, key), key)
+        self.age(key, days)
+        return ref
+
+    def model(self, job_id: UUID, *, days: float = 2.0) -> Artifact:
+        """What a job made, with its row."""
+        ref = self.files(f"jobs/{job_id}/a1", days=days)
+        with self.database.write() as session:
+            artifact = artifacts.add(session, job_id=job_id, kind="model", ref=ref)
+            session.commit()
+        change(self.database, job_id, artifact_id=artifact.id)
+        return artifact
+
+    def version(self, artifact: Artifact) -> None:
+        """Register it."""
+        facts: dict[str, Any] = {"job_id": artifact.job_id, "base": "minilm-l6", "method": "lora"}
+        with self.database.write() as session:
+            registry.register(
+                session, name="sentiment", artifact_id=artifact.id, metrics={}, **facts
+            )
+            session.commit()
+
+    def checkpoint(self, job_id: UUID, *, step: int = 1, days: float = 2.0) -> str:
+        """One with its row; returns its key."""
+        ref = self.files(f"checkpoints/{job_id}/a1/step-{step}", days=days)
+        row = Checkpoint(
+            job_id=job_id,
+            attempt=1,
+            step=step,
+            seq=step,
+            key=ref.key,
+            manifest_sha256=ref.manifest_sha256,
+            bytes=ref.bytes,
+        )
+        with self.database.write() as session:
+            session.add(row)
+            session.commit()
+        return ref.key
+
+    def age(self, key: str, days: float) -> None:
+        """As if it had been put in so long ago."""
+        at = time.time() - days * DAY
+        place = self.settings.artifacts_dir / key
+        for path in (place, *place.rglob("*")):
+            os.utime(path, (at, at))
+
+    def left(self) -> set[str]:
+        """The folders and files in the store that have a manifest, or are uploads."""
+        names = {file.name for file in self.resources.store.files()}
+        return {name.removesuffix("/manifest.json") for name in names if "merged/" not in name} - {
+            name for name in names if name.endswith("é.json")
+        }
+
+    def row(self, job_id: UUID) -> Job:
+        with self.database.read() as session:
+            return session.get_one(Job, job_id)
+
+
+@pytest.fixture
+def world(resources: Resources, tmp_path: Path) -> World:
+    return World(resources, tmp_path / "scratch")
+
+
+@pytest.fixture
+def keeping(world: World) -> Callable[..., Resources]:
+    """The same with other settings: `keeping(keep_artifact_days=3)`."""
+    base = world.resources
+
+    def make(**changes: Any) -> Resources:
+        settings: Settings = base.settings.model_copy(update=changes)
+        return Resources(settings, base.database, base.store, base.queue)
+
+    return make

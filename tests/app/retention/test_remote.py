@@ -1,0 +1,92 @@
+"""The same in a bucket, and with processes that are killed."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.artifacts import repository as artifacts
+from app.db.base import new_id
+from app.resources import Resources, open_resources
+from app.retention.removals import Kind
+from app.retention.service import disk_use, sweep
+from app.settings import Settings
+from tests.app.artifacts.conftest import bucket
+from tests.app.artifacts.stores import made, putting, ref_of
+from tests.app.retention.conftest import DAY
+
+__all__ = ["bucket"]
+
+
+@pytest.fixture(params=["sqlite"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def resources(
+    settings: Settings, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Resources]:
+    """Everything in the bucket counts as old, since its clock cannot be set."""
+    url = f"s3://{bucket}/prefix"
+    monkeypatch.setenv("LORAWORKS_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("LORAWORKS_STORE_URL", url)
+    old = {"store_url": url, "orphan_seconds": -10.0}
+    opened = open_resources(settings.model_copy(update=old))
+    yield opened
+    opened.close()
+
+
+def names(resources: Resources) -> list[str]:
+    return [file.name for file in resources.store.files()]
+
+
+@pytest.mark.parametrize("fault", ["", "store_files_written:kill"])
+def test_files_of_a_worker_that_was_killed_go(
+    resources: Resources, tmp_path: Path, fault: str
+) -> None:
+    """Before its manifest was there, and before its row was."""
+    key = f"jobs/{new_id()}/a1"
+    putting(made(tmp_path / "out"), key, LORAWORKS_FAULT=fault).communicate("go\n")
+    assert (f"{key}/manifest.json" in names(resources)) is (fault == "")
+    assert f"{key}/.claim" in names(resources)
+    [removal] = sweep(resources).removals
+    assert (removal.kind, removal.key) == (Kind.MODEL, key)
+    assert names(resources) == []
+
+
+def test_what_a_row_knows_stays(resources: Resources, tmp_path: Path) -> None:
+    ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    with resources.database.write() as session:
+        artifacts.add(session, job_id=None, kind="model", ref=ref)
+        session.commit()
+    before = names(resources)
+    assert sweep(resources).removals == ()
+    assert names(resources) == before
+    assert disk_use(resources)["models"] >= ref.bytes
+
+
+def test_a_copy_of_what_is_gone_goes_too(resources: Resources, tmp_path: Path) -> None:
+    key = f"jobs/{new_id()}/a1"
+    ref = ref_of(made(tmp_path / "out"), key)
+    resources.store.put(tmp_path / "out", key)
+    copy = resources.store.path(ref)
+    os.utime(copy, (time.time() - 2 * DAY,) * 2)
+    assert disk_use(resources)["copies"] == ref.bytes
+    swept = sweep(resources)
+    assert {removal.kind for removal in swept.removals} == {Kind.MODEL, Kind.COPY}
+    assert not copy.exists()
+
+
+def test_a_copy_of_what_a_row_knows_stays(resources: Resources, tmp_path: Path) -> None:
+    ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    with resources.database.write() as session:
+        artifacts.add(session, job_id=None, kind="model", ref=ref)
+        session.commit()
+    copy = resources.store.path(ref)
+    os.utime(copy, (time.time() - 2 * DAY,) * 2)
+    sweep(resources)
+    assert copy.is_dir()

@@ -1,0 +1,67 @@
+"""Files are known by their names, and orphans by what the rows say."""
+
+from uuid import UUID
+
+import pytest
+
+from app.artifacts.store import StoredFile
+from app.retention.removals import Kind, Known, Unit, orphans, units
+
+JOB = UUID("0197c5d2-7a3e-7000-8000-000000000001")
+MODEL = f"jobs/{JOB}/a12"
+CHECKPOINT = f"checkpoints/{JOB}/a3/step-400"
+UPLOAD = f"uploads/{JOB}/{JOB}.csv"
+UNFINISHED = f".unfinished/{'0' * 31}f"
+
+
+def test_files_of_a_key_are_one_unit() -> None:
+    found = units(
+        [
+            StoredFile(f"{MODEL}/manifest.json", 1, 10.0),
+            StoredFile(f"{MODEL}/merged/model.safetensors", 20, 5.0),
+            StoredFile(f"{CHECKPOINT}/state.json", 300, 7.0),
+            StoredFile(UPLOAD, 4000, 8.0),
+            StoredFile(f"{UNFINISHED}/merged/config.json", 5, 9.0),
+            StoredFile(UNFINISHED[:-1] + "e", 6, 9.0),
+        ]
+    )
+    assert sorted(found, key=lambda unit: unit.bytes) == [
+        Unit(Kind.UNFINISHED, UNFINISHED, 5, 9.0),
+        Unit(Kind.UNFINISHED, UNFINISHED[:-1] + "e", 6, 9.0),
+        Unit(Kind.MODEL, MODEL, 21, 10.0, (JOB, 12)),
+        Unit(Kind.CHECKPOINT, CHECKPOINT, 300, 7.0, (JOB, 3)),
+        Unit(Kind.UPLOAD, UPLOAD, 4000, 8.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", "jobs/readme", f"jobs/{JOB}/notes", f"jobs/{JOB}/a1", "jobs/x/a1/manifest.json",
+     f"checkpoints/{JOB}/a1/best/x", "made/sentiment/manifest.json", ".git/config",
+     f"backup/{MODEL}/manifest.json", f"{UPLOAD}/more"],
+)  # fmt: skip
+def test_what_is_not_ours_is_never_touched(name: str) -> None:
+    [unit] = units([StoredFile(name, 1, 0.0)])
+    assert unit.kind is Kind.OTHER
+    nothing = Known(frozenset(), frozenset())
+    assert orphans([unit], nothing, now=1e9, older_than=0) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "running", "age", "goes"),
+    [
+        ("", (), 101, True),
+        ("", (), 99, False),
+        (MODEL, (), 101, False),
+        ("", ((JOB, 12),), 101, False),
+        ("", ((JOB, 13),), 101, True),
+        ("", ((UUID(int=1), 12),), 101, True),
+    ],
+)
+def test_an_orphan_is_old_has_no_row_and_can_get_none(
+    key: str, running: tuple[tuple[UUID, int], ...], age: float, goes: bool
+) -> None:
+    unit = Unit(Kind.MODEL, MODEL, 5, 1000.0 - age, (JOB, 12))
+    known = Known(frozenset({key}), frozenset(running))
+    found = orphans([unit], known, now=1000.0, older_than=100)
+    assert [(each.key, each.age_seconds) for each in found] == ([(MODEL, age)] if goes else [])

@@ -1,0 +1,310 @@
+"""What nobody needs goes, and nothing else."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select, update
+
+from app.artifacts.errors import StorageUnavailable
+from app.artifacts.store import StoredFile
+from app.artifacts.tables import Artifact
+from app.datasets import files
+from app.datasets.tables import Dataset
+from app.db.base import new_id
+from app.db.clock import now
+from app.idempotency.tables import IdempotencyKey
+from app.jobs.states import JobState
+from app.jobs.tables import Checkpoint
+from app.keys.tables import LOCAL_KEY_ID, ApiKey
+from app.resources import Resources
+from app.retention.errors import StoreOfAnother
+from app.retention.removals import Kind
+from app.retention.service import disk_use, sweep
+from tests.app.retention.conftest import DAY, World
+from tests.job_rows import change, events, everything
+
+Keeping = Callable[..., Resources]
+
+
+def upload(world: World, *, deleted: bool, days: float = 2.0) -> Dataset:
+    """A data set with its file, which is there even if the row is gone."""
+    dataset = Dataset(
+        id=new_id(),
+        created_by=LOCAL_KEY_ID,
+        name=f"reviews-{uuid4().hex}",
+        version=1,
+        filename="reviews.csv",
+        suffix=".csv",
+        sha256="0" * 64,
+        bytes=4,
+        text_column="text",
+        label_column="label",
+        split_column=None,
+        rows=2,
+        profile={},
+        deleted_at=time.time() if deleted else None,
+    )
+    source = world.settings.data_dir / "file"
+    source.write_text("text")
+    world.resources.store.put_file(source, files.key(dataset))
+    world.age(files.key(dataset), days)
+    with world.database.write() as session:
+        session.add(dataset)
+        session.commit()
+    return dataset
+
+
+# -- files without rows ------------------------------------------------------------------------
+
+
+def test_files_that_no_row_knows_go_when_they_are_old(world: World) -> None:
+    gone, ended = new_id(), world.job()
+    old = [f"jobs/{gone}/a1", f"jobs/{ended}/a1", f"checkpoints/{gone}/a1/step-5"]
+    young = [f"jobs/{gone}/a2", f"checkpoints/{ended}/a1/step-7"]
+    for key in old:
+        world.files(key)
+    for key in young:
+        world.files(key, days=0.5)
+    swept = sweep(world.resources)
+    assert {removal.key for removal in swept.removals} == set(old)
+    assert world.left() == set(young)
+
+
+def test_files_that_a_row_knows_stay_however_old_they_are(world: World) -> None:
+    job_id = world.job()
+    world.model(job_id, days=1000)
+    key = world.checkpoint(job_id, days=1000)
+    kept = upload(world, deleted=False, days=1000)
+    assert sweep(world.resources).removals == ()
+    assert world.left() == {f"jobs/{job_id}/a1", key, files.key(kept)}
+
+
+def test_files_of_a_running_attempt_stay_and_those_of_the_one_before_go(world: World) -> None:
+    job_id = world.job(JobState.RUNNING)
+    change(world.database, job_id, attempt=2)
+    for attempt in (1, 2):
+        world.files(f"jobs/{job_id}/a{attempt}")
+        world.files(f"checkpoints/{job_id}/a{attempt}/step-1")
+    sweep(world.resources)
+    assert world.left() == {f"jobs/{job_id}/a2", f"checkpoints/{job_id}/a2/step-1"}
+
+
+def test_what_a_killed_copy_left_goes(world: World) -> None:
+    key = f"jobs/{new_id()}/a1"
+    world.files(key)
+    left = world.settings.artifacts_dir / ".unfinished" / uuid4().hex
+    left.parent.mkdir()
+    (world.settings.artifacts_dir / key).rename(left)
+    [removal] = sweep(world.resources).removals
+    assert (removal.kind, removal.key) == (Kind.UNFINISHED, f".unfinished/{left.name}")
+    assert not left.exists()
+
+
+def test_what_is_not_ours_stays(world: World) -> None:
+    world.files("made/by-hand")
+    sweep(world.resources)
+    assert world.left() == {"made/by-hand"}
+
+
+def test_the_file_of_a_deleted_data_set_goes(world: World) -> None:
+    kept, young = upload(world, deleted=False), upload(world, deleted=True, days=0.5)
+    upload(world, deleted=True)
+    sweep(world.resources)
+    assert world.left() == {files.key(kept), files.key(young)}
+
+
+def test_uploads_where_the_first_version_put_them_are_swept_too(world: World) -> None:
+    folder = world.settings.datasets_dir
+    kept, gone = upload(world, deleted=False), upload(world, deleted=True)
+    names = [f"{kept.id}.csv", f"{gone.id}.csv", "notes.csv", f"{gone.id}.txt"]
+    (folder / ".incoming" / "broken").mkdir(parents=True)
+    (folder / ".incoming" / "going-on").mkdir()
+    (folder / ".incoming" / "going-on" / "file").touch()
+    for name in names:
+        (folder / name).touch()
+    long_ago = (time.time() - 2 * DAY,) * 2
+    for path in (*map(folder.joinpath, names), *(folder / ".incoming").iterdir()):
+        os.utime(path, long_ago)
+    sweep(world.resources)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == sorted(
+        [".incoming", ".incoming/going-on", ".incoming/going-on/file", f"{kept.id}.csv",
+         "notes.csv", f"{gone.id}.txt"]
+    )  # fmt: skip
+
+
+# -- rows that have had their time -------------------------------------------------------------
+
+
+def test_checkpoints_of_jobs_that_ended_long_ago_go(world: World) -> None:
+    for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED):
+        world.checkpoint(world.job(state, days=8))
+    kept = {
+        world.checkpoint(world.job(JobState.FAILED, days=6)),
+        world.checkpoint(world.job(JobState.QUEUED)),
+        world.checkpoint(world.job(JobState.RUNNING)),
+    }
+    swept = sweep(world.resources)
+    assert [removal.kind for removal in swept.removals] == [Kind.CHECKPOINT] * 3
+    assert world.left() == kept
+    with world.database.read() as session:
+        assert set(session.scalars(select(Checkpoint.key))) == kept
+
+
+def test_models_stay_for_ever_unless_a_time_is_set(world: World) -> None:
+    world.model(world.job(days=10_000))
+    assert sweep(world.resources).removals == ()
+
+
+def test_models_that_no_version_is_made_of_go_in_time(world: World, keeping: Keeping) -> None:
+    unused, recent, registered = world.job(days=31), world.job(days=29), world.job(days=31)
+    made = {job_id: world.model(job_id) for job_id in (unused, recent, registered)}
+    world.version(made[registered])
+    [removal] = sweep(keeping(keep_artifact_days=30)).removals
+    assert (removal.kind, removal.key) == (Kind.MODEL, f"jobs/{unused}/a1")
+    assert world.left() == {f"jobs/{recent}/a1", f"jobs/{registered}/a1"}
+    with world.database.read() as session:
+        assert set(session.scalars(select(Artifact.id))) == {
+            made[recent].id,
+            made[registered].id,
+        }
+    row = world.row(unused)
+    assert (row.state, row.artifact_id) == (JobState.SUCCEEDED, None)
+    [told] = events(world.database, unused)
+    assert (told.kind, told.seq) == ("model_removed", row.stream_seq)
+    assert "removed" in told.message
+    for job_id in (recent, registered):
+        assert events(world.database, job_id) == []
+        assert world.row(job_id).artifact_id == made[job_id].id
+
+
+def test_old_answers_are_dropped(world: World) -> None:
+    with world.database.write() as session:
+        for hours in (23, 25):
+            session.add(
+                IdempotencyKey(
+                    api_key_id=LOCAL_KEY_ID,
+                    route="POST /v1/jobs",
+                    key=str(hours),
+                    body_sha256="",
+                    status=202,
+                    answer={},
+                    created_at=now() - hours * 3600,
+                )
+            )
+        session.commit()
+    assert sweep(world.resources).answers == 1
+    with world.database.read() as session:
+        assert list(session.scalars(select(IdempotencyKey.key))) == ["23"]
+
+
+# -- safety ------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_tells_the_same_and_changes_nothing(world: World, keeping: Keeping) -> None:
+    resources = keeping(keep_artifact_days=30)
+    world.files(f"jobs/{new_id()}/a1")
+    world.checkpoint(world.job(days=8))
+    world.model(world.job(days=31))
+    upload(world, deleted=True)
+    before, left = everything(world.database), world.left()
+    told = sweep(resources, dry_run=True)
+    assert (everything(world.database), world.left()) == (before, left)
+    done = sweep(resources)
+    assert [removal.key for removal in told.removals] == [each.key for each in done.removals]
+    assert len(done.removals) == 4
+    assert world.left() == set()
+    assert sweep(resources).removals == ()
+
+
+def test_a_sweep_that_breaks_leaves_files_and_no_row_without_them(
+    world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = keeping(keep_artifact_days=30)
+    model, job_id = world.job(days=31), world.job(days=8)
+    world.model(model)
+    world.checkpoint(job_id)
+    left = world.left()
+
+    def fails(_: str) -> None:
+        raise StorageUnavailable(reason="gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.store, "delete", fails)
+        with pytest.raises(StorageUnavailable):
+            sweep(resources)
+    assert world.left() == left
+    assert world.row(model).artifact_id is None
+    assert len(sweep(resources).removals) == 2
+    assert world.left() == set()
+
+
+def test_another_database_removes_nothing(world: World) -> None:
+    sweep(world.resources)
+    world.files(f"jobs/{new_id()}/a1")
+    with world.database.write() as session:
+        session.execute(update(ApiKey).values(created_at=ApiKey.created_at + 1))
+        session.commit()
+    for _ in range(2):
+        with pytest.raises(StoreOfAnother):
+            sweep(world.resources)
+    assert len(world.left()) == 1
+    (world.settings.artifacts_dir / ".owner").unlink()
+    sweep(world.resources)
+    assert world.left() == set()
+
+
+def test_what_gets_its_row_while_files_are_listed_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, look = world.job(), world.resources.store.files
+
+    def files_and_a_commit() -> Iterator[StoredFile]:
+        world.model(job_id)
+        return look()
+
+    monkeypatch.setattr(world.resources.store, "files", files_and_a_commit)
+    assert sweep(world.resources).removals == ()
+    monkeypatch.undo()
+    assert world.left() == {f"jobs/{job_id}/a1"}
+
+
+def test_two_sweeps_at_once_do_no_harm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.checkpoint(world.job(days=8))
+    world.files(f"jobs/{new_id()}/a1")
+    kept = world.checkpoint(world.job())
+    delete = world.resources.store.delete
+
+    def second(key: str) -> None:
+        monkeypatch.undo()
+        sweep(world.resources)
+        delete(key)
+
+    monkeypatch.setattr(world.resources.store, "delete", second)
+    sweep(world.resources)
+    assert world.left() == {kept}
+
+
+def test_disk_use_is_told_by_what_takes_it(world: World) -> None:
+    job_id = world.job()
+    size = world.model(job_id).bytes
+    world.checkpoint(job_id)
+    upload(world, deleted=False)
+    world.files("made/by-hand")
+    (world.settings.work_dir / "jobs").mkdir(parents=True)
+    (world.settings.work_dir / "jobs" / "file").write_bytes(b"x" * 7)
+    use = disk_use(world.resources)
+    assert list(use) == [
+        "models", "checkpoints", "uploads", "other", "database", "copies", "work",
+    ]  # fmt: skip
+    assert (use["models"], use["uploads"], use["work"], use["copies"]) == (size, 4, 7, 0)
+    assert min(use["checkpoints"], use["other"]) > 0
+    assert use["database"] > 100_000
+
+
+def test_a_missing_folder_is_an_empty_store(world: World) -> None:
+    shutil.rmtree(world.settings.artifacts_dir, ignore_errors=True)
+    assert sweep(world.resources).removals == ()
