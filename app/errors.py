@@ -125,3 +125,24 @@ class InvalidCursor(Invalid):
 
     code = "invalid_cursor"
     message = "`after` must be the `next` of an earlier page, unchanged."
+
+
+class ChangedMeanwhile(Conflict):
+    """Two calls changed the same thing."""
+
+    code = "changed_meanwhile"
+    message = "Another call changed the same thing at the same moment. Send this one again."
+
+
+class Stopping(Unavailable):
+    """The service is being stopped."""
+
+    code = "stopping"
+    message = "The service is being stopped and takes no new work. Try again shortly."
+
+
+class Silent(Unavailable):
+    """Something does not answer."""
+
+    code = "silent"
+    message = "There was no answer within {seconds:g} s."

@@ -1,30 +1,93 @@
 """Whether the service lives and can work. These routes need no key."""
 
-from fastapi import APIRouter
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
 
+import structlog
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.broker import check as check_broker
 from app.db import migrate
-from app.deps import DatabaseDep
+from app.db.lookups import Lookups
+from app.errors import Silent, Stopping
 from app.fields import View
+from app.problems import Problem, answer, describe
+from app.resources import Resources
+
+PATIENCE_SECONDS = 4.0  # whoever asks may give up after 5
+
+Vitals = Lookups[str, Problem | None]  # what is wrong with each part, if anything
 
 router = APIRouter(tags=["health"])
+log = structlog.get_logger(__name__)
 
 
 class Health(View):
     """`ok`, or the answer is an error."""
 
-    status: str = "ok"
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Health):
+    """The parts that the service works with. A broker that is down costs no more than some time."""
+
+    parts: dict[str, Literal["ok", "down"]]
 
 
 @router.get("/livez", openapi_extra={"security": []})
-def livez() -> Health:
+async def livez() -> Health:
     """The process answers."""
     return Health()
 
 
-@router.get("/readyz", openapi_extra={"security": []})
-@router.get("/health", openapi_extra={"security": []})
-@router.get("/ping", openapi_extra={"security": []})
-def readyz(database: DatabaseDep) -> Health:
-    """The database answers and has the schema of this version."""
-    migrate.check(database)
-    return Health()
+@router.get("/readyz", openapi_extra={"security": []}, response_model=Readiness)
+@router.get("/health", openapi_extra={"security": []}, response_model=Readiness)
+@router.get("/ping", openapi_extra={"security": []}, response_model=Readiness)
+async def readyz(request: Request) -> Readiness | Response:
+    """Database and store answer, the schema is the one of this version, and nobody said stop."""
+    state = request.app.state
+    if state.leaving.is_set():
+        raise Stopping()
+    found = await _look(state.resources, state.vitals, request.scope)
+    broken = {name: problem for name, problem in found.items() if problem is not None}
+    needed = [problem for name, problem in broken.items() if name != "broker"]
+    if needed:
+        log.warning("not ready", parts={name: each.code for name, each in broken.items()})
+        return answer(request.scope, _summary(needed[0], broken))
+    return Readiness(parts={name: "down" if name in broken else "ok" for name in found})
+
+
+async def _look(resources: Resources, vitals: Vitals, scope: Scope) -> dict[str, Problem | None]:
+    """What is wrong with each part. All are asked at the same time."""
+    checks: dict[str, Callable[[], object]] = {
+        "database": partial(migrate.check, resources.database),
+        "store": resources.store.check,
+    }
+    if resources.settings.broker_url:
+        checks["broker"] = partial(check_broker, resources.settings.broker_url)
+    silent = describe(Silent(seconds=PATIENCE_SECONDS), scope)
+
+    def problem(check: Callable[[], object]) -> Problem | None:
+        try:
+            check()
+        except Exception as error:
+            return describe(error, scope)
+        return None
+
+    looks = (
+        vitals.ask(name, partial(problem, check), standby=silent) for name, check in checks.items()
+    )
+    return dict(zip(checks, await asyncio.gather(*looks), strict=True))
+
+
+def _summary(first: Problem, broken: Mapping[str, Problem]) -> Problem:
+    """One answer that names each part that fails."""
+    errors = tuple(
+        {"at": name, "code": problem.code, "message": problem.detail}
+        for name, problem in broken.items()
+    )
+    return Problem(503, first.code, first.title, first.detail, errors, first.headers)

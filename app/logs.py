@@ -14,7 +14,13 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-OWN = ("app", "worker", "lora_core", "__main__", "uvicorn.error")  # the others: warnings only
+OWN = ("app", "worker", "lora_core", "__main__", "uvicorn.error")
+# The others: warnings only. These would set a level or handlers of their own.
+LIBRARIES = {"uvicorn": "INFO", "uvicorn.access": "WARNING", "celery": "WARNING"} | {
+    "celery.redirected": "WARNING",
+    "kombu": "WARNING",
+    "amqp": "ERROR",
+}
 LONGEST = 2_000
 LONGEST_TRACE = 20_000
 
@@ -57,8 +63,8 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    for name in OWN:
-        logging.getLogger(name).setLevel(level)
+    for name, least in {**LIBRARIES, **dict.fromkeys(OWN, level)}.items():
+        _adopt(logging.getLogger(name), least)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -69,6 +75,13 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _adopt(logger: logging.Logger, level: str) -> None:
+    """Its lines go the way of all others, whatever its library has set up before."""
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(level)
 
 
 def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,7 +1,8 @@
 """The application: `uvicorn --factory app.main:create_app`."""
 
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
@@ -13,10 +14,14 @@ from app.artifacts import routes as artifacts
 from app.datasets import routes as datasets
 from app.db import migrate
 from app.errors import AppError
+from app.idempotency import replay
 from app.jobs import routes as jobs
 from app.keys.auth import Door
 from app.keys.ring import KeyRing
 from app.keys.secret import load_pepper
+from app.metrics import routes as measured
+from app.metrics.requests import Meter
+from app.metrics.routes import Metrics
 from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
 from app.registry import routes as registry
 from app.resources import open_resources
@@ -33,6 +38,7 @@ log = structlog.get_logger()
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Wire the application. Nothing is opened before it starts."""
     settings = settings or Settings()
+    metrics = Metrics()
     app = FastAPI(
         title="loraworks",
         description=DESCRIPTION,
@@ -45,6 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=problems.RESPONSES,
         middleware=[
             Middleware(Context),
+            Middleware(Meter, meters=metrics.requests),
             Middleware(Shield),
             Middleware(Faults),
             Middleware(Visitors, settings=settings),
@@ -53,13 +60,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ],
     )
     app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.vitals = health.Vitals(patience_seconds=health.PATIENCE_SECONDS)
+    app.state.leaving = threading.Event()  # set by whoever stops the process
     problems.install(app)
+    replay.install(app)
     app.include_router(jobs.router)
     app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + FORM_BYTES)
     app.include_router(artifacts.router)
     app.include_router(registry.router)
     app.include_router(serving.router)
     app.include_router(health.router)
+    app.include_router(measured.router)
     app.include_router(apidocs.router)
     return app
 
@@ -69,20 +81,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the routes need. Refuses to start on a schema that is not the code's."""
     settings: Settings = app.state.settings
     logs.configure(settings.log_level)
-    resources = open_resources(settings)
-    try:
-        migrate.check(resources.database)
-    except AppError as error:
-        log.error("not_started", code=error.code, reason=str(error))
-        resources.close()
-        raise
-    app.state.resources = resources
-    ring = None
-    if settings.auth == "on":
-        ring = app.state.key_ring = KeyRing(resources.database, load_pepper(settings))
-    try:
+    with ExitStack() as opened:
+        try:
+            resources = open_resources(settings)
+            opened.callback(resources.close)
+            migrate.check(resources.database)
+            if settings.auth == "on":
+                ring = app.state.key_ring = KeyRing(resources.database, load_pepper(settings))
+                opened.callback(ring.close)
+        except AppError as error:
+            log.error("not_started", code=error.code, reason=str(error))
+            raise
+        app.state.resources = resources
         yield
-    finally:
-        if ring is not None:
-            ring.close()
-        resources.close()

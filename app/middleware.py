@@ -52,19 +52,21 @@ class Context:
             await send(message)
 
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, note)
-            finally:
-                caller = state.get("caller")
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
-                    caller=caller.name if caller else None,
-                )
+        # A request that follows on the same connection may begin with what this one was about.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self.app(scope, receive, note)
+        finally:
+            caller = state.get("caller")
+            log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                caller=caller.name if caller else None,
+            )
 
 
 class Shield:

@@ -15,19 +15,19 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.db.errors import DatabaseUnavailable
+from app.db import causes
 from app.errors import AppError, StorageFull
 from app.invalid import describe_invalid
 from lora_core.errors import LoraCoreError
 
-SQLITE_ERROR, SQLITE_FULL = 1, 13
+INTERNAL = "internal_error"
+RETRY_SECONDS = 5  # what a 503 tells unless its cause knows better
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PREDICT_PATHS = ("/predict", "/info", "/health", "/ping")
 ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
@@ -86,14 +86,7 @@ class Problem:
 
 def install(app: FastAPI) -> None:
     """Answer every error that routes raise on purpose. The others end in `middleware.Faults`."""
-    expected = (
-        AppError,
-        LoraCoreError,
-        RequestValidationError,
-        HTTPException,
-        DBAPIError,
-        PoolTimeout,
-    )
+    expected = (AppError, LoraCoreError, RequestValidationError, HTTPException, SQLAlchemyError)
     for kind in expected:
         app.add_exception_handler(kind, _handle)
 
@@ -105,11 +98,10 @@ async def _handle(request: Request, error: Exception) -> Response:
 def respond(scope: Scope, error: Exception) -> Response:
     """The answer to an error. The log tells what the answer must not."""
     problem = describe(error, scope)
-    if isinstance(error, AppError):
-        if problem.status >= 500:
-            log.warning("unavailable", code=problem.code, reason=problem.detail)
-    elif problem.status >= 500:
+    if problem.code == INTERNAL:
         log.error("unexpected_error", code=problem.code, exc_info=error)
+    elif problem.status >= 500 or isinstance(error, SQLAlchemyError):
+        log.warning("unavailable", code=problem.code, reason=str(error))
     return answer(scope, problem)
 
 
@@ -161,12 +153,8 @@ def describe(error: Exception, scope: Scope) -> Problem:
             return _from_router(error, scope)
         case OSError(errno=errno.ENOSPC):
             return _from_app(StorageFull())
-        case OperationalError() if _sqlite_code(error) == SQLITE_FULL:
-            return _from_app(StorageFull())
-        case OperationalError() if _sqlite_code(error) == SQLITE_ERROR:
-            return _internal(scope)  # wrong SQL is a mistake of ours
-        case OperationalError() | InterfaceError() | PoolTimeout():
-            return _from_app(DatabaseUnavailable())
+        case SQLAlchemyError() if known := causes.cause(error):
+            return _from_app(known)
         case _:
             return _internal(scope)
 
@@ -174,19 +162,14 @@ def describe(error: Exception, scope: Scope) -> Problem:
 def _internal(scope: Scope) -> Problem:
     request_id = scope.get("state", {}).get("request_id", "")
     detail = f"The service made a mistake. Its log tells more under the request id {request_id}."
-    return Problem(500, "internal_error", "Internal error.", detail)
-
-
-def _sqlite_code(error: DBAPIError) -> int | None:
-    """SQLite's primary result code."""
-    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
+    return Problem(500, INTERNAL, "Internal error.", detail)
 
 
 def _from_app(error: AppError) -> Problem:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    if "retry_after" in error.detail:  # seconds
-        headers["Retry-After"] = str(error.detail["retry_after"])
+    wait = error.detail.get("retry_after", RETRY_SECONDS if error.status == 503 else None)
+    if wait is not None:  # seconds
+        headers["Retry-After"] = str(wait)
     at = error.detail.get("at")
     errors = ({"at": str(at), "code": error.code, "message": str(error)},) if at else ()
     return Problem(error.status, error.code, error.title, str(error), errors, headers)

@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -57,11 +56,7 @@ async def authenticate(headers: Headers, ring: KeyRing) -> Caller:
     scheme, _, text = sent[0].strip().partition(" ")
     if len(sent) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has another form")
-    token = secret.parse(text.strip())
-    known = ring.remembered(token)
-    if known is None:
-        known = await run_in_threadpool(ring.look_up, token)
-    return known
+    return await ring.caller(secret.parse(text.strip()))
 
 
 def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:

@@ -1,7 +1,7 @@
 """Keys checked a moment ago, so that a request needs no database.
 
 A key is read anew after half a minute, so a revoked one is refused within a minute. While the
-database is down a key that was good is trusted for ten minutes more.
+database is away a key that was good is trusted for ten minutes more.
 """
 
 import time
@@ -14,13 +14,15 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.engines import Database
+from app.db.lookups import Lookups
 from app.deps import Caller
 from app.keys import repository
 from app.keys.errors import KeyExpired, KeyRevoked, KeyUnknown
 from app.keys.secret import Token
 
 FRESH_SECONDS = 30
-STALE_SECONDS = 600  # only while the database is down
+STALE_SECONDS = 600  # only while the database is away
+PATIENCE_SECONDS = 1.0  # with a database that does not answer
 TOUCH_SECONDS = 300  # `last_used_at` is that coarse
 REMEMBERED = 1024
 
@@ -36,7 +38,7 @@ class _Known:
 
 
 class KeyRing:
-    """Checks keys against the database and remembers the good ones. Safe between threads."""
+    """Checks keys against the database and remembers the good ones. Used on the event loop."""
 
     def __init__(
         self, database: Database, pepper: bytes, *, clock: Callable[[], float] = time.monotonic
@@ -45,22 +47,22 @@ class KeyRing:
         self._pepper = pepper
         self._clock = clock
         self._known: dict[UUID, _Known] = {}
+        self._lookups: Lookups[str, Caller] = Lookups(patience_seconds=PATIENCE_SECONDS)
         self._touched: dict[UUID, float] = {}
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key-use")
 
-    def remembered(self, token: Token) -> Caller | None:
-        """The caller, if the key was found good a moment ago. No database."""
-        return self._recall(token, FRESH_SECONDS)
+    async def caller(self, token: Token) -> Caller:
+        """Whose key it is. Raises a kind of `Unauthorized`."""
+        fresh = self._recall(token, FRESH_SECONDS)
+        if fresh is not None:
+            return fresh
+        standby = self._recall(token, STALE_SECONDS)
+        digest = token.digest(self._pepper)  # who sends a wrong secret shares no one's look-up
+        return await self._lookups.ask(digest, lambda: self._look_up(token), standby=standby)
 
-    def look_up(self, token: Token) -> Caller:
-        """The caller, from the database. Raises a kind of `Unauthorized`."""
-        try:
-            known = self._read(token)
-        except SQLAlchemyError:
-            caller = self._recall(token, STALE_SECONDS)
-            if caller is None:
-                raise
-            return caller
+    def _look_up(self, token: Token) -> Caller:
+        """In a thread: the caller, from the database."""
+        known = self._read(token)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[token.id] = known

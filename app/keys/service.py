@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
+from app.db.turns import take_turns
 from app.keys import repository, secret
 from app.keys.errors import KeyNameInvalid, LocalKey, ScopeUnknown
 from app.keys.scopes import ALL_SCOPES
@@ -57,8 +58,9 @@ def revoke(session: Session, *, key_id: UUID) -> ApiKey:
 def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:
     """Make a key with every scope if no usable one could make others; else nothing.
 
-    One transaction, so that two first starts at the same time make one key.
+    One transaction, and one at a time, so that two first starts at once make one key.
     """
+    take_turns(session, "admin key")
     if any("keys:admin" in key.scopes for key in repository.usable(session)):
         return None
     made = _add(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)

@@ -1,31 +1,73 @@
 """Alive and ready."""
 
+from collections.abc import Callable
+
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from app.db.engines import Database
+from app.main import create_app
 from app.settings import Settings
+from tests.proxy import Proxy
+from tests.servers import ValkeyServer, free_port
 
 READY = ["/readyz", "/health", "/ping"]
+Damage = Callable[[FastAPI], None]
 
 
-@pytest.mark.parametrize("path", ["/livez", *READY])
-def test_a_good_service_says_so_without_a_key(locked_client: TestClient, path: str) -> None:
-    answer = locked_client.get(path)
+def test_a_living_service_says_so_without_a_key(locked_client: TestClient) -> None:
+    answer = locked_client.get("/livez")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize("path", READY)
-def test_not_ready_while_the_database_is_broken(
-    client: TestClient, settings: Settings, path: str
+def test_a_ready_service_names_its_parts_without_a_key(
+    locked_client: TestClient, path: str
 ) -> None:
-    client.app.state.resources.database.close()  # type: ignore[attr-defined]
+    answer = locked_client.get(path)
+    parts = {"database": "ok", "store": "ok"}
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "parts": parts})
+
+
+def break_database(app: FastAPI) -> None:
+    settings: Settings = app.state.settings
+    app.state.resources.database.close()
     settings.sqlite_path.write_bytes(b"no database any more" * 100)
-    answer = client.get(path)
-    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-    assert str(settings.data_dir) not in answer.text
-    assert client.get("/livez").status_code == 200
+
+
+def break_store(app: FastAPI) -> None:
+    settings: Settings = app.state.settings
+    settings.artifacts_dir.write_bytes(b"no folder")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("path", READY)
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        ([break_database], {"database": "database_unavailable"}),
+        ([break_store], {"store": "storage_unavailable"}),
+        (
+            [break_database, break_store],
+            {"database": "database_unavailable", "store": "storage_unavailable"},
+        ),
+    ],
+    ids=lambda each: "+".join(each) if isinstance(each, dict) else "",
+)
+def test_not_ready_while_a_part_is_broken(
+    app: FastAPI, settings: Settings, path: str, damage: list[Damage], parts: dict[str, str]
+) -> None:
+    with TestClient(app) as client:
+        for harm in damage:
+            harm(app)
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, next(iter(parts.values())))
+        assert {each["at"]: each["code"] for each in answer.json()["errors"]} == parts
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert str(settings.data_dir) not in answer.text
+        assert client.get("/livez").status_code == 200
 
 
 def test_not_ready_when_the_schema_was_changed_meanwhile(
@@ -36,3 +78,27 @@ def test_not_ready_when_the_schema_was_changed_meanwhile(
         session.commit()
     assert client.get("/readyz").json()["code"] == "schema_newer"
     assert client.get("/health").json()["error_type"] == "Unhealthy"
+
+
+def test_not_ready_while_it_is_being_stopped(app: FastAPI, client: TestClient) -> None:
+    app.state.leaving.set()
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (503, "stopping")
+    assert client.get("/livez").status_code == 200
+    assert client.get("/v1/jobs").status_code == 200
+
+
+def test_a_broker_is_shown_and_not_needed(settings: Settings, valkey: ValkeyServer) -> None:
+    def parts(url: str) -> dict[str, str]:
+        with TestClient(create_app(settings.model_copy(update={"broker_url": url}))) as client:
+            answer = client.get("/readyz")
+        assert answer.status_code == 200
+        found: dict[str, str] = answer.json()["parts"]
+        return found
+
+    others = {"database": "ok", "store": "ok"}
+    assert parts(valkey.url()) == {**others, "broker": "ok"}
+    assert parts(f"redis://127.0.0.1:{free_port()}/0") == {**others, "broker": "down"}
+    with Proxy(valkey.port) as proxy:
+        proxy.blackhole()
+        assert parts(valkey.url(port=proxy.port)) == {**others, "broker": "down"}

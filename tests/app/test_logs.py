@@ -92,3 +92,22 @@ def test_setting_up_twice_does_not_double_the_lines(stream: io.StringIO) -> None
     structlog.get_logger("app.test").warning("heard")
     assert stream.getvalue() == ""
     assert [line["event"] for line in lines(again)] == ["heard"]
+
+
+@pytest.mark.parametrize(
+    "name", ["uvicorn", "uvicorn.access", "celery", "celery.redirected", "kombu", "amqp"]
+)
+def test_libraries_with_handlers_of_their_own_speak_as_all_others(
+    stream: io.StringIO, name: str
+) -> None:
+    own = io.StringIO()
+    library = logging.getLogger(name.partition(".")[0])
+    for logger in (library, logging.getLogger(name)):
+        logger.addHandler(logging.StreamHandler(own))
+        logger.propagate = False
+        logger.setLevel("DEBUG")
+    logs.configure("INFO", stream=stream)
+    logging.getLogger(name).debug("chatter")
+    logging.getLogger(name).error("trouble")
+    assert [(line["event"], line["logger"]) for line in lines(stream)] == [("trouble", name)]
+    assert own.getvalue() == ""

@@ -6,10 +6,12 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from app.db import postgresql
 from app.db.engines import Database
-from app.db.errors import SchemaNewer, SchemaOlder
+from app.db.errors import DatabaseUnreachable, SchemaNewer, SchemaOlder
 from app.main import create_app
 from app.settings import Settings
+from tests.servers import free_port
 
 
 def test_nothing_is_opened_before_the_start(settings: Settings) -> None:
@@ -18,6 +20,7 @@ def test_nothing_is_opened_before_the_start(settings: Settings) -> None:
     assert not fresh.data_dir.exists()
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_database_that_was_never_migrated_is_refused(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,9 +39,23 @@ def test_a_database_from_the_future_is_refused(settings: Settings, database: Dat
         pass
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_stopping_leaves_no_write_ahead_log(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
         assert client.get("/readyz").status_code == 200
     assert {path.name for path in settings.data_dir.glob("loraworks.sqlite3*")} == {
         "loraworks.sqlite3"
     }
+
+
+def test_a_database_that_is_not_there_is_told_in_one_line(
+    settings: Settings, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "START_SECONDS", 0.1)
+    url = f"postgresql://someone:passw0rd@127.0.0.1:{free_port()}/nowhere"
+    app = create_app(settings.model_copy(update={"database_url": url}))
+    with pytest.raises(DatabaseUnreachable), TestClient(app):
+        pass
+    last = json.loads(capfd.readouterr().err.splitlines()[-1])
+    assert (last["event"], last["code"]) == ("not_started", "database_unreachable")
+    assert "passw0rd" not in json.dumps(last)

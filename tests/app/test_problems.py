@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.testclient import TestClient
 
 from app.deps import DatabaseDep
@@ -50,6 +50,8 @@ def fail(kind: str, database: DatabaseDep) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret/path")
         case "down":
             raise OperationalError("SELECT 1", {}, Exception("connection refused by 10.0.0.5"))
+        case "rival":
+            raise IntegrityError("INSERT", {}, Exception("Key (name)=(canary) already exists"))
         case "sql":
             with database.read() as session:
                 session.execute(text("SELECT secret_column FROM nowhere"))
@@ -123,10 +125,25 @@ def test_the_unexpected_is_500_and_tells_only_where_to_look(
     assert trace["request_id"] == "r-2"
 
 
-def test_a_database_that_is_down_is_503(client: TestClient) -> None:
-    answer = client.get("/v1/fail/down")
+@pytest.mark.parametrize("path", ["/v1/fail/down", "/models/fail/down"])
+def test_a_database_that_is_down_is_503(
+    client: TestClient, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = client.get(path)
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
     assert "10.0.0.5" not in answer.text
+    logged = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (told,) = [line for line in logged if line["event"] == "unavailable"]
+    assert "10.0.0.5" in told["reason"]  # for the operator
+    assert "exception" not in told  # an outage is no fault of the code, and has many requests
+
+
+def test_two_who_change_the_same_are_told_to_try_again(client: TestClient) -> None:
+    answer = client.get("/v1/fail/rival")
+    assert (answer.status_code, answer.json()["code"]) == (409, "changed_meanwhile")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "canary" not in answer.text
 
 
 def test_broken_sql_tells_no_sql(client: TestClient) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -113,6 +114,42 @@ def test_a_followed_stream_does_not_hold_up_the_stop(start: Start) -> None:
         job = client.submit({"method": {"type": "baseline"}})
         next(client.stream(job["id"]))
         assert stop(process, signal.SIGINT) == 0
+
+
+def test_on_sigterm_the_api_says_so_and_finishes_what_is_under_way(start: Start) -> None:
+    process, told = start("--no-worker")
+    asked = threading.Event()
+
+    def parts() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
+        yield b"text,label\n"
+        process.terminate()
+        asked.set()
+        until(lambda: httpx2.get(f"{told['url']}/readyz").status_code == 503)
+        assert httpx2.get(f"{told['url']}/livez").status_code == 200
+        until(lambda: not listens(told["url"]))
+        yield b"".join(b"text %d,%s\n" % (n, b"good bad".split()[n % 2]) for n in range(40))
+        yield b"\r\n--x--\r\n"
+
+    with Client(told["url"]) as client:
+        job = client.submit({"method": {"type": "baseline"}})
+        stream = client.stream(job["id"])
+        next(stream)
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = httpx2.post(
+            f"{told['url']}/v1/datasets", content=parts(), headers=headers, timeout=PATIENCE
+        )
+        assert "end" not in [message.event for message in stream]  # it ended without breaking
+    assert (answer.status_code, answer.json()["rows"]) == (201, 40)
+    assert asked.is_set()
+    assert process.wait(timeout=PATIENCE) == 0
+
+
+def listens(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/livez").is_success
+    except httpx2.ConnectError:
+        return False
 
 
 def test_with_keys_on_an_admin_key_is_made_once(start: Start) -> None:

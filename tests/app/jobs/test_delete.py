@@ -47,7 +47,7 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
                 )
             session.commit()
         worker.finish(lease, Succeeded(made.id, {"model_version": "mails:1"}))
-        return made, resources.store.path(ref.key)
+        return made, resources.store.path(ref)
 
     return finish
 
@@ -85,7 +85,7 @@ def test_what_a_model_version_needs_stays(
 
     assert files.is_dir()
     with database.read() as session:
-        assert registry.resolve(session, "mails:1").artifact_key == made.key
+        assert registry.resolve(session, "mails:1").artifact == made.ref
     assert [job["id"] for job in client.get("/v1/jobs").json()["data"]] == [other]
 
 

@@ -67,9 +67,13 @@ def test_the_last_jobs_of_the_lane_set_the_speed() -> None:
 
 
 def finish_next(
-    worker: FakeWorker, database: Database, tokens_per_second: float, train_seconds: float = 60.0
+    worker: FakeWorker,
+    database: Database,
+    tokens_per_second: float,
+    train_seconds: float = 60.0,
+    lane: Lane = Lane.CPU,
 ) -> None:
-    lease = worker.claim().lease
+    lease = worker.claim(lane).lease
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
         made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
@@ -88,7 +92,7 @@ def test_a_finished_job_corrects_the_estimate_of_the_next(
     assert learned < guessed / 5
     assert learned > estimate.START_SECONDS
     finish_next(worker, database, tokens_per_second=100)
-    finish_next(worker, database, tokens_per_second=100)  # of the other lane
+    finish_next(worker, database, tokens_per_second=100, lane=Lane.GPU)
     assert submit()["estimated_seconds"] > learned
     assert submit(runtime={"device": "cuda"})["estimated_seconds"] > on_gpu
 

@@ -57,22 +57,35 @@ def test_jobs_are_found_by_state_and_method(
     assert ids("state=failed") == []
 
 
-def test_places_in_the_queue_follow_priority_then_age_within_a_lane(
+def test_places_in_the_queue_follow_priority_then_age(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:
     first, second = submit()["id"], submit()["id"]
     urgent = submit(priority=5)["id"]
-    gpu = submit(runtime={"device": "cuda"})["id"]
     later = submit(priority=-5)["id"]
 
     def places() -> dict[str, int | None]:
         jobs = client.get("/v1/jobs").json()["data"]
         return {job["id"]: job["queue_position"] for job in jobs}
 
-    assert places() == {urgent: 1, first: 2, second: 3, later: 4, gpu: 1}
+    assert places() == {urgent: 1, first: 2, second: 3, later: 4}
     assert str(worker.claim().lease.job_id) == urgent
-    assert places() == {urgent: None, first: 1, second: 2, later: 3, gpu: 1}
+    assert places() == {urgent: None, first: 1, second: 2, later: 3}
     assert client.get(f"/v1/jobs/{second}").json()["queue_position"] == 2
+
+
+def test_a_job_stands_behind_all_who_may_take_its_device(
+    client: TestClient, submit: Submit
+) -> None:
+    places = [
+        submit(runtime={"device": device})["queue_position"]
+        for device in ("cpu", "cuda", "auto", "cpu", "cuda:1", "auto")
+    ]
+    assert places == [1, 1, 3, 3, 3, 6]
+    for device, place in (("cpu", 5), ("cuda", 5), ("auto", 7)):
+        body = {"method": {"type": "lora"}, "runtime": {"device": device}}
+        plan = client.post("/v1/jobs?dry_run=true", json=body).json()
+        assert plan["queue_position"] == place
 
 
 def test_curves_come_by_split_name_and_number(

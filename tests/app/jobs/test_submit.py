@@ -16,6 +16,7 @@ from app.jobs.tables import Job, JobEvent
 from app.keys.tables import LOCAL_KEY_ID
 from app.queue import RecordingQueue
 from app.resources import Resources
+from tests.job_rows import change
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}
 Submit = Callable[..., dict[str, Any]]
@@ -42,6 +43,8 @@ def test_a_method_is_all_that_a_job_needs(client: TestClient) -> None:
     assert [job[name] for name in ("error", "summary", "artifact_id", "model_version")] == [
         None
     ] * 4
+    assert (job["waiting"], job["time_limit_seconds"]) == (None, None)
+    assert (job["failures_counted"], job["resume_exact"]) == (0, True)
 
 
 def test_what_the_caller_adds_is_kept(submit: Submit) -> None:
@@ -58,6 +61,37 @@ def test_what_the_caller_adds_is_kept(submit: Submit) -> None:
     assert (job["priority"], job["register_as"]) == (7, "sentiment")
     assert job["spec"]["method"]["layers"] == [0, 5]
     assert job["spec"]["runtime"]["seed"] == 3
+
+
+def test_a_time_limit_is_kept(submit: Submit, database: Database) -> None:
+    job = submit(time_limit_seconds=90)
+    assert job["time_limit_seconds"] == 90
+    assert stored(database, job["id"]).time_limit_seconds == 90
+    assert "time_limit_seconds" not in job["spec"]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "90", True, 1e999])
+def test_a_time_limit_is_a_number_above_zero(client: TestClient, seconds: Any) -> None:
+    body = json.dumps({**LORA, "time_limit_seconds": seconds})
+    answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_a_job_tells_what_it_waits_for(
+    client: TestClient, submit: Submit, database: Database
+) -> None:
+    job_id = submit()["id"]
+    told = {"waiting_code": "storage_unavailable", "waiting_message": "No answer."}
+    change(database, UUID(job_id), waiting_since=1_772_366_400.0, resume_exact=False, **told)
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert job["waiting"] == {
+        "code": "storage_unavailable",
+        "message": "No answer.",
+        "since": "2026-03-01T12:00:00.000Z",
+    }
+    assert job["resume_exact"] is False
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    assert client.get(f"/v1/jobs/{job_id}").json()["waiting"] is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +116,9 @@ def test_the_row_holds_the_resolved_run_and_its_first_event(
     assert job.spec == answer["spec"]
     canonical = json.dumps(job.spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert job.spec_sha256 == hashlib.sha256(canonical.encode()).hexdigest()
-    assert (job.lane, job.dataset_ids, job.attempt, job.spec_version) == ("cpu", {}, 0, 1)
+    assert (job.lane, job.dataset_ids, job.attempt, job.spec_version) == ("any", {}, 0, 1)
+    assert job.dispatched_at == pytest.approx(job.created_at, abs=1)
+    assert job.dispatch_count == 0
     assert job.created_by == LOCAL_KEY_ID
     assert job.plan["flops_per_token"] > 1e7
     with database.read() as session:
@@ -92,7 +128,7 @@ def test_the_row_holds_the_resolved_run_and_its_first_event(
 
 
 @pytest.mark.parametrize(
-    ("device", "lane"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda", "gpu"), ("cuda:1", "gpu")]
+    ("device", "lane"), [("auto", "any"), ("cpu", "cpu"), ("cuda", "gpu"), ("cuda:1", "gpu")]
 )
 def test_the_device_decides_the_lane(
     submit: Submit, database: Database, device: str, lane: str
@@ -112,7 +148,7 @@ def test_workers_are_told_after_the_commit(app: FastAPI, resources: Resources) -
         app.state.resources = Resources(opened.settings, opened.database, opened.store, queue)
         job = client.post("/v1/jobs", json=LORA).json()
         client.post("/v1/jobs?dry_run=true", json=LORA)
-    assert queue.hints == [(UUID(job["id"]), "cpu")]
+    assert queue.hints == [(UUID(job["id"]), "any")]
 
 
 def test_a_dry_run_answers_the_plan_and_stores_nothing(

@@ -81,6 +81,7 @@ def test_two_authorization_headers_are_refused(locked_client: TestClient, new_ke
     assert locked_client.get(ROUTE, headers=headers).status_code == 401
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_key_is_found_in_no_file_and_no_log_line(
     locked_client: TestClient,
     new_key: NewKey,

@@ -114,7 +114,7 @@ def test_a_damaged_version_is_not_promoted(
     promote(client, 1)
     artifact = finished()
     client.post(f"{MODEL}/versions", json={"job_id": str(artifact.job_id)})
-    _harm(resources.store.path(artifact.key), harm)
+    _harm(resources.store.path(artifact.ref), harm)
     answer = promote(client, 2)
     assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
     assert "sentiment:2" in answer.json()["detail"]
@@ -153,7 +153,7 @@ def test_an_artifact_whose_job_is_gone_stays_while_a_version_needs_it(
     client: TestClient, finished: Finished, resources: Resources
 ) -> None:
     artifact = finished()  # of a job that has no row
-    files = resources.store.path(artifact.key)
+    files = resources.store.path(artifact.ref)
     for name in ("sentiment", "other"):
         client.post(f"/v1/models/{name}/versions", json={"job_id": str(artifact.job_id)})
     assert client.delete(f"{MODEL}/versions/1").status_code == 204

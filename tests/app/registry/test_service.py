@@ -62,9 +62,9 @@ def test_a_reference_means_a_version_and_its_files(
     promote(resources, 2)
     with database.read() as session:
         found = service.resolve(session, "sentiment")
-        assert (found.ref, found.artifact_key) == ("sentiment:2", artifacts[1].key)
+        assert (found.ref, found.artifact) == ("sentiment:2", artifacts[1].ref)
         assert service.resolve(session, "sentiment@production") == found
-        assert service.resolve(session, "sentiment:1").artifact_key == artifacts[0].key
+        assert service.resolve(session, "sentiment:1").artifact == artifacts[0].ref
         for unknown in ("sentiment:3", "sentiment@staging", "other"):
             with pytest.raises(ModelNotFound):
                 service.resolve(session, unknown)

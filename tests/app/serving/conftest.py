@@ -43,6 +43,6 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
                 alias="production",
                 number=version.number,
             )
-        return resources.store.path(ref.key)
+        return resources.store.path(ref)
 
     return make

@@ -217,3 +217,16 @@ def test_a_manifest_that_was_exchanged_is_not_loaded(
         assert loader.loads == []
 
     run(work)
+
+
+def test_a_manifest_that_is_gone_counts_as_damage(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    (publish() / "manifest.json").unlink()
+
+    async def work(pool: Pool) -> None:
+        with pytest.raises(ModelDamaged, match=r"no readable manifest\.json"):
+            await ask(pool)
+        assert loader.loads == []
+
+    run(work)

@@ -1,0 +1,30 @@
+"""A creating call with the key that its caller gave it, and what comes of sending it again."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.db.base import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A creating call. `key` is None when the caller gave none: it is then like any other call."""
+
+    caller_id: UUID
+    route: str
+    key: str | None
+    body_sha256: str
+    keep_seconds: float
+
+
+class Replayed(Exception):
+    """The call was answered before, and this is the answer.
+
+    Raised like an error, since it ends the work wherever that has got to: nothing is to be created.
+    """
+
+    def __init__(self, status: int, answer: JsonObject, location: str | None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.answer = answer
+        self.location = location

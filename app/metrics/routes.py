@@ -1,0 +1,45 @@
+"""`/metrics` in the text format of Prometheus."""
+
+from functools import partial
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.responses import PlainTextResponse
+
+from app.db.lookups import Lookups
+from app.deps import DatabaseDep, SettingsDep
+from app.keys.auth import requires
+from app.metrics.collector import DOWN, Counted, TablesCollector, count
+from app.metrics.requests import RequestMeters
+
+PATIENCE_SECONDS = 5.0  # Prometheus gives up after 10
+
+router = APIRouter(tags=["health"], dependencies=[requires("metrics:read")])
+
+
+class Metrics:
+    """What one application measures: itself, its requests, and, when asked, the tables."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = RequestMeters(self.registry)
+        self.lookups: Lookups[None, Counted] = Lookups(patience_seconds=PATIENCE_SECONDS)
+        for kind in (ProcessCollector, PlatformCollector, GCCollector):
+            kind(registry=self.registry)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def read_metrics(request: Request, database: DatabaseDep, settings: SettingsDep) -> Response:
+    """Queue, attempts, workers, devices and storage as the tables know them; process, requests."""
+    metrics: Metrics = request.app.state.metrics
+    look = partial(count, database, lease_seconds=settings.lease_seconds)
+    counted = await metrics.lookups.ask(None, look, standby=DOWN)
+    text = generate_latest(TablesCollector(counted)) + generate_latest(metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

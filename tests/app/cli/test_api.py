@@ -1,0 +1,98 @@
+"""`loraworks api`: the API alone, on a database that fits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from app.db.engines import Database
+from app.settings import Settings
+from tests.app.cli.conftest import Run, answer
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., tuple[subprocess.Popen[str], dict[str, Any]]]
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Starts `loraworks api` on a free port; returns the process and what it announced."""
+    with ExitStack() as running:
+        log = running.enter_context((tmp_path / "log").open("w"))
+
+        def begin(**environment: str) -> tuple[subprocess.Popen[str], Any]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli.main", "api", "--port", "0", "--json",
+                 "--data-dir", str(settings.data_dir)],
+                stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment},
+            )  # fmt: skip
+            running.enter_context(process)
+            running.callback(process.kill)
+            assert process.stdout is not None
+            return process, json.loads(process.stdout.readline())
+
+        yield begin
+
+
+def test_it_serves_alone_says_that_it_is_well_and_stops_cleanly(start: Start, run: Run) -> None:
+    process, told = start()
+    assert httpx2.get(f"{told['url']}/v1/jobs").json()["data"] == []
+    assert Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() == ""
+    port = told["url"].rpartition(":")[2]
+    assert run("api", "--check", LORAWORKS_PORT=port).exit_code == 0
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: run("api", "--check", LORAWORKS_PORT=port).exit_code == 4)
+    assert process.wait(timeout=PATIENCE) == 0
+
+
+def test_without_any_key_it_says_how_to_make_one(
+    start: Start, run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    for reminders in (1, 1):  # the second start knows a key
+        process, told = start(LORAWORKS_AUTH="on")
+        assert (tmp_path / "log").read_text().count("loraworks keys create NAME") == reminders
+        made = answer(run("keys", "create", "ada", "--json", "--data-dir", str(settings.data_dir)))
+        headers = {"Authorization": f"Bearer {made['key']}"}
+        assert httpx2.get(f"{told['url']}/v1/jobs", headers=headers).status_code == 200
+        assert httpx2.get(f"{told['url']}/v1/jobs").status_code == 401
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PATIENCE) == 0
+
+
+def test_a_database_without_tables_is_refused_and_left_as_it_is(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        refused = run("api", "--port", "0", "--data-dir", str(tmp_path / "fresh"))
+        assert refused.exit_code == 4
+        assert refused.stderr.count("\n") == 1
+        assert "`loraworks migrate`" in refused.stderr
+        assert "(schema_older)" in refused.stderr
+
+
+def test_a_schema_of_the_future_is_refused(
+    run: Run, settings: Settings, database: Database
+) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
+        session.commit()
+    refused = run("api", "--port", "0", "--data-dir", str(settings.data_dir))
+    assert refused.exit_code == 4
+    assert refused.stderr.count("\n") == 1
+    assert "(schema_newer)" in refused.stderr
+
+
+def test_a_check_finds_no_service(run: Run) -> None:
+    result = run("api", "--check", LORAWORKS_PORT=str(free_port()))
+    assert result.exit_code == 4
+    assert "(unreachable)" in result.stderr

@@ -1,0 +1,78 @@
+"""`loraworks gc` tells what it removes, and what takes room."""
+
+import os
+import time
+from pathlib import Path
+
+from app.db.base import new_id
+from app.resources import Resources
+from app.settings import Settings
+from tests.app.artifacts.stores import made
+from tests.app.cli.conftest import Run, answer
+from tests.servers import HOST, free_port
+
+TWO_DAYS_AGO = time.time() - 2 * 86_400
+
+
+def orphan(resources: Resources, tmp_path: Path) -> Path:
+    """A stored directory that no row knows."""
+    ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    place = resources.store.path(ref)
+    for path in (place, *place.rglob("*")):
+        os.utime(path, (TWO_DAYS_AGO, TWO_DAYS_AGO))
+    return place
+
+
+def test_a_dry_run_shows_what_would_go_and_then_it_goes(
+    run: Run, resources: Resources, settings: Settings, tmp_path: Path
+) -> None:
+    place = orphan(resources, tmp_path)
+    here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
+    told = answer(run("gc", "--dry-run", "--json", **here))
+    [removal] = told["removed"]
+    assert (removal["kind"], removal["why"]) == ("model", "no row knows it")
+    assert removal["key"] == place.relative_to(settings.artifacts_dir).as_posix()
+    assert told["freed_bytes"] == removal["bytes"] == told["disk_use"]["models"] > 0
+    assert abs(removal["age_seconds"] - 2 * 86_400) < 600
+    assert place.exists()
+
+    shown = run("gc", "--dry-run", "--data-dir", str(settings.data_dir))
+    assert removal["key"] in shown.stdout
+    assert "would be freed" in shown.stdout
+
+    done = answer(run("gc", "--json", **here))
+    assert done["removed"][0]["key"] == removal["key"]
+    assert done["disk_use"]["models"] == 0
+    assert not place.exists()
+    last = run("gc", **here)
+    assert "Every file is needed." in last.stdout
+    assert "database" in last.stdout
+
+
+def test_a_folder_named_by_mistake_is_not_made(run: Run, tmp_path: Path) -> None:
+    result = run("gc", "--data-dir", str(tmp_path / "nowhere"))
+    assert result.exit_code == 2
+    assert "(no_data)" in result.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_store_that_does_not_answer_is_told(run: Run, settings: Settings) -> None:
+    result = run(
+        "gc",
+        LORAWORKS_DATA_DIR=str(settings.data_dir),
+        LORAWORKS_STORE_URL="s3://bucket",
+        AWS_ENDPOINT_URL=f"http://{HOST}:{free_port()}",
+        AWS_ACCESS_KEY_ID="somebody",
+        AWS_SECRET_ACCESS_KEY="not-for-logs",
+        AWS_ALLOW_HTTP="true",
+        NO_PROXY=HOST,
+    )
+    assert result.exit_code == 4
+    assert "(storage_unavailable)" in result.stderr
+    assert "not-for-logs" not in result.stderr + result.stdout
+
+
+def test_an_address_that_is_none_is_told(run: Run, settings: Settings) -> None:
+    result = run("gc", LORAWORKS_DATA_DIR=str(settings.data_dir), LORAWORKS_STORE_URL="gs://bucket")
+    assert result.exit_code == 4
+    assert "(store_url_invalid)" in result.stderr

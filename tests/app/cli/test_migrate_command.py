@@ -1,0 +1,99 @@
+"""`loraworks migrate` on both databases, alone and several at once."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from typer.testing import Result
+
+from app.db import postgresql
+from tests.app.cli.conftest import Run, answer
+from tests.servers import PostgresServer, free_port
+
+HEAD = "0002"
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> Iterator[str]:
+    """A database without any table."""
+    made = postgres.empty_database()
+    yield made
+    postgres.drop(made)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at the database takes no time, so that the waiting is that of the command."""
+    monkeypatch.setattr(postgresql, "START_SECONDS", 0.0)
+
+
+def refused(result: Result, code: str) -> None:
+    assert result.exit_code == 4
+    assert f"({code})" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_it_tells_from_where_to_where(run: Run, url: str) -> None:
+    refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_older")
+    first = run("migrate", LORAWORKS_DATABASE_URL=url)
+    assert first.stdout == f"The schema went from none to {HEAD}\n"
+    again = run("migrate", LORAWORKS_DATABASE_URL=url)
+    assert again.stdout == f"The schema is up to date: {HEAD}\n"
+    moved = answer(run("migrate", "--check", "--json", LORAWORKS_DATABASE_URL=url))
+    assert moved == {"before": HEAD, "after": HEAD}
+
+
+def test_an_embedded_database_is_migrated_as_well(run: Run, tmp_path: Path) -> None:
+    moved = answer(run("migrate", "--json", "--data-dir", f"{tmp_path}/data"))
+    assert moved == {"before": None, "after": HEAD}
+
+
+def test_a_check_changes_nothing(run: Run, url: str) -> None:
+    for _ in range(2):
+        refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_older")
+
+
+def test_a_schema_of_the_future_is_left_alone(run: Run, url: str) -> None:
+    assert run("migrate", LORAWORKS_DATABASE_URL=url).exit_code == 0
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ff99'")
+    refused(run("migrate", LORAWORKS_DATABASE_URL=url), "schema_newer")
+    refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_newer")
+
+
+def test_several_at_once_take_turns(url: str) -> None:
+    command = [sys.executable, "-m", "app.cli.main", "migrate", "--json"]
+    started = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, env={"LORAWORKS_DATABASE_URL": url}, text=True
+        )
+        for _ in range(3)
+    ]
+    moves = [json.loads(process.communicate(timeout=60)[0]) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert {move["after"] for move in moves} == {HEAD}
+    assert sorted(move["before"] or "" for move in moves) == ["", HEAD, HEAD]
+
+
+def test_it_waits_for_a_database_that_comes_up(
+    run: Run, url: str, postgres: PostgresServer, hasty: None
+) -> None:
+    postgres.stop()
+    late = threading.Timer(1.5, postgres.start)
+    late.start()
+    result = run("migrate", LORAWORKS_DATABASE_URL=url)
+    late.join()
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("Waiting for it.") == 1
+
+
+def test_it_does_not_wait_for_ever(run: Run, hasty: None) -> None:
+    nowhere = f"postgresql://loraworks:not-for-logs@127.0.0.1:{free_port()}/loraworks"
+    result = run("migrate", "--wait", "0.1", LORAWORKS_DATABASE_URL=nowhere)
+    refused(result, "database_unreachable")
+    assert "not-for-logs" not in result.output

@@ -1,0 +1,101 @@
+"""`loraworks worker`: it becomes the worker, and says whether one of this machine is well."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs.tables import Worker
+from app.settings import Settings
+from tests.app.cli.conftest import Run
+from tests.servers import ValkeyServer
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Start]:
+    """Starts `loraworks worker` on the data folder of the test."""
+    with ExitStack() as running:
+
+        def begin(**environment: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli.main", "worker"],
+                stdin=subprocess.DEVNULL,
+                env={"LORAWORKS_DATA_DIR": str(settings.data_dir), **environment},
+            )
+            running.enter_context(process)
+            running.callback(process.kill)
+            return process
+
+        yield begin
+
+
+def program(process: subprocess.Popen[bytes]) -> list[str]:
+    return Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+
+
+def well(run: Run, settings: Settings) -> bool:
+    return run("worker", "--check", "--data-dir", str(settings.data_dir)).exit_code == 0
+
+
+def test_without_a_broker_it_is_the_one_that_polls(
+    start: Start, run: Run, settings: Settings
+) -> None:
+    assert not well(run, settings)
+    process = start()
+    wait_until(lambda: well(run, settings))
+    assert program(process)[1:4] == ["-P", "-m", "worker"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
+def test_with_a_broker_it_is_one_of_celery(
+    start: Start, run: Run, settings: Settings, valkey: ValkeyServer
+) -> None:
+    process = start(LORAWORKS_BROKER_URL=valkey.url())
+    wait_until(lambda: well(run, settings))
+    assert program(process)[1:7] == ["-P", "-m", "celery", "-A", "worker.celery_app", "worker"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_worker_that_fell_silent_is_not_well(
+    run: Run, settings: Settings, database: Database
+) -> None:
+    def seen(host: str, seconds: float) -> None:
+        with database.write() as session:
+            session.add(
+                Worker(
+                    id=host, host=host, boot_id="boot", pid=1, pid_start=1, devices=[],
+                    seen_at=now() - seconds, draining=False,
+                )
+            )  # fmt: skip
+            session.commit()
+
+    def check() -> tuple[int, str]:
+        result = run("worker", "--check", "--data-dir", str(settings.data_dir))
+        return result.exit_code, result.stderr
+
+    seen("another-machine", 1)
+    assert check() == (4, "error: no worker of this machine was heard of yet (no_worker)\n")
+    seen(socket.gethostname(), 100)
+    code, told = check()
+    assert (code, "was heard of for 10" in told) == (4, True), told
+
+
+def test_a_wrong_setting_is_named_before_anything_starts(run: Run) -> None:
+    result = run("worker", LORAWORKS_DEVICES="tpu")
+    assert result.exit_code == 2
+    assert "LORAWORKS_DEVICES" in result.stderr
+    assert result.stderr.count("\n") == 1

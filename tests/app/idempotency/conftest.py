@@ -1,0 +1,13 @@
+"""Every promise of an `Idempotency-Key` holds on both databases."""
+
+import pytest
+
+from tests.app.registry.conftest import finished
+
+__all__ = ["finished"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind

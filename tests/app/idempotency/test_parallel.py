@@ -1,0 +1,151 @@
+"""Calls with one key that come at the same time, to a real server."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import func, select, text
+
+from app.datasets.tables import Dataset
+from app.db import postgresql
+from app.db.engines import Database
+from app.idempotency import repository
+from app.idempotency.tables import IdempotencyKey
+from app.jobs.tables import Job
+from app.keys.tables import LOCAL_KEY_ID
+from app.main import create_app
+from app.settings import Settings
+from tests.app.cli.conftest import serving
+from tests.waiting import wait_until
+
+LORA: dict[str, Any] = {"method": {"type": "lora"}}
+CSV = b"text,label\n" + b"".join(
+    b"text %d,%s\n" % (n, b"good bad".split()[n % 2]) for n in range(40)
+)
+KEY = {"Idempotency-Key": "k-1"}
+Answers = list[httpx2.Response]
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings.model_copy(update={"log_level": "ERROR"}))
+
+
+@pytest.fixture
+def http(app: FastAPI) -> Iterator[httpx2.Client]:
+    limits = httpx2.Limits(max_connections=60)
+    with serving(app) as url, httpx2.Client(base_url=url, timeout=60, limits=limits) as client:
+        yield client
+
+
+def at_once(times: int, call: Callable[[int], httpx2.Response]) -> Answers:
+    """The same moment for all: they wait for each other before they start."""
+    barrier = threading.Barrier(times)
+
+    def one(number: int) -> httpx2.Response:
+        barrier.wait()
+        return call(number)
+
+    with ThreadPoolExecutor(times) as threads:
+        return list(threads.map(one, range(times)))
+
+
+def count(database: Database, table: type[Any]) -> int:
+    with database.read() as session:
+        return session.scalars(select(func.count()).select_from(table)).one()
+
+
+def test_fifty_posts_with_one_key_make_one_job(http: httpx2.Client, database: Database) -> None:
+    answers = at_once(50, lambda _: http.post("/v1/jobs", json=LORA, headers=KEY))
+    first = answers[0]
+    assert {answer.status_code for answer in answers} == {202}, first.text
+    assert all(answer.json() == first.json() for answer in answers)
+    assert {answer.headers["Location"] for answer in answers} == {first.headers["Location"]}
+    assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+    assert count(database, Job) == 1
+
+
+def test_of_two_bodies_with_one_key_one_wins(http: httpx2.Client, database: Database) -> None:
+    answers = at_once(
+        10, lambda number: http.post("/v1/jobs", json={**LORA, "priority": number % 2}, headers=KEY)
+    )
+    assert sorted({answer.status_code for answer in answers}) == [202, 422]
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
+    refused = [answer.json()["code"] for answer in answers if answer.status_code == 422]
+    assert set(refused) == {"idempotency_key_reused"}
+    assert count(database, Job) == 1
+
+
+def test_uploads_with_one_key_make_one_data_set(http: httpx2.Client, database: Database) -> None:
+    answers = at_once(
+        4, lambda _: http.post("/v1/datasets", files={"file": ("mails.csv", CSV)}, headers=KEY)
+    )
+    assert {answer.status_code for answer in answers} == {201}
+    assert all(answer.json() == answers[0].json() for answer in answers)
+    assert count(database, Dataset) == 1
+
+
+def test_uploads_without_a_key_take_turns(http: httpx2.Client, database: Database) -> None:
+    def upload(number: int) -> httpx2.Response:
+        content = CSV + b"one more %d,good\n" % (number % 2)
+        return http.post("/v1/datasets", files={"file": ("mails.csv", content)})
+
+    answers = at_once(4, upload)
+    assert {answer.status_code for answer in answers} <= {200, 201}
+    assert {answer.json()["version"] for answer in answers} == {1, 2}
+    assert count(database, Dataset) == 2
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+class TestBehindAnOpenTransaction:
+    """On PostgreSQL, where a call can wait for another one's transaction."""
+
+    def test_a_call_waits_for_the_answer_of_the_first(
+        self, http: httpx2.Client, database: Database
+    ) -> None:
+        first = http.post("/v1/jobs", json=LORA, headers={"Idempotency-Key": "k-0"})
+        with database.write() as session, ThreadPoolExecutor(1) as threads:
+            saved = session.scalars(select(IdempotencyKey)).one()
+            saved.key = "k-1"
+            session.flush()
+            second = threads.submit(http.post, "/v1/jobs", json=LORA, headers=KEY)
+            self.wait_for_a_waiter(database)
+            assert not second.done()
+            session.commit()
+            assert second.result().json() == first.json()
+        assert count(database, Job) == 1
+
+    def test_a_call_is_told_to_come_back_and_then_succeeds(
+        self, http: httpx2.Client, database: Database
+    ) -> None:
+        with database.write() as session:
+            session.add(
+                IdempotencyKey(
+                    api_key_id=LOCAL_KEY_ID, route="POST /v1/jobs", key="k-1",
+                    body_sha256="0" * 64, status=0, answer={},
+                )
+            )  # fmt: skip
+            session.flush()
+            began = time.monotonic()
+            answer = http.post("/v1/jobs", json=LORA, headers=KEY)
+            waited = time.monotonic() - began
+        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_flight")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert repository.WAIT_SECONDS <= waited < postgresql.LOCK_SECONDS  # its own limit
+        assert repository.WAIT_SECONDS <= 5
+        assert http.post("/v1/jobs", json=LORA, headers=KEY).status_code == 202
+        assert count(database, Job) == 1
+
+    @staticmethod
+    def wait_for_a_waiter(database: Database) -> None:
+        def waits() -> int:
+            with database.read() as session:
+                statement = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                return int(session.execute(statement).scalar_one())
+
+        wait_until(waits, what="a call that waits")

@@ -1,0 +1,53 @@
+"""Requests are counted under few names."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from app.settings import Settings
+
+
+def counted(client: TestClient, name: str) -> dict[tuple[str, ...], float]:
+    text = client.get("/metrics").text
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_requests_are_counted_by_template_and_class(client: TestClient) -> None:
+    for number in range(3):
+        client.get(f"/v1/jobs/{number}")
+    client.post("/v1/jobs", json={})
+    client.get("/v1/jobs?limit=5")
+    assert counted(client, "loraworks_http_requests_total") == {
+        ("GET", "/v1/jobs/{job_id}", "4xx"): 3,
+        ("POST", "/v1/jobs", "4xx"): 1,
+        ("GET", "/v1/jobs", "2xx"): 1,
+    }
+    durations = counted(client, "loraworks_http_request_duration_seconds_count")
+    assert durations["GET", "/v1/jobs/{job_id}"] == 3
+    assert durations["GET", "/metrics"] == 1  # the one before
+
+
+def test_what_callers_make_up_adds_no_series(client: TestClient) -> None:
+    for name in ("a", "b", "c"):
+        client.request(f"METHOD{name}", f"/nowhere/{name}")
+        client.get("/livez", headers={"Host": f"{name}.example"})
+    assert counted(client, "loraworks_http_requests_total") == {
+        ("other", "none", "4xx"): 3,
+        ("GET", "none", "4xx"): 3,
+    }
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_database_that_is_away_leaves_the_rest(client: TestClient, settings: Settings) -> None:
+    client.app.state.resources.database.close()  # type: ignore[attr-defined]
+    settings.sqlite_path.write_bytes(b"no database any more" * 100)
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert "\nloraworks_database_up 0.0\n" in answer.text
+    assert "process_resident_memory_bytes" in answer.text
+    assert "loraworks_jobs" not in answer.text

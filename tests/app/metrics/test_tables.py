@@ -1,0 +1,187 @@
+"""What `/metrics` counts in the tables, on both databases."""
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
+from app.datasets.tables import Dataset
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs import ownership, presence
+from app.jobs.endings import Failed, Retry
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import Attempt, Checkpoint, Worker
+from app.keys import service
+from app.keys.tables import LOCAL_KEY_ID
+from tests.job_rows import ALICE, BOB, add_job, change, take
+
+Series = dict[tuple[str, ...], float]
+LOST = Retry("worker_lost", "The worker is gone.", 10)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def scrape(client: TestClient) -> Callable[[], dict[str, Series]]:
+    """Metric → values of the labels, in the order of their names → number."""
+
+    def read() -> dict[str, Series]:
+        answer = client.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        found: dict[str, Series] = {}
+        for family in text_string_to_metric_families(answer.text):
+            for sample in family.samples:
+                labels = tuple(sample.labels.values())
+                found.setdefault(sample.name, {})[labels] = sample.value
+        return found
+
+    return read
+
+
+Scrape = Callable[[], dict[str, Series]]
+
+
+def seen(series: Series) -> Series:
+    return {labels: number for labels, number in series.items() if number}
+
+
+def test_an_empty_service_has_zeros(scrape: Scrape) -> None:
+    found = scrape()
+    assert found["loraworks_database_up"] == {(): 1}
+    own = {name: series for name, series in found.items() if name.startswith("loraworks_")}
+    for name, series in own.items():
+        if not name.startswith(("loraworks_database_up", "loraworks_http_")):
+            assert series, name
+            assert set(series.values()) == {0}, name
+    assert len(found["loraworks_jobs"]) == 5 * 3
+    assert found["loraworks_queued_jobs"].keys() == {("cpu",), ("gpu",), ("any",)}
+    assert found["process_resident_memory_bytes"][()] > 1e7
+
+
+def test_jobs_are_counted_by_state_method_and_lane(scrape: Scrape, database: Database) -> None:
+    for method in ("lora", "lora", "full"):
+        add_job(database, method=method)
+    add_job(database, lane=Lane.GPU)
+    take(database)
+    found = scrape()
+    assert seen(found["loraworks_jobs"]) == {
+        ("lora", "queued"): 2,
+        ("full", "queued"): 1,
+        ("lora", "running"): 1,
+    }
+    assert seen(found["loraworks_queued_jobs"]) == {("cpu",): 2, ("gpu",): 1}
+
+
+def test_the_age_of_the_queue_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:
+    for wait, lane in ((100, Lane.CPU), (50, Lane.CPU), (-100, Lane.GPU)):
+        add_job(database, lane=lane, run_after=now() - wait, dispatch_count=2)
+    running = add_job(database, lane=Lane.ANY, run_after=now() - 900, priority=9, dispatch_count=7)
+    assert take(database).lease.job_id == running
+    found = scrape()
+    ages = found["loraworks_oldest_queued_seconds"]
+    assert ages == {("cpu",): pytest.approx(100, abs=30), ("gpu",): 0, ("any",): 0}
+    assert ages["cpu",] >= 100
+    assert found["loraworks_hints_resent"] == {(): 6}
+
+
+def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Database) -> None:
+    for _ in range(2):
+        job_id = add_job(database)
+        claimed = take(database)
+        with database.write() as session:
+            assert ownership.finish(session, claimed.lease, Failed("one_class", "One label.", {}))
+            session.commit()
+    job_id = add_job(database)
+    claimed = take(database)
+    with database.write() as session:
+        assert ownership.finish(session, claimed.lease, Retry("crashed", "It crashed.", 0))
+        session.commit()
+    claimed = take(database)
+    assert claimed.lease.job_id == job_id
+    change(database, job_id, lease_expires_at=1.0)
+    with database.write() as session:
+        assert ownership.expire(session, job_id, seen_attempt=2, lost=LOST, max_failures=9)
+        session.commit()
+    found = scrape()
+    assert seen(found["loraworks_attempts"]) == {
+        ("one_class", "failed"): 2,
+        ("", "failed"): 1,
+        ("", "lost"): 1,
+    }
+    assert found["loraworks_lease_losses"] == {(): 1}
+
+
+def test_devices_are_counted_by_kind(scrape: Scrape, database: Database) -> None:
+    with database.write() as session:
+        presence.announce(session, ALICE, draining=False, devices=["cuda:0", "cuda:1"])
+        presence.announce(session, BOB, draining=True, devices=["cpu"])
+        session.add(
+            Worker(
+                id="gone", host="there", boot_id="b", pid=1, pid_start=1, devices=["cuda:7"],
+                seen_at=now() - 3600,
+            )
+        )  # fmt: skip
+        session.commit()
+    add_job(database), add_job(database)
+    take(database), take(database)
+    with database.write() as session:
+        session.execute(update(Attempt).values(device="cuda:1"))
+        session.commit()
+    ended = add_job(database)
+    take(database)
+    change(database, ended, state=JobState.CANCELLED, worker=None, finished_at=now())
+    found = scrape()
+    assert found["loraworks_slots"] == {("cuda",): 2, ("cpu",): 1}
+    assert found["loraworks_running_attempts"] == {("cuda",): 2, ("cpu",): 0}
+    assert found["loraworks_workers"] == {("active",): 1, ("draining",): 1}
+
+
+def test_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
+    job_id = add_job(database)
+    large = 3 * 2**31  # more than an integer of PostgreSQL holds
+    with database.write() as session:
+        for number in (1, 2):
+            ref = ArtifactRef(f"jobs/{job_id}/a{number}", "0" * 64, large)
+            artifacts.add(session, job_id=job_id, kind="model", ref=ref)
+            session.add(
+                Checkpoint(
+                    job_id=job_id, attempt=1, step=number, seq=number, key="k",
+                    manifest_sha256="0" * 64, bytes=10,
+                )
+            )  # fmt: skip
+            session.add(
+                Dataset(
+                    created_by=LOCAL_KEY_ID, name="mails", version=number, filename="a.csv",
+                    suffix=".csv", sha256="0" * 64, bytes=5, rows=1, profile={},
+                    text_column="text", label_column="label",
+                    deleted_at=1.0 if number == 1 else None,
+                )
+            )  # fmt: skip
+        session.commit()
+    assert scrape()["loraworks_stored_bytes"] == {
+        ("artifacts",): 2 * large,
+        ("checkpoints",): 20,
+        ("datasets",): 5,
+    }
+
+
+def test_only_who_may_look_sees_them(
+    locked_client: TestClient, new_key: Callable[..., service.NewKey]
+) -> None:
+    def ask(*scopes: str) -> int:
+        headers = {"Authorization": f"Bearer {new_key(*scopes).text}"}
+        return locked_client.get("/metrics", headers=headers).status_code
+
+    assert locked_client.get("/metrics").status_code == 401
+    assert ask("jobs:read") == 403
+    assert ask("metrics:read") == 200

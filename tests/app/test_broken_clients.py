@@ -1,0 +1,109 @@
+"""What callers do to a connection is no fault of ours: one line each, and no stack trace."""
+
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from tests.app.cli.conftest import serving
+from tests.waiting import wait_until
+
+RESET = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    with serving(create_app(settings)) as address:
+        yield address
+
+
+def rude(url: str, *pieces: bytes, wait: bool = False) -> None:
+    """Send, wait for the first byte of an answer if asked to, then break the connection."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        if wait:
+            connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def test_broken_calls_leave_no_stack_trace(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    head = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    form = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 999\r\n\r\n--x\r\n"
+    calls = (
+        (b"\x16\x03\x01\x02\x00\x01", False),  # TLS to a plain port
+        (b"nonsense\r\n\r\n", True),
+        (b"GET / HTTP/9.9\r\n\r\n", True),
+        (b"GET /v1/jobs HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", True),
+        (b"POST /v1/jobs" + head + b"Content-Length: 50\r\n\r\n{", False),
+        (b"POST /v1/jobs" + head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", True),
+        (b"POST /v1/datasets HTTP/1.1\r\nHost: localhost\r\n" + form, False),
+        (b"POST /predict" + head + b"Content-Length: 9\r\n\r\n{", False),
+        (b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n", False),
+    )
+    for call, wait in calls:
+        rude(url, call, wait=wait)
+    job_id = httpx2.post(f"{url}/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
+    stream = f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    rude(url, stream, wait=True)
+
+    logged: list[dict[str, object]] = []
+
+    def all_told() -> bool:
+        logged.extend(json.loads(line) for line in capfd.readouterr().err.splitlines())
+        return {"/v1/datasets", "/predict", f"/v1/jobs/{job_id}/stream"} <= {
+            str(line.get("path")) for line in logged
+        }
+
+    wait_until(all_told, what="a line for each request")
+    assert httpx2.get(f"{url}/livez").status_code == 200
+    assert [line for line in logged if "exception" in line] == []
+    assert {line["level"] for line in logged} <= {"info", "warning"}
+    (followed,) = [line for line in logged if line.get("path") == f"/v1/jobs/{job_id}/stream"]
+    assert followed["job_id"] == job_id
+
+
+def test_every_line_about_a_job_names_it(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with httpx2.Client(base_url=url) as client:  # one connection
+        made = client.post(
+            "/v1/jobs", json={"method": {"type": "lora"}}, headers={"X-Request-Id": "r-1"}
+        )
+        job_id = made.json()["id"]
+        client.get(f"/v1/jobs/{job_id}", headers={"X-Request-Id": "r-2"})
+        client.get("/v1/jobs", headers={"X-Request-Id": "r-3"})
+        client.get("/v1/jobs/nonsense", headers={"X-Request-Id": "r-4"})
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+    def told(request_id: str) -> set[tuple[str, str | None]]:
+        mine = [line for line in lines if line.get("request_id") == request_id]
+        return {(line["event"], line.get("job_id")) for line in mine}
+
+    assert told("r-1") == {("job submitted", job_id), ("request", None)}
+    assert told("r-2") == {("request", job_id)}
+    assert told("r-3") == told("r-4") == {("request", None)}
+
+
+def test_a_job_is_not_named_by_the_next_request_on_the_connection(
+    url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job_id = httpx2.post(f"{url}/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
+    both = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n"
+        for path, connection in ((f"/v1/jobs/{job_id}", "keep-alive"), ("/livez", "close"))
+    )
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        connection.sendall("".join(both).encode())
+        while connection.recv(65536):
+            pass
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    told = {line.get("path"): line.get("job_id") for line in lines}
+    assert told[f"/v1/jobs/{job_id}"] == job_id
+    assert told["/livez"] is None
