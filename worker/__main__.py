@@ -9,24 +9,16 @@ import select
 import signal
 import stat
 import sys
-import threading
 
 import structlog
 from pydantic import ValidationError
 
 from app import logs
-from app.db import migrate
 from app.errors import AppError
-from app.resources import Resources, open_resources
 from app.settings import Settings
-from worker import identity
-from worker.launch import Launcher, ProcessLauncher
-from worker.poller import Poller
-from worker.reconciler import Reconciler
-from worker.run_job import JobRunner
-from worker.slots import Slots
+from worker.launch import Launcher
+from worker.service import Service, open_service
 
-CLOSING_SECONDS = 30.0  # for the last transactions, after the grace of the trainings
 BAD_SETTINGS = 78
 
 log = structlog.get_logger("worker")
@@ -38,37 +30,22 @@ def main(launcher: Launcher | None = None) -> int:
     try:
         settings = Settings()
         logs.configure(settings.log_level)
-        resources = open_resources(settings)
-        migrate.check(resources.database)
+        service = open_service(settings, launcher)
     except (AppError, ValidationError) as error:
         log.error("the worker cannot start", error=str(error))
         return BAD_SETTINGS
     try:
-        return serve(resources, launcher or ProcessLauncher())
+        return serve(service)
     finally:
-        resources.close()
+        service.close()
 
 
-def serve(resources: Resources, launcher: Launcher) -> int:
+def serve(service: Service) -> int:
     """Work until told to leave. 0: every job was given back; 1: one was not in time."""
-    settings = resources.settings
-    owner = identity.this_worker()
-    draining = threading.Event()
-    slots = Slots(settings.slots)
-    reconciler = Reconciler(resources, owner, draining=draining)
-    runner = JobRunner(resources, launcher, draining=draining)
-    poller = Poller(resources, owner, runner, slots, draining=draining)
     reasons = [_signals(), *_lifeline()]
-    reconciler.tick()  # kills what a dead worker left running before anything new starts
-    for work in (poller, reconciler):
-        threading.Thread(target=work.run, name=type(work).__name__, daemon=True).start()
-    log.info("ready", worker=owner.id, slots=settings.slots)
+    service.start()
     select.select(reasons, [], [])
-    log.info("draining")
-    draining.set()
-    idle = slots.wait_idle(settings.stop_grace_seconds + CLOSING_SECONDS)
-    log.info("left", idle=idle)
-    return 0 if idle else 1
+    return 0 if service.wait() else 1
 
 
 def _signals() -> int:

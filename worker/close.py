@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.store import ArtifactRef
 from app.db.base import JsonObject
+from app.db.outage import OUTAGE
 from app.jobs import ownership
 from app.jobs.endings import Ending, ExitStatus, Succeeded
 from app.jobs.leases import Claimed, Lease
@@ -34,6 +34,8 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
     """Store what the training made and end the attempt. `False`: fenced, nothing was published.
 
     Files first, then one transaction of artifact, version and ending: only rows make files count.
+    Files without one are swept up later, not here: a connection that broke in its commit leaves
+    open whether the row is there.
     Raises `ArtifactCorrupt` if the directory does not match its manifest.
     """
     lease = claimed.lease
@@ -44,15 +46,7 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
         (made / manifest.MANIFEST).unlink()
         facts = manifest.write(made, inputs.public(facts))
     ref = resources.store.put(made, f"jobs/{lease.job_id}/a{lease.attempt}")
-    published = False
-    try:
-        published = _insist(
-            resources, lease, lambda session: _succeed(session, claimed, ref, facts)
-        )
-    finally:
-        if not published:
-            resources.store.delete(ref.key)
-    return published
+    return _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts))
 
 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
@@ -74,18 +68,27 @@ def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonOb
 
 
 def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]) -> bool:
-    """Commit what `write` agrees to. A busy database is asked again, for as long as a lease."""
-    give_up = time.monotonic() + lease.seconds
+    """Commit what `write` agrees to. A database that is away is asked again: so long as it is, no
+    one else can take the job.
+    """
+    give_up = time.monotonic() + resources.settings.patience_seconds
     while True:
         try:
             with resources.database.write() as session:
                 if not write(session):
-                    log.warning("fenced: the job is in other hands")
-                    return False
+                    return _was_ours(session, lease)
                 session.commit()
                 return True
-        except (OperationalError, TimeoutError) as error:
+        except OUTAGE as error:
             if time.monotonic() > give_up:
                 raise
             log.warning("the database does not answer", error=str(error))
             time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter
+
+
+def _was_ours(session: Session, lease: Lease) -> bool:
+    """Whether an earlier try, of which no answer came, had ended the attempt after all."""
+    if ownership.succeeded(session, lease):
+        return True
+    log.warning("fenced: the job is in other hands")
+    return False

@@ -1,6 +1,10 @@
 """Why a worker cannot start a training."""
 
-from app.errors import Conflict, StorageFull
+from app.errors import AppError, Conflict, StorageFull
+
+
+class Fenced(Exception):
+    """The job is in other hands; nothing may be written."""
 
 
 class InputChanged(Conflict):
@@ -17,4 +21,15 @@ class NoRoom(StorageFull):
     message = (
         "Only {free_mb} MB of the disk are free; {reserve_mb} MB are kept in reserve. "
         "Free some space and run the job again."
+    )
+
+
+class GpuMissing(AppError):
+    """A GPU of the settings is not there."""
+
+    status = 500
+    code = "gpu_missing"
+    message = (
+        "LORAWORKS_DEVICES names {name}, which this worker does not see. It sees: {there}. "
+        "`nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES may hide some."
     )

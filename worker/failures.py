@@ -1,16 +1,19 @@
 """Why an attempt failed, and what follows: one table."""
 
 import json
+import random
 import signal
 from dataclasses import dataclass
 
+from app.db.outage import OUTAGE
 from app.errors import AppError
-from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry
+from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
 from app.jobs.leases import Claimed
 from app.settings import Settings
 from lora_core import exit_codes
 from lora_core.cache import is_no_room
 from lora_core.errors import DiskFull, LoraCoreError
+from lora_core.events import Failed as Told
 from worker.supervisor import Asked, Ended
 
 
@@ -20,16 +23,29 @@ class Cause:
 
     code: str
     message: str  # {how}: what was seen
-    again: str  # the code once a second failure came no further than the first
+    again: str  # the code once a second failure brought no new checkpoint
 
 
 CRASHED = Cause("crashed", "The training process ended unexpectedly ({how}).", "crash_loop")
 STALLED = Cause("stalled", "The training gave no sign of life for {how}.", "stalled")
+OOM_HOST = Cause(
+    "oom_host",
+    "The training was ended because the memory of the machine ran out. Choose a smaller "
+    "`optim.micro_batch_tokens` or `data.max_length`, or train fewer jobs at a time.",
+    "oom_host",
+)
 LOST = Cause("lost_worker", "The worker that ran the job is gone.", "lost_worker")
 BROKEN = Cause("worker_error", "The worker failed while it ran the job ({how}).", "worker_error")
 
 NO_FURTHER = "{message} It came no further than the time before, so it is not tried again."
 SPENT = "{message} This was failure {failures}, and the last that is allowed."
+OVER_TIME = "The job has run for {seconds:g} s, the longest that is allowed, and was stopped."
+IMPATIENT = "{message} That went on for over {seconds:g} s."
+
+# What may be well again in a while, whoever is to blame: disk, storage, hub.
+PASSING = frozenset({"disk_full", "storage_full", "storage_unavailable", "hub_unavailable"})
+WAITING = "storage_unavailable"
+LONGEST_WAIT = 60.0  # seconds between two tries
 
 
 def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
@@ -39,41 +55,79 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
     |------------------------------------|---------|--------------------------------------------|
     | exit 65 after a `failed` event     | no      | failed at once, with its code              |
     | made to leave by a cancel          | no      | cancelled                                  |
+    | the same about disk, storage, hub  | no      | waits for them, its reason shown           |
+    | the same about the host's memory;  | yes     | queued again once                          |
+    | killed by the kernel for it        |         |                                            |
+    | made to leave by its time limit    | no      | failed; its checkpoint stays               |
     | made to leave by a drain; exit 75  | no      | queued again                               |
     | silent for too long                | yes     | queued again, later; `stalled` in the end  |
     | any other exit or signal           | yes     | queued again, later; `crash_loop` when two |
-    |                                    |         | failures came no further than each other   |
+    |                                    |         | failures in a row brought no checkpoint    |
     """
     if ended.left.code == exit_codes.FAILED and ended.failed is not None:
-        return Failed(ended.failed.code, ended.failed.message, ended.failed.detail)
+        return _known(ended, ended.failed, claimed, settings)
     if ended.asked is Asked.CANCEL:
         return Cancelled()
+    if ended.asked is Asked.TIME_LIMIT:
+        return over_time(claimed, settings, saved_step=ended.saved_step)
     if ended.asked is Asked.DRAIN or ended.left.code == exit_codes.STOPPED:
         return Preempted()
     if ended.asked is Asked.STALL:
-        return count(STALLED, f"{settings.stall_seconds:g} s", ended.step, claimed, settings)
-    return count(CRASHED, _how(ended.left), ended.step, claimed, settings)
+        return count(STALLED, f"{settings.stall_seconds:g} s", ended, claimed, settings)
+    cause = OOM_HOST if ended.out_of_memory and ended.left.signal == signal.SIGKILL else CRASHED
+    return count(cause, _how(ended.left), ended, claimed, settings)
 
 
 def judge_error(error: Exception, claimed: Claimed, settings: Settings) -> Ending:
     """The ending of an attempt that failed in the worker itself."""
     if is_no_room(error):
         error = DiskFull(what="the files of the job")
+    if isinstance(error, OUTAGE):
+        return wait("The database did not answer.", claimed, settings)
     if isinstance(error, AppError | LoraCoreError):
+        if error.code in PASSING:
+            return wait(str(error), claimed, settings)
         detail = json.loads(json.dumps(error.detail, default=str))
         return Failed(error.code, str(error), detail)
-    return count(BROKEN, type(error).__name__, 0, claimed, settings)
+    return count(BROKEN, type(error).__name__, None, claimed, settings)
 
 
-def count(cause: Cause, how: str, step: int, claimed: Claimed, settings: Settings) -> Ending:
+def count(
+    cause: Cause, how: str, ended: Ended | None, claimed: Claimed, settings: Settings
+) -> Ending:
     """Try again, unless nothing was gained or the budget is spent."""
     message = cause.message.format(how=how)
-    failures = claimed.failures + 1
-    if claimed.furthest is not None and step <= claimed.furthest:
+    gained = ended is not None and ended.saved_step is not None
+    failures = 1 if gained else claimed.failures + 1
+    if claimed.stuck and not gained:
         return Failed(cause.again, NO_FURTHER.format(message=message))
     if failures >= settings.max_failures:
         return Failed(cause.code, SPENT.format(message=message, failures=failures))
     return Retry(cause.code, message, settings.retry_seconds)
+
+
+def wait(message: str, claimed: Claimed, settings: Settings) -> Ending:
+    """Try again in a while, at first soon, unless that went on for too long."""
+    waited = claimed.waited_seconds or 0.0
+    if waited > settings.patience_seconds:
+        return Failed(WAITING, IMPATIENT.format(message=message, seconds=settings.patience_seconds))
+    seconds = max(settings.retry_seconds, min(LONGEST_WAIT, waited / 4))
+    return Waiting(WAITING, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+
+
+def over_time(claimed: Claimed, settings: Settings, *, saved_step: int | None) -> Failed:
+    """The job has had its time."""
+    last = claimed.checkpoint.step if saved_step is None and claimed.checkpoint else saved_step
+    message = OVER_TIME.format(seconds=claimed.time_limit_seconds or settings.run_seconds)
+    return Failed("time_limit", message, {"checkpoint_step": last})
+
+
+def _known(ended: Ended, failed: Told, claimed: Claimed, settings: Settings) -> Ending:
+    if failed.code in PASSING:
+        return wait(failed.message, claimed, settings)
+    if failed.code == OOM_HOST.code:
+        return count(OOM_HOST, "", ended, claimed, settings)
+    return Failed(failed.code, failed.message, failed.detail)
 
 
 def lost(settings: Settings) -> Retry:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from app.artifacts.content import verified
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import Store
 from app.datasets import files
 from app.datasets import repository as datasets
+from app.datasets.tables import Dataset
 from app.db.base import JsonObject
 from app.db.engines import Database
 from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
 from lora_core import manifest
+from lora_core.errors import ArtifactCorrupt
 from worker.errors import InputChanged
 
 
@@ -45,60 +45,43 @@ class Inputs:
         return value
 
 
-@dataclass(frozen=True)
-class _Input:
-    name: str
-    path: Path
-    sha256: str
-
-
-def locate(
-    database: Database, claimed: Claimed, *, settings: Settings, store: ArtifactStore
-) -> Inputs:
+def locate(database: Database, claimed: Claimed, *, settings: Settings, store: Store) -> Inputs:
     """Find the inputs of a job and check that their bytes are still the same.
 
     Files are read after the look at the rows, so that no writer waits for the disk. Raises
-    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`.
+    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, and what a store raises.
     """
     spec = dict(claimed.spec)
     names: dict[str, str] = {}
     with database.read() as session:
         uploads = {
-            part: _upload(session, UUID(dataset_id), settings)
+            part: datasets.get(session, UUID(dataset_id))
             for part, dataset_id in claimed.dataset_ids.items()
         }
         version = registry.resolve(session, spec["base"]) if _is_version(spec["base"]) else None
-    if uploads:
-        sources = {part: str(upload.path) for part, upload in uploads.items()}
+    sources: dict[str, str] = {}
+    for part, upload in uploads.items():
+        name = f"{upload.name}:{upload.version}"
+        path = _find(upload, name, settings, store)
+        sources[part] = str(path)
+        names |= {str(path): name, path.name: name}
+    if sources:
         source: Any = sources.get("all")
         if source is None:
             source = {**spec["data"]["source"], **sources}
         spec["data"] = {**spec["data"], "source": source}
-    for upload in uploads.values():
-        _check(upload)
-        names |= {str(upload.path): upload.name, upload.path.name: upload.name}
     if version is not None:
-        directory, _ = verified(
-            store,
-            key=version.artifact_key,
-            manifest_sha256=version.manifest_sha256,
-            name=f"model {version.ref}",
-        )
+        directory = verified(store, version.artifact, name=f"model {version.ref}")
         spec["base"] = str(directory / manifest.MERGED)
         names[spec["base"]] = version.ref
     return Inputs(spec, names)
 
 
-def _upload(session: Session, dataset_id: UUID, settings: Settings) -> _Input:
-    dataset = datasets.get(session, dataset_id)
-    return _Input(
-        f"{dataset.name}:{dataset.version}", files.path(settings, dataset), dataset.sha256
-    )
-
-
-def _check(upload: _Input) -> None:
-    if not upload.path.is_file() or manifest.sha256(upload.path) != upload.sha256:
-        raise InputChanged(name=upload.name)
+def _find(upload: Dataset, name: str, settings: Settings, store: Store) -> Path:
+    try:
+        return files.find(settings, store, upload)
+    except ArtifactCorrupt as error:
+        raise InputChanged(name=name) from error
 
 
 def _is_version(base: str) -> bool:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,9 +19,8 @@ from pydantic import ValidationError
 from app.jobs.endings import ExitStatus
 from lora_core.events import Event, parse_event
 from worker import identity
+from worker.workplace import Place
 
-CHILD_FILE = "child.json"  # names the process group, for the worker that finds it without an owner
-LOG_FILE = "child.log"
 LONGEST_LINE = 16 * 2**20  # bytes
 CHUNK = 2**20
 TETHER = Path(__file__).with_name("tether.py")
@@ -31,12 +31,24 @@ _NAMES = {
     *("PATH", "HOME", "USER", "LANG", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH"),
     *("LORAWORKS_CACHE", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"),
     *("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "LORAWORKS_FAULT"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 }
 _PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained, where, and with what."""
+
+    place: Place
+    resume: Path | None  # a checkpoint to go on from
+    checkpoint_seconds: float
+    threads: int
+    device: str  # "cpu" or "cuda:1": the only one that the process sees
+    lock_fd: int | None = None  # locks the device as long as the process lives
 
 
 class Child(Protocol):
@@ -61,36 +73,35 @@ class Child(Protocol):
 class Launcher(Protocol):
     """Starts training processes."""
 
-    def start(self, spec: Path, out_dir: Path, *, threads: int) -> Child: ...
+    def start(self, order: Order) -> Child: ...
 
 
 class ProcessLauncher:
-    """Real processes: `program train SPEC --out DIR`, each the leader of a session of its own."""
+    """Real processes: `program train SPEC …`, each the leader of a session of its own."""
 
     def __init__(self, program: Sequence[str] = (sys.executable, "-P", "-m", "lora_core")) -> None:
         self._program = program
 
-    def start(self, spec: Path, out_dir: Path, *, threads: int) -> "ProcessChild":
+    def start(self, order: Order) -> "ProcessChild":
         """The calling thread must wait for the child: when the thread ends, the kernel kills it."""
-        directory = out_dir.parent
-        scratch = directory / "tmp"
-        scratch.mkdir()
+        place = order.place
+        place.scratch.mkdir(exist_ok=True)
         tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
-        arguments = ["train", str(spec), "--out", str(out_dir), "--lifeline"]
-        with (directory / LOG_FILE).open("ab") as errors:
+        with place.log.open("ab") as errors:
             process = subprocess.Popen(
-                [*tether, *self._program, *arguments],
+                [*tether, *self._program, *_arguments(order)],
                 stdin=subprocess.PIPE,  # its end tells the child that we are gone
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                cwd=directory,
-                env=child_environment(os.environ, threads=threads, scratch=scratch),
+                cwd=place.directory,
+                env=child_environment(os.environ, order),
                 start_new_session=True,
+                pass_fds=() if order.lock_fd is None else (order.lock_fd,),
             )
         child = ProcessChild(process)
         try:
             known = identity.process(process.pid)  # not reaped yet, so it is there
-            (directory / CHILD_FILE).write_text(json.dumps(known), encoding="utf-8")
+            place.child.write_text(json.dumps(known), encoding="utf-8")
         except BaseException:
             child.wait()
             raise
@@ -176,7 +187,16 @@ class ProcessChild:
         return events
 
 
-def child_environment(environ: Mapping[str, str], *, threads: int, scratch: Path) -> dict[str, str]:
+def _arguments(order: Order) -> list[str]:
+    place = order.place
+    train = ["train", str(place.spec), "--out", str(place.out), "--lifeline"]
+    save = ["--checkpoints", str(place.checkpoints)]
+    often = ["--checkpoint-seconds", str(order.checkpoint_seconds)]
+    resume = [] if order.resume is None else ["--resume", str(order.resume)]
+    return [*train, *save, *often, *resume]
+
+
+def child_environment(environ: Mapping[str, str], order: Order) -> dict[str, str]:
     """What a training process gets: enough to find programs and caches, no secret."""
     allowed = {
         name: value
@@ -184,8 +204,10 @@ def child_environment(environ: Mapping[str, str], *, threads: int, scratch: Path
         if name in _NAMES or name.startswith(_PREFIXES)
     }
     return allowed | {
-        "OMP_NUM_THREADS": str(threads),
-        "RAYON_NUM_THREADS": str(threads),  # the tokeniser
+        "OMP_NUM_THREADS": str(order.threads),
+        "RAYON_NUM_THREADS": str(order.threads),  # the tokeniser
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # numbers as nvidia-smi and `devices` give them
+        "CUDA_VISIBLE_DEVICES": order.device.partition(":")[2],
         "PYTHONFAULTHANDLER": "1",
-        "TMPDIR": str(scratch),
+        "TMPDIR": str(order.place.scratch),
     }

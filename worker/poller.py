@@ -5,18 +5,19 @@ from threading import Event as Flag
 
 import structlog
 
+from app.db.outage import OUTAGE
 from app.jobs import ownership
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
 from app.resources import Resources
 from worker.run_job import JobRunner
-from worker.slots import Slots
+from worker.slots import Slot, Slots
 
 log = structlog.get_logger(__name__)
 
 
 class Poller:
-    """Claims jobs of every lane: one worker serves the whole machine."""
+    """Claims jobs for the devices of this worker, and runs each in a thread of its own."""
 
     def __init__(
         self, resources: Resources, owner: Owner, runner: JobRunner, slots: Slots, *, draining: Flag
@@ -26,42 +27,64 @@ class Poller:
         self._runner = runner
         self._slots = slots
         self._draining = draining
+        self._bell = threading.Event()
+
+    def wake(self) -> None:
+        """Look now: a job waits, or there is room for one."""
+        self._bell.set()
 
     def run(self) -> None:
         """Until the worker drains. A database that does not answer is asked again later."""
-        poll_seconds = self._resources.settings.poll_seconds
         while not self._draining.is_set():
-            if not self._slots.take(poll_seconds):
-                continue
-            # Asked again with the slot in hand: who waits for the last one to come back must not
-            # leave while another job is claimed.
-            claimed = None if self._draining.is_set() else self._claim()
+            self._bell.clear()
+            try:
+                self._fill()
+            except OUTAGE as error:
+                log.warning("the database does not answer", error=str(error))
+            except Exception:
+                log.exception("no job could be claimed")
+            self._bell.wait(self._resources.settings.poll_every)
+
+    def _fill(self) -> None:
+        """Give each free slot a job, as long as there are any for it."""
+        idle: set[Lane] = set()  # where no job waits
+        while (slot := self._slots.take(but=idle)) is not None:
+            if not self._start(slot):
+                idle.add(slot.lane)
+
+    def _start(self, slot: Slot) -> bool:
+        """Whether there was a job. The slot is given back when none runs in it."""
+        claimed = None
+        try:
+            # Asked with the slot in hand: who waits for the last one to come back must not leave
+            # while another job is claimed.
+            claimed = None if self._draining.is_set() else self._claim(slot)
+        finally:
             if claimed is None:
-                self._slots.give()
-                self._draining.wait(poll_seconds)
-            else:
-                name = f"job-{claimed.lease.job_id}"
-                threading.Thread(target=self._work, args=(claimed,), name=name, daemon=True).start()
+                self._slots.give(slot)
+        if claimed is None:
+            return False
+        name = f"job-{claimed.lease.job_id}"
+        threading.Thread(target=self._work, args=(claimed, slot), name=name, daemon=True).start()
+        return True
 
-    def _claim(self) -> Claimed | None:
-        try:
-            with self._resources.database.write() as session:
-                claimed = ownership.claim(
-                    session,
-                    owner=self._owner,
-                    lanes=set(Lane),
-                    lease_seconds=self._resources.settings.lease_seconds,
-                )
-                session.commit()
-                return claimed
-        except Exception:
-            log.exception("no job could be claimed")
-            return None
+    def _claim(self, slot: Slot) -> Claimed | None:
+        with self._resources.database.write() as session:
+            claimed = ownership.claim(
+                session,
+                owner=self._owner,
+                lane=slot.lane,
+                device=slot.device,
+                lease_seconds=self._resources.settings.lease_seconds,
+            )
+            session.commit()
+            return claimed
 
-    def _work(self, claimed: Claimed) -> None:
+    def _work(self, claimed: Claimed, slot: Slot) -> None:
         try:
-            self._runner.run(claimed)
+            self._runner.run(claimed, slot)
         except Exception:
             log.exception("the ending of a job could not be written")
         finally:
-            self._slots.give()
+            self._slots.give(slot)
+            self.wake()

@@ -2,18 +2,22 @@
 
 import json
 import time
+from collections.abc import Sequence
 from threading import Event as Flag
 
 import structlog
 
-from app.jobs import ownership, presence
+from app.db.outage import OUTAGE
+from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
 from app.resources import Resources
+from app.retention import service as retention
 from worker import identity, workplace
 from worker.failures import lost
-from worker.launch import CHILD_FILE
 
 FORGET_SECONDS = 24 * 3600.0
+FIRST_CLEAN_SECONDS = 60.0
+CLEAN_SECONDS = 3600.0
 CLOCK_JUMP_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
@@ -22,11 +26,20 @@ log = structlog.get_logger(__name__)
 class Reconciler:
     """Each step repeats its condition in the database, so a stale look does no harm."""
 
-    def __init__(self, resources: Resources, owner: Owner, *, draining: Flag) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        owner: Owner,
+        *,
+        draining: Flag,
+        devices: Sequence[str] = (),
+    ) -> None:
         self._resources = resources
         self._settings = resources.settings
         self._owner = owner
         self._draining = draining
+        self._devices = devices
+        self._clean_at = time.monotonic() + FIRST_CLEAN_SECONDS
         self._healthy_since = time.monotonic()
         self._offset: float | None = None  # database clock minus our own
 
@@ -37,28 +50,62 @@ class Reconciler:
 
     def tick(self) -> None:
         """One round. It must go on whatever happens, so errors are only logged."""
-        try:
-            self._announce()
-            places = list(workplace.found(self._settings))  # before the look at the jobs
-            with self._resources.database.read() as session:
-                running = presence.running(session)
-            for held in running:
-                self._expire(held)
-            self._sweep(places, {(held.job_id, held.attempt) for held in running})
-        except Exception:
-            log.exception("reconciling failed")
-            self._healthy_since = time.monotonic()
+        for step in (self._put_right, self._remind, self._clean):
+            try:
+                step()
+            except OUTAGE as error:
+                log.warning("the database does not answer", error=str(error))
+                self._healthy_since = time.monotonic()
+            except Exception:
+                log.exception("reconciling failed", step=step.__name__)
+
+    def _put_right(self) -> None:
+        self._announce()
+        places = list(workplace.found(self._settings))  # before the look at the jobs
+        with self._resources.database.read() as session:
+            running = presence.running(session)
+        for held in running:
+            self._expire(held)
+        self._sweep(places, {(held.job_id, held.attempt) for held in running})
+
+    def _remind(self) -> None:
+        """Tell the workers of what waits, and end what has waited for too long."""
+        with self._resources.database.write() as session:
+            if self._settings.queue_seconds is not None:
+                for job_id in reminders.fail_overdue(
+                    session, queue_seconds=self._settings.queue_seconds
+                ):
+                    log.warning("a job waited for too long", job_id=str(job_id))
+            due = reminders.due(session, hint_seconds=self._settings.hint_seconds)
+            session.commit()
+        for job_id, lane in due:
+            self._resources.queue.hint(job_id, lane=lane)
+
+    def _clean(self) -> None:
+        """Once in a while: files that no row knows, and rows that have had their time."""
+        if time.monotonic() < self._clean_at:
+            return
+        self._clean_at = time.monotonic() + CLEAN_SECONDS
+        retention.sweep(self._resources)
 
     def _announce(self) -> None:
         with self._resources.database.write() as session:
-            database_now = presence.announce(session, self._owner, draining=self._draining.is_set())
+            database_now = presence.announce(
+                session, self._owner, draining=self._draining.is_set(), devices=self._devices
+            )
             presence.forget(session, silent_seconds=FORGET_SECONDS)
             session.commit()
         offset = database_now - time.monotonic()
         if self._offset is not None and abs(offset - self._offset) > CLOCK_JUMP_SECONDS:
             log.warning("the clock of the database jumped", seconds=offset - self._offset)
             self._healthy_since = time.monotonic()
+            self._forget_waits()
         self._offset = offset
+
+    def _forget_waits(self) -> None:
+        with self._resources.database.write() as session:
+            reminders.forget_waits(session)
+            session.commit()
 
     def _expire(self, held: Held) -> None:
         """A worker of this machine that is gone loses its jobs now; any other one with its lease.
@@ -94,7 +141,7 @@ class Reconciler:
             if (place.job_id, place.attempt) in running:
                 continue
             try:
-                boot_id, pid, start = json.loads((place.directory / CHILD_FILE).read_bytes())
+                boot_id, pid, start = json.loads(place.child.read_bytes())
                 identity.kill_group(identity.Process(boot_id, pid, start))
             except (OSError, ValueError):
                 log.debug("no process to kill", directory=str(place.directory))

@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.orm import Session
 
+from app.artifacts.store import ArtifactRef
 from app.db.engines import Database
-from app.jobs import ownership
+from app.db.outage import OUTAGE
+from app.jobs import checkpoints, ownership
 from app.jobs.endings import Told
 from app.jobs.leases import Lease
 from app.jobs.tables import JobEvent, MetricPoint
-from lora_core.events import Event, Started, StepLogged, Tick
-from worker.rows import Point, points, told
+from lora_core.events import Event, Resumed, Started, StepLogged, Tick
+from worker.rows import Kept, Point, points, told
 
 WRITE_SECONDS = 1.0
 WRITE_ROWS = 50
@@ -37,16 +39,27 @@ class Recorder:
     `public` makes what is told fit for users; it concerns what is added from then on.
     """
 
-    def __init__(self, database: Database, lease: Lease, *, beat_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        *,
+        beat_seconds: float,
+        drop: Callable[[str], None] | None = None,
+    ) -> None:
+        """`drop` removes the files of a checkpoint that is not needed any more."""
         self.public: Callable[[Any], Any] = lambda value: value
         self.step = 0
+        self.saved_step: int | None = None  # of the last checkpoint of this attempt
         self.cancel_requested = False
         self.fenced = False
         self._database = database
         self._lease = lease
         self._beat_seconds = beat_seconds
+        self._drop = drop
+        self._exact = True
         self._total_steps: int | None = None
-        self._rows: list[Point | Told] = []
+        self._rows: list[Point | Told | Kept] = []
         self._last_steps: dict[tuple[str, str], int] = {}
         self._written_at = time.monotonic()
         self._written_step = 0
@@ -57,6 +70,8 @@ class Recorder:
             self.step = max(self.step, event.step)
         elif isinstance(event, Started):
             self._total_steps = event.total_steps
+        elif isinstance(event, Resumed):
+            self.step, self._exact = event.step, event.exact
         for point in points(event):
             curve = (point.split, point.name)
             # A curve only goes on: the last evaluation repeats the step of the best one.
@@ -66,6 +81,15 @@ class Recorder:
         if (words := told(event)) is not None:
             message = self.public(words.message)[:LONGEST_MESSAGE]
             self._rows.append(words._replace(message=message, data=self.public(words.data)))
+
+    def keep(self, step: int, ref: ArtifactRef) -> None:
+        """A checkpoint is stored; its row takes its place among what was told before and after."""
+        self.saved_step = step
+        self._rows.append(Kept(step, ref))
+
+    def note(self, told: Told) -> None:
+        """Words of our own."""
+        self._rows.append(told)
 
     def due(self) -> bool:
         """Whether it is time to write."""
@@ -92,20 +116,27 @@ class Recorder:
                 if beat is None:
                     self.fenced = True
                     return
-                session.add_all(
-                    self._row(seq, row) for seq, row in enumerate(self._rows, beat.first_seq)
-                )
+                if not self._exact:
+                    ownership.note_inexact(session, self._lease)
+                stale = [
+                    key
+                    for seq, row in enumerate(self._rows, beat.first_seq)
+                    for key in self._insert(session, seq, row)
+                ]
                 session.commit()
-        except (OperationalError, TimeoutError) as error:
+        except OUTAGE as error:
             log.warning("the database does not answer", waiting=len(self._rows), error=str(error))
             return
         self._rows.clear()
+        for key in stale:
+            if self._drop is not None:
+                self._drop(key)
         self._written_step = self.step
         self.cancel_requested = beat.cancel_requested
 
-    def flush(self) -> None:
-        """Write the last rows. A busy database is asked again, for as long as a lease."""
-        give_up = time.monotonic() + self._lease.seconds
+    def flush(self, *, patience_seconds: float) -> None:
+        """Write the last rows. A database that is away is asked again, for so long."""
+        give_up = time.monotonic() + patience_seconds
         self.write()
         while self._rows and not self.fenced and time.monotonic() < give_up:
             time.sleep(AGAIN_SECONDS)
@@ -128,8 +159,14 @@ class Recorder:
             done.set()
             thread.join()
 
-    def _row(self, seq: int, row: Point | Told) -> MetricPoint | JobEvent:
-        table = MetricPoint if isinstance(row, Point) else JobEvent
-        return table(
-            job_id=self._lease.job_id, attempt=self._lease.attempt, seq=seq, **row._asdict()
-        )
+    def _insert(self, session: Session, seq: int, row: Point | Told | Kept) -> list[str]:
+        """One row under its number. Returns the keys of checkpoints that it makes superfluous."""
+        place = {"job_id": self._lease.job_id, "attempt": self._lease.attempt, "seq": seq}
+        if isinstance(row, Point):
+            session.add(MetricPoint(**place, **row._asdict()))
+            return []
+        if isinstance(row, Told):
+            session.add(JobEvent(**place, **row._asdict()))
+            return []
+        session.add(JobEvent(**place, **row.told()._asdict()))
+        return checkpoints.add(session, self._lease, step=row.step, ref=row.ref, seq=seq)

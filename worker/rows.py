@@ -5,12 +5,14 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from app.artifacts.store import ArtifactRef
 from app.jobs.endings import Told
 from lora_core.events import (
     Evaluated,
     Event,
     Finished,
     Noted,
+    Resumed,
     RivalFitted,
     Started,
     StepLogged,
@@ -25,6 +27,16 @@ STEP_METRICS = (
     "tokens_per_second",
     "peak_memory_mb",
 )
+
+
+class Kept(NamedTuple):
+    """A checkpoint that is in the store."""
+
+    step: int
+    ref: ArtifactRef
+
+    def told(self) -> Told:
+        return Told("checkpoint", "info", f"Saved at step {self.step:,}.", {"step": self.step})
 
 
 class Point(NamedTuple):
@@ -53,6 +65,9 @@ def told(event: Event) -> Told | None:
     match event:
         case Started():
             return Told("training", "info", _beginning(event), _data(event))
+        case Resumed():
+            level = "info" if event.exact else "warning"
+            return Told("resumed", level, _onward(event), _data(event))
         case Noted():
             return Told("noted", event.level, event.message, {"code": event.code})
         case Evaluated():
@@ -80,6 +95,14 @@ def _beginning(event: Started) -> str:
         f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
         f"for {event.total_steps:,} steps on {event.device}."
     )
+
+
+def _onward(event: Resumed) -> str:
+    exactly = f"Going on from step {event.step:,}."
+    if event.exact:
+        return exactly
+    changes = "; ".join(event.differences)
+    return f"{exactly} The numbers will differ from those of an unbroken run: {changes}."
 
 
 def _figures(event: Evaluated) -> str:

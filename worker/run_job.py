@@ -3,25 +3,35 @@
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 from threading import Event as Flag
 
 import structlog
 
+from app.db.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership
-from app.jobs.endings import Ending, ExitStatus, Failed, Preempted
+from app.jobs.endings import Ending, ExitStatus, Failed, Preempted, Waiting
 from app.jobs.leases import Claimed
+from app.jobs.states import Lane
 from app.resources import Resources
+from lora_core.cache import is_no_room
 from lora_core.errors import LoraCoreError
 from worker import close, inputs, workplace
-from worker.failures import judge, judge_error
+from worker.errors import Fenced
+from worker.failures import judge, judge_error, over_time
 from worker.inputs import Inputs
-from worker.launch import LOG_FILE, Launcher
+from worker.keeper import Keeper
+from worker.launch import Launcher, Order
 from worker.recorder import Recorder
+from worker.slots import Slot
 from worker.supervisor import Asked, Ended, Supervisor
+from worker.workplace import Place
 
 LOG_TAIL = 4_000  # bytes
+# A checkpoint that the training process refuses is as bad as one that is damaged.
+UNUSABLE = frozenset({"checkpoint_corrupt", "checkpoint_mismatch"})
 
 log = structlog.get_logger(__name__)
 
@@ -35,78 +45,144 @@ class JobRunner:
         self._launcher = launcher
         self._draining = draining
 
-    def run(self, claimed: Claimed) -> None:
+    def run(self, claimed: Claimed, slot: Slot) -> None:
         """From the claim to the ending. What breaks on the way is an ending, too."""
         lease = claimed.lease
         place = workplace.place(self._settings, lease.job_id, lease.attempt)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
-            log.info("the attempt starts")
+            log.info("the attempt starts", device=slot.device)
             try:
-                self._run(claimed, place.directory)
+                self._run(claimed, slot, place)
+            except Fenced:
+                log.warning("fenced: the job is in other hands")
             except Exception as error:
-                known = isinstance(error, AppError | LoraCoreError)
+                known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_no_room(error)
                 log.warning("the attempt broke", error=str(error), exc_info=not known)
                 self._finish(claimed, judge_error(error, claimed, self._settings))
             finally:
                 workplace.clear(place.directory)
 
-    def _run(self, claimed: Claimed, directory: Path) -> None:
+    def _run(self, claimed: Claimed, slot: Slot, place: Place) -> None:
         if self._draining.is_set():
             self._finish(claimed, Preempted())
             return
-        workplace.check_room(self._settings)
-        fixed = self._fix_threads(claimed)
-        if fixed is None:
+        if self._seconds_left(claimed) <= 0:
+            self._finish(claimed, over_time(claimed, self._settings, saved_step=None))
             return
-        database, store = self._resources.database, self._resources.store
-        recorder = Recorder(database, fixed.lease, beat_seconds=self._settings.beat_seconds)
+        workplace.check_room(self._settings)
+        attempt = _Attempt(self._fix_runtime(claimed, slot), slot, place, self._resources)
+        recorder = attempt.recorder
         with recorder.beating():
-            found = inputs.locate(database, fixed, settings=self._settings, store=store)
+            found = inputs.locate(
+                self._resources.database,
+                attempt.claimed,
+                settings=self._settings,
+                store=self._resources.store,
+            )
         recorder.public = found.public
-        ended = self._train(fixed, directory, found, recorder)
+        place.directory.mkdir(parents=True)
+        place.spec.write_text(json.dumps(found.spec, allow_nan=False), encoding="utf-8")
+        self._end(attempt, self._train(attempt), found)
+
+    def _end(self, attempt: "_Attempt", ended: Ended, found: Inputs) -> None:
+        claimed, place = attempt.claimed, attempt.place
         if ended.asked is Asked.FENCED:
-            log.warning("fenced: the job is in other hands")
-        elif ended.left.code == 0:
-            with recorder.beating():
-                published = close.publish(self._resources, fixed, directory / "out", found)
+            raise Fenced()
+        if ended.left.code == 0:
+            with attempt.recorder.beating():
+                published = close.publish(self._resources, claimed, place.out, found)
             if published:
                 log.info("the attempt succeeded")
         else:
             tell = log.warning if ended.asked is None else log.info
-            tell("the training ended", left=ended.left, log=_tail(directory / LOG_FILE))
-            self._finish(fixed, _public(judge(ended, fixed, self._settings), found), ended.left)
+            tell("the training ended", left=ended.left, log=_tail(place.log))
+            ending = _public(judge(ended, claimed, self._settings), found)
+            self._finish(claimed, ending, ended.left)
 
-    def _fix_threads(self, claimed: Claimed) -> Claimed | None:
-        """The first attempt fixes the thread count, since another one gives other numbers."""
+    def _train(self, attempt: "_Attempt") -> Ended:
+        """From the last checkpoint that serves, or from the beginning."""
+        checkpoint = attempt.claimed.checkpoint
+        while True:
+            checkpoint, resume = attempt.keeper.fetch(checkpoint)
+            ended = Supervisor(
+                self._launcher.start(attempt.order(resume)),
+                attempt.recorder,
+                settings=self._settings,
+                draining=self._draining,
+                keep=attempt.keeper.keep,
+                seconds=self._seconds_left(attempt.claimed) - attempt.age(),
+            ).run()
+            refused = ended.failed is not None and ended.failed.code in UNUSABLE
+            if checkpoint is None or not refused or ended.failed is None:
+                return ended
+            checkpoint = attempt.keeper.reject(checkpoint, ended.failed.message)
+
+    def _seconds_left(self, claimed: Claimed) -> float:
+        limit = claimed.time_limit_seconds or self._settings.run_seconds
+        return float("inf") if limit is None else limit - claimed.running_seconds
+
+    def _fix_runtime(self, claimed: Claimed, slot: Slot) -> Claimed:
+        """The first attempt fixes threads and device: others give other numbers."""
         runtime = claimed.spec.get("runtime", {})
-        if runtime.get("threads") is not None:
-            return claimed
         threads = max(1, len(os.sched_getaffinity(0)) // self._settings.slots)
-        spec = {**claimed.spec, "runtime": {**runtime, "threads": threads}}
+        fixed = {
+            **runtime,
+            "threads": runtime.get("threads") or threads,
+            "device": "cuda" if slot.lane is Lane.GPU else "cpu",
+        }
+        if fixed == runtime:
+            return claimed
+        spec = {**claimed.spec, "runtime": fixed}
         with self._resources.database.write() as session:
             if not ownership.fix_spec(session, claimed.lease, spec):
-                return None
+                raise Fenced()
             session.commit()
         return dataclasses.replace(claimed, spec=spec)
-
-    def _train(self, claimed: Claimed, directory: Path, found: Inputs, recorder: Recorder) -> Ended:
-        directory.mkdir(parents=True)
-        spec = directory / "spec.json"
-        spec.write_text(json.dumps(found.spec, allow_nan=False), encoding="utf-8")
-        threads = claimed.spec["runtime"]["threads"]
-        child = self._launcher.start(spec, directory / "out", threads=threads)
-        return Supervisor(child, recorder, settings=self._settings, draining=self._draining).run()
 
     def _finish(self, claimed: Claimed, ending: Ending, left: ExitStatus | None = None) -> None:
         if close.finish(self._resources, claimed.lease, ending, left):
             log.info("the attempt ended", ending=type(ending).__name__)
 
 
+class _Attempt:
+    """What belongs to one attempt while it runs."""
+
+    def __init__(self, claimed: Claimed, slot: Slot, place: Place, resources: Resources) -> None:
+        self.claimed = claimed
+        self.place = place
+        self._slot = slot
+        self._settings = resources.settings
+        self._began = time.monotonic()
+        self.recorder = Recorder(
+            resources.database,
+            claimed.lease,
+            beat_seconds=self._settings.beat_seconds,
+            drop=lambda key: self.keeper.drop(key),
+        )
+        self.keeper = Keeper(resources, claimed.lease, self.recorder, place.checkpoints)
+
+    def age(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self._began
+
+    def order(self, resume: Path | None) -> Order:
+        return Order(
+            place=self.place,
+            resume=resume,
+            checkpoint_seconds=self._settings.checkpoint_seconds,
+            threads=self.claimed.spec["runtime"]["threads"],
+            device=self._slot.device,
+            lock_fd=self._slot.lock_fd,
+        )
+
+
 def _public(ending: Ending, found: Inputs) -> Ending:
     if isinstance(ending, Failed):
         return Failed(ending.code, found.public(ending.message), found.public(ending.detail))
+    if isinstance(ending, Waiting):
+        return dataclasses.replace(ending, message=found.public(ending.message))
     return ending
 
 

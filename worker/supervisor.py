@@ -1,13 +1,15 @@
 """Watches one training process until it has left. Knows no SQL."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event as Flag
 
 from app.jobs.endings import ExitStatus
 from app.settings import Settings
-from lora_core.events import Failed
+from lora_core.events import CheckpointSaved, Failed
+from worker import memory
 from worker.launch import Child
 from worker.recorder import Recorder
 
@@ -22,6 +24,7 @@ class Asked(StrEnum):
     DRAIN = "drain"
     STALL = "stall"
     FENCED = "fenced"
+    TIME_LIMIT = "time_limit"
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,32 @@ class Ended:
     asked: Asked | None
     failed: Failed | None  # the last word of the process, if it was this
     step: int
+    saved_step: int | None = None  # of the last checkpoint of this attempt
+    out_of_memory: bool = False  # the kernel killed it for its memory
 
 
 class Supervisor:
-    """Hears the process, beats, and ends it on a cancel, a drain, silence, or a lost lease."""
+    """Hears the process, beats, and ends it on a cancel, a drain, silence, a time limit, or a lost
+    lease.
+    """
 
     def __init__(
-        self, child: Child, recorder: Recorder, *, settings: Settings, draining: Flag
+        self,
+        child: Child,
+        recorder: Recorder,
+        *,
+        settings: Settings,
+        draining: Flag,
+        keep: Callable[[CheckpointSaved], None],
+        seconds: float = float("inf"),
     ) -> None:
+        """`keep` takes a checkpoint that the process has saved; it may run for `seconds`."""
         self._child = child
         self._recorder = recorder
         self._settings = settings
         self._draining = draining
+        self._keep = keep
+        self._stop_at = time.monotonic() + seconds
         self._asked: Asked | None = None
         self._failed: Failed | None = None
         self._heard_at = time.monotonic()
@@ -51,14 +68,16 @@ class Supervisor:
 
     def run(self) -> Ended:
         """Blocks until the process and everything that it started are gone."""
+        kills = memory.kills()
         try:
             self._watch()
         finally:
             left = self._child.wait()
         if self._asked is not Asked.FENCED:
-            self._recorder.flush()
-        fenced = Asked.FENCED if self._recorder.fenced else self._asked
-        return Ended(left, fenced, self._failed, self._recorder.step)
+            self._recorder.flush(patience_seconds=self._settings.patience_seconds)
+        asked = Asked.FENCED if self._recorder.fenced else self._asked
+        recorder, killed = self._recorder, memory.kills() > kills
+        return Ended(left, asked, self._failed, recorder.step, recorder.saved_step, killed)
 
     def _watch(self) -> None:
         while (events := self._child.read(LOOK_SECONDS)) is not None:
@@ -66,6 +85,9 @@ class Supervisor:
                 self._heard_at = time.monotonic()
                 self._failed = event if isinstance(event, Failed) else None
                 self._recorder.add(event)
+                if isinstance(event, CheckpointSaved) and self._asked is not Asked.FENCED:
+                    self._keep(event)
+                    self._heard_at = time.monotonic()  # it may have taken long
             if self._asked is not Asked.FENCED and self._recorder.due():
                 self._recorder.write()
             self._decide()
@@ -84,6 +106,9 @@ class Supervisor:
         elif self._draining.is_set():
             self._child.stop()
             self._ask(Asked.DRAIN, within=self._settings.stop_grace_seconds)
+        elif time.monotonic() > self._stop_at:
+            self._child.stop()
+            self._ask(Asked.TIME_LIMIT, within=self._settings.stop_grace_seconds)
         elif time.monotonic() - self._heard_at > self._settings.stall_seconds:
             self._child.abort()
             self._ask(Asked.STALL, within=ABORT_SECONDS)

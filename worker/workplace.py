@@ -21,6 +21,35 @@ class Place(NamedTuple):
     attempt: int
     directory: Path
 
+    @property
+    def spec(self) -> Path:
+        return self.directory / "spec.json"
+
+    @property
+    def out(self) -> Path:
+        """Where the artifact is made."""
+        return self.directory / "out"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are made, until they are in the store."""
+        return self.directory / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """What the training process writes to standard error."""
+        return self.directory / "child.log"
+
+    @property
+    def child(self) -> Path:
+        """Names the process group, for the worker that finds it without an owner."""
+        return self.directory / "child.json"
+
+    @property
+    def scratch(self) -> Path:
+        """For temporary files of the process."""
+        return self.directory / "tmp"
+
 
 def place(settings: Settings, job_id: UUID, attempt: int) -> Place:
     """The directory of an attempt, which may not exist yet."""

@@ -7,10 +7,10 @@ import pytest
 from app.db.engines import Database
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from tests.app.conftest import migrated
+from tests.app.conftest import database_kind, migrated
 from tests.app.conftest import settings as default_settings
 
-__all__ = ["default_settings", "migrated"]
+__all__ = ["database_kind", "default_settings", "migrated"]
 
 
 @pytest.fixture

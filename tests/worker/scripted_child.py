@@ -1,6 +1,6 @@
 """A training process that does what it is told, without any training.
 
-    python scripted_child.py ACTION... train SPEC --out DIR --lifeline
+    python scripted_child.py ACTION... train SPEC --out DIR --lifeline --checkpoints DIR …
 
 Like the real one it stops with 75 on SIGTERM and leaves when its standard input ends.
 """
@@ -41,7 +41,8 @@ def started(total: str) -> None:
 
 
 def steps(count: str) -> None:
-    for number in range(1, int(count) + 1):
+    """From the step after the one that it resumes from."""
+    for number in range(begun() + 1, int(count) + 1):
         tell(
             "step",
             step=number,
@@ -53,6 +54,32 @@ def steps(count: str) -> None:
             tokens_per_second=100.0,
             peak_memory_mb=50.0,
         )
+
+
+def begun() -> int:
+    return int(manifest.read(resume)["step"]) if resume else 0
+
+
+def checkpoint(step: str) -> None:
+    directory = checkpoints / f"step-{step}"
+    directory.mkdir(parents=True)
+    (directory / "state").write_text(step)
+    manifest.write(directory, {"step": int(step)})
+    tell("checkpoint", step=int(step), directory=directory.name)
+
+
+def resumed(exact: str) -> None:
+    """Says so when it goes on from a checkpoint."""
+    if resume is not None:
+        different = {} if exact == "exactly" else {"differences": ["threads 2 → 1"]}
+        tell("resumed", step=begun(), exact=exact == "exactly", **different)
+
+
+def picky(_: str) -> None:
+    """Refuses any checkpoint."""
+    if resume is not None:
+        failed("checkpoint_mismatch")
+        sys.exit(65)
 
 
 def evaluated(split: str) -> None:
@@ -83,6 +110,12 @@ def damage(_: str) -> None:
 def hang(_: str) -> None:
     while True:
         time.sleep(60)
+
+
+def until(file: str) -> None:
+    while not Path(file).exists():
+        time.sleep(0.05)
+        tell("tick", phase="training", step=0)
 
 
 def ignore_term(_: str) -> None:
@@ -123,6 +156,9 @@ def die(number: str) -> None:
 
 ACTIONS = {
     "started": started,
+    "checkpoint": checkpoint,
+    "resumed": resumed,
+    "picky": picky,
     "steps": steps,
     "evaluated": evaluated,
     "long": long,
@@ -130,6 +166,8 @@ ACTIONS = {
     "succeed": succeed,
     "damage": damage,
     "hang": hang,
+    "sleep": lambda seconds: time.sleep(float(seconds)),
+    "until": until,
     "ignore-term": ignore_term,
     "deaf": deaf,
     "helper": helper,
@@ -151,8 +189,11 @@ def follow_parent() -> None:
 
 
 lifeline = True
-*actions, _, spec, _, directory, _ = sys.argv[1:]
-out = Path(directory)
+actions = sys.argv[1 : sys.argv.index("train")]
+_, spec, *options = sys.argv[sys.argv.index("train") :]
+out = Path(options[options.index("--out") + 1])
+checkpoints = Path(options[options.index("--checkpoints") + 1])
+resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 threading.Thread(target=follow_parent, daemon=True).start()
 for action in actions:

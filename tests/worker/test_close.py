@@ -2,13 +2,15 @@
 
 import errno
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.artifacts.tables import Artifact
 from app.db.engines import Database
@@ -17,7 +19,7 @@ from app.registry import service as registry
 from app.resources import Resources
 from tests.job_rows import add_job, give_back, job, state, take
 from tests.worker.scripted import scripted
-from tests.worker.test_run_job import GOOD, SUMMARY, run, stored
+from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
 from worker.run_job import JobRunner
 
 
@@ -36,7 +38,7 @@ def test_a_job_with_a_model_name_becomes_its_next_version(
         assert summary == {**SUMMARY, "model_version": f"sentiment:{number}"}
         with database.read() as session:
             version = registry.resolve(session, f"sentiment:{number}")
-        assert version.artifact_key == f"jobs/{job_id}/a1"
+        assert version.artifact.key == f"jobs/{job_id}/a1"
 
 
 def test_an_artifact_that_does_not_match_its_manifest_is_not_stored(
@@ -59,44 +61,56 @@ def test_an_exit_without_an_artifact_is_no_success(
     assert job(database, job_id).error_code == "artifact_corrupt"
 
 
-def test_a_store_without_room_fails_the_job_with_its_own_code(
-    resources: Resources, database: Database, job_id: UUID
+def test_a_store_without_room_makes_the_job_wait(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class FullStore:
-        def put(self, directory: Path, key: str) -> Any:
-            raise OSError(errno.ENOSPC, f"no room for {key}", str(directory))
+    def full(directory: Path, key: str) -> Any:
+        raise OSError(errno.ENOSPC, f"no room for {key}", str(directory))
 
-        def path(self, key: str) -> Path:
-            raise AssertionError(key)
-
-        def delete(self, key: str) -> None:
-            raise AssertionError(key)
-
-    run(Resources(resources.settings, database, FullStore(), resources.queue), *GOOD)
+    monkeypatch.setattr(resources.store, "put", full)
+    run(resources, *GOOD)
     row = job(database, job_id)
-    assert (row.state, row.error_code) == (JobState.FAILED, "disk_full")
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert row.waiting_code == "storage_unavailable"
 
 
-def test_success_that_comes_too_late_leaves_no_files(
-    resources: Resources, database: Database, job_id: UUID
+def test_success_that_comes_too_late_makes_nothing_count(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job is lost between the end of the training and the last transaction."""
-    lose: list[Callable[[], None]] = []
-
-    class LosingStore:
-        def put(self, directory: Path, key: str) -> Any:
-            ref = resources.store.put(directory, key)
-            lose.pop()()
-            return ref
-
-        path = resources.store.path
-        delete = resources.store.delete
-
     claimed = take(database)
-    lose.append(lambda: give_back(database, claimed.lease))
-    slow = Resources(resources.settings, database, LosingStore(), resources.queue)
-    JobRunner(slow, scripted(*GOOD), draining=threading.Event()).run(claimed)
+    real = resources.store.put
+
+    def put(directory: Path, key: str) -> Any:
+        ref = real(directory, key)
+        give_back(database, claimed.lease)
+        return ref
+
+    monkeypatch.setattr(resources.store, "put", put)
+    JobRunner(resources, scripted(*GOOD), draining=threading.Event()).run(claimed, CPU)
     assert state(database, job_id) is JobState.QUEUED
-    assert stored(resources) == []
     with database.read() as session:
         assert session.scalars(select(Artifact)).all() == []
+
+
+def test_a_commit_of_which_no_answer_came_is_not_taken_for_a_lost_job(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Session.commit
+    broken: list[bool] = []
+
+    def commit(session: Session) -> None:
+        real(session)
+        if not broken and state(database, job_id) is JobState.SUCCEEDED:
+            broken.append(True)
+            raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+
+    monkeypatch.setattr(Session, "commit", commit)
+    with structlog.testing.capture_logs() as logs:
+        run(resources, *GOOD)
+    assert broken
+    assert state(database, job_id) is JobState.SUCCEEDED
+    assert len(stored(resources)) == 1
+    words = [line["event"] for line in logs]
+    assert "the attempt succeeded" in words
+    assert not [word for word in words if "fenced" in word]

@@ -6,10 +6,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from app.artifacts.store import ArtifactRef
 from app.datasets.errors import DatasetNotFound
-from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry
-from app.jobs.leases import Claimed, Lease
+from app.jobs.endings import (
+    Cancelled,
+    Ending,
+    ExitStatus,
+    Failed,
+    Preempted,
+    Retry,
+    Waiting,
+)
+from app.jobs.leases import Claimed, Lease, StoredCheckpoint
 from app.settings import Settings
 from lora_core import events
 from worker.failures import judge, judge_error
@@ -20,9 +30,20 @@ TOLD = events.Failed(code="one_class", message="Only one label.", detail={"label
 
 
 def claimed(**values: Any) -> Claimed:
-    known: dict[str, Any] = {"failures": 0, "furthest": None, **values}
-    lease = Lease(uuid4(), 1, "alice", 60)
-    return Claimed(lease=lease, spec={}, dataset_ids={}, register_as=None, **known)
+    known: dict[str, Any] = {
+        "lease": Lease(uuid4(), 1, "alice", 60),
+        "spec": {},
+        "dataset_ids": {},
+        "register_as": None,
+        "failures": 0,
+        "stuck": False,
+        "checkpoint": None,
+        "time_limit_seconds": None,
+        "running_seconds": 0.0,
+        "waited_seconds": None,
+        **values,
+    }
+    return Claimed(**known)
 
 
 def ending(
@@ -31,10 +52,11 @@ def ending(
     number: int | None = None,
     asked: Asked | None = None,
     failed: events.Failed | None = None,
-    step: int = 5,
+    saved: int | None = None,
+    out_of_memory: bool = False,
     **values: Any,
 ) -> Ending:
-    ended = Ended(ExitStatus(code, number), asked, failed, step)
+    ended = Ended(ExitStatus(code, number), asked, failed, 5, saved, out_of_memory)
     return judge(ended, claimed(**values), SETTINGS)
 
 
@@ -80,30 +102,71 @@ def test_silence_is_a_failure_that_may_pass() -> None:
     assert "900 s" in answer.message
 
 
-def test_two_failures_at_the_same_step_are_a_loop() -> None:
-    answer = ending(number=signal.SIGSEGV, step=5, failures=1, furthest=5)
+def test_two_failures_without_a_new_checkpoint_are_a_loop() -> None:
+    answer = ending(number=signal.SIGSEGV, failures=1, stuck=True)
     assert isinstance(answer, Failed)
     assert answer.code == "crash_loop"
     assert "no further" in answer.message
-    assert isinstance(ending(number=11, step=6, failures=1, furthest=5), Retry)
-    stalled = ending(number=6, asked=Asked.STALL, step=5, failures=1, furthest=5)
+    assert isinstance(ending(number=11, saved=6, failures=1, stuck=True), Retry)
+    stalled = ending(number=6, asked=Asked.STALL, failures=1, stuck=True)
     assert isinstance(stalled, Failed)
     assert stalled.code == "stalled"
 
 
 def test_the_last_failure_that_is_allowed_ends_the_job() -> None:
-    assert isinstance(ending(code=1, step=7, failures=1, furthest=5), Retry)
-    answer = ending(code=1, step=9, failures=2, furthest=7)
+    assert isinstance(ending(code=1, failures=1), Retry)
+    assert isinstance(ending(code=1, failures=2, saved=9), Retry)  # progress forgives
+    answer = ending(code=1, failures=2)
     assert isinstance(answer, Failed)
     assert answer.code == "crashed"
     assert "failure 3" in answer.message
 
 
-def test_a_full_disk_has_its_own_code() -> None:
+def test_a_full_disk_is_waited_for_but_not_for_ever() -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
     answer = judge_error(error, claimed(), SETTINGS)
+    assert isinstance(answer, Waiting)
+    assert (answer.code, "disk" in answer.message) == ("storage_unavailable", True)
+    assert 8 <= answer.seconds <= 12
+    later = judge_error(error, claimed(waited_seconds=200), SETTINGS)
+    assert isinstance(later, Waiting)
+    assert 40 <= later.seconds <= 60
+    last = judge_error(error, claimed(waited_seconds=3700), SETTINGS)
+    assert isinstance(last, Failed)
+    assert (last.code, "3600 s" in last.message) == ("storage_unavailable", True)
+
+
+@pytest.mark.parametrize("code", ["disk_full", "hub_unavailable"])
+def test_a_training_without_disk_or_hub_waits(code: str) -> None:
+    told = events.Failed(code=code, message="Not now.")
+    assert isinstance(ending(code=65, failed=told, failures=2, stuck=True), Waiting)
+
+
+def test_a_database_that_is_away_is_waited_for() -> None:
+    error = OperationalError("SELECT 1", {}, Exception("gone"))
+    assert isinstance(judge_error(error, claimed(), SETTINGS), Waiting)
+
+
+def test_memory_that_ran_out_is_tried_once_more() -> None:
+    told = events.Failed(code="oom_host", message="No memory.")
+    for known in ({"code": 65, "failed": told}, {"number": 9, "out_of_memory": True}):
+        first = ending(**known)
+        assert isinstance(first, Retry)
+        assert (first.code, "micro_batch_tokens" in first.message) == ("oom_host", True)
+        again = ending(**known, failures=1, stuck=True)
+        assert isinstance(again, Failed)
+        assert again.code == "oom_host"
+
+
+def test_a_job_that_had_its_time_fails_and_says_where_it_was_saved() -> None:
+    answer = ending(code=75, asked=Asked.TIME_LIMIT, time_limit_seconds=60, saved=7)
     assert isinstance(answer, Failed)
-    assert answer.code == "disk_full"
+    assert (answer.code, answer.detail) == ("time_limit", {"checkpoint_step": 7})
+    assert "60 s" in answer.message
+    known = StoredCheckpoint(1, 4, ArtifactRef("k", "0" * 64, 1))
+    answer = ending(code=75, asked=Asked.TIME_LIMIT, time_limit_seconds=60, checkpoint=known)
+    assert isinstance(answer, Failed)
+    assert answer.detail == {"checkpoint_step": 4}
 
 
 def test_a_known_cause_in_the_worker_keeps_its_code_and_detail() -> None:
@@ -120,5 +183,5 @@ def test_an_unknown_error_in_the_worker_is_tried_again_once() -> None:
     assert isinstance(answer, Retry)
     assert answer.code == "worker_error"
     assert "secret path" not in answer.message
-    answer = judge_error(error, claimed(failures=1, furthest=0), SETTINGS)
+    answer = judge_error(error, claimed(failures=1, stuck=True), SETTINGS)
     assert isinstance(answer, Failed)

@@ -1,6 +1,7 @@
 """From public names to local files and back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -8,8 +9,11 @@ from uuid import UUID
 import pytest
 
 from app.artifacts import repository as artifacts
+from app.artifacts.errors import StorageUnavailable
+from app.artifacts.open_store import open_store
+from app.artifacts.store import ArtifactRef
+from app.datasets import files
 from app.datasets.errors import DatasetNotFound
-from app.datasets.files import path
 from app.datasets.tables import Dataset
 from app.db.base import new_id
 from app.db.clock import now
@@ -19,16 +23,34 @@ from app.jobs.states import JobState
 from app.keys.tables import LOCAL_KEY_ID
 from app.registry import service as registry
 from app.resources import Resources
+from app.settings import Settings
 from lora_core import manifest
 from tests.job_rows import SPEC, add_job, job
-from tests.worker.test_run_job import GOOD, run, stored
+from tests.s3_server import S3Server
+from tests.servers import HOST, free_port
+from tests.worker.test_run_job import GOOD, run
 from worker import inputs
 from worker.errors import InputChanged
 from worker.inputs import Inputs
 
+TEXT = "text,label\ngood,1\nbad,0\n"
 
-def upload(resources: Resources, name: str, text: str = "text,label\ngood,1\nbad,0\n") -> Dataset:
-    """A data set and its file."""
+
+@pytest.fixture(params=["local", "s3"])
+def settings(
+    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """The store of this machine, and one that is elsewhere."""
+    if request.param == "local":
+        return settings
+    s3: S3Server = request.getfixturevalue("s3")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return settings.model_copy(update={"store_url": f"s3://{s3.new_bucket()}/prefix"})
+
+
+def upload(resources: Resources, name: str, *, first_place: bool = False) -> Dataset:
+    """A data set and its file, also where the first version put it."""
     dataset = Dataset(
         id=new_id(),
         created_by=LOCAL_KEY_ID,
@@ -37,24 +59,29 @@ def upload(resources: Resources, name: str, text: str = "text,label\ngood,1\nbad
         filename=f"{name}.csv",
         suffix=".csv",
         sha256="",
-        bytes=len(text),
+        bytes=len(TEXT),
         text_column="text",
         label_column="label",
         split_column=None,
         rows=2,
         profile={},
     )
-    file = path(resources.settings, dataset)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file = resources.settings.data_dir / name
+    file.write_text(TEXT)
     dataset.sha256 = manifest.sha256(file)
+    if first_place:
+        place = files.first_place(resources.settings, dataset)
+        place.parent.mkdir()
+        file.rename(place)
+    else:
+        resources.store.put_file(file, files.key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
         session.commit()
     return dataset
 
 
-def register(resources: Resources, directory: Path) -> None:
+def register(resources: Resources, directory: Path) -> ArtifactRef:
     """An artifact as version 1 of `sentiment`."""
     (directory / "merged").mkdir(parents=True)
     (directory / "merged" / "config.json").write_text("{}")
@@ -65,6 +92,7 @@ def register(resources: Resources, directory: Path) -> None:
         facts: dict[str, Any] = {"job_id": None, "base": "minilm-l6", "method": "lora"}
         registry.register(session, name="sentiment", artifact_id=artifact.id, metrics={}, **facts)
         session.commit()
+    return ref
 
 
 def locate(
@@ -76,7 +104,18 @@ def locate(
 ) -> Inputs:
     spec = {**SPEC, "base": base, "data": {**SPEC["data"], "source": source}}
     lease = Lease(UUID(int=1), 1, "alice", 60)
-    claimed = Claimed(lease, spec, ids or {}, register_as=None, failures=0, furthest=None)
+    claimed = Claimed(
+        lease=lease,
+        spec=spec,
+        dataset_ids=ids or {},
+        register_as=None,
+        failures=0,
+        stuck=False,
+        checkpoint=None,
+        time_limit_seconds=None,
+        running_seconds=0,
+        waited_seconds=None,
+    )
     return inputs.locate(
         resources.database, claimed, settings=resources.settings, store=resources.store
     )
@@ -88,10 +127,13 @@ def test_samples_and_packaged_bases_stay_as_they_are(resources: Resources) -> No
     assert found.names == {}
 
 
-def test_an_upload_becomes_its_file(resources: Resources) -> None:
-    dataset = upload(resources, "reviews")
+@pytest.mark.parametrize("first_place", [False, True])
+def test_an_upload_becomes_its_file(resources: Resources, first_place: bool) -> None:
+    dataset = upload(resources, "reviews", first_place=first_place)
     found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
-    assert found.spec["data"]["source"] == str(path(resources.settings, dataset))
+    file = Path(found.spec["data"]["source"])
+    assert (file.name, file.read_text()) == (f"{dataset.id}.csv", TEXT)
+    assert found.public(str(file)) == "reviews:1"
     assert {**found.spec, "data": None} == {**SPEC, "data": None}
 
 
@@ -103,15 +145,15 @@ def test_uploads_part_by_part_become_files_beside_a_sample(resources: Resources)
         ids={"train": str(dataset.id)},
     )
     assert found.spec["data"]["source"] == {
-        "train": str(path(resources.settings, dataset)),
+        "train": str(files.find(resources.settings, resources.store, dataset)),
         "test": "rotten-tomatoes",
     }
 
 
 def test_an_own_version_becomes_its_merged_checkpoint(resources: Resources, tmp_path: Path) -> None:
-    register(resources, tmp_path / "made")
+    ref = register(resources, tmp_path / "made")
     found = locate(resources, base="sentiment:1")
-    assert found.spec["base"] == str(resources.store.path("jobs/earlier/a1") / "merged")
+    assert found.spec["base"] == str(resources.store.path(ref) / "merged")
     assert found.public(found.spec["base"]) == "sentiment:1"
 
 
@@ -135,18 +177,37 @@ def test_no_transaction_is_open_while_files_are_read(
     sha256 = manifest.sha256
     monkeypatch.setattr(manifest, "sha256", digest)
     locate(resources, source="reviews:1", ids={"all": str(dataset.id)}, base="sentiment:1")
-    assert read == [f"{dataset.id}.csv", "config.json", manifest.MANIFEST]
+    assert {f"{dataset.id}.csv", "config.json", manifest.MANIFEST} <= set(read)
 
 
-def test_a_file_that_changed_after_the_upload_is_refused(resources: Resources) -> None:
-    dataset = upload(resources, "reviews")
-    file = path(resources.settings, dataset)
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+@pytest.mark.parametrize("first_place", [False, True])
+def test_a_file_that_changed_after_the_upload_is_refused(
+    resources: Resources, first_place: bool
+) -> None:
+    dataset = upload(resources, "reviews", first_place=first_place)
+    file = files.find(resources.settings, resources.store, dataset)
     file.write_text(file.read_text().replace("good", "nice"))
     with pytest.raises(InputChanged, match="reviews:1"):
         locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
-    file.unlink()
+
+
+def test_a_file_that_is_gone_is_refused(resources: Resources) -> None:
+    dataset = upload(resources, "reviews")
+    resources.store.delete(files.key(dataset))
     with pytest.raises(InputChanged, match="reviews:1"):
         locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
+
+
+@pytest.mark.parametrize("settings", ["s3"], indirect=True)
+def test_a_store_that_does_not_answer_is_no_fault_of_the_file(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = upload(resources, "reviews")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
+    anew = open_store(resources.settings)
+    with pytest.raises(StorageUnavailable):
+        locate(replace(resources, store=anew), source="reviews:1", ids={"all": str(dataset.id)})
 
 
 def test_an_upload_that_was_deleted_is_refused(resources: Resources) -> None:
@@ -173,10 +234,12 @@ def test_neither_an_error_nor_an_artifact_shows_where_the_file_lies(
     row = job(database, failed)
     assert row.error_message == "reviews:1 has one label."
     assert row.error_detail == {"file": "reviews:1"}
-    add_job(database, spec=spec, dataset_ids=ids, run_after=now())
+    good = add_job(database, spec=spec, dataset_ids=ids, run_after=now())
     run(resources, *GOOD)
-    (directory,) = stored(resources)
-    facts = manifest.verify(directory)
+    with database.read() as session:
+        artifact = artifacts.by_job(session, good)
+    assert artifact is not None
+    facts = manifest.verify(resources.store.path(artifact.ref))
     assert facts["spec"]["data"]["source"] == "reviews:1"
     assert str(resources.settings.data_dir) not in json.dumps(facts)
     assert job(database, failed).state == JobState.FAILED

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -18,7 +19,8 @@ from tests.job_rows import SPEC
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import identity
-from worker.launch import CHILD_FILE, LOG_FILE, TETHER, ProcessChild, child_environment
+from worker.launch import TETHER, Order, ProcessChild, child_environment
+from worker.workplace import Place
 
 Start = Callable[..., ProcessChild]
 
@@ -29,13 +31,18 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*actions: str) -> ProcessChild:
         (tmp_path / "spec.json").write_text(json.dumps(SPEC))
-        child = scripted(*actions).start(tmp_path / "spec.json", tmp_path / "out", threads=1)
+        child = scripted(*actions).start(order(tmp_path))
         children.append(child)
         return child
 
     yield begin
     for child in children:
         child.wait()
+
+
+def order(directory: Path, device: str = "cpu") -> Order:
+    place = Place(UUID(int=1), 1, directory)
+    return Order(place, resume=None, checkpoint_seconds=60, threads=1, device=device)
 
 
 def hear(child: ProcessChild) -> list[Event]:
@@ -117,7 +124,7 @@ def test_a_process_that_hangs_leaves_its_stacks_in_the_log(start: Start, tmp_pat
     child.abort()
     hear(child)
     assert child.wait() == ExitStatus(signal=signal.SIGABRT)
-    assert "scripted_child.py" in (tmp_path / LOG_FILE).read_text()
+    assert "scripted_child.py" in (tmp_path / "child.log").read_text()
 
 
 def test_what_it_started_does_not_outlive_it(start: Start, tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ def test_it_leads_a_session_of_its_own_runs_niced_and_is_named_in_a_file(
 ) -> None:
     child = start("steps:1", "hang")
     wait_until(lambda: child.read(0.1))
-    known = identity.Process(*json.loads((tmp_path / CHILD_FILE).read_text()))
+    known = identity.Process(*json.loads((tmp_path / "child.json").read_text()))
     assert identity.alive(known)
     assert os.getsid(known.pid) == known.pid
     assert os.getpriority(os.PRIO_PROCESS, known.pid) > os.getpriority(os.PRIO_PROCESS, 0)
@@ -192,11 +199,14 @@ def test_the_environment_keeps_what_is_needed_to_find_programs_and_caches() -> N
     given = {
         "PATH": "/bin",
         "HF_HOME": "/cache",
-        "CUDA_VISIBLE_DEVICES": "1",
+        "CUDA_VISIBLE_DEVICES": "0,1,2",
         "OMP_NUM_THREADS": "9",
     }
-    seen = child_environment(given | SECRETS, threads=2, scratch=Path("/scratch"))
-    assert {name: seen[name] for name in given} == given | {"OMP_NUM_THREADS": "2"}
+    seen = child_environment(given | SECRETS, order(Path("/here"), "cuda:1"))
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1"}
+    assert {name: seen[name] for name in given} == given | own
+    seen = child_environment(given, order(Path("/here")))
+    assert seen["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_the_kernel_kills_it_with_the_thread_that_started_it(start: Start, tmp_path: Path) -> None:

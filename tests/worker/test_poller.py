@@ -1,59 +1,180 @@
 """Jobs are claimed while there is room, and no longer once the worker drains."""
 
 import threading
+import time
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from app.db.engines import Database
-from app.jobs.states import JobState
+from app.jobs.leases import Claimed
+from app.jobs.states import JobState, Lane
 from app.resources import Resources
-from tests.job_rows import ALICE, add_job, attempts, state
+from tests.job_rows import ALICE, add_job, attempts, job, state
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
+from worker.devices import CPU, Device
 from worker.poller import Poller
 from worker.run_job import JobRunner
-from worker.slots import Slots
+from worker.slots import Slot, Slots
+
+GPU = Device("cuda:0", "GPU-1")
+NEVER = 3600.0  # seconds between two looks: only a bell helps
 
 
 @pytest.fixture
-def job_id(database: Database) -> UUID:
-    return add_job(database)
+def draining() -> threading.Event:
+    return threading.Event()
 
 
-def poller(resources: Resources, slots: Slots, draining: threading.Event) -> Poller:
-    runner = JobRunner(resources, scripted(*GOOD), draining=draining)
-    return Poller(resources, ALICE, runner, slots, draining=draining)
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Trainings in `Held` end when it opens."""
+    opened = threading.Event()
+    yield opened
+    opened.set()
 
 
-def test_a_job_that_waits_is_claimed_and_run(
-    resources: Resources, database: Database, job_id: UUID
-) -> None:
-    slots, draining = Slots(1), threading.Event()
-    thread = threading.Thread(target=poller(resources, slots, draining).run)
-    thread.start()
-    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+class Held(JobRunner):
+    """Holds its slot until the gate opens, and leaves the job as it is."""
+
+    gate: threading.Event
+
+    def run(self, claimed: Claimed, slot: Slot) -> None:  # noqa: ARG002
+        assert self.gate.wait(30)
+
+
+@pytest.fixture
+def make(
+    resources: Resources, draining: threading.Event, tmp_path: Path
+) -> Iterator[Callable[..., tuple[Poller, Slots]]]:
+    """A running poller."""
+    made: list[tuple[Poller, threading.Thread, Slots]] = []
+
+    def start(
+        *devices: Device,
+        cpu_count: int = 1,
+        poll_seconds: float = 0.05,
+        gate: threading.Event | None = None,
+    ) -> tuple[Poller, Slots]:
+        slots = Slots(devices or (CPU,), cpu_count=cpu_count, locks=tmp_path / "devices")
+        patient = resources.settings.model_copy(update={"poll_seconds": poll_seconds})
+        with_poll = Resources(
+            settings=patient,
+            database=resources.database,
+            store=resources.store,
+            queue=resources.queue,
+        )
+        runner = JobRunner(resources, scripted(*GOOD), draining=draining)
+        if gate is not None:
+            runner = Held(resources, scripted(), draining=draining)
+            runner.gate = gate
+        poller = Poller(with_poll, ALICE, runner, slots, draining=draining)
+        thread = threading.Thread(target=poller.run)
+        thread.start()
+        made.append((poller, thread, slots))
+        return poller, slots
+
+    yield start
     draining.set()
-    thread.join(10)
-    assert slots.wait_idle(10)
+    for poller, thread, slots in made:
+        poller.wake()
+        thread.join(10)
+        assert slots.wait_idle(20)
+
+
+Make = Callable[..., tuple[Poller, Slots]]
+
+
+def running(database: Database, *jobs: UUID) -> list[UUID]:
+    return [each for each in jobs if state(database, each) is JobState.RUNNING]
+
+
+def test_a_job_that_waits_is_claimed_and_run(database: Database, make: Make) -> None:
+    job_id = add_job(database)
+    make()
+    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+    assert attempts(database, job_id)[0].device == "cpu"
+
+
+def test_one_bell_is_enough_for_a_job_that_comes_between_two_looks(
+    database: Database, make: Make
+) -> None:
+    poller, _ = make(poll_seconds=NEVER)
+    job_id = add_job(database)
+    poller.wake()
+    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+
+
+def test_each_free_slot_gets_a_job_and_the_next_one_waits_for_room(
+    database: Database, make: Make, gate: threading.Event
+) -> None:
+    jobs = [add_job(database) for _ in range(3)]
+    poller, _ = make(cpu_count=2, poll_seconds=NEVER, gate=gate)
+    wait_until(lambda: len(running(database, *jobs)) == 2)
+    poller.wake()
+    time.sleep(0.2)
+    assert len(running(database, *jobs)) == 2
+    gate.set()
+    wait_until(lambda: len(running(database, *jobs)) == 3, what="a job in the slot that came back")
+
+
+def test_each_device_takes_the_jobs_of_its_lane(
+    database: Database, make: Make, gate: threading.Event
+) -> None:
+    cpu = [add_job(database, lane=Lane.CPU) for _ in range(2)]
+    gpu = add_job(database, lane=Lane.GPU)
+    make(CPU, GPU, gate=gate)
+    wait_until(lambda: running(database, *cpu, gpu) == [cpu[0], gpu])
+    assert [attempts(database, each)[0].device for each in (cpu[0], gpu)] == ["cpu", "cuda:0"]
+    assert state(database, cpu[1]) is JobState.QUEUED
+
+
+def test_a_job_for_any_device_stays_with_the_kind_that_takes_it(
+    database: Database, make: Make, gate: threading.Event
+) -> None:
+    job_id = add_job(database, lane=Lane.ANY)
+    make(GPU, gate=gate)
+    wait_until(lambda: running(database, job_id))
+    assert job(database, job_id).lane == Lane.GPU
 
 
 def test_a_slot_that_becomes_free_in_a_drain_claims_nothing(
-    resources: Resources, database: Database, job_id: UUID
+    resources: Resources, database: Database, draining: threading.Event, tmp_path: Path
 ) -> None:
-    draining = threading.Event()
+    job_id = add_job(database)
 
     class LastSlot(Slots):
-        """The drain begins while the poller waits for it."""
+        """The drain begins while the poller takes it."""
 
-        def take(self, timeout: float) -> bool:
-            taken = super().take(timeout)
+        def take(self, *, but: Container[Lane] = ()) -> Slot | None:
             draining.set()
-            return taken
+            return super().take(but=but)
 
-    slots = LastSlot(1)
-    poller(resources, slots, draining).run()
+    slots = LastSlot((CPU,), cpu_count=1, locks=tmp_path)
+    runner = JobRunner(resources, scripted(*GOOD), draining=draining)
+    Poller(resources, ALICE, runner, slots, draining=draining).run()
     assert slots.wait_idle(10)
     assert state(database, job_id) is JobState.QUEUED
     assert attempts(database, job_id) == []
+
+
+def test_a_poller_outlives_errors(
+    database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def fail(*_: object, **__: object) -> None:
+        failed.set()
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.jobs.ownership.claim", fail)
+        _, slots = make()
+        assert failed.wait(10)
+    job_id = add_job(database)
+    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+    assert slots.wait_idle(10)

@@ -28,6 +28,7 @@ def environment(settings: Settings, **changes: object) -> dict[str, str]:
     """Quick settings on the same data."""
     quick: dict[str, object] = {
         "data_dir": settings.data_dir,
+        "database_url": settings.url,
         "poll_seconds": 0.05,
         "beat_seconds": 0.2,
         "lease_seconds": 30,
@@ -152,13 +153,13 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"beat_seconds": 60}, {"data_dir": "empty"}], ids=["settings", "schema"]
+    "wrong", [{"beat_seconds": 60}, {"database_url": "empty"}], ids=["settings", "schema"]
 )
 def test_a_worker_that_cannot_work_says_why(
     start: Start, tmp_path: Path, wrong: dict[str, object]
 ) -> None:
-    if "data_dir" in wrong:
-        wrong = {"data_dir": tmp_path / "empty"}
+    if "database_url" in wrong:
+        wrong = {"database_url": f"sqlite:///{tmp_path}/empty.sqlite3"}
     assert start(**wrong).wait(20) == BAD_SETTINGS
     log = (tmp_path / "worker.log").read_text()
     assert "the worker cannot start" in log

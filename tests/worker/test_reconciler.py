@@ -21,7 +21,6 @@ from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, change, job, state
 from worker import identity, workplace
-from worker.launch import CHILD_FILE
 from worker.reconciler import Reconciler
 
 ME = identity.this_worker()
@@ -37,7 +36,9 @@ def reconciler(resources: Resources) -> Reconciler:
 def claim(database: Database, owner: Owner) -> Claimed:
     with database.write() as session:
         presence.announce(session, owner, draining=False)
-        claimed = ownership.claim(session, owner=owner, lanes=set(Lane), lease_seconds=60)
+        claimed = ownership.claim(
+            session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+        )
         session.commit()
     assert claimed is not None
     return claimed
@@ -103,7 +104,7 @@ def test_a_jump_of_the_clock_gives_every_lease_time_again(
 
 def claim_late(database: Database, job_id: UUID) -> None:
     with database.write() as session:
-        ownership.claim(session, owner=ELSEWHERE, lanes=set(Lane), lease_seconds=60)
+        ownership.claim(session, owner=ELSEWHERE, lane=Lane.CPU, device="cpu", lease_seconds=60)
         session.commit()
     change(database, job_id, lease_expires_at=now() - 1)
 
@@ -115,7 +116,7 @@ def test_what_still_trains_for_an_attempt_that_is_over_is_killed(
     claim(database, DEAD)
     orphan = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
     directory = place_of(settings, job_id, attempt=1)
-    (directory / CHILD_FILE).write_text(json.dumps(identity.process(orphan.pid)))
+    (directory / "child.json").write_text(json.dumps(identity.process(orphan.pid)))
     reconciler.tick()  # takes the job back
     reconciler.tick()  # and finds an attempt that is over
     assert orphan.wait(10) == -9
@@ -128,9 +129,9 @@ def test_the_directory_of_a_running_attempt_is_left_alone(
     job_id = add_job(database)
     claim(database, ME)
     running = place_of(settings, job_id, attempt=1)
-    (running / CHILD_FILE).write_text(json.dumps(identity.process(os.getpid())))
+    (running / "child.json").write_text(json.dumps(identity.process(os.getpid())))
     over = [place_of(settings, job_id, attempt=2), place_of(settings, UUID(int=5), attempt=1)]
-    (over[0] / CHILD_FILE).write_text("half a")
+    (over[0] / "child.json").write_text("half a")
     strange = settings.work_dir / "jobs" / "notes" / "a1"
     strange.mkdir(parents=True)
     reconciler.tick()

@@ -118,7 +118,7 @@ def test_who_lost_the_job_writes_nothing(
 def test_the_last_rows_outwait_a_busy_database(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
     monkeypatch.setattr("worker.recorder.AGAIN_SECONDS", 0.05)
     impatient = open_database(settings)
     recorder = Recorder(impatient, lease, beat_seconds=1)
@@ -127,7 +127,7 @@ def test_the_last_rows_outwait_a_busy_database(
     other.execute("BEGIN IMMEDIATE")
     freed = threading.Timer(0.3, other.close)
     freed.start()
-    recorder.flush()
+    recorder.flush(patience_seconds=20)
     freed.join()
     assert len(points(impatient, job_id)) == 6
     impatient.close()
@@ -136,7 +136,7 @@ def test_the_last_rows_outwait_a_busy_database(
 def test_rows_wait_while_the_database_is_busy(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
     impatient = open_database(settings)
     recorder = Recorder(impatient, lease, beat_seconds=1)
     recorder.add(STEP)

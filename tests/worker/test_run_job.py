@@ -1,5 +1,6 @@
 """One attempt from the claim to its ending."""
 
+import errno
 import json
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from app.artifacts import repository as artifacts
 from app.db.clock import now
 from app.db.engines import Database
-from app.jobs.states import JobState, Outcome
+from app.jobs.states import JobState, Lane, Outcome
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
@@ -25,6 +26,7 @@ from tests.job_rows import (
     everything,
     give_back,
     job,
+    points,
     state,
     take,
 )
@@ -32,8 +34,10 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import inputs, workplace
 from worker.run_job import JobRunner
+from worker.slots import Slot
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
+CPU = Slot("cpu", Lane.CPU)
 GOOD = ("started:5", "steps:5", "evaluated:test", "succeed")
 
 
@@ -45,7 +49,7 @@ def job_id(database: Database) -> UUID:
 def run(resources: Resources, *actions: str, draining: threading.Event | None = None) -> None:
     """Claim the next job and run it to its ending."""
     runner = JobRunner(resources, scripted(*actions), draining=draining or threading.Event())
-    runner.run(take(resources.database))
+    runner.run(take(resources.database), CPU)
 
 
 def in_background(
@@ -72,7 +76,7 @@ def test_a_good_run_leaves_an_artifact_a_summary_and_nothing_else(
         artifact = artifacts.by_job(session, job_id)
         assert artifact is not None
         assert artifact.id == row.artifact_id
-        directory = resources.store.path(artifact.key)
+        directory = resources.store.path(artifact.ref)
     assert manifest.verify(directory)["metrics"] == SUMMARY
     assert stored(resources) == [directory]
     assert [event.kind for event in events(database, job_id)] == [
@@ -126,7 +130,7 @@ def test_a_crash_is_tried_again_and_the_job_succeeds_once(
     assert len(stored(resources)) == 1
 
 
-def test_two_crashes_at_the_same_step_are_a_crash_loop(
+def test_two_crashes_without_a_checkpoint_between_are_a_crash_loop(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
     for _ in range(2):
@@ -149,9 +153,9 @@ def test_nothing_is_started_without_room_on_the_disk(
     short = resources.settings.model_copy(update={"min_free_bytes": 2**60})
     run(Resources(short, database, resources.store, resources.queue), f"environment:{tmp_path}/ran")
     row = job(database, job_id)
-    assert (row.state, row.error_code) == (JobState.FAILED, "disk_full")
-    assert row.error_message is not None
-    assert "MB of the disk are free" in row.error_message
+    assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
+    assert row.waiting_message is not None
+    assert "MB of the disk are free" in row.waiting_message
     assert not (tmp_path / "ran").exists()
 
 
@@ -215,7 +219,7 @@ def test_a_finished_training_whose_job_was_lost_publishes_nothing(
             scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD),
             draining=threading.Event(),
         ).run,
-        args=(claimed,),
+        args=(claimed, CPU),
     )
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
@@ -224,3 +228,102 @@ def test_a_finished_training_whose_job_was_lost_publishes_nothing(
     thread.join(30)
     assert everything(database) == before
     assert stored(resources) == []
+
+
+SAVED = ("resumed:exactly", "started:5", "steps:2", "checkpoint:2")
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, *SAVED, "steps:3", "signal:9")
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
+    run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
+    losses = [p.step for p in points(database, job_id) if p.name == "loss"]
+    assert losses == [1, 2, 3, 4, 5]
+    row = job(database, job_id)
+    assert (row.state, row.resume_exact) == (JobState.SUCCEEDED, True)
+    assert [each.first_step for each in attempts(database, job_id)] == [0, 2]
+    told = {event.kind: event for event in events(database, job_id)}
+    assert told["checkpoint"].data == {"step": 2}
+    assert told["resumed"].level == "info"
+
+
+def test_a_run_that_goes_on_elsewhere_says_that_its_numbers_differ(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, *SAVED, "signal:9")
+    run(resources, "resumed:differently", *GOOD)
+    assert not job(database, job_id).resume_exact
+    (told,) = [event for event in events(database, job_id) if event.kind == "resumed"]
+    assert (told.level, "threads 2 → 1" in told.message) == ("warning", True)
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_passed_over(
+    resources: Resources, database: Database, job_id: UUID, harm: str
+) -> None:
+    run(resources, *SAVED, "steps:3", "checkpoint:3", "signal:9")
+    (file,) = resources.settings.artifacts_dir.rglob("step-3/state")
+    if harm == "remove":
+        file.unlink()
+    else:
+        file.write_text("4" if harm == "flip" else "")
+    run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
+    assert state(database, job_id) is JobState.SUCCEEDED
+    told = {event.kind: event for event in events(database, job_id)}
+    assert told["checkpoint_rejected"].data["step"] == 3
+    assert told["resumed"].data["step"] == 2
+    assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_whose_checkpoints_all_fail_begins_anew(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    run(resources, *SAVED, "steps:3", "checkpoint:3", "signal:9")
+    run(resources, "picky", "started:5", "steps:5", "succeed")
+    assert state(database, job_id) is JobState.SUCCEEDED
+    kinds = [event.kind for event in events(database, job_id)]
+    assert kinds.count("checkpoint_rejected") == 2
+    assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
+
+
+def test_a_checkpoint_that_cannot_be_stored_costs_the_training_nothing(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = resources.store.put
+
+    def put(directory: Path, key: str) -> Any:
+        if key.startswith("checkpoints/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(directory, key)
+
+    monkeypatch.setattr(resources.store, "put", put)
+    run(resources, *SAVED, *GOOD[1:])
+    assert state(database, job_id) is JobState.SUCCEEDED
+    assert "checkpoint_lost" in [event.kind for event in events(database, job_id)]
+
+
+def test_a_time_limit_counts_all_attempts(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    change(database, job_id, time_limit_seconds=60, running_seconds=59.5)
+    run(resources, *SAVED, "hang")
+    row = job(database, job_id)
+    assert (row.state, row.error_code) == (JobState.FAILED, "time_limit")
+    assert row.error_detail == {"checkpoint_step": 2}
+    late = add_job(database, time_limit_seconds=60, running_seconds=61)
+    run(resources, "failed:started_anyway", "exit:65")
+    assert job(database, late).error_code == "time_limit"
+
+
+def test_a_gpu_job_sees_its_gpu_alone(
+    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+) -> None:
+    runner = JobRunner(
+        resources, scripted(f"environment:{tmp_path / 'seen'}"), draining=threading.Event()
+    )
+    runner.run(take(database), Slot("cuda:1", Lane.GPU))
+    assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
+    assert job(database, job_id).spec["runtime"]["device"] == "cuda"

@@ -14,6 +14,7 @@ from app.db.clock import now
 from app.db.engines import Database
 from app.jobs.endings import ExitStatus
 from app.settings import Settings
+from lora_core.events import CheckpointSaved
 from tests.job_rows import (
     SPEC,
     add_job,
@@ -27,9 +28,10 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker.launch import ProcessChild
+from worker.launch import Order, ProcessChild
 from worker.recorder import Recorder
 from worker.supervisor import Asked, Ended, Supervisor
+from worker.workplace import Place
 
 
 @pytest.fixture
@@ -45,6 +47,8 @@ class Watched:
         self.database = database
         self.draining = threading.Event()
         self.ended: list[Ended] = []
+        self.kept: list[CheckpointSaved] = []
+        self.seconds = float("inf")
         self._directory = directory
         self._threads: list[threading.Thread] = []
         self.lease = take(database).lease
@@ -66,12 +70,18 @@ class Watched:
             assert not thread.is_alive()
 
     def _run(self, actions: tuple[str, ...]) -> None:
-        spec = self._directory / "spec.json"
-        spec.write_text(json.dumps(SPEC))
-        self.child = scripted(*actions).start(spec, self._directory / "out", threads=1)
+        place = Place(self.lease.job_id, 1, self._directory)
+        place.spec.write_text(json.dumps(SPEC))
+        order = Order(place, resume=None, checkpoint_seconds=0, threads=1, device="cpu")
+        self.child = scripted(*actions).start(order)
         recorder = Recorder(self.database, self.lease, beat_seconds=self.settings.beat_seconds)
         supervisor = Supervisor(
-            self.child, recorder, settings=self.settings, draining=self.draining
+            self.child,
+            recorder,
+            settings=self.settings,
+            draining=self.draining,
+            keep=self.kept.append,
+            seconds=self.seconds,
         )
         self.ended.append(supervisor.run())
 
@@ -143,6 +153,19 @@ def test_a_process_that_does_not_stop_is_killed_after_the_grace(
     assert time.monotonic() - began >= 0.3
     assert (ended.asked, ended.left) == (Asked.DRAIN, ExitStatus(signal=signal.SIGKILL))
     watched.close()
+
+
+def test_a_checkpoint_is_handed_on(watched: Watched) -> None:
+    watched.start("started:5", "steps:2", "checkpoint:2", "succeed")
+    watched.end()
+    assert [(each.step, each.directory) for each in watched.kept] == [(2, "step-2")]
+
+
+def test_a_job_is_stopped_when_its_time_is_over(watched: Watched) -> None:
+    watched.seconds = 0.5
+    watched.start("started:5", "hang")
+    ended = watched.end()
+    assert (ended.asked, ended.left) == (Asked.TIME_LIMIT, ExitStatus(code=75))
 
 
 def test_silence_is_ended(

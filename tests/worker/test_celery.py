@@ -1,0 +1,291 @@
+"""Workers that a broker wakes: with a real one, which forgets, restarts, hangs and lies."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.db.base import new_id
+from app.db.engines import Database
+from app.jobs.states import JobState, Outcome
+from app.queue import CeleryQueue
+from app.settings import Settings
+from tests.job_rows import add_job, attempts, job, state
+from tests.proxy import Proxy
+from tests.servers import ValkeyServer, free_port
+from tests.waiting import wait_until
+from tests.worker.test_run_job import GOOD
+from worker import identity
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., subprocess.Popen[bytes]]
+BAD_SETTINGS = 78
+NEVER = 3600  # seconds between two looks: only a hint helps
+
+
+@pytest.fixture
+def database_kind() -> str:
+    return "postgresql"
+
+
+@pytest.fixture
+def broker() -> Iterator[ValkeyServer]:
+    """One that the test may stop, with nothing in it."""
+    server = ValkeyServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def queue(broker: ValkeyServer) -> Iterator[CeleryQueue]:
+    made = CeleryQueue(broker.url())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "worker.log"
+
+
+@pytest.fixture
+def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[bytes]] = []
+    script = Path(__file__).with_name("celery_process.py")
+
+    def begin(*actions: str, **changes: object) -> subprocess.Popen[bytes]:
+        values: dict[str, object] = {
+            "data_dir": settings.data_dir,
+            "database_url": settings.url,
+            "broker_url": broker.url(),
+            "devices": "cpu",
+            "poll_seconds": NEVER,
+            "beat_seconds": 0.2,
+            "lease_seconds": 30,
+            "reconcile_seconds": 60,
+            "retry_seconds": 0,
+            "min_free_bytes": 0,
+            **changes,
+        }
+        named = {f"LORAWORKS_{name.upper()}": str(each) for name, each in values.items() if each}
+        with log.open("ab") as output:
+            worker = subprocess.Popen(
+                [sys.executable, str(script), *actions],
+                stdout=output,
+                stderr=output,
+                env=os.environ | named,
+            )
+        started.append(worker)
+        return worker
+
+    yield begin
+    for worker in started:
+        worker.kill()
+        worker.wait()
+
+
+def listen(broker: ValkeyServer, workers: int = 1) -> None:
+    """Wait until so many workers listen. They have looked for jobs before."""
+
+    def listening() -> bool:
+        with broker.client() as client:
+            return [each["cmd"] for each in client.client_list()].count("brpop") >= workers
+
+    wait_until(listening, seconds=40, what="a worker that listens")
+
+
+def succeeded(database: Database, *jobs: UUID) -> bool:
+    return {state(database, each) for each in jobs} == {JobState.SUCCEEDED}
+
+
+def test_a_hint_wakes_a_worker_at_once(
+    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+) -> None:
+    worker = start(*GOOD)
+    listen(broker)
+    job_id = add_job(database)
+    queue.hint(job_id, lane="cpu")
+    wait_until(lambda: succeeded(database, job_id))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+
+
+def test_hints_that_come_many_times_start_each_job_once(
+    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+) -> None:
+    for _ in range(2):
+        start(*GOOD, slots=2)
+    listen(broker, workers=2)
+    jobs = [add_job(database) for _ in range(8)]
+    for _ in range(5):
+        for each in jobs:
+            queue.hint(each, lane="any")
+    wait_until(lambda: succeeded(database, *jobs), seconds=60)
+    assert [len(attempts(database, each)) for each in jobs] == [1] * len(jobs)
+
+
+def test_a_broker_that_forgets_and_restarts_costs_no_job(
+    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+) -> None:
+    start(*GOOD)
+    listen(broker)
+    for disturb in (broker.flush, broker.restart, broker.kill):
+        disturb()
+        if broker.process is None:
+            broker.start()
+        listen(broker)
+        job_id = add_job(database)
+        queue.hint(job_id, lane="cpu")
+        wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
+
+
+@pytest.mark.parametrize("how", ["absent", "silent"])
+def test_without_a_broker_jobs_are_found_by_looking_for_them(
+    database: Database, broker: ValkeyServer, start: Start, how: str
+) -> None:
+    with Proxy(broker.port) as proxy:
+        proxy.blackhole()
+        port = free_port() if how == "absent" else proxy.port
+        worker = start(*GOOD, broker_url=broker.url(port=port), poll_seconds=0.2)
+        jobs = [add_job(database) for _ in range(2)]
+        wait_until(lambda: succeeded(database, *jobs))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+
+
+def test_a_worker_that_is_told_to_leave_gives_its_job_back(
+    database: Database, broker: ValkeyServer, start: Start, tmp_path: Path
+) -> None:
+    job_id = add_job(database)
+    file = tmp_path / "child"
+    worker = start("started:5", f"first:{file}", *GOOD)
+    number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
+    child = identity.process(int(number))
+    listen(broker)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert not identity.alive(child)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+
+
+def envelope(body: bytes, **changes: Any) -> str:
+    """A message as Celery writes it into its list."""
+    message = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": "loraworks.hint", "id": str(new_id()), "lang": "py"},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "loraworks.cpu"},
+            "delivery_tag": str(new_id()),
+            "body_encoding": "base64",
+            "priority": 0,
+        },
+        **changes,
+    }
+    return json.dumps(message)
+
+
+HINT = json.dumps([[{"v": 1, "job_id": str(new_id())}], {}, {}]).encode()
+NO_MESSAGES = [
+    "",
+    "no JSON",
+    "null",
+    "[]",
+    "{}",
+    envelope(HINT, headers=5),
+    envelope(HINT, properties={}),
+    envelope(HINT, properties={"delivery_tag": []}),
+]
+NO_HINTS = [
+    envelope(b"no JSON"),
+    envelope(b""),
+    envelope(b"[]"),
+    envelope(b"5"),
+    envelope(b"[" * 100_000),
+    envelope(b"\xff\xfe"),
+    envelope(b"[[], {}, {}]"),
+    envelope(b'[[{"v": 2, "job_id": "00000000-0000-0000-0000-000000000000"}], {}, {}]'),
+    envelope(b'[[{"v": 1, "job_id": "1; DROP TABLE jobs"}], {}, {}]'),
+    envelope(HINT.replace(b"{}", b'{"more": 1}', 1)),
+    envelope(HINT.replace(b'"v"', b'"more": 1, "v"')),
+    envelope(HINT, headers={"task": "no.such.task", "id": "1"}),
+    envelope(HINT, headers={"task": "celery.chord_unlock", "id": "1"}),
+    envelope(HINT, headers={"task": ["a", "list"], "id": {}}),
+    envelope(HINT, headers={}),
+    envelope(b"\x80\x04K\x05.", **{"content-type": "application/x-python-serialize"}),
+    envelope(b"a: 1", **{"content-type": "application/x-yaml"}),
+]
+
+
+def test_nonsense_in_the_broker_is_told_and_forgotten(
+    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, log: Path
+) -> None:
+    worker = start(*GOOD)
+    listen(broker)
+    for each in (*NO_MESSAGES, *NO_HINTS):
+        with broker.client() as client:
+            client.lpush("loraworks.cpu", each)
+
+    def empty() -> bool:
+        with broker.client() as client:
+            return not client.exists("loraworks.cpu")
+
+    wait_until(empty, seconds=40, what="the end of the nonsense")
+    listen(broker)
+    job_id = add_job(database)
+    queue.hint(job_id, lane="cpu")
+    wait_until(lambda: succeeded(database, job_id))
+    assert worker.poll() is None
+    lines = log.read_text().splitlines()
+    told = [line for line in lines if "malformed_hint" in line]
+    assert sum('"message"' in line for line in told) == len(NO_HINTS)
+    assert len(told) > len(NO_HINTS)
+    assert max(map(len, lines)) < 30_000
+    with broker.client() as client:
+        assert client.exists("unacked") == 0, "it would come back"
+
+
+def test_a_worker_that_cannot_work_says_why(start: Start, log: Path) -> None:
+    """Before it has an application, and after."""
+    wrong: list[dict[str, object]] = [
+        {"broker_url": None},
+        {"database_url": "postgresql://me:hunter2@localhost:1/jobs"},
+    ]
+    workers = [start(**each) for each in wrong]
+    assert [each.wait(60) for each in workers] == [BAD_SETTINGS] * 2
+    text = log.read_text()
+    assert text.count("the worker cannot start") == 2
+    assert "LORAWORKS_BROKER_URL" in text
+    assert "'jobs' on localhost:1" in text
+    assert "Traceback" not in text
+    assert "hunter2" not in text
+
+
+def test_the_listener_leaves_the_jobs_of_other_devices(
+    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+) -> None:
+    start(*GOOD)
+    listen(broker)
+    other = new_id()
+    queue.hint(other, lane="gpu")
+    mine = add_job(database)
+    queue.hint(mine, lane="cpu")
+    wait_until(lambda: succeeded(database, mine))
+    time.sleep(0.2)
+    with broker.client() as client:
+        assert client.llen("loraworks.gpu") == 1

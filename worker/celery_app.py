@@ -1,0 +1,74 @@
+"""`celery -A worker.celery_app worker`: a worker that a broker wakes.
+
+Hints are acknowledged before anything is done: a job belongs to whoever holds its lease in the
+database, so a hint that is lost or comes twice changes nothing.
+"""
+
+import sys
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+from pydantic import ValidationError
+
+from app import logs
+from app.errors import AppError
+from app.queue import BrokerUrlInvalid, broker_queues, checked_url
+from app.settings import Settings
+from worker import devices
+from worker.entrypoints import BAD_SETTINGS, Listener, Work
+
+log = structlog.get_logger("worker")
+
+
+def listening(settings: Settings) -> Celery:
+    """The application of Celery. Raises `BrokerUrlInvalid`, `GpuMissing`."""
+    if settings.broker_url is None:
+        raise BrokerUrlInvalid(problem="there is none, so use `python -m worker`")
+    lanes = dict.fromkeys(each.lane for each in devices.chosen(settings.devices))
+    app = Celery("loraworks", broker=checked_url(settings.broker_url))
+    app.conf.update(
+        task_queues=broker_queues(lanes),
+        task_create_missing_queues=False,
+        accept_content=["json"],
+        worker_consumer=Listener,
+        worker_pool="threads",
+        worker_concurrency=1,  # nothing runs there: devices and the database decide what does
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_enable_remote_control=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_transport="worker.transport:Transport",
+        broker_connection_retry=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # for ever
+        broker_transport_options={
+            "socket_connect_timeout": 5,  # a broker that hangs must not hold up the drain
+            "socket_timeout": 5,
+            "socket_keepalive": True,
+        },
+    )
+    app.steps["worker"].add(Work)
+    return app
+
+
+def _set_up_logging(**_: Any) -> None:
+    """Its being heard keeps Celery from setting up logs of its own kind."""
+
+
+signals.setup_logging.connect(_set_up_logging)
+
+
+def _app() -> Celery:
+    """Celery wants a module with an application in it, so this is where the process may end."""
+    logs.configure()
+    try:
+        settings = Settings()
+        logs.configure(settings.log_level)
+        return listening(settings)
+    except (AppError, ValidationError) as error:
+        log.error("the worker cannot start", error=str(error))
+        sys.exit(BAD_SETTINGS)
+
+
+app = _app()

@@ -1,0 +1,115 @@
+"""Where Celery enters the worker: a hint rings the bell, a signal begins the drain.
+
+Celery only listens. Which job runs, and whether one does, is decided by the jobs table.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+from uuid import UUID
+
+import structlog
+from celery import bootsteps, signals
+from celery.worker.consumer import Consumer
+from celery.worker.loops import asynloop
+from kombu import Message
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from app.errors import AppError
+from app.queue import TASK
+from app.settings import Settings
+from worker.launch import Launcher
+from worker.service import open_service
+
+NOT_IN_TIME = 1
+BAD_SETTINGS = 78
+LONGEST_SHOWN = 200  # characters of a message that is none of ours
+
+log = structlog.get_logger(__name__)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Hint(_Strict):
+    """A job waits."""
+
+    v: Literal[1]
+    job_id: UUID
+
+
+# What Celery puts into a message: arguments, keyword arguments, and what we have no use for.
+_Body = TypeAdapter(tuple[tuple[_Hint], _Strict, Any])
+
+
+class Work(bootsteps.StartStopStep):  # type: ignore[misc]
+    """The worker inside of Celery's. It starts before the broker is asked for anything, and works
+    on without one.
+    """
+
+    launcher: Launcher | None = None  # of real trainings
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        try:
+            self._service = worker.service = open_service(Settings(), self.launcher)
+        except (AppError, ValidationError) as error:
+            log.error("the worker cannot start", error=str(error))
+            raise SystemExit(BAD_SETTINGS) from error
+        signals.worker_shutting_down.connect(self._leave)
+
+    def start(self, _worker: Any) -> None:
+        self._service.start()
+
+    def stop(self, worker: Any) -> None:
+        if not self._service.wait():
+            worker.exitcode = NOT_IN_TIME
+        self._service.close()
+
+    def terminate(self, _worker: Any) -> None:
+        """Without waiting: the trainings end with this process, and their jobs run again."""
+
+    def _leave(self, **_: Any) -> None:
+        self._service.drain()
+
+
+class Listener(Consumer):  # type: ignore[misc]
+    """Hears hints and nothing else: no tasks, no talk among workers, who meet in the database.
+
+    Anybody who reaches the broker may put anything there. Celery's own way with messages ends the
+    process at many of them, as at one that is no JSON or has a list for a name.
+    """
+
+    def __init__(self, *args: Any, worker_options: Any = None, **kwargs: Any) -> None:
+        quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **kwargs)
+
+    def create_task_handler(self, *_: Any, **__: Any) -> Callable[[Message], None]:
+        return self._hear
+
+    def loop(self, *args: Any) -> None:
+        """Listen. What is not even a message for the broker's library costs the connection only."""
+        try:
+            asynloop(*args)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            log.warning("malformed_hint", problem=repr(error)[:LONGEST_SHOWN])
+            raise ConnectionResetError("the broker sent what is no message") from error
+
+    def _hear(self, message: Message) -> None:
+        # First of all, so that none comes back: a job is kept by its row, not by its message.
+        message.ack()
+        try:
+            _check(message)
+        except Exception as error:
+            shown = repr(message.body)[:LONGEST_SHOWN]
+            log.warning("malformed_hint", problem=repr(error)[:LONGEST_SHOWN], message=shown)
+        else:
+            self.controller.service.wake()
+
+
+def _check(message: Message) -> None:
+    """Raises whatever the wrong message leads to."""
+    if message.headers["task"] != TASK:
+        raise LookupError(f"there is no task {message.headers['task']!r}")
+    _Body.validate_python(message.decode())

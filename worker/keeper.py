@@ -1,0 +1,85 @@
+"""Brings the checkpoints of one attempt into the store, and the last good one back out."""
+
+import shutil
+from pathlib import Path
+
+import structlog
+
+from app.artifacts.store import Store
+from app.errors import AppError
+from app.jobs import checkpoints
+from app.jobs.endings import Told
+from app.jobs.leases import Lease, StoredCheckpoint
+from app.resources import Resources
+from lora_core import manifest
+from lora_core.errors import ArtifactCorrupt, LoraCoreError
+from lora_core.events import CheckpointSaved
+from worker.errors import Fenced
+from worker.recorder import Recorder
+
+log = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """A checkpoint that cannot be stored costs the training nothing: the last one still counts."""
+
+    def __init__(
+        self, resources: Resources, lease: Lease, recorder: Recorder, directory: Path
+    ) -> None:
+        self._resources = resources
+        self._lease = lease
+        self._recorder = recorder
+        self._directory = directory  # where the training process leaves them
+
+    def keep(self, event: CheckpointSaved) -> None:
+        """Store it. Its row is written with the next beat."""
+        made = self._directory / Path(event.directory).name
+        key = f"checkpoints/{self._lease.job_id}/a{self._lease.attempt}/step-{event.step}"
+        try:
+            with self._recorder.beating():
+                ref = self._resources.store.put(made, key)
+        except (AppError, LoraCoreError, OSError) as error:
+            log.warning("a checkpoint could not be stored", step=event.step, error=str(error))
+            message = f"The checkpoint of step {event.step:,} could not be stored."
+            self._recorder.note(Told("checkpoint_lost", "warning", message, {"step": event.step}))
+        else:
+            self._recorder.keep(event.step, ref)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def fetch(
+        self, checkpoint: StoredCheckpoint | None
+    ) -> tuple[StoredCheckpoint | None, Path | None]:
+        """The newest whole one from `checkpoint` on, and where it lies. Raises `Fenced`."""
+        while checkpoint is not None:
+            try:
+                with self._recorder.beating():
+                    return checkpoint, _verified(self._resources.store, checkpoint)
+            except ArtifactCorrupt as error:
+                checkpoint = self.reject(checkpoint, error.detail["problem"])
+        return None, None
+
+    def reject(self, checkpoint: StoredCheckpoint, problem: str) -> StoredCheckpoint | None:
+        """The one before. Raises `Fenced`."""
+        log.warning("a checkpoint is damaged", step=checkpoint.step, problem=problem)
+        with self._resources.database.write() as session:
+            rewound = checkpoints.reject(session, self._lease, checkpoint, problem)
+            session.commit()
+        if rewound is None:
+            raise Fenced()
+        return rewound.checkpoint
+
+    def drop(self, key: str) -> None:
+        """Remove one that is not needed any more. What stays is swept up later."""
+        try:
+            self._resources.store.delete(key)
+        except (AppError, OSError) as error:
+            log.warning("an old checkpoint stays for now", key=key, error=str(error))
+
+
+def _verified(store: Store, checkpoint: StoredCheckpoint) -> Path:
+    directory = store.path(checkpoint.ref)
+    manifest.verify(directory)
+    if manifest.sha256(directory / manifest.MANIFEST) != checkpoint.ref.manifest_sha256:
+        raise ArtifactCorrupt(path=checkpoint.ref.key, problem="manifest.json has changed")
+    return directory

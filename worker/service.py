@@ -1,0 +1,94 @@
+"""A worker: poller and reconciler beside each other, until it is told to leave."""
+
+import threading
+from queue import SimpleQueue
+
+import structlog
+
+from app.db import migrate
+from app.resources import Resources, open_resources
+from app.settings import Settings
+from worker import devices, identity
+from worker.launch import Launcher, ProcessLauncher
+from worker.poller import Poller
+from worker.reconciler import Reconciler
+from worker.run_job import JobRunner
+from worker.slots import Slots
+
+CLOSING_SECONDS = 30.0  # for the last transactions, after the grace of the trainings
+
+log = structlog.get_logger(__name__)
+
+
+class Service:
+    """Works in threads of its own, however the process is started and woken."""
+
+    def __init__(self, resources: Resources, launcher: Launcher) -> None:
+        settings = resources.settings
+        self._resources = resources
+        self._owner = identity.this_worker()
+        self._draining = threading.Event()
+        self._told = SimpleQueue[None]()
+        self._devices = devices.chosen(settings.devices)
+        self._slots = Slots(
+            self._devices, cpu_count=settings.slots, locks=settings.work_dir / "devices"
+        )
+        self._reconciler = Reconciler(
+            resources,
+            self._owner,
+            draining=self._draining,
+            devices=[each.name for each in self._devices],
+        )
+        runner = JobRunner(resources, launcher, draining=self._draining)
+        self._poller = Poller(resources, self._owner, runner, self._slots, draining=self._draining)
+
+    def start(self) -> None:
+        """Begin to work. What a dead worker left running is killed before anything new starts."""
+        self._reconciler.tick()
+        for work in (self._poller.run, self._reconciler.run, self._drain_when_told):
+            threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
+        log.info("ready", worker=self._owner.id, devices=[each.name for each in self._devices])
+
+    def wake(self) -> None:
+        """A job waits: look for it now."""
+        self._poller.wake()
+
+    def drain(self) -> None:
+        """Stop the trainings; their jobs go back to the queue. May be called by a signal handler,
+        even while it is called already.
+        """
+        self._told.put(None)  # the only thing that is safe there
+
+    def wait(self) -> bool:
+        """Drain, and wait for it. Whether every job was given back in time."""
+        self.drain()
+        grace = self._resources.settings.stop_grace_seconds
+        idle = self._draining.wait(CLOSING_SECONDS) and self._slots.wait_idle(
+            grace + CLOSING_SECONDS
+        )
+        log.info("left", idle=idle)
+        return idle
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._resources.close()
+
+    def _drain_when_told(self) -> None:
+        self._told.get()
+        log.info("draining")
+        self._draining.set()
+        self._poller.wake()
+
+
+def open_service(settings: Settings, launcher: Launcher | None = None) -> Service:
+    """A worker that is ready to start.
+
+    Raises `AppError` where database, store, broker, schema or devices are not as they must be.
+    """
+    resources = open_resources(settings)
+    try:
+        migrate.check(resources.database)
+        return Service(resources, launcher or ProcessLauncher())
+    except BaseException:
+        resources.close()
+        raise
