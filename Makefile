@@ -5,9 +5,11 @@ BIN := .venv/bin
 # Exported, so that quotes in a review reach the program as they are.
 export REVIEW ?=
 export DATA ?= rotten-tomatoes
+FAULTS ?= 200
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format audit clean
+.PHONY: help demo test test-long chaos check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +33,9 @@ test: .venv/.dev  ## Every check once, small
 
 test-long: .venv/.dev  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 --timeout 3600
+
+chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES=60
+	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))
 
 check: .venv/.dev  ## Lint, format, types, import rules, unused packages, spelling
 	$(BIN)/ruff check

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import Store
 from app.db.engines import Database
 from app.queue import JobQueue
 from app.resources import Resources
@@ -35,7 +35,7 @@ def _database(request: Request) -> Database:
     return _resources(request).database
 
 
-def _store(request: Request) -> ArtifactStore:
+def _store(request: Request) -> Store:
     return _resources(request).store
 
 
@@ -50,6 +50,6 @@ def _caller(request: Request) -> Caller:
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
-StoreDep = Annotated[ArtifactStore, Depends(_store)]
+StoreDep = Annotated[Store, Depends(_store)]
 QueueDep = Annotated[JobQueue, Depends(_queue)]
 CallerDep = Annotated[Caller, Depends(_caller)]

@@ -195,6 +195,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _orphans_outlive_leases(self) -> "Settings":
+        if self.orphan_seconds < 2 * self.lease_seconds:
+            raise ValueError(
+                "LORAWORKS_ORPHAN_SECONDS must be at least twice LORAWORKS_LEASE_SECONDS, "
+                "or files of a job that still runs could count as left over"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_devices(self) -> "Settings":
         odd = [each for each in self.devices if not _DEVICE.fullmatch(each)]
         if odd or not self.devices or ("auto" in self.devices and len(self.devices) > 1):

@@ -38,7 +38,7 @@ class Client(Connection):
     # -- jobs ---------------------------------------------------------------------------------
 
     def submit(self, body: Json) -> Job:
-        job: Job = self.json("POST", "/v1/jobs", json=body)
+        job: Job = self.create("/v1/jobs", json=body)
         return job
 
     def plan(self, body: Json) -> Plan:
@@ -93,8 +93,8 @@ class Client(Connection):
 
     def upload(self, file: Path, **fields: str | None) -> Dataset:
         with file.open("rb") as content:
-            dataset: Dataset = self.json(
-                "POST", "/v1/datasets", data=given(fields), files={"file": (file.name, content)}
+            dataset: Dataset = self.create(
+                "/v1/datasets", data=given(fields), files={"file": (file.name, content)}
             )
         return dataset
 
@@ -118,9 +118,7 @@ class Client(Connection):
         return model
 
     def register(self, name: str, job_id: str) -> Json:
-        answer: Json = self.json(
-            "POST", f"{_path('models', name)}/versions", json={"job_id": job_id}
-        )
+        answer: Json = self.create(f"{_path('models', name)}/versions", json={"job_id": job_id})
         return answer
 
     def promote(self, name: str, version: int, alias: str) -> Json:

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 
 from app.cli.answers import Json
-from app.cli.errors import Misuse, Refused, Unreachable
+from app.cli.errors import BrokenOff, Misuse, Refused, Unreachable
 
 PAGE = 100
 TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is checked before it is answered
@@ -60,6 +61,17 @@ class Connection:
     def json(self, method: str, path: str, **arguments: Any) -> Any:
         return decoded(self.request(method, path, **arguments))
 
+    def create(self, path: str, **arguments: Any) -> Any:
+        """POST what makes something, once more if the connection is lost on the way.
+
+        Both times under one key, so that nothing is made twice.
+        """
+        headers = {"Idempotency-Key": str(uuid4())}
+        try:
+            return self.json("POST", path, headers=headers, **arguments)
+        except BrokenOff:
+            return self.json("POST", path, headers=headers, **arguments)
+
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         with reaching(self.url):
             response = self.http.request(method, path, **arguments)
@@ -82,8 +94,10 @@ def reaching(url: str) -> Iterator[None]:
             f"no service at {url}; start one with `loraworks up`", "unreachable"
         ) from error
     except httpx2.HTTPError as error:
+        lost = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
         reason = str(error) or type(error).__name__
-        raise Unreachable(f"the service at {url} broke off: {reason}", "unreachable") from error
+        kind = BrokenOff if lost else Unreachable
+        raise kind(f"the service at {url} broke off: {reason}", "unreachable") from error
 
 
 def decoded(response: httpx2.Response) -> Any:

@@ -5,6 +5,7 @@ CliError
 ├── Misuse         2  wrong usage, file or setting
 ├── Refused        3  the service said no (4xx)
 └── Unreachable    4  the service did not answer, or not as it should (5xx)
+    └── BrokenOff  4  the connection was lost before the answer came
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,3 +74,7 @@ class Unreachable(CliError):
     """The service did not answer, or not as it should."""
 
     exit_code = 4
+
+
+class BrokenOff(Unreachable):
+    """The connection was lost before the answer came; what was asked may have happened."""

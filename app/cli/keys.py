@@ -37,7 +37,7 @@ KeyId = Annotated[UUID, typer.Argument(metavar="KEY", help="Id of the key.")]
 
 
 class _Keys:
-    """Settings and a session on the migrated database."""
+    """Settings and a session on the database, whose schema fits."""
 
     def __init__(self, settings: "Settings", session: "Session") -> None:
         self.settings = settings
@@ -47,12 +47,14 @@ class _Keys:
 @contextmanager
 def _database(data_dir: DataDir = None) -> Iterator[_Keys]:
     from app.db.engines import open_database
-    from app.db.migrate import upgrade
+    from app.db.migrate import check, upgrade
 
     settings = load_settings({"data_dir": data_dir})
-    upgrade(settings)
+    if settings.database_url is None:  # a service of one machine, which may not have started yet
+        upgrade(settings)
     database = open_database(settings)
     try:
+        check(database)
         with database.write() as session:
             yield _Keys(settings, session)
     finally:

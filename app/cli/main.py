@@ -9,14 +9,18 @@ from typer.core import TyperGroup
 
 import lora_core
 from app.cli import datasets, jobs, keys, registry
+from app.cli.api import api
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, UNEXPECTED, CliError
+from app.cli.gc import gc
+from app.cli.migrate_command import migrate
 from app.cli.options import DEFAULT_URL
 from app.cli.output import plain, say
 from app.cli.predict import predict
 from app.cli.train import train
 from app.cli.up import up
 from app.cli.watch import watch
+from app.cli.worker_command import worker
 from app.errors import AppError
 from lora_core.errors import LoraCoreError
 
@@ -97,10 +101,14 @@ def root(
 
 
 app.command()(up)
+app.command()(api)
+app.command()(worker)
+app.command()(migrate)
 app.command()(train)
 app.command()(watch)
 app.command()(predict)
 app.command()(demo)
+app.command()(gc)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
 app.add_typer(registry.app, name="models", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,15 @@ Url = Annotated[
     typer.Option("--url", help=f"Address of the service [LORAWORKS_URL, or {DEFAULT_URL}]."),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="API key [LORAWORKS_API_KEY].")]
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [LORAWORKS_HOST].")]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65535, help="Port, 0 for a free one [LORAWORKS_PORT]."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of all that is kept [LORAWORKS_DATA_DIR]."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]

@@ -1,5 +1,6 @@
 """What must hold before the service starts: settings, the port, an admin key."""
 
+import os
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,13 @@ def listen(host: str, port: int) -> socket.socket:
             "another port (--port 0 takes a free one)",
             "port_in_use",
         ) from error
+
+
+def hand_on(settings: "Settings") -> None:
+    """Put what was chosen where the application and the worker read it: into the environment."""
+    os.environ["LORAWORKS_HOST"] = settings.host
+    os.environ["LORAWORKS_PORT"] = str(settings.port)
+    os.environ["LORAWORKS_DATA_DIR"] = str(settings.data_dir)
 
 
 def address(host: str, port: int) -> str:

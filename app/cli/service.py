@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
+from uvicorn.importer import import_from_string
 
 from app.cli.client import Client
 from app.cli.errors import Unreachable
@@ -17,7 +18,8 @@ from app.cli.preflight import address
 from app.cli.worker_process import WorkerProcess
 from app.settings import Settings
 
-API_GRACE_SECONDS = 3  # for requests under way; a followed stream would last for ever
+NOTICE_SECONDS = 3.0  # from "not ready" to the end of listening: who sends requests must see it
+API_GRACE_SECONDS = 30  # for requests under way
 SLOW_SECONDS = 30  # until a start is called slow
 POLL_SECONDS = 0.1
 SAME_SIGNAL_SECONDS = 1  # `timeout` and some shells send one signal twice
@@ -27,9 +29,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _Server(uvicorn.Server):
     """Leaves signals to `run_service`, which stops the worker as well."""
 
+    stops_at = float("inf")  # on the monotonic clock
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        return await super().on_tick(counter) or time.monotonic() >= self.stops_at
 
 
 def run_service(
@@ -39,11 +47,16 @@ def run_service(
     *,
     with_worker: bool,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; a second kills the worker. Raises `Unreachable`."""
+    """Serve until SIGINT, SIGTERM or SIGHUP; a second ends all at once. Raises `Unreachable`.
+
+    At the first one the API says that it is not ready any more. An API on its own goes on to listen
+    for a moment, so that a balancer before it finds that out; at Ctrl-C and beside its own worker
+    it does not. Then it answers what is under way.
+    """
+    app = import_from_string("app.main:create_app")()
     server = _Server(
         uvicorn.Config(
-            "app.main:create_app",
-            factory=True,
+            app,
             lifespan="on",
             log_config=None,
             access_log=False,  # the application writes its own
@@ -56,15 +69,20 @@ def run_service(
     stopping = threading.Event()
     asked_at = float("inf")
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal asked_at
-        server.should_exit = True
-        if worker and not stopping.is_set():
-            worker.stop()
-        elif worker and time.monotonic() - asked_at > SAME_SIGNAL_SECONDS:
-            worker.kill()
-        asked_at = min(asked_at, time.monotonic())
-        stopping.set()
+        now = time.monotonic()
+        if not stopping.is_set():
+            asked_at = now
+            stopping.set()
+            app.state.leaving.set()
+            server.stops_at = now if worker or number == signal.SIGINT else now + NOTICE_SECONDS
+            if worker:
+                worker.stop()
+        elif now - asked_at > SAME_SIGNAL_SECONDS:
+            server.stops_at, server.force_exit = now, True
+            if worker:
+                worker.kill()
 
     url = address(settings.host, settings.port)
     with _handling(stop):

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import Store
 from app.db.engines import Database
 from app.jobs import hub
 from app.jobs.errors import BaseDirectoriesOff, BaseOutside, InvalidBase, RevisionMismatch
@@ -37,7 +37,7 @@ def find(
     revision: str | None,
     *,
     database: Database,
-    store: ArtifactStore,
+    store: Store,
     settings: Settings,
 ) -> Base:
     """Look a base up; call it outside a transaction, since it may ask the hub.
@@ -60,9 +60,7 @@ def check_there(session: Session, base: Base) -> None:
         _version(session, base.name)
 
 
-def _local(
-    name: str, *, database: Database, store: ArtifactStore, settings: Settings
-) -> Base | None:
+def _local(name: str, *, database: Database, store: Store, settings: Settings) -> Base | None:
     if name == minilm.NAME:
         return Base(name, minilm.config())
     if name.startswith(("/", "./", "../")):
@@ -74,11 +72,10 @@ def _local(
     if version is None:
         return None
     try:
-        directory = store.path(version.artifact_key)
+        content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
     except ArtifactCorrupt as error:
-        raise BaseNotFound(base=name, reason="its files are missing") from error
-    config = hub.read_config(directory / manifest.MERGED / "config.json", name)
-    return Base(version.ref, config, own=True)
+        raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
+    return Base(version.ref, hub.parse_config(content, name), own=True)
 
 
 def _version(session: Session, name: str) -> registry.Resolved | None:

@@ -17,7 +17,8 @@ from lora_core.specs.method import BaselineSpec
 from lora_core.specs.train import TrainSpec
 
 # FLOP/s while no job has finished here: two cores in float32; one large GPU, eager in bfloat16.
-DEFAULT_SPEED: Mapping[Lane, float] = {Lane.CPU: 1e11, Lane.GPU: 2e13}
+# Who takes any device may get the slow one.
+DEFAULT_SPEED: Mapping[Lane, float] = {Lane.CPU: 1e11, Lane.GPU: 2e13, Lane.ANY: 1e11}
 START_SECONDS = 12.0  # interpreter, libraries, model, artifact
 RIVAL_SECONDS_PER_TOKEN = 5e-6  # TF-IDF and logistic regression on one core
 RIVAL_TEXTS = 20_000

@@ -67,7 +67,7 @@ def read_config(path: Path, base: str) -> dict[str, Any]:
             content = file.read(CONFIG_BYTES + 1)
     except OSError as error:
         raise BaseNotFound(base=base, reason="it has no readable config.json") from error
-    return _parse_config(content, base)
+    return parse_config(content, base)
 
 
 def _ask(name: str, revision: str | None) -> HubModel:
@@ -79,10 +79,11 @@ def _ask(name: str, revision: str | None) -> HubModel:
     answer = get_session().get(url, headers=build_hf_headers(), timeout=TIMEOUT_SECONDS)
     hf_raise_for_status(answer)
     files = tuple(file.rfilename for file in info.siblings or ())
-    return HubModel(info.sha, files, _parse_config(answer.content, name))
+    return HubModel(info.sha, files, parse_config(answer.content, name))
 
 
-def _parse_config(content: bytes, base: str) -> dict[str, Any]:
+def parse_config(content: bytes, base: str) -> dict[str, Any]:
+    """The content of a config.json. Raises `BrokenBase`."""
     try:
         config = json.loads(content) if len(content) <= CONFIG_BYTES else None
     except (ValueError, RecursionError) as error:

@@ -47,9 +47,9 @@ def page(
 
 
 def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Places in the queue of their lane, 1 is next, of those that are queued."""
+    """Places in the queue, 1 is next, of those that are queued: behind all who want its device."""
     order = (Job.priority.desc(), Job.run_after, Job.id)
-    place = func.row_number().over(partition_by=Job.lane, order_by=order).label("place")
+    place = case(*((Job.lane == lane, _counted(lane, order)) for lane in Lane)).label("place")
     queue = select(Job.id, place).where(Job.state == JobState.QUEUED).subquery()
     found = session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(job_ids)))
     return {row.id: row.place for row in found}
@@ -58,8 +58,19 @@ def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
 def next_position(session: Session, *, lane: Lane, priority: int) -> int:
     """The place that a job would get now."""
     before = or_(Job.priority > priority, and_(Job.priority == priority, Job.run_after <= now()))
-    queued = and_(Job.state == JobState.QUEUED, Job.lane == lane)
+    queued = and_(Job.state == JobState.QUEUED, Job.lane.in_(_rivals(lane)))
     return 1 + session.scalars(select(func.count()).where(queued, before)).one()
+
+
+def _counted(lane: Lane, order: tuple[Any, ...]) -> Any:
+    """Jobs that a job of `lane` competes with, up to this row of the queue."""
+    one = case((Job.lane.in_(_rivals(lane)), 1), else_=0)
+    return func.sum(one).over(order_by=order, rows=(None, 0))
+
+
+def _rivals(lane: Lane) -> tuple[Lane, ...]:
+    """Lanes whose jobs may take the same device."""
+    return tuple(Lane) if lane is Lane.ANY else (lane, Lane.ANY)
 
 
 def finished(
@@ -68,7 +79,7 @@ def finished(
     """Plan and summary of the jobs that succeeded last."""
     statement = (
         select(Job.plan, Job.summary)
-        .where(Job.state == JobState.SUCCEEDED, Job.lane == lane)
+        .where(Job.state == JobState.SUCCEEDED, Job.lane.in_(_rivals(lane)))
         .order_by(Job.finished_at.desc())
         .limit(limit)
     )

@@ -1,15 +1,20 @@
 """Jobs: create, watch, cancel, delete."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+import structlog
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BeforeValidator
 
 from app.db.engines import Database
-from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.fields import Text
+from app.idempotency import service as idempotency
+from app.idempotency.header import KeyedDep
 from app.jobs import bases, repository, service
 from app.jobs.errors import JobNotFound
 from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
@@ -19,7 +24,15 @@ from app.jobs.tables import Job
 from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+async def _named_in_the_log(request: Request) -> None:
+    """Every line that is logged about the request tells which job it is about."""
+    with suppress(KeyError, ValueError):
+        job_id = UUID(request.path_params["job_id"])
+        structlog.contextvars.bind_contextvars(job_id=str(job_id))
+
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(_named_in_the_log)])
 
 READ = [requires("jobs:read")]
 WRITE = [requires("jobs:write")]
@@ -35,7 +48,7 @@ def _job_id(text: str) -> UUID:
 
 
 JobId = Annotated[UUID, BeforeValidator(_job_id)]
-Seq = Annotated[int, Query(ge=0, lt=2**63, description="Only what has a greater `seq`.")]
+Seq = Annotated[int, Query(ge=0, lt=2**31, description="Only what has a greater `seq`.")]
 
 
 @router.post(
@@ -47,7 +60,7 @@ Seq = Annotated[int, Query(ge=0, lt=2**63, description="Only what has a greater 
 def create(  # noqa: PLR0913 - what a submit touches
     body: JobCreate,
     response: Response,
-    caller: CallerDep,
+    keyed: KeyedDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -55,6 +68,10 @@ def create(  # noqa: PLR0913 - what a submit touches
     dry_run: Annotated[bool, Query(description="Answer the plan alone.")] = False,
 ) -> JobView | Plan:
     """Queue a training run, or say what it would take."""
+    call = keyed.call(body.model_dump(mode="json", exclude_unset=True))
+    if not dry_run:
+        with database.read() as session:
+            idempotency.recall(session, call)
     base = bases.find(
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
@@ -64,10 +81,10 @@ def create(  # noqa: PLR0913 - what a submit touches
             return service.plan(session, body=body, base=base, settings=settings)
     with database.write() as session:
         job = service.submit(
-            session, body=body, base=base, settings=settings, queue=queue, created_by=caller.id
+            session, body=body, base=base, settings=settings, queue=queue, call=call
         )
     response.headers["Location"] = f"{router.prefix}/{job.id}"
-    return _view(database, job)
+    return job
 
 
 @router.get("", dependencies=READ)
@@ -121,8 +138,8 @@ def delete(job_id: JobId, database: DatabaseDep, store: StoreDep) -> None:
 def read_metrics(
     job_id: JobId,
     database: DatabaseDep,
-    split: Annotated[str | None, Query(max_length=16)] = None,
-    name: Annotated[str | None, Query(max_length=64)] = None,
+    split: Annotated[str, Text(16)] | None = None,
+    name: Annotated[str, Text(64)] | None = None,
     after: Seq = 0,
     limit: Annotated[int, Query(ge=1, le=MOST_POINTS)] = MOST_POINTS,
 ) -> Log[PointView]:
@@ -160,11 +177,13 @@ def _present(job_id: JobId, database: DatabaseDep) -> UUID:
 @router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
 async def stream(
     job_id: Annotated[UUID, Depends(_present)],
+    request: Request,
     database: DatabaseDep,
     last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """Events and metric points as they come, at last `end`; resumes by `Last-Event-ID`."""
-    async for message in follow(database, job_id, after=last_event_id):
+    leaving = request.app.state.leaving.is_set
+    async for message in follow(database, job_id, after=last_event_id, leaving=leaving):
         yield message
 
 

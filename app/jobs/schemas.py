@@ -8,6 +8,7 @@ from pydantic import Field
 from app.fields import Metadata, Slug, Text, Timestamp, View
 from app.jobs.states import JobState
 from app.jobs.tables import Job
+from lora_core.specs.frozen import Float
 from lora_core.specs.train import TrainSpec
 
 Item = TypeVar("Item")
@@ -26,6 +27,11 @@ class JobCreate(TrainSpec):
     priority: int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
     register_as: Slug | None = Field(
         default=None, description="Make the result a version of this model."
+    )
+    time_limit_seconds: Float | None = Field(
+        default=None,
+        gt=0,
+        description="Longest time on a device, all attempts together; then the job fails.",
     )
 
     @property
@@ -59,6 +65,14 @@ class JobError(View):
     detail: dict[str, Any] | None
 
 
+class JobWait(View):
+    """What a queued job waits for: disk, storage or hub that fail."""
+
+    code: str
+    message: str
+    since: Timestamp
+
+
 class JobView(View):
     """A job."""
 
@@ -71,11 +85,17 @@ class JobView(View):
     register_as: str | None
     priority: int
     spec: dict[str, Any]
+    time_limit_seconds: float | None
     attempt: int
+    failures_counted: int = Field(description="Since the last checkpoint.")
+    resume_exact: bool = Field(
+        description="False: it went on where other numbers come out than in an unbroken run."
+    )
     step: int
     total_steps: int | None
     progress: float | None
     queue_position: int | None
+    waiting: JobWait | None
     parameters: Parameters
     estimated_seconds: int
     created_at: Timestamp
@@ -95,6 +115,7 @@ class JobView(View):
             metadata=job.labels,
             progress=progress(job),
             queue_position=queue_position,
+            waiting=_waiting(job),
             parameters=_parameters(job),
             estimated_seconds=job.plan["estimated_seconds"],
             error=_error(job),
@@ -176,6 +197,14 @@ def _parameters(job: Job) -> Parameters:
         trainable, total = summary["trainable_parameters"], summary["total_parameters"]
         return Parameters(trainable=trainable, total=total, exact=True)
     return Parameters.model_validate(job.plan["parameters"])
+
+
+def _waiting(job: Job) -> JobWait | None:
+    if job.state != JobState.QUEUED or job.waiting_code is None or job.waiting_since is None:
+        return None
+    return JobWait(
+        code=job.waiting_code, message=job.waiting_message or "", since=job.waiting_since
+    )
 
 
 def _error(job: Job) -> JobError | None:

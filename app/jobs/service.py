@@ -5,14 +5,18 @@ import json
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactStore
+from app.artifacts.store import Store
 from app.db.base import JsonObject
+from app.db.clock import now
+from app.idempotency import service as idempotency
+from app.idempotency.calls import Call
 from app.jobs import bases, data, estimate, repository
 from app.jobs.bases import Base
-from app.jobs.schemas import JobCreate, Parameters, Plan
+from app.jobs.schemas import JobCreate, JobView, Parameters, Plan
 from app.jobs.states import Lane
 from app.jobs.tables import Job
 from app.queue import JobQueue
@@ -23,6 +27,8 @@ from lora_core.specs.train import TrainSpec
 LAST_JOBS = 5  # whose speed an estimate goes by
 SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
 GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,18 +60,19 @@ def submit(
     base: Base,
     settings: Settings,
     queue: JobQueue,
-    created_by: UUID,
-) -> Job:
+    call: Call,
+) -> JobView:
     """Store a job, commit, then tell the workers.
 
     `base` was looked up by `bases.find` before the transaction. Raises `BaseNotFound` when it was
     deleted since, the kinds of `SpecError` when the spec does not fit it, and what `data.resolve`
-    raises.
+    and `idempotency.begin` raise.
     """
+    idempotency.begin(session, call)
     draft = _draft(session, body=body, base=base, settings=settings)
     spec = draft.spec.model_dump(mode="json")
     job = Job(
-        created_by=created_by,
+        created_by=call.caller_id,
         name=body.name,
         labels=body.metadata,
         method=draft.spec.method.type,
@@ -77,6 +84,8 @@ def submit(
         dataset_ids=draft.dataset_ids,
         base=draft.spec.base,
         register_as=body.register_as,
+        time_limit_seconds=body.time_limit_seconds,
+        dispatched_at=now(),  # the hint below; a lost one is repeated
         plan={
             "parameters": draft.parameters.model_dump(),
             "estimated_seconds": draft.cost.seconds,
@@ -84,9 +93,12 @@ def submit(
         },
     )
     repository.add(session, job)
+    view = JobView.of(job, repository.positions(session, [job.id]).get(job.id))
+    idempotency.keep(session, call, status=202, body=view, location=f"/v1/jobs/{job.id}")
     session.commit()
+    log.info("job submitted", job_id=str(job.id), lane=draft.lane)
     queue.hint(job.id, lane=draft.lane)
-    return job
+    return view
 
 
 def cancel(session: Session, *, job_id: UUID) -> Job:
@@ -100,7 +112,7 @@ def cancel(session: Session, *, job_id: UUID) -> Job:
     return job
 
 
-def delete(session: Session, *, job_id: UUID, store: ArtifactStore) -> None:
+def delete(session: Session, *, job_id: UUID, store: Store) -> None:
     """Forget a job that has ended, and what it made unless a model version needs it.
 
     Raises `JobNotFound`, `JobNotFinished`.
@@ -109,7 +121,7 @@ def delete(session: Session, *, job_id: UUID, store: ArtifactStore) -> None:
     unused = None if artifact_id is None else artifacts.remove_unused(session, artifact_id)
     session.commit()
     if unused is not None:
-        store.delete(unused)
+        store.discard(unused)
 
 
 def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Draft:
@@ -120,7 +132,7 @@ def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings)
     max_length = asked.data.max_length or min(data.DEFAULT_LENGTH, shape.positions)
     found = data.resolve(session, asked.data, settings=settings, max_length=max_length)
     spec = asked.model_copy(update={"data": found.spec})
-    lane = Lane.GPU if spec.runtime.device.startswith("cuda") else Lane.CPU
+    lane = _lane(spec.runtime.device)
     census = fit.census(base.config, spec.method, len(found.labels or "?" * GUESSED_LABELS))
     return Draft(
         spec=spec,
@@ -131,6 +143,12 @@ def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings)
         ),
         cost=estimate.cost(spec, config=base.config, data=found, speed=_speed(session, lane)),
     )
+
+
+def _lane(device: str) -> Lane:
+    if device == "auto":
+        return Lane.ANY
+    return Lane.GPU if device.startswith("cuda") else Lane.CPU
 
 
 def _speed(session: Session, lane: Lane) -> float:

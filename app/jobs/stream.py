@@ -4,7 +4,7 @@ Events and metric points share one row of numbers, and the row of the job tells 
 Each look at the database is one short read transaction on a thread; between two nothing is held.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -34,13 +34,16 @@ class Look:
     job: JobView
 
 
-async def follow(database: Database, job_id: UUID, *, after: int) -> AsyncIterator[ServerSentEvent]:
+async def follow(
+    database: Database, job_id: UUID, *, after: int, leaving: Callable[[], bool]
+) -> AsyncIterator[ServerSentEvent]:
     """Messages `event` and `metric` with their number as id, `state` at each change, at last `end`.
 
-    Ends early when the job is deleted.
+    Ends early when the job is deleted, and when the service is `leaving`: whoever follows comes
+    back to another one with the last number.
     """
     told: StateView | None = None
-    while True:
+    while not leaving():
         look = await run_in_threadpool(_look, database, job_id, after)
         if look is None:
             return

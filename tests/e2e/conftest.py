@@ -1,0 +1,57 @@
+"""Installations of both kinds: one folder and its worker; PostgreSQL, Valkey and Celery."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.installation import Installation, Outcome
+from tests.servers import PostgresServer, ValkeyServer
+
+KINDS = ("embedded", "cluster")
+Install = Callable[..., Installation]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def install(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Install]:
+    """Makes an installation of the kind, with settings of its own."""
+    made: list[Installation] = []
+
+    def build(**changes: Any) -> Installation:
+        urls: dict[str, Any] = {}
+        if kind == "cluster":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            broker: ValkeyServer = request.getfixturevalue("valkey")
+            urls = {"database_url": server.new_database(), "broker_url": broker.url()}
+        made.append(Installation(tmp_path / f"i{len(made)}", **urls, changes=changes))
+        return made[-1]
+
+    yield build
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def installation(install: Install) -> Installation:
+    """With quick settings."""
+    return install()
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What the usual job gives when nothing happens to it."""
+    whole = Installation(tmp_path_factory.mktemp("unbroken"))
+    try:
+        job_id = whole.submit()
+        whole.worker()
+        whole.succeeded(job_id)
+        return whole.outcome(job_id)
+    finally:
+        whole.close()

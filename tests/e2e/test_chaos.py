@@ -1,0 +1,15 @@
+"""A few faults of each kind of installation; `make chaos` does many."""
+
+import pytest
+
+from tests.chaos.__main__ import run
+from tests.chaos.scene import Counts
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize("kind", ["embedded", "cluster"])
+def test_a_few_faults_lose_double_and_change_nothing(kind: str) -> None:
+    counts = run(kind, faults=5, seed=3)
+    assert counts == Counts(faults=5, jobs=counts.jobs)
+    assert counts.jobs >= 1

@@ -1,0 +1,105 @@
+"""Several workers, some of them dead, frozen or late: each job has one effect."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from app.artifacts.tables import Artifact
+from app.jobs.states import JobState
+from app.jobs.states import Outcome as Ended
+from tests.e2e.conftest import Install
+from tests.e2e.installation import Installation, gone
+from tests.job_rows import add_job, attempts, everything, job
+from tests.waiting import wait_until
+from tests.worker.test_run_job import GOOD
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def check_each_once(installation: Installation, jobs: list[UUID]) -> None:
+    installation.succeeded(*jobs, seconds=200)
+    with installation.database.read() as session:
+        made = session.scalars(select(Artifact.job_id)).all()
+    assert Counter(made) == Counter(jobs)
+    for job_id in jobs:
+        outcomes = [each.outcome for each in attempts(installation.database, job_id)]
+        assert outcomes.count(Ended.SUCCEEDED) == 1
+        assert outcomes[-1] == Ended.SUCCEEDED
+        assert installation.effective_overlaps(job_id) == 0
+
+
+def run_with_kills(installation: Installation, *, count: int, kills: int, seed: int) -> None:
+    """Two of the workers are killed now and then; each job stays within its retries."""
+    draw = random.Random(seed)
+    jobs = [add_job(installation.database) for _ in range(count)]
+    workers = [installation.worker(*GOOD) for _ in range(4)]
+    for _ in range(kills):
+        time.sleep(draw.uniform(0.2, 1.5))
+        index = draw.randrange(4)
+        workers[index].kill()
+        workers[index] = installation.worker(*GOOD)
+    check_each_once(installation, jobs)
+
+
+def test_killed_workers_lose_and_double_no_job(install: Install) -> None:
+    run_with_kills(install(max_failures=20), count=24, kills=4, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_workers_lose_and_double_no_job_at_length(install: Install) -> None:
+    run_with_kills(install(max_failures=20), count=200, kills=30, seed=2)
+
+
+def test_a_worker_that_slept_past_its_lease_changes_nothing(
+    install: Install, tmp_path: Path
+) -> None:
+    installation = install(lease_seconds=2)
+    job_id = add_job(installation.database)
+    actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    sleeper = installation.worker(*actions)
+    child = int(wait_until(lambda: (tmp_path / "child").exists() and
+                           (tmp_path / "child").read_text(), seconds=60))  # fmt: skip
+    sleeper.freeze()
+    installation.worker(*actions)
+    installation.succeeded(job_id)
+    before = everything(installation.database)
+    model = job(installation.database, job_id).artifact_id
+    sleeper.thaw()
+    gone(child, seconds=12)
+    wait_until(lambda: "fenced" in installation.tail(), what="the word of the sleeper")
+    assert everything(installation.database) == before
+    assert job(installation.database, job_id).artifact_id == model
+    outcomes = [each.outcome for each in attempts(installation.database, job_id)]
+    assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
+
+
+def test_a_training_that_always_crashes_is_given_up(installation: Installation) -> None:
+    job_id = add_job(installation.database)
+    installation.worker("started:5", "steps:3", "exit:139")
+    assert installation.ended(job_id) is JobState.FAILED
+    assert job(installation.database, job_id).error_code == "crash_loop"
+    assert len(attempts(installation.database, job_id)) == 2
+    healthy = add_job(installation.database)
+    assert installation.ended(healthy) is JobState.FAILED  # the worker went on to the next
+
+
+def test_a_whole_group_that_is_killed_is_noticed(
+    installation: Installation, tmp_path: Path
+) -> None:
+    job_id = add_job(installation.database)
+    actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
+    worker = installation.worker(*actions)
+    child = int(wait_until(lambda: (tmp_path / "child").exists() and
+                           (tmp_path / "child").read_text(), seconds=60))  # fmt: skip
+    os.killpg(child, signal.SIGKILL)
+    worker.kill()
+    installation.worker(*actions)
+    installation.succeeded(job_id)

@@ -1,0 +1,65 @@
+"""Disks that are full and checkpoints that are broken."""
+
+from pathlib import Path
+
+import pytest
+
+from app.jobs.states import JobState
+from tests.e2e.installation import Installation, Outcome
+from tests.e2e.test_kill import check
+from tests.job_rows import attempts, events, job
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
+    installation: Installation, unbroken: Outcome, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    job_id = installation.submit()
+    installation.worker(fault=f"checkpoint_files_written:enospc:{full}")
+    installation.saw(job_id, "checkpoint", count=3)
+    full.touch()
+    wait_until(
+        lambda: job(installation.database, job_id).waiting_code == "storage_unavailable",
+        seconds=60,
+        what="the wait for the disk",
+    )
+    row = job(installation.database, job_id)
+    assert row.failures_counted == 0
+    assert "disk" in (row.waiting_message or "")
+    whole = list(installation.settings.artifacts_dir.rglob("step-*/manifest.json"))
+    assert whole, "the checkpoints before are intact"
+    full.unlink()
+    installation.succeeded(job_id)
+    assert job(installation.database, job_id).failures_counted == 0
+    check(installation, job_id, unbroken)
+
+
+@pytest.mark.parametrize(("kind", "harm"), [("embedded", "truncate"), ("cluster", "flip")])
+def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
+    installation: Installation, unbroken: Outcome, harm: str
+) -> None:
+    job_id = installation.submit()
+    worker = installation.worker()
+    installation.saw(job_id, "checkpoint", count=3)
+    worker.leave()
+    saved = sorted(
+        installation.settings.artifacts_dir.rglob("step-*/*.safetensors"),
+        key=lambda file: int(file.parent.name.removeprefix("step-")),
+    )
+    content = bytearray(saved[-1].read_bytes())
+    content[-1] ^= 1
+    saved[-1].chmod(0o600)
+    saved[-1].write_bytes(content if harm == "flip" else content[:-1])
+    installation.worker()
+    installation.succeeded(job_id)
+    told = [e for e in events(installation.database, job_id) if e.kind == "checkpoint_rejected"]
+    assert len(told) == 1
+    broken = int(saved[-1].parent.name.removeprefix("step-"))
+    last = attempts(installation.database, job_id)[-1]
+    assert told[0].data["step"] == broken > 0
+    assert last.first_step == broken  # as it was claimed; the event says where it went on
+    assert job(installation.database, job_id).state == JobState.SUCCEEDED
+    check(installation, job_id, unbroken)

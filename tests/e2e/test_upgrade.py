@@ -1,0 +1,76 @@
+"""What an older version left is brought up to date, and its jobs go on."""
+
+import json
+import shutil
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from app.artifacts.open_store import open_store
+from app.db import migrate
+from app.db.base import new_id
+from app.db.engines import open_database
+from app.jobs.tables import Checkpoint
+from tests.e2e.conftest import Install
+from tests.e2e.installation import Installation
+from tests.job_rows import SPEC, attempts, events, job
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+ASSETS = Path(__file__).parents[1] / "assets"
+FIRST = "0001"
+
+
+def downgraded(installation: Installation, spec: dict[str, object]) -> UUID:
+    """A job that waits in a database of the first version; its id."""
+    migrate.downgrade(installation.settings, FIRST)
+    job_id = new_id()
+    old = open_database(installation.settings)
+    values = {"id": job_id.hex, "spec": json.dumps(spec)}
+    with old.write() as session:
+        key = session.scalars(text("SELECT id FROM api_keys")).one()
+        session.execute(_INSERT, values | {"key": key})
+        session.commit()
+    old.close()
+    return job_id
+
+
+_INSERT = text(
+    "INSERT INTO jobs (id, created_by, metadata, method, lane, priority, spec, spec_version,"
+    " spec_sha256, dataset_ids, base, plan, state, run_after, attempt, failures_counted, step,"
+    " stream_seq, created_at) VALUES (:id, :key, '{}', 'lora', 'cpu', 0, :spec, 1, 'x', '{}',"
+    " 'tiny', '{}', 'queued', 1, 0, 0, 0, 0, 1)"
+)
+
+
+def test_a_job_that_waited_in_the_first_version_runs_after_the_upgrade(install: Install) -> None:
+    installation = install()
+    job_id = downgraded(installation, SPEC)
+    migrate.upgrade(installation.settings)
+    installation.worker("started:5", "steps:5", "succeed")
+    installation.succeeded(job_id)
+
+
+def test_a_checkpoint_of_an_older_version_is_gone_on_from(
+    installation: Installation, tmp_path: Path
+) -> None:
+    old = ASSETS / "checkpoint-v1"
+    spec = json.loads((old / "spec.json").read_text())
+    spec |= {"base": str(old / "base"), "data": spec["data"] | {"source": str(old / "reviews.csv")}}
+    job_id = installation.submit(spec=spec, attempt=1)
+    shutil.copytree(old / "step-7", tmp_path / "step-7")
+    key = f"checkpoints/{job_id}/a1/step-7"
+    ref = open_store(installation.settings).put(tmp_path / "step-7", key)
+    with installation.database.write() as session:
+        place = {"job_id": job_id, "attempt": 1, "step": 7, "seq": 0}
+        session.add(
+            Checkpoint(**place, key=ref.key, manifest_sha256=ref.manifest_sha256, bytes=ref.bytes)
+        )
+        session.commit()
+    installation.worker()
+    installation.succeeded(job_id)
+    assert [each.first_step for each in attempts(installation.database, job_id)] == [7]
+    told = [event for event in events(installation.database, job_id) if event.kind == "resumed"]
+    assert [event.data["step"] for event in told] == [7]
+    assert job(installation.database, job_id).resume_exact == told[0].data["exact"]

@@ -1,0 +1,68 @@
+"""A clock of the database that a test can move, for every process of an installation at once."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+
+VARIABLE = "SHIFTED_CLOCK"  # names the file with the seconds, for processes on SQLite
+
+
+class ShiftedClock:
+    """Put in front of the clock of one database, before anyone else connects to it."""
+
+    def __init__(self, file: Path, database_url: str | None) -> None:
+        self._file = file
+        self._url = database_url
+        self._file.write_text("0")
+        if database_url is None:
+            follow(file)
+        else:
+            self._execute(*_OWN_CLOCK)
+
+    def shift(self, seconds: float) -> None:
+        """From now on it is that much later, or earlier."""
+        if self._url is None:
+            self._file.write_text(str(seconds))
+        else:
+            self._execute(f"UPDATE test.shift SET seconds = {seconds}")  # noqa: S608 - a number
+
+    def _execute(self, *statements: str) -> None:
+        engine = create_engine((self._url or "").replace("postgresql:", "postgresql+psycopg:"))
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+        engine.dispose()
+
+
+def follow_if_asked() -> None:
+    """For processes that a test starts."""
+    if file := os.environ.get(VARIABLE):
+        follow(Path(file))
+
+
+def follow(file: Path) -> None:
+    """Let SQLite tell the time of the machine plus the seconds in the file, in this process."""
+
+    def clock(*_: Any) -> float:
+        return time.time() + float(file.read_text() or 0)
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        if hasattr(connection, "create_function"):
+            connection.create_function("unixepoch", -1, clock)
+
+    event.listen(Engine, "connect", on_connect)
+
+
+# Names are looked up in `test` first, so that its clock stands before PostgreSQL's own.
+_OWN_CLOCK = (
+    "CREATE SCHEMA test",
+    "CREATE TABLE test.shift AS SELECT 0.0 AS seconds",
+    "CREATE FUNCTION test.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$"
+    " SELECT pg_catalog.clock_timestamp() + make_interval(secs => s.seconds::double precision)"
+    " FROM test.shift AS s $$",
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = test, pg_catalog, public',"
+    " current_database()); END $$",
+)
