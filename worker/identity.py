@@ -30,8 +30,9 @@ class _Stat(NamedTuple):
 
 
 def boot_id() -> str:
-    """Changes with each start of the machine."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    """`start of the machine/container`: within both, a number means one process at a time."""
+    boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}/{(_PROC / 'self/ns/pid').stat().st_ino}"
 
 
 def process(pid: int) -> Process:
@@ -58,9 +59,18 @@ def this_worker() -> Owner:
     return Owner(id=name, host=host, boot_id=me.boot_id, pid=me.pid, pid_start=me.start)
 
 
-def owner_alive(owner: Owner) -> bool:
-    """The same for a worker of this machine."""
-    return alive(Process(owner.boot_id, owner.pid, owner.pid_start))
+def gone(owner: Owner) -> bool:
+    """Whether a worker is known to be dead. One in another container is not to be seen from here,
+    even if that has the name of this machine.
+    """
+    if owner.host != socket.gethostname():
+        return False
+    boot, container = owner.boot_id.split("/") if "/" in owner.boot_id else (owner.boot_id, "")
+    own_boot, own_container = boot_id().split("/")
+    if boot != own_boot:
+        return True
+    known = Process(owner.boot_id, owner.pid, owner.pid_start)
+    return container == own_container and not alive(known)
 
 
 def kill_group(leader: Process) -> None:

@@ -113,7 +113,7 @@ class Reconciler:
         After an outage of the database or a jump of its clock, leases that only look old get the
         time to be renewed.
         """
-        gone = self._is_gone(held.owner)
+        gone = held.owner is not None and identity.gone(held.owner)
         patient = time.monotonic() - self._healthy_since < self._settings.lease_seconds
         if not gone and (patient or not held.overdue):
             return
@@ -129,11 +129,6 @@ class Reconciler:
             session.commit()
         if expired:
             log.warning("a lost job was taken back", job_id=str(held.job_id), attempt=held.attempt)
-
-    def _is_gone(self, owner: Owner | None) -> bool:
-        return (
-            owner is not None and owner.host == self._owner.host and not identity.owner_alive(owner)
-        )
 
     def _sweep(self, places: list[workplace.Place], running: set[tuple[object, int]]) -> None:
         """Kill what still runs for attempts that are over, and remove their directories."""

@@ -37,7 +37,7 @@ class Service:
             resources,
             self._owner,
             draining=self._draining,
-            devices=[each.name for each in self._devices],
+            devices=self._slots.names(),
         )
         runner = JobRunner(resources, launcher, draining=self._draining)
         self._poller = Poller(resources, self._owner, runner, self._slots, draining=self._draining)

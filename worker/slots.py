@@ -32,6 +32,10 @@ class Slots:
         self._free = dict(self._room)
         self._changed = threading.Condition()
 
+    def names(self) -> list[str]:
+        """The device of each slot."""
+        return [device.name for device, room in self._room.items() for _ in range(room)]
+
     def take(self, *, but: Container[Lane] = ()) -> Slot | None:
         """A free slot of any lane but those; `None`: there is none. Does not wait."""
         with self._changed:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,19 @@ def test_there_is_no_process_zero() -> None:
 def test_a_worker_knows_itself() -> None:
     owner = identity.this_worker()
     assert owner.pid == os.getpid()
-    assert identity.owner_alive(owner)
+    assert not identity.gone(owner)
     assert len(owner.id) <= 128
+
+
+def test_a_worker_is_known_to_be_dead_only_where_it_can_be_seen() -> None:
+    me = identity.this_worker()
+    boot, container = me.boot_id.split("/")
+    dead = replace(me, pid_start=me.pid_start - 1)
+    assert identity.gone(dead)
+    assert identity.gone(replace(me, boot_id=f"another/{container}"))  # the machine was restarted
+    assert not identity.gone(replace(dead, host="another"))
+    assert not identity.gone(replace(dead, boot_id=f"{boot}/another"))  # in another container
+    assert not identity.gone(replace(dead, boot_id=boot))  # as older versions wrote it
 
 
 def test_a_group_is_killed_even_when_its_leader_is_gone(tmp_path: Path) -> None:
