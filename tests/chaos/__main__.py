@@ -15,13 +15,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.faults import CLUSTER, EVERYWHERE, Fault
-from tests.chaos.scene import Counts, Scene
+from tests.chaos.scene import BODIES, Counts, Scene
 from tests.e2e.installation import Installation
 from tests.servers import PostgresServer, ValkeyServer
 
@@ -44,13 +45,20 @@ def main() -> int:
     return 0 if total.clean else 1
 
 
-def run(kind: str, *, faults: int, seed: int, seconds: float | None = None) -> Counts:
-    """So many faults, or as many as fit into the time."""
+def run(
+    kind: str,
+    *,
+    faults: int,
+    seed: int,
+    seconds: float | None = None,
+    jobs: Sequence[str] = tuple(BODIES),
+) -> Counts:
+    """So many faults, or as many as fit into the time, on jobs of those kinds."""
     draw = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        scene = _scene(kind, folder, draw, stack)
+        scene = _scene(kind, folder, draw, stack, jobs)
         scene.rehearse()
         menu: list[Fault] = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
         until = time.monotonic() + (seconds or float("inf"))
@@ -69,7 +77,9 @@ def run(kind: str, *, faults: int, seed: int, seconds: float | None = None) -> C
         return counts
 
 
-def _scene(kind: str, folder: Path, draw: random.Random, stack: ExitStack) -> Scene:
+def _scene(
+    kind: str, folder: Path, draw: random.Random, stack: ExitStack, jobs: Sequence[str]
+) -> Scene:
     postgres = valkey = None
     urls: dict[str, Any] = {}
     if kind == "cluster":
@@ -81,7 +91,7 @@ def _scene(kind: str, folder: Path, draw: random.Random, stack: ExitStack) -> Sc
     changes = {"max_failures": 1000, "lease_seconds": 4, "checkpoint_seconds": 0}
     installation = Installation(folder, **urls, changes=changes)
     stack.callback(installation.close)
-    return Scene(installation, draw, postgres, valkey)
+    return Scene(installation, draw, postgres, valkey, jobs)
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ class Scene:
         draw: random.Random,
         postgres: PostgresServer | None,
         valkey: ValkeyServer | None,
+        kinds: Sequence[str] = tuple(BODIES),
     ) -> None:
         self.installation = installation
         self.draw = draw
@@ -69,12 +71,13 @@ class Scene:
         self._sent: dict[str, str] = {}  # idempotency key → kind of job
         self._jobs: dict[UUID, str] = {}
         self._twins: dict[str, Outcome] = {}
+        self._kinds = kinds
 
     def rehearse(self) -> None:
         """Run a twin of each kind of job to which nothing happens."""
         self.keep_up(1)
         self._upload()
-        for kind in BODIES:
+        for kind in self._kinds:
             job_id = self._send(str(uuid4()), kind)
             self.installation.succeeded(job_id)
             self._twins[kind] = self.installation.outcome(job_id)
@@ -91,7 +94,7 @@ class Scene:
     def submit_up_to(self, count: int) -> None:
         """Send jobs until so many wait or run; one that cannot be sent now is sent later."""
         while len(self._sent) - self._ended() < count:
-            key, kind = str(uuid4()), self.draw.choice(list(BODIES))
+            key, kind = str(uuid4()), self.draw.choice(self._kinds)
             self._sent[key] = kind
             try:
                 self._jobs[self._send(key, kind)] = kind
@@ -126,7 +129,7 @@ class Scene:
                 self._show(job_id, "not identical")
         with self.installation.database.read() as session:
             rows = session.scalars(select(func.count()).select_from(Job)).one()
-        counts.doubled += max(0, rows - len(self._jobs) - len(BODIES))
+        counts.doubled += max(0, rows - len(self._jobs) - len(self._kinds))
         return counts
 
     def _effects(self, job_id: UUID) -> int:
@@ -141,7 +144,7 @@ class Scene:
             with self.installation.database.read() as session:
                 final = [state for state in JobState if state.final]
                 ended = select(func.count()).select_from(Job).where(Job.state.in_(final))
-                return session.scalars(ended).one() - len(BODIES)
+                return session.scalars(ended).one() - len(self._kinds)
         except Exception:
             return 0  # the database is down: nothing is sent then
 

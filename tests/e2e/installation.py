@@ -109,7 +109,7 @@ class Installation:
             "method": {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
             "base": str(self.base),
             "data": {"source": str(self.reviews)},
-            "optim": {"epochs": 3, "batch_size": 8, "encoder_dropout": 0.1, "head_dropout": 0.1},
+            "optim": {"epochs": 2, "batch_size": 8, "encoder_dropout": 0.1, "head_dropout": 0.1},
             "runtime": {"device": "cpu", "threads": 1},
             **changes.pop("spec", {}),
         }

@@ -85,6 +85,8 @@ def test_jobs_are_shared_and_survive_a_worker(
     wait_until(lambda: set(processes(database).values()) == set(workers), what="both workers")
     for name in STARTED:
         wait_until(partial(cluster.is_well, name), seconds=60, what=f"health of {name}")
+    ready = httpx2.get(f"{cluster.url}/readyz").json()["parts"]
+    assert ready == {"database": "ok", "store": "ok", "broker": "ok"}
     assert httpx2.get(f"{cluster.url}/v1/jobs").status_code == 401
 
     headers = {"Authorization": f"Bearer {key}"}

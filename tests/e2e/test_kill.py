@@ -14,6 +14,8 @@ from tests.job_rows import attempts, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
+MORE = ("step", "evaluating", "checkpoint_files_written", "checkpoint_published", "saving")
+
 
 def check(installation: Installation, job_id: object, unbroken: Outcome) -> None:
     outcome = installation.outcome(job_id)  # type: ignore[arg-type]
@@ -22,7 +24,7 @@ def check(installation: Installation, job_id: object, unbroken: Outcome) -> None
 
 
 @pytest.mark.parametrize(
-    "point", ["step", "evaluating", "checkpoint_files_written", "checkpoint_written", "saving"]
+    "point", ["checkpoint_written", *(pytest.param(p, marks=pytest.mark.slow) for p in MORE)]
 )
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(

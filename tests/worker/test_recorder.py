@@ -115,6 +115,7 @@ def test_who_lost_the_job_writes_nothing(
     assert everything(database) == before
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])  # one writer at a time
 def test_the_last_rows_outwait_a_busy_database(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_last_rows_outwait_a_busy_database(
     impatient.close()
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])  # one writer at a time
 def test_rows_wait_while_the_database_is_busy(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

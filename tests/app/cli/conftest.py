@@ -65,6 +65,12 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
 
 
 @pytest.fixture
+def database_kind() -> str:
+    """The commands find their database by the data folder alone."""
+    return "sqlite"
+
+
+@pytest.fixture
 def app(settings: Settings) -> FastAPI:
     """The application, without log lines among those of the command."""
     return create_app(settings.model_copy(update={"log_level": "ERROR"}))
