@@ -12,8 +12,10 @@ import pytest
 from typer.testing import Result
 
 from app.db import postgresql
+from app.db.migrate import ONE_AT_A_TIME
 from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
+from tests.waiting import wait_until
 
 HEAD = "0002"
 
@@ -68,12 +70,19 @@ def test_a_schema_of_the_future_is_left_alone(run: Run, url: str) -> None:
 
 def test_several_at_once_take_turns(url: str) -> None:
     command = [sys.executable, "-m", "app.cli.main", "migrate", "--json"]
-    started = [
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, env={"LORAWORKS_DATABASE_URL": url}, text=True
-        )
-        for _ in range(3)
-    ]
+    waiting = """
+        SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted
+    """
+    with psycopg.connect(url) as turn, psycopg.connect(url, autocommit=True) as look:
+        turn.execute("SELECT pg_advisory_xact_lock(%s)", [ONE_AT_A_TIME])
+        started = [
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, env={"LORAWORKS_DATABASE_URL": url}, text=True
+            )
+            for _ in range(3)
+        ]
+        wait_until(lambda: look.execute(waiting).fetchone() == (3,), what="a queue of three")
     moves = [json.loads(process.communicate(timeout=60)[0]) for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
     assert {move["after"] for move in moves} == {HEAD}
