@@ -1,20 +1,27 @@
 # One image for everything: `loraworks api`, `loraworks worker`, `loraworks migrate`.
 #
 #   docker build -t loraworks .
-#   docker build -t loraworks:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+#   docker build -t loraworks --build-arg TORCH_INDEX=… .
+#
+# PyPI's build of torch runs on CPUs and NVIDIA GPUs, and is large. For CPUs alone, give the index of
+# the CPU wheels, as the installation page of PyTorch names it; the image is then much smaller.
 
 FROM python:3.11.16-slim-trixie
 
 ARG TORCH_VERSION=2.13.0
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# torch alone comes from its own index; what it needs comes with the rest. These layers hold no code
-# of ours, so they are made anew only when the two files change.
+# torch alone may come from an index of its own; what it needs comes with the rest. These layers hold
+# no code of ours, so they are made anew only when the two files change.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"
+    if [ -n "${TORCH_INDEX}" ]; then \
+        pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"; \
+    else \
+        pip install "torch==${TORCH_VERSION}"; \
+    fi
 
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=pyproject.toml,target=/src/pyproject.toml \
@@ -46,8 +53,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 LABEL org.opencontainers.image.title="loraworks" \
     org.opencontainers.image.description="Self-hosted LoRA fine-tuning and serving of text classifiers" \
-    org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.base.name="docker.io/library/python:3.11.16-slim-trixie"
+    org.opencontainers.image.licenses="Apache-2.0"
 
 USER 10001:10001
 EXPOSE 8000

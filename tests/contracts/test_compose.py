@@ -109,7 +109,7 @@ def test_the_gpu_worker_differs_in_its_devices_only() -> None:
     [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"]) == ("nvidia", "all")
     assert set(device["capabilities"]) == {"gpu", "compute", "utility"}  # the last: nvidia-smi
-    own = {"profiles", "image", "build", "deploy", "environment"}
+    own = {"profiles", "deploy", "environment"}
     assert {name for name in gpu if gpu[name] != cpu.get(name)} == own
 
 
