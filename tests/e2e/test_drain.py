@@ -7,12 +7,14 @@ import pytest
 from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.installation import Installation, Outcome
+from tests.e2e.kinds import CLUSTER_FIRST
 from tests.e2e.test_kill import check
 from tests.job_rows import attempts, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
+@CLUSTER_FIRST
 def test_a_drained_job_is_saved_uncounted_and_goes_on_exactly(
     installation: Installation, unbroken: Outcome
 ) -> None:

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from app.jobs.states import JobState
 from app.main import create_app
 from tests.e2e.installation import Installation
+from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import job, points
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -17,6 +18,7 @@ def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is no JSON")
 
 
+@CLUSTER_FIRST
 def test_a_loss_that_is_no_number_fails_the_run_and_is_null_on_its_curve(
     installation: Installation,
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from app.jobs.states import JobState
 from tests.e2e.installation import Installation, Outcome
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.e2e.test_kill import check
 from tests.job_rows import attempts, events, job
 from tests.waiting import wait_until
@@ -13,6 +14,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
+@EMBEDDED_FIRST
 def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
     installation: Installation, unbroken: Outcome, tmp_path: Path
 ) -> None:
@@ -37,7 +39,10 @@ def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
     check(installation, job_id, unbroken)
 
 
-@pytest.mark.parametrize(("kind", "harm"), [("embedded", "truncate"), ("cluster", "flip")])
+@pytest.mark.parametrize(
+    ("kind", "harm"),
+    [("cluster", "flip"), pytest.param("embedded", "truncate", marks=pytest.mark.slow)],
+)
 def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
     installation: Installation, unbroken: Outcome, harm: str
 ) -> None:

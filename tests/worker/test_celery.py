@@ -1,7 +1,5 @@
-"""Workers that a broker wakes: with a real one, which forgets, restarts, hangs and lies."""
+"""Workers that a broker wakes: with a real one, which forgets, restarts and hangs."""
 
-import base64
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -180,84 +177,6 @@ def test_a_worker_that_is_told_to_leave_gives_its_job_back(
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
-
-
-def envelope(body: bytes, **changes: Any) -> str:
-    """A message as Celery writes it into its list."""
-    message = {
-        "body": base64.b64encode(body).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"task": "loraworks.hint", "id": str(new_id()), "lang": "py"},
-        "properties": {
-            "delivery_info": {"exchange": "", "routing_key": "loraworks.cpu"},
-            "delivery_tag": str(new_id()),
-            "body_encoding": "base64",
-            "priority": 0,
-        },
-        **changes,
-    }
-    return json.dumps(message)
-
-
-HINT = json.dumps([[{"v": 1, "job_id": str(new_id())}], {}, {}]).encode()
-NO_MESSAGES = [
-    "",
-    "no JSON",
-    "null",
-    "[]",
-    "{}",
-    envelope(HINT, headers=5),
-    envelope(HINT, properties={}),
-    envelope(HINT, properties={"delivery_tag": []}),
-]
-NO_HINTS = [
-    envelope(b"no JSON"),
-    envelope(b""),
-    envelope(b"[]"),
-    envelope(b"5"),
-    envelope(b"[" * 100_000),
-    envelope(b"\xff\xfe"),
-    envelope(b"[[], {}, {}]"),
-    envelope(b'[[{"v": 2, "job_id": "00000000-0000-0000-0000-000000000000"}], {}, {}]'),
-    envelope(b'[[{"v": 1, "job_id": "1; DROP TABLE jobs"}], {}, {}]'),
-    envelope(HINT.replace(b"{}", b'{"more": 1}', 1)),
-    envelope(HINT.replace(b'"v"', b'"more": 1, "v"')),
-    envelope(HINT, headers={"task": "no.such.task", "id": "1"}),
-    envelope(HINT, headers={"task": "celery.chord_unlock", "id": "1"}),
-    envelope(HINT, headers={"task": ["a", "list"], "id": {}}),
-    envelope(HINT, headers={}),
-    envelope(b"\x80\x04K\x05.", **{"content-type": "application/x-python-serialize"}),
-    envelope(b"a: 1", **{"content-type": "application/x-yaml"}),
-]
-
-
-def test_nonsense_in_the_broker_is_told_and_forgotten(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, log: Path
-) -> None:
-    worker = start(*GOOD)
-    listen(broker)
-    for each in (*NO_MESSAGES, *NO_HINTS):
-        with broker.client() as client:
-            client.lpush("loraworks.cpu", each)
-
-    def empty() -> bool:
-        with broker.client() as client:
-            return not client.exists("loraworks.cpu")
-
-    wait_until(empty, seconds=40, what="the end of the nonsense")
-    listen(broker)
-    job_id = add_job(database)
-    queue.hint(job_id, lane="cpu")
-    wait_until(lambda: succeeded(database, job_id))
-    assert worker.poll() is None
-    lines = log.read_text().splitlines()
-    told = [line for line in lines if "malformed_hint" in line]
-    assert sum('"message"' in line for line in told) == len(NO_HINTS)
-    assert len(told) > len(NO_HINTS)
-    assert max(map(len, lines)) < 30_000
-    with broker.client() as client:
-        assert client.exists("unacked") == 0, "it would come back"
 
 
 def test_a_worker_that_cannot_work_says_why(start: Start, log: Path) -> None:
