@@ -29,7 +29,7 @@ demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="
 	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 3 -m "not slow"
 
 test-long: .venv/.dev  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 --timeout 3600

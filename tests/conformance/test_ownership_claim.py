@@ -128,7 +128,7 @@ def test_processes_racing_for_the_jobs_get_each_one_once(
     answers = [racer.communicate(timeout=60) for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 4, answers
     assert [errors for _, errors in answers] == [""] * 4
-    assert sum(bool(output) for output, _ in answers) > 1, "there was no race"
+    assert sum(bool(output) for output, _ in answers) > 2, "there was no race"
     lines = [line.split() for output, _ in answers for line in output.splitlines()]
     assert sorted(job_id for job_id, _ in lines) == sorted(ids)
     assert {attempt for _, attempt in lines} == {"1"}

@@ -63,7 +63,7 @@ def submit(client: httpx2.Client, base: Path) -> UUID:
         "method": {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
         "base": str(base),
         "data": {"source": "reviews"},
-        "optim": {"epochs": 5, "batch_size": 8, "learning_rate": 0.01},
+        "optim": {"epochs": 3, "batch_size": 8, "learning_rate": 0.01},
     }
     sent = client.post("/v1/jobs", json=body)
     assert sent.status_code == 202, sent.text

@@ -103,25 +103,21 @@ def test_each_lesson_runs_through_rest_and_through_the_command_line(
         "optim": OPTIM,
         "register_as": f"lesson-{row}",
     }
-    sent = httpx2.post(f"{url}/v1/jobs", json=body)
-    assert sent.status_code == 202, sent.text
-    by_command_line = cli(
+    plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
+    job = cli(
         url, "train", *flags, "--base", str(folder / "bases" / "tiny"), "--data", "reviews",
         "--epochs", "3", "--learning-rate", "0.01", "--batch-size", "8",
         "--register-as", f"lesson-{row}", "--watch",
     )  # fmt: skip
-    by_rest = finished(url, sent.json()["id"])
 
-    assert by_rest["parameters"] == by_command_line["parameters"]
-    summaries = [job["summary"] for job in (by_rest, by_command_line)]
-    for summary in summaries:
-        assert summary["trainable_parameters"] == sent.json()["parameters"]["trainable"]
-    # The same spec, seed and threads: the same numbers, whichever door the job came through.
-    assert summaries[0]["test"] == summaries[1]["test"]
-    assert {summary["model_version"] for summary in summaries} == {
-        f"lesson-{row}:1",
-        f"lesson-{row}:2",
-    }
+    assert job["parameters"] == plan["parameters"]
+    assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
+    # The worker decides on device and threads; all else is the same, whichever door it came through.
+    assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
+    assert job["summary"]["model_version"].startswith(f"lesson-{row}:")
+    if row == "02":
+        again = finished(url, httpx2.post(f"{url}/v1/jobs", json=body).json()["id"])
+        assert again["summary"]["test"] == job["summary"]["test"]
 
 
 def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path: Path) -> None:
