@@ -297,7 +297,7 @@ def run_machine(database: Database, *, examples: int) -> None:
 
 
 def test_every_order_of_events_keeps_the_promises(database: Database) -> None:
-    run_machine(database, examples=25)
+    run_machine(database, examples=15)
 
 
 @pytest.mark.slow

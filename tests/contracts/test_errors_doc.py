@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import app.main  # noqa: F401 - imports the errors of every domain
-import worker.errors  # noqa: F401
+import app.retention.errors  # noqa: F401
+import worker.service  # noqa: F401
 from app.errors import AppError
 from lora_core.errors import LoraCoreError
 from worker import failures

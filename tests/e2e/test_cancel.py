@@ -52,7 +52,7 @@ def test_a_queued_job_is_cancelled_before_anyone_takes_it(installation: Installa
 
 
 @pytest.mark.parametrize(
-    "point", ["loading", "evaluating", *(pytest.param(p, marks=SLOW) for p in ("step", "saving"))]
+    "point", ["loading", *(pytest.param(p, marks=SLOW) for p in ("step", "evaluating", "saving"))]
 )
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_a_training_that_does_not_listen_is_killed(

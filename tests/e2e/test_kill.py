@@ -14,8 +14,6 @@ from tests.job_rows import attempts, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-MORE = ("step", "evaluating", "checkpoint_files_written", "checkpoint_published", "saving")
-
 
 def check(installation: Installation, job_id: object, unbroken: Outcome) -> None:
     outcome = installation.outcome(job_id)  # type: ignore[arg-type]
@@ -23,8 +21,10 @@ def check(installation: Installation, job_id: object, unbroken: Outcome) -> None
     assert outcome.files == unbroken.files
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/training/test_kill.py
 @pytest.mark.parametrize(
-    "point", ["checkpoint_written", *(pytest.param(p, marks=pytest.mark.slow) for p in MORE)]
+    "point",
+    ["step", "evaluating", "checkpoint_files_written", "checkpoint_written", "saving"],
 )
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(

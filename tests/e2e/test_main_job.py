@@ -112,7 +112,7 @@ def test_each_lesson_runs_through_rest_and_through_the_command_line(
 
     assert job["parameters"] == plan["parameters"]
     assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
-    # The worker decides on device and threads; all else is the same, whichever door it came through.
+    # The worker decides on device and threads; all else is the same, whichever door it came by.
     assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
     assert job["summary"]["model_version"].startswith(f"lesson-{row}:")
     if row == "02":

@@ -49,7 +49,7 @@ def run_with_kills(installation: Installation, *, count: int, kills: int, seed: 
 
 
 def test_killed_workers_lose_and_double_no_job(install: Install) -> None:
-    run_with_kills(install(max_failures=20), count=24, kills=4, seed=1)
+    run_with_kills(install(max_failures=20), count=16, kills=3, seed=1)
 
 
 @pytest.mark.slow
