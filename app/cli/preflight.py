@@ -17,17 +17,23 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bo
 
 
 def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
-    """Settings of the environment under what was chosen on the command line. Raises `Misuse`."""
+    """Settings of the environment under what was chosen on the command line. Raises `Misuse`.
+
+    Whoever has them runs parts of the service, whose log lines belong to standard error.
+    """
+    from app import logs
     from app.settings import Settings
 
     given = {name: value for name, value in (chosen or {}).items() if value is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = "".join(f"LORAWORKS_{str(part).upper()}: " for part in first["loc"][:1])
         problem = first["msg"].removeprefix("Value error, ")
         raise Misuse(f"{place}{problem}", "invalid_setting") from error
+    logs.configure(settings.log_level)
+    return settings
 
 
 def listen(host: str, port: int) -> socket.socket:

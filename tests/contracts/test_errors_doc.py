@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import app.main  # noqa: F401 - imports the errors of every domain
+import app.main
 import app.retention.errors  # noqa: F401
 import worker.service  # noqa: F401
 from app.errors import AppError

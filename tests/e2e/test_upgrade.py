@@ -15,7 +15,6 @@ from app.db.engines import open_database
 from app.jobs.tables import Checkpoint
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
-from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import SPEC, attempts, events, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -53,7 +52,7 @@ def test_a_job_that_waited_in_the_first_version_runs_after_the_upgrade(install: 
     installation.succeeded(job_id)
 
 
-@EMBEDDED_FIRST
+@pytest.mark.slow
 def test_a_checkpoint_of_an_older_version_is_gone_on_from(
     installation: Installation, tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import structlog
+
 from app.db.base import new_id
 from app.resources import Resources
 from app.settings import Settings
@@ -27,6 +29,7 @@ def test_a_dry_run_shows_what_would_go_and_then_it_goes(
     run: Run, resources: Resources, settings: Settings, tmp_path: Path
 ) -> None:
     place = orphan(resources, tmp_path)
+    structlog.reset_defaults()  # as in a new process, where log lines would go to standard output
     here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
     told = answer(run("gc", "--dry-run", "--json", **here))
     [removal] = told["removed"]
