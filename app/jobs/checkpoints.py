@@ -6,13 +6,14 @@ that number is forgotten, because the run tells it again.
 
 from uuid import UUID
 
-from sqlalchemy import Select, delete, null, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.artifacts.store import ArtifactRef
 from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append, held
 from app.jobs.leases import Lease, Rewound, StoredCheckpoint
+from app.jobs.moves import NOT_WAITING
 from app.jobs.tables import Checkpoint, Job, MetricPoint
 
 KEPT = 2  # the newest, and the one before in case the newest turns out to be bad
@@ -24,10 +25,9 @@ def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int
     Returns the keys of the older ones, which the caller deletes after its commit. A run that got
     this far begins to count its failures anew, and waits for nothing any more.
     """
-    progress = {"failures_counted": 0, "waiting_since": null()}
-    told = {"waiting_code": null(), "waiting_message": null()}
     session.execute(
-        update(Job).where(*held(lease)).values(**progress, **told), execution_options=UNSYNCED
+        update(Job).where(*held(lease)).values(failures_counted=0, **NOT_WAITING),
+        execution_options=UNSYNCED,
     )
     session.add(
         Checkpoint(

@@ -18,14 +18,17 @@ from app.jobs.states import JobState, Outcome
 from app.jobs.tables import Job
 
 ASKED = Job.cancel_requested_at.is_not(None)
+NOT_WAITING: dict[str, Any] = {
+    "waiting_since": null(),
+    "waiting_code": null(),
+    "waiting_message": null(),
+}
 LEFT_BEHIND: dict[str, Any] = {
+    **NOT_WAITING,
     "worker": null(),
     "lease_expires_at": null(),
     "dispatched_at": null(),
     "dispatch_count": 0,
-    "waiting_since": null(),
-    "waiting_code": null(),
-    "waiting_message": null(),
 }
 
 

@@ -13,6 +13,7 @@ from app.jobs.states import JobState
 from app.jobs.tables import Attempt, Checkpoint, Job
 from tests.chaos.scene import Scene
 from tests.e2e.installation import Process
+from tests.servers import Server
 
 Fault = Callable[[Scene], bool]
 
@@ -101,42 +102,22 @@ def flush_broker(scene: Scene) -> bool:
 
 def restart_broker(scene: Scene) -> bool:
     """For a while nobody can be told of anything."""
-    if scene.valkey is None:
-        return False
-    scene.valkey.kill()
-    time.sleep(scene.draw.uniform(0, 3))
-    scene.valkey.start()
-    return True
+    return _restart(scene, scene.valkey, most_seconds=3)
 
 
 def freeze_broker(scene: Scene) -> bool:
     """Connections stay open and nobody answers."""
-    if scene.valkey is None:
-        return False
-    scene.valkey.freeze()
-    time.sleep(scene.draw.uniform(0.5, 3))
-    scene.valkey.thaw()
-    return True
+    return _freeze(scene, scene.valkey, most_seconds=3)
 
 
 def restart_database(scene: Scene) -> bool:
     """Without an orderly end; for longer than a lease now and then."""
-    if scene.postgres is None:
-        return False
-    scene.postgres.kill()
-    time.sleep(scene.draw.uniform(0, 6))
-    scene.postgres.start()
-    return True
+    return _restart(scene, scene.postgres, most_seconds=6)
 
 
 def freeze_database(scene: Scene) -> bool:
     """Half-open connections."""
-    if scene.postgres is None:
-        return False
-    scene.postgres.freeze()
-    time.sleep(scene.draw.uniform(0.5, 5))
-    scene.postgres.thaw()
-    return True
+    return _freeze(scene, scene.postgres, most_seconds=5)
 
 
 EVERYWHERE: list[Fault] = [
@@ -157,6 +138,24 @@ CLUSTER: list[Fault] = [
     restart_database,
     freeze_database,
 ]
+
+
+def _restart(scene: Scene, server: Server | None, *, most_seconds: float) -> bool:
+    if server is None:
+        return False
+    server.kill()
+    time.sleep(scene.draw.uniform(0, most_seconds))
+    server.start()
+    return True
+
+
+def _freeze(scene: Scene, server: Server | None, *, most_seconds: float) -> bool:
+    if server is None:
+        return False
+    server.freeze()
+    time.sleep(scene.draw.uniform(0.5, most_seconds))
+    server.thaw()
+    return True
 
 
 def _kill(scene: Scene, *, all_of_them: bool = False) -> bool:

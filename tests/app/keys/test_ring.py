@@ -14,15 +14,7 @@ from app.keys.ring import FRESH_SECONDS, STALE_SECONDS, KeyRing
 from app.keys.secret import Token
 from app.keys.tables import ApiKey
 from app.settings import Settings
-
-
-class Clock:
-    """A clock that moves when told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ from app.resources import Resources
 from app.serving.meanings import FRESH_SECONDS, STALE_SECONDS, Meanings
 from app.settings import Settings
 from tests.app.serving.conftest import Publish
-
-
-class Clock:
-    """A clock that moves when told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
