@@ -70,13 +70,17 @@ class Reconciler:
 
     def _remind(self) -> None:
         """Tell the workers of what waits, and end what has waited for too long."""
+        told = self._settings.broker_url is not None  # without one they look by themselves
+        if not told and self._settings.queue_seconds is None:
+            return
         with self._resources.database.write() as session:
             if self._settings.queue_seconds is not None:
                 for job_id in reminders.fail_overdue(
                     session, queue_seconds=self._settings.queue_seconds
                 ):
                     log.warning("a job waited for too long", job_id=str(job_id))
-            due = reminders.due(session, hint_seconds=self._settings.hint_seconds)
+            seconds = self._settings.hint_seconds
+            due = reminders.due(session, hint_seconds=seconds) if told else []
             session.commit()
         for job_id, lane in due:
             self._resources.queue.hint(job_id, lane=lane)
