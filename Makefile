@@ -5,6 +5,8 @@ BIN := .venv/bin
 # Exported, so that quotes in a review reach the program as they are.
 export REVIEW ?=
 export DATA ?= rotten-tomatoes
+# A file's tests share what they start, so one process has them all; the longest files come first.
+SHARED := --dist loadfile --no-loadscope-reorder
 FAULTS ?= 200
 SEED ?= 0
 
@@ -29,10 +31,10 @@ demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="
 	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small
-	$(BIN)/python -m pytest -n 3 -m "not slow"
+	$(BIN)/python -m pytest -n 3 $(SHARED) -m "not slow"
 
 test-long: .venv/.dev  ## Every check, the repeated and slow forms too
-	$(BIN)/python -m pytest -n 2 --timeout 3600
+	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600
 
 chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES=60
 	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))

@@ -300,6 +300,13 @@ class DiskFull(TrainingError):
     message = "No room on the disk while writing {what}. Free some space and run the job again."
 
 
+class HubUnavailable(TrainingError):
+    """The hub cannot be reached, is broken or asks to wait, and the local cache does not help."""
+
+    code = "hub_unavailable"
+    message = "{what} is not in the local cache, and the hub did not give it: {trouble}."
+
+
 class OutOfMemory(TrainingError):
     """The device has not enough memory."""
 

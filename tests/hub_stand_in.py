@@ -4,8 +4,9 @@
         subprocess.run([...], env=os.environ | hub.environment(cache))
 
 `root/models/NAME/…` and `root/datasets/NAME/…` are the repositories; NAME may hold one slash, and
-one that is a link has moved to where it points. The libraries read their settings at import, so
-whoever uses the hub must be a process of its own.
+one that is a link has moved to where it points. Asked for `org/broken` the hub is in trouble.
+
+The libraries read their settings at import, so whoever uses the hub must be a process of its own.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+BROKEN = "org/broken"
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/[^/]+/(?P<path>.+)")
 API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+(/[^/]+)??)"
@@ -89,7 +91,10 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             path = unquote(url.path)
             hub.requests.append(f"{self.command} {path}")
-            status, headers, content = respond(hub.root, path, parse_qs(url.query), body)
+            if BROKEN in path:
+                status, headers, content = 503, {}, b""
+            else:
+                status, headers, content = respond(hub.root, path, parse_qs(url.query), body)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -24,9 +24,11 @@ from lora_core.errors import (
     DataNotFound,
     DataTooLarge,
     DiskFull,
+    HubUnavailable,
     LoraCoreError,
     UnsupportedFormat,
 )
+from lora_core.hub import trouble
 from lora_core.specs.data import Split
 
 PREFIX = "hub:"
@@ -38,7 +40,8 @@ def read(name: str, columns: Columns) -> Parts:
     """The parts of a hub data set: its own splits train, validation and test; others are ignored.
 
     Class names are used when the label column has them. Raises `DataNotFound`, `UnsupportedFormat`,
-    `MissingColumn`, `EmptyText`, `MissingLabel`, `BrokenRows`, `DataTooLarge`, `DiskFull`.
+    `MissingColumn`, `EmptyText`, `MissingLabel`, `BrokenRows`, `DataTooLarge`, `DiskFull`,
+    `HubUnavailable`.
     """
     source = f"{PREFIX}{name}"
     if not NAME.fullmatch(name) or ".." in name:
@@ -70,12 +73,14 @@ def _prepared(source: str, name: str) -> datasets.DatasetBuilder:
     except (datasets.exceptions.DatasetNotFoundError, RepositoryNotFoundError) as error:
         reason = "the hub has no such data set, or it is private or gated"
         raise DataNotFound(source=source, reason=reason) from error
-    except ConnectionError as error:
-        reason = "the hub cannot be reached and it is not in the local cache under OWNER/NAME"
-        raise DataNotFound(source=source, reason=reason) from error
     except Exception as error:  # whatever the libraries below `datasets` raise
         if is_no_room(error) or is_no_room(error.__cause__):
             raise DiskFull(what=f"the data set {name}") from error
+        if (wrong := trouble(error)) is not None:
+            raise HubUnavailable(what=f"The data set {name!r}", trouble=wrong) from error
+        if isinstance(error, ConnectionError):
+            reason = "HF_HUB_OFFLINE is set and it is not in the local cache under OWNER/NAME"
+            raise DataNotFound(source=source, reason=reason) from error
         reason = f"`datasets` cannot read it ({type(error).__name__})"
         raise DataNotFound(source=source, reason=reason) from error
     return builder

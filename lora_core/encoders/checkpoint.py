@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
@@ -17,11 +18,8 @@ from transformers.utils import logging as transformers_logging
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.safety import check_code, check_weights
-from lora_core.errors import (
-    BaseNotFound,
-    BrokenBase,
-    UnsupportedEncoder,
-)
+from lora_core.errors import BaseNotFound, BrokenBase, HubUnavailable, UnsupportedEncoder
+from lora_core.hub import trouble
 from lora_core.process import is_no_memory
 from lora_core.samples import minilm
 
@@ -45,7 +43,8 @@ class Base:
 def locate(base: str, revision: str | None = None) -> Base:
     """A base on this machine: packaged sample, directory, or hub name.
 
-    Raises `BaseNotFound`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`, `SampleChanged`.
+    Raises `BaseNotFound`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`, `SampleMissing`,
+    `SampleChanged`.
     """
     if base == minilm.NAME:
         directory = minilm.directory()
@@ -63,11 +62,11 @@ def _download(base: str, revision: str | None) -> Path:
         return Path(snapshot_download(base, revision=revision, allow_patterns=list(WANTED)))
     except HFValidationError as error:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
-    except LocalEntryNotFoundError as error:
-        reason = "the hub cannot be reached and it is not in the local cache"
+    except (HTTPError, LocalEntryNotFoundError) as error:
+        if (wrong := trouble(error)) is not None:
+            raise HubUnavailable(what=f"The base {base!r}", trouble=wrong) from error
+        reason = f"neither the local cache nor the hub has it for us ({type(error).__name__})"
         raise BaseNotFound(base=base, reason=reason) from error
-    except HfHubHTTPError as error:
-        raise BaseNotFound(base=base, reason=f"the hub answered {type(error).__name__}") from error
 
 
 def check(directory: Path, base: str) -> dict[str, Any]:

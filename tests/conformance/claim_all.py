@@ -1,11 +1,12 @@
-"""A process that claims jobs until none is left or it has had its share; prints `job attempt`.
+"""A process that claims jobs until none is left or it has had its share.
 
-It says `ready`, then waits for the end of its standard input.
+It says `ready`, waits for the end of its standard input, and prints `job attempt seconds` for each.
 
-python claim_all.py DATABASE_URL WORKER
+python claim_all.py DATABASE_URL WORKER SHARE
 """
 
 import sys
+import time
 
 from app.db.engines import open_database
 from app.jobs import ownership
@@ -13,16 +14,15 @@ from app.jobs.leases import Owner
 from app.jobs.states import Lane
 from app.settings import Settings
 
-SHARE = 40  # so that no process is quick enough to have them all
 
-
-def main(database_url: str, worker: str) -> None:
+def main(database_url: str, worker: str, share: str) -> None:
     database = open_database(Settings(database_url=database_url))
     owner = Owner(id=worker, host="here", boot_id="boot", pid=1, pid_start=1)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()
-    for _ in range(SHARE):
+    for _ in range(int(share)):
+        start = time.perf_counter()
         with database.write() as session:
             claimed = ownership.claim(
                 session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
@@ -30,7 +30,8 @@ def main(database_url: str, worker: str) -> None:
             session.commit()
         if claimed is None:
             return
-        sys.stdout.write(f"{claimed.lease.job_id} {claimed.lease.attempt}\n")
+        seconds = time.perf_counter() - start
+        sys.stdout.write(f"{claimed.lease.job_id} {claimed.lease.attempt} {seconds}\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs import ownership
@@ -23,6 +25,9 @@ from tests.job_rows import (
     job,
     points,
 )
+
+# Seconds that 99 of 100 claims stay below: ten times what the benchmark is held to.
+SLOWEST_CLAIM = {"sqlite": 2.5, "postgresql": 0.5}
 
 
 def claim(database: Database, lane: Lane = Lane.CPU, owner: Owner = ALICE) -> Claimed | None:
@@ -101,22 +106,26 @@ def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Dat
     assert (row.step, row.total_steps, row.attempt, row.stream_seq) == (0, None, 2, 2)
 
 
+@pytest.mark.parametrize(
+    ("processes", "jobs"), [(4, 100), pytest.param(16, 2000, marks=pytest.mark.slow)]
+)
 def test_processes_racing_for_the_jobs_get_each_one_once(
-    database: Database, settings: Settings
+    database: Database, settings: Settings, processes: int, jobs: int
 ) -> None:
-    ids = {str(add_job(database)) for _ in range(100)}
+    ids = {str(add_job(database)) for _ in range(jobs)}
     url = settings.database_url
     script = Path(__file__).with_name("claim_all.py")
+    share = jobs * 3 // (processes * 2)  # so that no process is quick enough to have them all
     racers = [
         subprocess.Popen(
-            [sys.executable, str(script), settings.url, f"worker-{number}"],
+            [sys.executable, str(script), settings.url, f"worker-{number}", str(share)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | ({"LORAWORKS_DATABASE_URL": url} if url else {}),
         )
-        for number in range(4)
+        for number in range(processes)
     ]
     for racer in racers:
         assert racer.stdout is not None
@@ -125,13 +134,15 @@ def test_processes_racing_for_the_jobs_get_each_one_once(
         assert racer.stdin is not None
         racer.stdin.close()
         racer.stdin = None
-    answers = [racer.communicate(timeout=60) for racer in racers]
-    assert [racer.returncode for racer in racers] == [0] * 4, answers
-    assert [errors for _, errors in answers] == [""] * 4
-    assert sum(bool(output) for output, _ in answers) > 2, "there was no race"
+    answers = [racer.communicate(timeout=100) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * processes, answers
+    assert [errors for _, errors in answers] == [""] * processes
+    assert sum(bool(output) for output, _ in answers) > processes // 2, "there was no race"
     lines = [line.split() for output, _ in answers for line in output.splitlines()]
-    assert sorted(job_id for job_id, _ in lines) == sorted(ids)
-    assert {attempt for _, attempt in lines} == {"1"}
+    assert sorted(job_id for job_id, *_ in lines) == sorted(ids)
+    assert {attempt for _, attempt, _ in lines} == {"1"}
+    seconds = sorted(float(each) for *_, each in lines)
+    assert seconds[len(seconds) * 99 // 100] < SLOWEST_CLAIM[database.dialect]
 
 
 def test_a_job_in_other_hands_is_not_claimed(database: Database) -> None:

@@ -13,6 +13,11 @@ KINDS = ("embedded", "cluster")
 Install = Callable[..., Installation]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     chosen: str = request.param

@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 STARTED = ("api", "worker", "postgres", "valkey")
-JOBS = 3
+JOBS = 2  # one for each worker
 
 
 @pytest.fixture

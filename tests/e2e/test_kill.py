@@ -10,6 +10,7 @@ import pytest
 
 from app.jobs.states import Outcome as Ended
 from tests.e2e.installation import Installation, Outcome
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import attempts, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -43,6 +44,7 @@ def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(
     check(installation, job_id, unbroken)
 
 
+@EMBEDDED_FIRST  # faults of the cluster are in test_chaos.py
 def test_a_killed_worker_is_replaced_and_the_numbers_are_the_same(
     installation: Installation, unbroken: Outcome
 ) -> None:

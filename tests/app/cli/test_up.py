@@ -148,7 +148,7 @@ def test_on_sigterm_the_api_says_so_and_finishes_what_is_under_way(start: Start)
 def listens(url: str) -> bool:
     try:
         return httpx2.get(f"{url}/livez").is_success
-    except httpx2.ConnectError:
+    except httpx2.TransportError:  # refused, or taken up and then hung up on
         return False
 
 

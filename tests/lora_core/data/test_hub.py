@@ -134,4 +134,15 @@ def test_a_hub_out_of_reach_is_said(root: Path, tmp_path: Path) -> None:
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     for answer in ask(root, environment, "org/reviews", "reviews"):
         assert answer["code"] == "data_not_found"
-        assert "cannot be reached and it is not in the local cache" in answer["message"]
+        assert "not in the local cache" in answer["message"]
+
+
+@pytest.mark.slow  # the client tries again for half a minute
+def test_a_hub_in_trouble_may_be_well_later(root: Path, tmp_path: Path) -> None:
+    with HubStandIn(root) as hub:
+        environment = hub.environment(tmp_path)
+        (broken,) = ask(root, environment, "org/broken")
+    (gone,) = ask(root, environment, "org/reviews")
+    assert (broken["code"], gone["code"]) == ("hub_unavailable", "hub_unavailable")
+    assert "answers 503" in broken["message"]
+    assert "cannot be reached" in gone["message"]

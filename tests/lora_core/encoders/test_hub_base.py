@@ -11,9 +11,19 @@ from pathlib import Path
 import pytest
 
 from lora_core import manifest
-from lora_core.events import parse_event
-from tests.hub_stand_in import HubStandIn
+from tests.hub_stand_in import BROKEN, HubStandIn
 from tests.tiny_base import make_base, make_reviews
+
+LOCATE = """
+import sys
+from lora_core.encoders.checkpoint import locate
+from lora_core.errors import LoraCoreError
+for base in sys.argv[1:]:
+    try:
+        print(locate(base))
+    except LoraCoreError as error:
+        print(f"{error.code}: {error}")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +63,28 @@ def test_a_run_on_a_base_from_the_hub_fetches_no_pickle(hub: HubStandIn, tmp_pat
     assert not any(request.endswith(".bin") for request in asked)
 
 
-@pytest.mark.parametrize("base", ["org/nothing", "org/pickled"])
-def test_what_the_hub_does_not_have_is_said(hub: HubStandIn, tmp_path: Path, base: str) -> None:
-    done = train(hub, base, tmp_path)
-    assert done.returncode == 65, done.stdout + done.stderr
-    event = parse_event(done.stdout.splitlines()[-1])
-    assert event.event == "failed"
-    assert event.code == "base_not_found"
-    assert base in event.message
+def locate(hub: HubStandIn, folder: Path, *bases: str) -> list[str]:
+    """The failures of looking for bases."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOCATE, *bases],
+        capture_output=True, text=True, timeout=100,
+        env={**os.environ, **hub.environment(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_what_the_hub_does_not_give_is_said(hub: HubStandIn, tmp_path: Path) -> None:
+    nothing, pickled, broken = locate(hub, tmp_path, "org/nothing", "org/pickled", BROKEN)
+    assert nothing.startswith("base_not_found: No base model 'org/nothing'")
+    assert pickled.startswith("base_not_found: No base model 'org/pickled'")
+    assert broken.startswith(f"hub_unavailable: The base '{BROKEN}' is not in the local cache")
+    assert "it answers 503" in broken
+
+
+def test_a_hub_that_is_gone_may_come_back(tmp_path: Path) -> None:
+    with HubStandIn(tmp_path) as hub:
+        pass
+    (gone,) = locate(hub, tmp_path, "org/base")
+    assert gone.startswith("hub_unavailable")
+    assert "it cannot be reached" in gone
