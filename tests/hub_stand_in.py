@@ -92,7 +92,7 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             path = unquote(url.path)
             hub.requests.append(f"{self.command} {path}")
             if BROKEN in path:
-                status, headers, content = 503, {}, b""
+                status, headers, content = 503, dict[str, str](), b""
             else:
                 status, headers, content = respond(hub.root, path, parse_qs(url.query), body)
             self.send_response(status)

@@ -91,7 +91,6 @@ def test_train_writes_events_and_an_artifact_and_predict_answers(
         ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
         ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
         ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
-        ('{"method": {"type": "full"}, "data": {"source": "no.csv"}}', "data_not_found", "no.csv"),
     ],
 )
 def test_bad_input_is_one_failed_event_and_no_trace(

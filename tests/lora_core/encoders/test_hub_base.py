@@ -82,6 +82,7 @@ def test_what_the_hub_does_not_give_is_said(hub: HubStandIn, tmp_path: Path) -> 
     assert "it answers 503" in broken
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_gone_may_come_back(tmp_path: Path) -> None:
     with HubStandIn(tmp_path) as hub:
         pass
