@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from queue import Full, Queue
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ from app.settings import Settings
 
 TASK = "loraworks.hint"
 VERSION = 1  # of the message
-LANES = ("cpu", "gpu")
+LANES = ("cpu", "gpu", "any")
 SCHEMES = ("redis", "rediss", "redis+socket")
 MOST_WAITING = 1000  # hints; more are dropped, since each is repeated later anyway
 DOWN_SECONDS = 1.0  # after a failure no hint is sent for so long
@@ -62,21 +61,8 @@ class PollOnlyQueue:
         """Nothing to do."""
 
 
-@dataclass
-class RecordingQueue:
-    """Keeps the hints, for tests."""
-
-    hints: list[tuple[UUID, str]] = field(default_factory=list)
-
-    def hint(self, job_id: UUID, *, lane: str) -> None:
-        self.hints.append((job_id, lane))
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
 class CeleryQueue:
-    """Sends hints from a thread of its own, to every lane that can take the job."""
+    """Sends hints from a thread of its own, to the list of the lane."""
 
     def __init__(self, url: str) -> None:
         self._app = _producer(url)
@@ -109,8 +95,7 @@ class CeleryQueue:
 
     def _send(self, job_id: UUID, lane: str) -> None:
         body = {"v": VERSION, "job_id": str(job_id)}
-        for each in LANES if lane == "any" else (lane,):
-            self._app.send_task(TASK, args=[body], queue=queue_name(each), retry=False)
+        self._app.send_task(TASK, args=[body], queue=queue_name(lane), retry=False)
 
 
 def open_queue(settings: Settings) -> JobQueue:
@@ -133,7 +118,9 @@ def checked_url(url: str) -> str:
 
 
 def queue_name(lane: str) -> str:
-    """The list in the broker."""
+    """The list in the broker. Every worker hears that of `any`, whatever devices it has: a list
+    that nobody hears grows for ever.
+    """
     return f"loraworks.{lane}"
 
 

@@ -13,6 +13,8 @@ from lora_core.errors import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
 MERGED = "merged"  # the plain transformers checkpoint inside an artifact
+# No such file. Any other word of the system tells nothing about what was written.
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def sha256(path: Path) -> str:
@@ -32,21 +34,29 @@ def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
         if path.is_file()
     }
     manifest = {**facts, "files": files}
+    save(directory, manifest)
+    return manifest
+
+
+def save(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest alone, atomically; its list of files must be right already."""
     unfinished = directory / f".{MANIFEST}"
-    with unfinished.open("w", encoding="utf-8") as file:
+    with unfinished.open("x", encoding="utf-8") as file:  # never through a link that lies there
         json.dump(manifest, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())
     unfinished.rename(directory / MANIFEST)
-    return manifest
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The manifest without checking the files. Raises `ArtifactCorrupt` if there is none."""
+    """The manifest without checking the files. Raises `ArtifactCorrupt` if there is none.
+
+    A file that cannot be read is no damage: such an `OSError` is raised as it is.
+    """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         _ = [facts["sha256"] for facts in manifest["files"].values()]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (*_NOT_THERE, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ArtifactCorrupt(path=directory.name, problem="no readable manifest.json") from error
     return dict(manifest)
 
@@ -54,11 +64,7 @@ def read(directory: Path) -> dict[str, Any]:
 def verify(directory: Path) -> dict[str, Any]:
     """The manifest, once every file matches it. Raises `ArtifactCorrupt`."""
     manifest = read(directory)
-    found = {
-        path.relative_to(directory).as_posix()
-        for path in directory.rglob("*")
-        if path.is_symlink() or path.is_file()
-    } - {MANIFEST}
+    found = _names(directory) - {MANIFEST}
     if odd := found.symmetric_difference(manifest["files"]):
         raise ArtifactCorrupt(path=directory.name, problem=f"missing or extra: {sorted(odd)[0]}")
     for name, facts in manifest["files"].items():
@@ -66,3 +72,17 @@ def verify(directory: Path) -> dict[str, Any]:
         if path.is_symlink() or sha256(path) != facts["sha256"]:
             raise ArtifactCorrupt(path=directory.name, problem=f"{name} has changed")
     return manifest
+
+
+def _names(directory: Path) -> set[str]:
+    """Every file and link. To `rglob` a folder that cannot be listed would be an empty one."""
+    return {
+        path.relative_to(directory).as_posix()
+        for folder, folders, files in os.walk(directory, onerror=_raise)
+        for path in (Path(folder, name) for name in (*folders, *files))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def _raise(error: OSError) -> None:
+    raise error

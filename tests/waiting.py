@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from sqlalchemy import text
+
+from app.db.engines import Database
+
 Value = TypeVar("Value")
 
 
@@ -14,3 +18,14 @@ def wait_until(look: Callable[[], Value], *, seconds: float = 20.0, what: str = 
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
     return value
+
+
+def wait_for_a_waiter(database: Database) -> None:
+    """Until a transaction waits for another one, on PostgreSQL."""
+
+    def waits() -> int:
+        with database.read() as session:
+            statement = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return int(session.execute(statement).scalar_one())
+
+    wait_until(waits, what="one that waits")

@@ -13,22 +13,23 @@ from pydantic import ValidationError
 
 from app import logs
 from app.errors import AppError
+from app.jobs.states import Lane
 from app.queue import BrokerUrlInvalid, broker_queues, checked_url
 from app.settings import Settings
-from worker import devices
+from worker.devices import chosen
 from worker.entrypoints import BAD_SETTINGS, Listener, Work
 
 log = structlog.get_logger("worker")
 
 
 def listening(settings: Settings) -> Celery:
-    """The application of Celery. Raises `BrokerUrlInvalid`, `GpuMissing`."""
+    """The application of Celery. Raises `BrokerUrlInvalid`, `GpuMissing`, `GpuDriverFails`."""
     if settings.broker_url is None:
         raise BrokerUrlInvalid(problem="there is none, so use `python -m worker`")
-    lanes = dict.fromkeys(each.lane for each in devices.chosen(settings.devices))
     app = Celery("loraworks", broker=checked_url(settings.broker_url))
+    app.devices = chosen(settings.devices)  # for `Work`, too: asking for them takes a while
     app.conf.update(
-        task_queues=broker_queues(lanes),
+        task_queues=broker_queues({Lane.ANY, *(each.lane for each in app.devices)}),
         task_create_missing_queues=False,
         accept_content=["json"],
         worker_consumer=Listener,

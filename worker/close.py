@@ -41,10 +41,8 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
     lease = claimed.lease
     facts = manifest.read(made)
     if inputs.names:  # the paths of this machine are nobody's business
-        manifest.verify(made)
-        del facts["files"]
-        (made / manifest.MANIFEST).unlink()
-        facts = manifest.write(made, inputs.public(facts))
+        facts = {**inputs.public(facts), "files": facts["files"]}
+        manifest.save(made, facts)
     ref = resources.store.put(made, f"jobs/{lease.job_id}/a{lease.attempt}")
     return _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts))
 
@@ -88,7 +86,7 @@ def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]
 
 def _was_ours(session: Session, lease: Lease) -> bool:
     """Whether an earlier try, of which no answer came, had ended the attempt after all."""
-    if ownership.succeeded(session, lease):
+    if ownership.ended(session, lease):
         return True
     log.warning("fenced: the job is in other hands")
     return False

@@ -9,15 +9,11 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import structlog
-
 from app.jobs.states import Lane
-from worker.errors import GpuMissing
+from worker.errors import GpuDriverFails, GpuMissing
 
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 QUERY_SECONDS = 30  # a driver that is not kept loaded takes a while
-
-log = structlog.get_logger(__name__)
 
 
 class Device(NamedTuple):
@@ -37,7 +33,7 @@ CPU = Device("cpu")
 def chosen(names: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> tuple[Device, ...]:
     """The devices that the settings name, each once; `auto` is all GPUs, else the CPU.
 
-    Raises `GpuMissing`.
+    Raises `GpuMissing`, and `GpuDriverFails` rather than taking the CPU for GPUs that are there.
     """
     if names == ("cpu",):
         return (CPU,)
@@ -77,12 +73,14 @@ def _gpus() -> list[Device]:
     """Every GPU of the machine; none where there is no driver."""
     try:
         answer = subprocess.run(
-            QUERY, capture_output=True, text=True, check=True, timeout=QUERY_SECONDS
+            QUERY, capture_output=True, text=True, check=False, timeout=QUERY_SECONDS
         )
     except FileNotFoundError:
         return []
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("the GPUs could not be listed", error=str(error))
-        return []
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GpuDriverFails(reason=error) from error
+    if answer.returncode != 0:
+        told = (answer.stdout + answer.stderr).strip()
+        raise GpuDriverFails(reason=told or f"exit status {answer.returncode}")
     rows = (line.split(",") for line in answer.stdout.splitlines() if "," in line)
     return [Device(f"cuda:{index.strip()}", uuid.strip()) for index, uuid in rows]

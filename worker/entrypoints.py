@@ -51,7 +51,9 @@ class Work(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, worker: Any, **_: Any) -> None:
         try:
-            self._service = worker.service = open_service(Settings(), self.launcher)
+            self._service = worker.service = open_service(
+                Settings(), self.launcher, devices=worker.app.devices
+            )
         except (AppError, ValidationError) as error:
             log.error("the worker cannot start", error=str(error))
             raise SystemExit(BAD_SETTINGS) from error

@@ -24,6 +24,17 @@ class NoRoom(StorageFull):
     )
 
 
+class GpuDriverFails(AppError):
+    """The GPUs of the machine cannot be listed."""
+
+    status = 500
+    code = "gpu_driver_fails"
+    message = (
+        "`nvidia-smi` cannot list the GPUs: {reason}. "
+        "Mend the driver, or set LORAWORKS_DEVICES=cpu to train on the CPU."
+    )
+
+
 class GpuMissing(AppError):
     """A GPU of the settings is not there."""
 

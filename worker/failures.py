@@ -3,7 +3,7 @@
 import json
 import random
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.db.outage import OUTAGE
 from app.errors import AppError
@@ -64,8 +64,9 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
     | any other exit or signal           | yes     | queued again, later; `crash_loop` when two |
     |                                    |         | failures in a row brought no checkpoint    |
     """
+    claimed = _forgiven(claimed, ended.saved_step)
     if ended.left.code == exit_codes.FAILED and ended.failed is not None:
-        return _known(ended, ended.failed, claimed, settings)
+        return _known(ended.failed, claimed, settings)
     if ended.asked is Asked.CANCEL:
         return Cancelled()
     if ended.asked is Asked.TIME_LIMIT:
@@ -73,13 +74,16 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
     if ended.asked is Asked.DRAIN or ended.left.code == exit_codes.STOPPED:
         return Preempted()
     if ended.asked is Asked.STALL:
-        return count(STALLED, f"{settings.stall_seconds:g} s", ended, claimed, settings)
+        return count(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)
     cause = OOM_HOST if ended.out_of_memory and ended.left.signal == signal.SIGKILL else CRASHED
-    return count(cause, _how(ended.left), ended, claimed, settings)
+    return count(cause, _how(ended.left), claimed, settings)
 
 
-def judge_error(error: Exception, claimed: Claimed, settings: Settings) -> Ending:
+def judge_error(
+    error: Exception, claimed: Claimed, settings: Settings, *, saved_step: int | None
+) -> Ending:
     """The ending of an attempt that failed in the worker itself."""
+    claimed = _forgiven(claimed, saved_step)
     if is_no_room(error):
         error = DiskFull(what="the files of the job")
     if isinstance(error, OUTAGE):
@@ -89,17 +93,21 @@ def judge_error(error: Exception, claimed: Claimed, settings: Settings) -> Endin
             return wait(str(error), claimed, settings)
         detail = json.loads(json.dumps(error.detail, default=str))
         return Failed(error.code, str(error), detail)
-    return count(BROKEN, type(error).__name__, None, claimed, settings)
+    return count(BROKEN, type(error).__name__, claimed, settings)
 
 
-def count(
-    cause: Cause, how: str, ended: Ended | None, claimed: Claimed, settings: Settings
-) -> Ending:
+def _forgiven(claimed: Claimed, saved_step: int | None) -> Claimed:
+    """A new checkpoint ends what was counted before it, here as in the rows."""
+    if saved_step is None:
+        return claimed
+    return replace(claimed, failures=0, stuck=False, waited_seconds=None)
+
+
+def count(cause: Cause, how: str, claimed: Claimed, settings: Settings) -> Ending:
     """Try again, unless nothing was gained or the budget is spent."""
     message = cause.message.format(how=how)
-    gained = ended is not None and ended.saved_step is not None
-    failures = 1 if gained else claimed.failures + 1
-    if claimed.stuck and not gained:
+    failures = claimed.failures + 1
+    if claimed.stuck:
         return Failed(cause.again, NO_FURTHER.format(message=message))
     if failures >= settings.max_failures:
         return Failed(cause.code, SPENT.format(message=message, failures=failures))
@@ -122,11 +130,11 @@ def over_time(claimed: Claimed, settings: Settings, *, saved_step: int | None) -
     return Failed("time_limit", message, {"checkpoint_step": last})
 
 
-def _known(ended: Ended, failed: Told, claimed: Claimed, settings: Settings) -> Ending:
+def _known(failed: Told, claimed: Claimed, settings: Settings) -> Ending:
     if failed.code in PASSING:
         return wait(failed.message, claimed, settings)
     if failed.code == OOM_HOST.code:
-        return count(OOM_HOST, "", ended, claimed, settings)
+        return count(OOM_HOST, "", claimed, settings)
     return Failed(failed.code, failed.message, failed.detail)
 
 

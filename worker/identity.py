@@ -59,16 +59,19 @@ def this_worker() -> Owner:
     return Owner(id=name, host=host, boot_id=me.boot_id, pid=me.pid, pid_start=me.start)
 
 
-def gone(owner: Owner) -> bool:
+def gone(owner: Owner, *, silent: bool) -> bool:
     """Whether a worker is known to be dead. One in another container is not to be seen from here,
     even if that has the name of this machine.
+
+    Another boot is this machine before it was restarted, or another one of the same name, as a
+    cloned one has. `silent`, which is whether the worker says nothing any more, tells them apart.
     """
     if owner.host != socket.gethostname():
         return False
     boot, container = owner.boot_id.split("/") if "/" in owner.boot_id else (owner.boot_id, "")
     own_boot, own_container = boot_id().split("/")
     if boot != own_boot:
-        return True
+        return silent
     known = Process(owner.boot_id, owner.pid, owner.pid_start)
     return container == own_container and not alive(known)
 

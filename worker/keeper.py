@@ -5,13 +5,11 @@ from pathlib import Path
 
 import structlog
 
-from app.artifacts.store import Store
 from app.errors import AppError
 from app.jobs import checkpoints
 from app.jobs.endings import Told
 from app.jobs.leases import Lease, StoredCheckpoint
 from app.resources import Resources
-from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt, LoraCoreError
 from lora_core.events import CheckpointSaved
 from worker.errors import Fenced
@@ -54,7 +52,7 @@ class Keeper:
         while checkpoint is not None:
             try:
                 with self._recorder.beating():
-                    return checkpoint, _verified(self._resources.store, checkpoint)
+                    return checkpoint, self._resources.store.verified(checkpoint.ref)
             except ArtifactCorrupt as error:
                 checkpoint = self.reject(checkpoint, error.detail["problem"])
         return None, None
@@ -75,11 +73,3 @@ class Keeper:
             self._resources.store.delete(key)
         except (AppError, OSError) as error:
             log.warning("an old checkpoint stays for now", key=key, error=str(error))
-
-
-def _verified(store: Store, checkpoint: StoredCheckpoint) -> Path:
-    directory = store.path(checkpoint.ref)
-    manifest.verify(directory)
-    if manifest.sha256(directory / manifest.MANIFEST) != checkpoint.ref.manifest_sha256:
-        raise ArtifactCorrupt(path=checkpoint.ref.key, problem="manifest.json has changed")
-    return directory

@@ -7,9 +7,11 @@ import structlog
 
 from app.db.outage import OUTAGE
 from app.jobs import ownership
+from app.jobs.endings import Preempted
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
 from app.resources import Resources
+from worker import close
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
 
@@ -54,19 +56,18 @@ class Poller:
 
     def _start(self, slot: Slot) -> bool:
         """Whether there was a job. The slot is given back when none runs in it."""
-        claimed = None
+        started = False
         try:
             # Asked with the slot in hand: who waits for the last one to come back must not leave
             # while another job is claimed.
             claimed = None if self._draining.is_set() else self._claim(slot)
+            if claimed is not None:
+                self._run_apart(claimed, slot)
+                started = True
         finally:
-            if claimed is None:
+            if not started:
                 self._slots.give(slot)
-        if claimed is None:
-            return False
-        name = f"job-{claimed.lease.job_id}"
-        threading.Thread(target=self._work, args=(claimed, slot), name=name, daemon=True).start()
-        return True
+        return started
 
     def _claim(self, slot: Slot) -> Claimed | None:
         with self._resources.database.write() as session:
@@ -79,6 +80,16 @@ class Poller:
             )
             session.commit()
             return claimed
+
+    def _run_apart(self, claimed: Claimed, slot: Slot) -> None:
+        """In a thread of its own. Where there can be no more of them, the job waits again."""
+        name = f"job-{claimed.lease.job_id}"
+        thread = threading.Thread(target=self._work, args=(claimed, slot), name=name, daemon=True)
+        try:
+            thread.start()
+        except Exception:
+            close.finish(self._resources, claimed.lease, Preempted(), None)
+            raise
 
     def _work(self, claimed: Claimed, slot: Slot) -> None:
         try:

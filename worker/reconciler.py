@@ -11,16 +11,20 @@ from app.db.outage import OUTAGE
 from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
 from app.resources import Resources
-from app.retention import service as retention
 from worker import identity, workplace
 from worker.failures import lost
 
 FORGET_SECONDS = 24 * 3600.0
-FIRST_CLEAN_SECONDS = 60.0
-CLEAN_SECONDS = 3600.0
 CLOCK_JUMP_SECONDS = 5.0
+CLOCK_LOOK_SECONDS = 1.0  # an answer that took longer says too little about the clock
+SILENT_ROUNDS = 3  # without a sign of life
 
 log = structlog.get_logger(__name__)
+
+
+def own_clock() -> float:
+    """Seconds since the start of the machine. They go on while it sleeps, as the database does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Reconciler:
@@ -39,18 +43,27 @@ class Reconciler:
         self._owner = owner
         self._draining = draining
         self._devices = devices
-        self._clean_at = time.monotonic() + FIRST_CLEAN_SECONDS
+        self._left = Flag()
         self._healthy_since = time.monotonic()
+        self._began_at = own_clock()  # of the last round
         self._offset: float | None = None  # database clock minus our own
 
     def run(self) -> None:
-        """Until the worker drains."""
+        """Until the worker leaves. In a drain it is still alive, and holds jobs."""
         while not self._draining.wait(self._settings.reconcile_seconds):
             self.tick()
+        self.tick()  # which tells that it drains
+        while not self._left.wait(self._settings.reconcile_seconds):
+            self.tick()
+
+    def leave(self) -> None:
+        """End `run`."""
+        self._left.set()
 
     def tick(self) -> None:
         """One round. It must go on whatever happens, so errors are only logged."""
-        for step in (self._put_right, self._remind, self._clean):
+        self._notice_a_standstill()
+        for step in (self._put_right, self._remind):
             try:
                 step()
             except OUTAGE as error:
@@ -64,9 +77,9 @@ class Reconciler:
         places = list(workplace.found(self._settings))  # before the look at the jobs
         with self._resources.database.read() as session:
             running = presence.running(session)
-        for held in running:
-            self._expire(held)
-        self._sweep(places, {(held.job_id, held.attempt) for held in running})
+        self._sweep(
+            places, {(held.job_id, held.attempt) for held in running if not self._expire(held)}
+        )
 
     def _remind(self) -> None:
         """Tell the workers of what waits, and end what has waited for too long."""
@@ -85,21 +98,27 @@ class Reconciler:
         for job_id, lane in due:
             self._resources.queue.hint(job_id, lane=lane)
 
-    def _clean(self) -> None:
-        """Once in a while: files that no row knows, and rows that have had their time."""
-        if time.monotonic() < self._clean_at:
-            return
-        self._clean_at = time.monotonic() + CLEAN_SECONDS
-        retention.sweep(self._resources)
+    def _notice_a_standstill(self) -> None:
+        """Of the machine or of this process. Other workers here perhaps renewed no lease either."""
+        now = own_clock()
+        if now - self._began_at > self._settings.lease_seconds - self._settings.beat_seconds:
+            self._healthy_since = time.monotonic()
+        self._began_at = now
 
     def _announce(self) -> None:
         with self._resources.database.write() as session:
-            database_now = presence.announce(
+            presence.announce(
                 session, self._owner, draining=self._draining.is_set(), devices=self._devices
             )
             presence.forget(session, silent_seconds=FORGET_SECONDS)
+            asked_at = own_clock()
+            database_now = presence.clock(session)
+            took = own_clock() - asked_at
             session.commit()
-        offset = database_now - time.monotonic()
+        if took <= CLOCK_LOOK_SECONDS:
+            self._watch_clock(database_now - asked_at)
+
+    def _watch_clock(self, offset: float) -> None:
         if self._offset is not None and abs(offset - self._offset) > CLOCK_JUMP_SECONDS:
             log.warning("the clock of the database jumped", seconds=offset - self._offset)
             self._healthy_since = time.monotonic()
@@ -111,16 +130,19 @@ class Reconciler:
             reminders.forget_waits(session)
             session.commit()
 
-    def _expire(self, held: Held) -> None:
+    def _expire(self, held: Held) -> bool:
         """A worker of this machine that is gone loses its jobs now; any other one with its lease.
 
-        After an outage of the database or a jump of its clock, leases that only look old get the
-        time to be renewed.
+        After an outage of the database or a jump of its clock, leases and workers that only look
+        old get the time to tell that they are not.
         """
-        gone = held.owner is not None and identity.gone(held.owner)
-        patient = time.monotonic() - self._healthy_since < self._settings.lease_seconds
-        if not gone and (patient or not held.overdue):
-            return
+        healthy = time.monotonic() - self._healthy_since
+        silent = min(held.silent_seconds, healthy) > (
+            SILENT_ROUNDS * self._settings.reconcile_seconds
+        )
+        gone = held.owner is not None and identity.gone(held.owner, silent=silent)
+        if not gone and (healthy < self._settings.lease_seconds or not held.overdue):
+            return False
         with self._resources.database.write() as session:
             expired = ownership.expire(
                 session,
@@ -133,6 +155,7 @@ class Reconciler:
             session.commit()
         if expired:
             log.warning("a lost job was taken back", job_id=str(held.job_id), attempt=held.attempt)
+        return expired
 
     def _sweep(self, places: list[workplace.Place], running: set[tuple[object, int]]) -> None:
         """Kill what still runs for attempts that are over, and remove their directories."""

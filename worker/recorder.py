@@ -5,10 +5,9 @@ lease, tells whether the job is still ours, and reserves the numbers of the rows
 does not answer the training goes on and the rows wait here.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -19,9 +18,10 @@ from app.db.engines import Database
 from app.db.outage import OUTAGE
 from app.jobs import checkpoints, ownership
 from app.jobs.endings import Told
-from app.jobs.leases import Lease
+from app.jobs.leases import Lease, StoredCheckpoint
 from app.jobs.tables import JobEvent, MetricPoint
 from lora_core.events import Event, Resumed, Started, StepLogged, Tick
+from worker.meanwhile import meanwhile
 from worker.rows import Kept, Point, points, told
 
 WRITE_SECONDS = 1.0
@@ -50,7 +50,7 @@ class Recorder:
         """`drop` removes the files of a checkpoint that is not needed any more."""
         self.public: Callable[[Any], Any] = lambda value: value
         self.step = 0
-        self.saved_step: int | None = None  # of the last checkpoint of this attempt
+        self.saved_step: int | None = None  # of the last checkpoint of this attempt that counts
         self.cancel_requested = False
         self.fenced = False
         self._database = database
@@ -60,9 +60,14 @@ class Recorder:
         self._exact = True
         self._total_steps: int | None = None
         self._rows: list[Point | Told | Kept] = []
+        self._unsure = (0, 0)  # first number and length of a batch that may be written or not
         self._last_steps: dict[tuple[str, str], int] = {}
         self._written_at = time.monotonic()
         self._written_step = 0
+
+    def begin(self, checkpoint: StoredCheckpoint | None) -> None:
+        """Where the training goes on. `None`: at its beginning."""
+        self.step = checkpoint.step if checkpoint else 0
 
     def add(self, event: Event) -> None:
         """Take an event in; `write` brings it to the database."""
@@ -84,7 +89,6 @@ class Recorder:
 
     def keep(self, step: int, ref: ArtifactRef) -> None:
         """A checkpoint is stored; its row takes its place among what was told before and after."""
-        self.saved_step = step
         self._rows.append(Kept(step, ref))
 
     def note(self, told: Told) -> None:
@@ -103,61 +107,83 @@ class Recorder:
 
     def write(self) -> None:
         """Beat, and write what has gathered. Sets `fenced` and `cancel_requested`."""
-        self._written_at = time.monotonic()
         try:
-            with self._database.write() as session:
-                beat = ownership.beat(
-                    session,
-                    self._lease,
-                    step=self.step,
-                    total_steps=self._total_steps,
-                    reserve=len(self._rows),
-                )
-                if beat is None:
-                    self.fenced = True
-                    return
-                if not self._exact:
-                    ownership.note_inexact(session, self._lease)
-                stale = [
-                    key
-                    for seq, row in enumerate(self._rows, beat.first_seq)
-                    for key in self._insert(session, seq, row)
-                ]
-                session.commit()
+            self._write()
         except OUTAGE as error:
             log.warning("the database does not answer", waiting=len(self._rows), error=str(error))
-            return
-        self._rows.clear()
+
+    def flush(self, *, patience_seconds: float) -> None:
+        """Write the last rows. A database that is away is asked again, for so long; then its error
+        is raised, so that no curve ends up with a gap.
+        """
+        give_up = time.monotonic() + patience_seconds
+        while True:
+            try:
+                return self._write()
+            except OUTAGE as error:
+                if time.monotonic() >= give_up:
+                    raise
+                log.warning("the database does not answer", error=str(error))
+                time.sleep(AGAIN_SECONDS)
+
+    def beating(self) -> AbstractContextManager[None]:
+        """Keep the job while the block is busy with files. Nothing else may be called inside."""
+        return meanwhile(self.write, seconds=self._beat_seconds)
+
+    def _write(self) -> None:
+        self._written_at = time.monotonic()
+        with self._database.write() as session:
+            beat = ownership.beat(
+                session,
+                self._lease,
+                step=self.step,
+                total_steps=self._total_steps,
+                reserve=len(self._rows),
+            )
+            if beat is None:
+                self.fenced = True
+                return
+            self._settle(session)
+            if not self._exact:
+                ownership.note_inexact(session, self._lease)
+            self._unsure = (beat.first_seq, len(self._rows))
+            stale = [
+                key
+                for seq, row in enumerate(self._rows, beat.first_seq)
+                for key in self._insert(session, seq, row)
+            ]
+            session.commit()
+        self._forget(len(self._rows))
         for key in stale:
             if self._drop is not None:
                 self._drop(key)
         self._written_step = self.step
         self.cancel_requested = beat.cancel_requested
 
-    def flush(self, *, patience_seconds: float) -> None:
-        """Write the last rows. A database that is away is asked again, for so long."""
-        give_up = time.monotonic() + patience_seconds
-        self.write()
-        while self._rows and not self.fenced and time.monotonic() < give_up:
-            time.sleep(AGAIN_SECONDS)
-            self.write()
+    def _settle(self, session: Session) -> None:
+        """A connection that breaks in a commit leaves open whether it happened. Now that the beat
+        has locked the job, the first row of that batch tells.
+        """
+        first_seq, count = self._unsure
+        if count and self._is_there(session, first_seq, self._rows[0]):
+            self._forget(count)
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Keep the job while the block is busy with files. Nothing else may be called inside."""
-        done = threading.Event()
+    def _is_there(self, session: Session, seq: int, row: Point | Told | Kept) -> bool:
+        """The number may also have gone to other words, such as a request to cancel."""
+        key = (self._lease.job_id, seq)
+        if isinstance(row, Point):
+            return session.get(MetricPoint, key) is not None
+        words = row.told() if isinstance(row, Kept) else row
+        found = session.get(JobEvent, key)
+        return found is not None and (found.kind, found.message) == (words.kind, words.message)
 
-        def beat() -> None:
-            while not self.fenced and not done.wait(self._beat_seconds):
-                self.write()
-
-        thread = threading.Thread(target=beat, name="beat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    def _forget(self, count: int) -> None:
+        """The first rows are in the database."""
+        for row in self._rows[:count]:
+            if isinstance(row, Kept):
+                self.saved_step = row.step
+        del self._rows[:count]
+        self._unsure = (0, 0)
 
     def _insert(self, session: Session, seq: int, row: Point | Told | Kept) -> list[str]:
         """One row under its number. Returns the keys of checkpoints that it makes superfluous."""

@@ -49,22 +49,26 @@ class JobRunner:
         """From the claim to the ending. What breaks on the way is an ending, too."""
         lease = claimed.lease
         place = workplace.place(self._settings, lease.job_id, lease.attempt)
+        attempt = _Attempt(claimed, slot, place, self._resources)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
             log.info("the attempt starts", device=slot.device)
             try:
-                self._run(claimed, slot, place)
+                self._run(attempt)
             except Fenced:
                 log.warning("fenced: the job is in other hands")
             except Exception as error:
                 known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_no_room(error)
                 log.warning("the attempt broke", error=str(error), exc_info=not known)
-                self._finish(claimed, judge_error(error, claimed, self._settings))
+                saved = attempt.recorder.saved_step
+                ending = judge_error(error, claimed, self._settings, saved_step=saved)
+                self._finish(claimed, ending)
             finally:
                 workplace.clear(place.directory)
 
-    def _run(self, claimed: Claimed, slot: Slot, place: Place) -> None:
+    def _run(self, attempt: "_Attempt") -> None:
+        claimed, place, recorder = attempt.claimed, attempt.place, attempt.recorder
         if self._draining.is_set():
             self._finish(claimed, Preempted())
             return
@@ -72,8 +76,7 @@ class JobRunner:
             self._finish(claimed, over_time(claimed, self._settings, saved_step=None))
             return
         workplace.check_room(self._settings)
-        attempt = _Attempt(self._fix_runtime(claimed, slot), slot, place, self._resources)
-        recorder = attempt.recorder
+        attempt.claimed = self._fix_runtime(claimed, attempt.slot)
         with recorder.beating():
             found = inputs.locate(
                 self._resources.database,
@@ -106,6 +109,7 @@ class JobRunner:
         checkpoint = attempt.claimed.checkpoint
         while True:
             checkpoint, resume = attempt.keeper.fetch(checkpoint)
+            attempt.recorder.begin(checkpoint)
             ended = Supervisor(
                 self._launcher.start(attempt.order(resume)),
                 attempt.recorder,
@@ -152,7 +156,7 @@ class _Attempt:
     def __init__(self, claimed: Claimed, slot: Slot, place: Place, resources: Resources) -> None:
         self.claimed = claimed
         self.place = place
-        self._slot = slot
+        self.slot = slot
         self._settings = resources.settings
         self._began = time.monotonic()
         self.recorder = Recorder(
@@ -161,6 +165,7 @@ class _Attempt:
             beat_seconds=self._settings.beat_seconds,
             drop=lambda key: self.keeper.drop(key),
         )
+        self.recorder.begin(claimed.checkpoint)
         self.keeper = Keeper(resources, claimed.lease, self.recorder, place.checkpoints)
 
     def age(self) -> float:
@@ -173,8 +178,8 @@ class _Attempt:
             resume=resume,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             threads=self.claimed.spec["runtime"]["threads"],
-            device=self._slot.device,
-            lock_fd=self._slot.lock_fd,
+            device=self.slot.device,
+            lock_fd=self.slot.lock_fd,
         )
 
 
@@ -187,8 +192,10 @@ def _public(ending: Ending, found: Inputs) -> Ending:
 
 
 def _tail(file: Path) -> str:
-    """The end of what the process wrote, for our own log."""
+    """The end of what the process wrote, for our own log. All of it may be much."""
     try:
-        return file.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace")
+        with file.open("rb") as text:
+            text.seek(max(0, file.stat().st_size - LOG_TAIL))
+            return text.read(LOG_TAIL).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -1,6 +1,7 @@
 """A worker: poller and reconciler beside each other, until it is told to leave."""
 
 import threading
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 import structlog
@@ -8,14 +9,17 @@ import structlog
 from app.db import migrate
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from worker import devices, identity
+from worker import identity
+from worker.devices import Device, chosen
 from worker.launch import Launcher, ProcessLauncher
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
 from worker.slots import Slots
+from worker.sweeper import Sweeper
 
 CLOSING_SECONDS = 30.0  # for the last transactions, after the grace of the trainings
+LAST_WORD_SECONDS = 5.0  # to say that the worker leaves
 
 log = structlog.get_logger(__name__)
 
@@ -23,31 +27,31 @@ log = structlog.get_logger(__name__)
 class Service:
     """Works in threads of its own, however the process is started and woken."""
 
-    def __init__(self, resources: Resources, launcher: Launcher) -> None:
+    def __init__(self, resources: Resources, launcher: Launcher, devices: Sequence[Device]) -> None:
         settings = resources.settings
         self._resources = resources
         self._owner = identity.this_worker()
         self._draining = threading.Event()
         self._told = SimpleQueue[None]()
-        self._devices = devices.chosen(settings.devices)
-        self._slots = Slots(
-            self._devices, cpu_count=settings.slots, locks=settings.work_dir / "devices"
-        )
+        self._slots = Slots(devices, cpu_count=settings.slots, locks=settings.work_dir / "devices")
         self._reconciler = Reconciler(
             resources,
             self._owner,
             draining=self._draining,
             devices=self._slots.names(),
         )
+        self._reconciling = _thread(self._reconciler.run)
+        self._sweeper = Sweeper(resources, draining=self._draining)
         runner = JobRunner(resources, launcher, draining=self._draining)
         self._poller = Poller(resources, self._owner, runner, self._slots, draining=self._draining)
 
     def start(self) -> None:
         """Begin to work. What a dead worker left running is killed before anything new starts."""
         self._reconciler.tick()
-        for work in (self._poller.run, self._reconciler.run, self._drain_when_told):
-            threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
-        log.info("ready", worker=self._owner.id, devices=[each.name for each in self._devices])
+        self._reconciling.start()
+        for work in (self._poller.run, self._sweeper.run, self._drain_when_told):
+            _thread(work).start()
+        log.info("ready", worker=self._owner.id, devices=self._slots.names())
 
     def wake(self) -> None:
         """A job waits: look for it now."""
@@ -66,6 +70,8 @@ class Service:
         idle = self._draining.wait(CLOSING_SECONDS) and self._slots.wait_idle(
             grace + CLOSING_SECONDS
         )
+        self._reconciler.leave()
+        self._reconciling.join(LAST_WORD_SECONDS)
         log.info("left", idle=idle)
         return idle
 
@@ -80,15 +86,23 @@ class Service:
         self._poller.wake()
 
 
-def open_service(settings: Settings, launcher: Launcher | None = None) -> Service:
-    """A worker that is ready to start.
+def open_service(
+    settings: Settings, launcher: Launcher | None = None, *, devices: Sequence[Device] = ()
+) -> Service:
+    """A worker that is ready to start, on the devices of the settings unless they are given.
 
     Raises `AppError` where database, store, broker, schema or devices are not as they must be.
     """
     resources = open_resources(settings)
     try:
         migrate.check(resources.database)
-        return Service(resources, launcher or ProcessLauncher())
+        return Service(
+            resources, launcher or ProcessLauncher(), devices or chosen(settings.devices)
+        )
     except BaseException:
         resources.close()
         raise
+
+
+def _thread(work: Callable[[], None]) -> threading.Thread:
+    return threading.Thread(target=work, name=work.__qualname__, daemon=True)

@@ -14,8 +14,8 @@ from worker.devices import Device
 class Slot(NamedTuple):
     """A device that trains one job at a time.
 
-    `lock_fd` locks a GPU against the other workers of this machine. A training that inherits it
-    keeps the lock, even when it outlives the worker.
+    `lock_fd` locks a GPU against the other workers with this data folder. A training that inherits
+    it keeps the lock, even when it outlives the worker.
     """
 
     device: str

@@ -11,6 +11,7 @@ from app.settings import Settings
 from lora_core.events import CheckpointSaved, Failed
 from worker import memory
 from worker.launch import Child
+from worker.meanwhile import meanwhile
 from worker.recorder import Recorder
 
 LOOK_SECONDS = 0.2  # between two looks at the clock
@@ -35,7 +36,7 @@ class Ended:
     asked: Asked | None
     failed: Failed | None  # the last word of the process, if it was this
     step: int
-    saved_step: int | None = None  # of the last checkpoint of this attempt
+    saved_step: int | None = None  # of the last checkpoint of this attempt that counts
     out_of_memory: bool = False  # the kernel killed it for its memory
 
 
@@ -67,7 +68,10 @@ class Supervisor:
         self._kill_at = float("inf")
 
     def run(self) -> Ended:
-        """Blocks until the process and everything that it started are gone."""
+        """Blocks until the process and everything that it started are gone.
+
+        Raises one of `OUTAGE` when the last of what it told could not be written.
+        """
         kills = memory.kills()
         try:
             self._watch()
@@ -86,13 +90,18 @@ class Supervisor:
                 self._failed = event if isinstance(event, Failed) else None
                 self._recorder.add(event)
                 if isinstance(event, CheckpointSaved) and self._asked is not Asked.FENCED:
-                    self._keep(event)
-                    self._heard_at = time.monotonic()  # it may have taken long
+                    self._heard_at = float("inf")  # it is not silent: nobody listens
+                    with meanwhile(self._look, seconds=LOOK_SECONDS):
+                        self._keep(event)
+                    self._heard_at = time.monotonic()
             if self._asked is not Asked.FENCED and self._recorder.due():
                 self._recorder.write()
-            self._decide()
-            if time.monotonic() >= self._kill_at:
-                self._child.kill()
+            self._look()
+
+    def _look(self) -> None:
+        self._decide()
+        if time.monotonic() >= self._kill_at:
+            self._child.kill()
 
     def _decide(self) -> None:
         """At most once ask it to leave; a lost lease overrules everything."""

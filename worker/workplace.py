@@ -1,4 +1,7 @@
-"""The directories of attempts: `work/jobs/<job>/a<attempt>/`, fenced by their path."""
+"""The directories of attempts: `work/jobs/<job>-a<attempt>/`, fenced by their path.
+
+Attempts of one job share no folder of their own: one may begin while another is cleared away.
+"""
 
 import re
 import shutil
@@ -10,7 +13,7 @@ from uuid import UUID
 from app.settings import Settings
 from worker.errors import NoRoom
 
-_ATTEMPT = re.compile(r"a([1-9][0-9]*)")
+_ATTEMPT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
 MB = 2**20
 
 
@@ -53,28 +56,19 @@ class Place(NamedTuple):
 
 def place(settings: Settings, job_id: UUID, attempt: int) -> Place:
     """The directory of an attempt, which may not exist yet."""
-    return Place(job_id, attempt, settings.work_dir / "jobs" / str(job_id) / f"a{attempt}")
+    return Place(job_id, attempt, settings.work_dir / "jobs" / f"{job_id}-a{attempt}")
 
 
 def found(settings: Settings) -> Iterator[Place]:
     """Every directory of an attempt that is there."""
-    for directory in (settings.work_dir / "jobs").glob("*/a*"):
-        match = _ATTEMPT.fullmatch(directory.name)
-        try:
-            job_id = UUID(directory.parent.name)
-        except ValueError:
-            continue
-        if match is not None:
-            yield Place(job_id, int(match[1]), directory)
+    for directory in (settings.work_dir / "jobs").glob("*"):
+        if match := _ATTEMPT.fullmatch(directory.name):
+            yield Place(UUID(match[1]), int(match[2]), directory)
 
 
 def clear(directory: Path) -> None:
-    """Remove an attempt's directory, and the job's when it was the last."""
+    """Remove an attempt's directory."""
     shutil.rmtree(directory, ignore_errors=True)
-    try:
-        directory.parent.rmdir()
-    except OSError:
-        return  # another attempt is still there, or all is gone
 
 
 def check_room(settings: Settings) -> None:

@@ -33,8 +33,12 @@ SEND = {"connect_timeout": "3s", "timeout": "2min"}
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
-_PASSING = {408, 429}  # of the 4xx
-_NO_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "Missing AccessKey", "Missing Secret")
+# Of the 4xx. A conflict is with another write to the same place, which will be over soon.
+_PASSING = {408, 409, 429}
+_PASSING_CODES = {"RequestTimeout"}  # comes as 400
+_NO_KEYS = ("Missing AccessKey", "Missing Secret")
+_METADATA = ("/latest/api/token", "/latest/meta-data")  # who has no key asks the machine for one
+_NO_CREDENTIALS = "no credentials, set AWS_ACCESS_KEY_ID and the secret"
 _MISTAKES = ("builder error", "incorrectly configured region")
 
 log = structlog.get_logger(__name__)
@@ -66,15 +70,18 @@ def explained() -> Iterator[None]:
 
 def _meaning(error: BaseError, text: str) -> StorageRefused | StorageUnavailable:
     status, code = _STATUS.search(text), _CODE.search(text)
-    if any(words in text for words in _NO_CREDENTIALS):
-        return StorageRefused(reason="no credentials, set AWS_ACCESS_KEY_ID and the secret")
+    if any(words in text for words in _NO_KEYS):
+        return StorageRefused(reason=_NO_CREDENTIALS)
     if any(words in text for words in _MISTAKES):
         return StorageRefused(reason="wrong endpoint or region, or http without AWS_ALLOW_HTTP")
+    keyless = any(words in text for words in _METADATA)
     if status is None:
-        return StorageUnavailable(reason="no connection, or no answer in time")
+        reason = "no connection, or no answer in time"
+        return StorageUnavailable(reason=f"{_NO_CREDENTIALS}; {reason}" if keyless else reason)
     number = int(status[1])
     reason = f"status {number}" + (f", {code[1]}" if code else "")
+    passing = number in _PASSING or (code is not None and code[1] in _PASSING_CODES)
     refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-    if refused or (400 <= number < 500 and number not in _PASSING):
-        return StorageRefused(reason=reason)
+    if refused or (400 <= number < 500 and not passing):
+        return StorageRefused(reason=_NO_CREDENTIALS if keyless else reason)
     return StorageUnavailable(reason=reason)

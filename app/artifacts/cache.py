@@ -91,7 +91,7 @@ class Cache:
             return True
         try:
             verify(place)
-        except (ArtifactCorrupt, FileNotFoundError):
+        except (ArtifactCorrupt, OSError):  # whatever it is, another copy can be had
             return False
         self._verified[place.name] = digest, signature
         return True

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.artifacts.errors import ArtifactDamaged
-from app.artifacts.store import ArtifactRef, Store, check_copy
+from app.artifacts.store import ArtifactRef, Store
 from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
 
@@ -30,11 +30,9 @@ def opened(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str
 def verified(store: Store, ref: ArtifactRef, *, name: str) -> Path:
     """The directory, once every byte has been read and matches. Raises `ArtifactDamaged`."""
     try:
-        directory = store.path(ref)
-        check_copy(directory, ref)
+        return store.verified(ref)
     except ArtifactCorrupt as error:
         raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
-    return directory
 
 
 def plain_file(directory: Path, name: str) -> Path | None:

@@ -20,6 +20,7 @@ from app.artifacts.store import (
     Store,
     StoredFile,
     check_any_key,
+    check_copy,
     check_file_key,
     check_key,
     describe,
@@ -57,17 +58,24 @@ class LocalStore(Store):
         return ref
 
     def path(self, ref: ArtifactRef) -> Path:
-        place = self._place(check_key(ref.key))
-        if not place.is_dir():
-            raise ArtifactCorrupt(path=ref.key, problem="the directory is missing")
-        return place
+        with _explained():
+            place = self._place(check_key(ref.key))
+            if not place.is_dir():
+                raise self._missing(f"{ref.key}/{manifest.MANIFEST}")
+            return place
+
+    def verified(self, ref: ArtifactRef) -> Path:
+        with _explained():
+            directory = self.path(ref)
+            check_copy(directory, ref)
+            return directory
 
     def _content(self, name: str) -> bytes:
         with _explained():
             try:
                 return self._place(name).read_bytes()
             except FileNotFoundError as error:
-                raise _missing(name) from error
+                raise self._missing(name) from error
 
     def put_file(self, path: Path, key: str) -> None:
         target = self._place(check_file_key(key))
@@ -81,7 +89,7 @@ class LocalStore(Store):
         place = self._place(check_file_key(key))
         with _explained():
             if not place.is_file():
-                raise _missing(key)
+                raise self._missing(key)
             if manifest.sha256(place) != sha256:
                 raise ArtifactCorrupt(path=place.name, problem="the file has changed")
         return place
@@ -111,14 +119,18 @@ class LocalStore(Store):
                         path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime
                     )
 
-    def owner(self, candidate: str) -> str:
+    def owner(self, candidate: str | None) -> str | None:
         place = self._root / OWNER
         with _explained():
-            if not place.exists():
+            if candidate is not None and not place.exists():
                 mark = self._hidden()
                 mark.write_text(candidate, encoding="utf-8")
-                mark.rename(place)
-            return place.read_text(encoding="utf-8")
+                _sync_one(mark)
+                with suppress(FileExistsError):  # a link takes no place that is taken
+                    os.link(mark, place)
+                mark.unlink()
+                _sync_one(self._root)
+            return place.read_text(encoding="utf-8") if place.exists() else None
 
     def now(self) -> float:
         with _explained():
@@ -139,6 +151,13 @@ class LocalStore(Store):
         hidden = self._root / UNFINISHED
         hidden.mkdir(parents=True, exist_ok=True)
         return hidden / uuid4().hex
+
+    def _missing(self, name: str) -> ArtifactCorrupt | StorageUnavailable:
+        """Where not even the folder of its kind is, this is not the store that it was put into."""
+        kind = Path(name).parts[0]
+        if not (self._root / kind).is_dir():
+            return StorageUnavailable(reason=f"it has no folder {kind}; is its disk mounted?")
+        return ArtifactCorrupt(path=name, problem=f"{Path(name).name} is missing")
 
     def _check_same(self, target: Path, ref: ArtifactRef) -> None:
         listed = target / manifest.MANIFEST
@@ -181,10 +200,6 @@ def _explained() -> Iterator[None]:
         if error.errno in _REFUSED:
             raise StorageRefused(reason=reason) from error
         raise StorageUnavailable(reason=reason) from error
-
-
-def _missing(name: str) -> ArtifactCorrupt:
-    return ArtifactCorrupt(path=name, problem=f"{Path(name).name} is missing")
 
 
 def _rename(source: Path, target: Path, key: str) -> None:

@@ -33,7 +33,7 @@ from lora_core.faults import reach
 CLAIM = ".claim"  # no file of an artifact begins with a dot
 PART_BYTES = 8 * 2**20
 PARTS_AT_ONCE = 4
-CLAIM_TRIES = 3
+CREATE_TRIES = 3
 
 
 class RemoteStore(Store):
@@ -59,8 +59,8 @@ class RemoteStore(Store):
                 self._upload(directory / name, f"{key}/{name}")
             reach("store_files_written")
             listed = (directory / manifest.MANIFEST).read_bytes()
-            with suppress(AlreadyExistsError):  # the same bytes: others had no claim
-                obstore.put(self._talk, f"{key}/{manifest.MANIFEST}", listed, mode="create")
+            if self._create(f"{key}/{manifest.MANIFEST}", listed) != listed:
+                raise ArtifactExists(key=key)
         shutil.rmtree(directory, ignore_errors=True)
         return ref
 
@@ -71,6 +71,9 @@ class RemoteStore(Store):
             fetch=partial(self._fetch_directory, ref.key),
             verify=partial(check_copy, ref=ref),
         )
+
+    def verified(self, ref: ArtifactRef) -> Path:
+        return self.path(ref)  # that is verified already
 
     def _content(self, name: str) -> bytes:
         with buckets.explained():
@@ -111,11 +114,12 @@ class RemoteStore(Store):
         with buckets.explained():
             yield from (file for file in self._list(None) if file.name not in OUR_OWN)
 
-    def owner(self, candidate: str) -> str:
+    def owner(self, candidate: str | None) -> str | None:
         with buckets.explained():
-            with suppress(AlreadyExistsError):
-                obstore.put(self._talk, OWNER, candidate.encode(), mode="create")
-            return (self._read(OWNER) or b"").decode()
+            if candidate is not None:
+                return self._create(OWNER, candidate.encode()).decode()
+            there = self._read(OWNER)
+            return None if there is None else there.decode()
 
     def now(self) -> float:
         with buckets.explained():
@@ -136,18 +140,24 @@ class RemoteStore(Store):
 
     def _claim(self, ref: ArtifactRef) -> None:
         """Raises `ArtifactExists` if the key belongs to other bytes."""
-        name, ours = f"{ref.key}/{CLAIM}", ref.manifest_sha256.encode()
+        ours = ref.manifest_sha256.encode()
         with buckets.explained():
-            for _ in range(CLAIM_TRIES):
-                try:
-                    obstore.put(self._talk, name, ours, mode="create")
-                    return
-                except AlreadyExistsError:
-                    there = self._read(name)
-                if there == ours:
-                    return
-                if there is not None:
-                    raise ArtifactExists(key=ref.key)
+            if self._create(f"{ref.key}/{CLAIM}", ours) != ours:
+                raise ArtifactExists(key=ref.key)
+
+    def _create(self, name: str, content: bytes) -> bytes:
+        """Make a small object unless it is there. Returns what is there then.
+
+        S3 also refuses a write because another one, or a deletion, was under way. That came to
+        nothing perhaps, so the object is read before it counts as there.
+        """
+        for _ in range(CREATE_TRIES):
+            with suppress(AlreadyExistsError):
+                obstore.put(self._talk, name, content, mode="create")
+                return content
+            there = self._read(name)
+            if there is not None:
+                return there
         raise StorageUnavailable(reason="another process writes to the same place")
 
     def _fetch_directory(self, key: str, target: Path) -> None:

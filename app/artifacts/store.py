@@ -83,6 +83,10 @@ class Store(ABC):
         Raises `ArtifactCorrupt` when it is not there, or is no more what was put in.
         """
 
+    @abstractmethod
+    def verified(self, ref: ArtifactRef) -> Path:
+        """The same, once every byte has been read and matches."""
+
     def read(self, ref: ArtifactRef, name: str) -> bytes:
         """One small file of the directory, without the others. Raises `ArtifactCorrupt`."""
         listing = self._content(f"{check_key(ref.key)}/{manifest.MANIFEST}")
@@ -119,8 +123,8 @@ class Store(ABC):
         """Every file there is, unfinished ones too."""
 
     @abstractmethod
-    def owner(self, candidate: str) -> str:
-        """Whose store this is; the first candidate gets it."""
+    def owner(self, candidate: str | None) -> str | None:
+        """Whose store this is; the first candidate gets it. None: only look."""
 
     @abstractmethod
     def now(self) -> float:

@@ -6,7 +6,7 @@ from sqlalchemy import Double, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.artifacts.store import ArtifactRef
-from app.db.base import Base, ByteCount, new_id
+from app.db.base import Base, BigInt, new_id
 from app.db.clock import now
 
 
@@ -20,7 +20,7 @@ class Artifact(Base):
     kind: Mapped[str] = mapped_column(String(16))
     key: Mapped[str] = mapped_column(String(255))  # place inside the store
     manifest_sha256: Mapped[str] = mapped_column(String(64))
-    bytes: Mapped[ByteCount]
+    bytes: Mapped[BigInt]
     created_at: Mapped[float] = mapped_column(Double, default=now())
 
     @property

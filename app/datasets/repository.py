@@ -18,12 +18,19 @@ _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 _JOBS = table("jobs", column("state"), column("dataset_ids"))
 
 
-def get(session: Session, dataset_id: UUID) -> Dataset:
-    """Raises `DatasetNotFound`."""
-    dataset = session.scalar(_present().where(Dataset.id == dataset_id))
+def get(session: Session, dataset_id: UUID, *, alone: bool = False) -> Dataset:
+    """`alone` waits for whoever holds it, and lets nobody hold it. Raises `DatasetNotFound`."""
+    statement = _present().where(Dataset.id == dataset_id)
+    dataset = session.scalar(statement.with_for_update() if alone else statement)
     if dataset is None:
         raise DatasetNotFound(ref=dataset_id)
     return dataset
+
+
+def hold(session: Session, dataset_id: UUID) -> bool:
+    """Keep it from being deleted until this transaction ends. `False`: it was deleted."""
+    statement = _present().where(Dataset.id == dataset_id)
+    return session.scalar(statement.with_for_update(read=True, key_share=True)) is not None
 
 
 def resolve(session: Session, ref: str) -> Dataset:

@@ -83,7 +83,7 @@ def add(
 def delete(database: Database, store: Store, *, settings: Settings, dataset_id: UUID) -> None:
     """Remove the file; the row stays for the record. Raises `DatasetInUse`, `DatasetNotFound`."""
     with database.write() as session:
-        dataset = repository.get(session, dataset_id)
+        dataset = repository.get(session, dataset_id, alone=True)  # submits come before or after
         if count := repository.readers(session, dataset_id):
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
         repository.mark_deleted(session, dataset)

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, ByteCount, JsonObject, new_id
+from app.db.base import Base, BigInt, JsonObject, new_id
 from app.db.clock import now
 
 
@@ -25,7 +25,7 @@ class Dataset(Base):
     filename: Mapped[str] = mapped_column(String(255))  # as the caller called it, for show only
     suffix: Mapped[str] = mapped_column(String(16))
     sha256: Mapped[str] = mapped_column(String(64))
-    bytes: Mapped[ByteCount]
+    bytes: Mapped[BigInt]
     text_column: Mapped[str] = mapped_column(String(256))
     label_column: Mapped[str] = mapped_column(String(256))
     split_column: Mapped[str | None] = mapped_column(Text)  # as asked for

@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from uuid_utils.compat import uuid7
 
 JsonObject = dict[str, Any]
-ByteCount = Annotated[int, mapped_column(BigInteger().with_variant(Integer(), "sqlite"))]
+BigInt = Annotated[int, mapped_column(BigInteger().with_variant(Integer(), "sqlite"))]
 
 
 class Base(DeclarativeBase):

@@ -20,6 +20,16 @@ class DatabaseUnreachable(Unavailable):
     )
 
 
+class DatabaseRefused(Unavailable):
+    """The database answers, but refuses what has to be done."""
+
+    code = "database_refused"
+    message = (
+        "The database refuses: {reason}. "
+        "On PostgreSQL the role in LORAWORKS_DATABASE_URL should own the database."
+    )
+
+
 class DatabaseUrlInvalid(AppError):
     """The address of the database is none."""
 

@@ -14,7 +14,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.db.engines import Database, migration_engine
-from app.db.errors import DatabaseUnavailable, SchemaNewer, SchemaOlder
+from app.db.errors import DatabaseRefused, DatabaseUnavailable, SchemaNewer, SchemaOlder
+from app.db.outage import OUTAGE
+from app.errors import AppError
 from app.settings import Settings
 
 ONE_AT_A_TIME = 0x6C6F7261776F726B  # the number of a lock that only migrations take
@@ -28,7 +30,7 @@ class Move(NamedTuple):
 
 
 def upgrade(settings: Settings, revision: str = "head") -> Move:
-    """Create or update the schema. Raises `SchemaNewer`, `DatabaseUnavailable`.
+    """Create or update the schema. Raises `SchemaNewer`, `DatabaseUnavailable`, `DatabaseRefused`.
 
     Several at once take turns; the later ones find nothing to do.
     """
@@ -43,13 +45,13 @@ def downgrade(settings: Settings, revision: str) -> None:
 def check(database: Database) -> str:
     """The revision of the schema, if it is the one of this code.
 
-    Raises `SchemaOlder`, `SchemaNewer`, `DatabaseUnavailable`.
+    Raises `SchemaOlder`, `SchemaNewer`, `DatabaseUnavailable`, `DatabaseRefused`.
     """
     try:
         with database.read() as session:
             found = _current(session.connection())
     except DBAPIError as error:
-        raise DatabaseUnavailable() from error
+        raise _told(error) from error
     expected = _script().get_current_head()
     if found is not None and found == expected:
         return found
@@ -73,9 +75,16 @@ def _run(settings: Settings, step: Callable[[Config, str], None], revision: str)
                 raise RuntimeError("a migration left rows that point at nothing")
             return Move(found, _current(connection))
     except DBAPIError as error:
-        raise DatabaseUnavailable() from error
+        raise _told(error) from error
     finally:
         engine.dispose()
+
+
+def _told(error: DBAPIError) -> AppError:
+    """What to say of it: waiting helps against an outage only."""
+    if isinstance(error, OUTAGE):
+        return DatabaseUnavailable()
+    return DatabaseRefused(reason=str(error.orig).partition("\n")[0])
 
 
 def _dangling(connection: Connection) -> bool:

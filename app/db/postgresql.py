@@ -6,7 +6,8 @@ in which nothing happens is ended.
 """
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import psycopg
 from sqlalchemy import URL, Dialect, Engine, create_engine, event
@@ -27,6 +28,8 @@ SILENCE_SECONDS = 30  # of the network, after which a connection is given up
 CONNECTIONS = 4  # kept open per engine
 MORE_CONNECTIONS = 12  # opened for a burst
 POOL_SECONDS = 10
+# States of PostgreSQL: we were frozen inside a transaction; the server takes no writes
+FROZE, READ_ONLY = "25P03", "25006"
 
 _KEEPALIVE = {
     "keepalives": 1,
@@ -48,6 +51,8 @@ _LIMITLESS = dict.fromkeys(_LIMITED, "0")
 class _Connection(psycopg.Connection[Any]):
     """Gives up an answer that does not come, and keeps what callers sent out of errors."""
 
+    outages: ClassVar[tuple[str, ...]] = (FROZE,)  # states that the driver takes for our mistakes
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
             return super().wait(gen, interval, timeout=timeout or ANSWER_SECONDS)
@@ -55,15 +60,27 @@ class _Connection(psycopg.Connection[Any]):
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.close()  # the answer may still come, and would be taken for that of the next
             error.args = (error.diag.message_primary or str(error),)  # the rest repeats values
-            raise
+            if error.sqlstate not in self.outages:
+                raise
+            self.close()  # the next one may lead to the server that took over
+            raise psycopg.OperationalError(*error.args) from error
+
+
+class _Writer(_Connection):
+    """To it a server that takes no writes, as in a failover, is away.
+
+    No reader is told so, unless by a mistake of ours.
+    """
+
+    outages = (FROZE, READ_ONLY)
 
 
 def engines(url: URL) -> tuple[Engine, Engine]:
     """To write, and to read one moment. Raises `DatabaseUrlInvalid`, `DatabaseUnreachable`."""
     write = _engine(url, _DURABLE | _LIMITED, isolation_level="READ COMMITTED")
     read = _engine(url, _READ_ONLY | _LIMITED, isolation_level="REPEATABLE READ")
-    for engine in (write, read):
-        event.listen(engine, "do_connect", _connect_bounded)
+    for engine, kind in ((write, _Writer), (read, _Connection)):
+        event.listen(engine, "do_connect", _connecting(kind))
     _await(write)
     return write, read
 
@@ -96,10 +113,11 @@ def _engine(url: URL, parameters: dict[str, str], *, isolation_level: Any) -> En
     )
 
 
-def _connect_bounded(
-    _dialect: Dialect, _record: Any, arguments: Any, parameters: Any
-) -> _Connection:
-    return _Connection.connect(*arguments, **parameters)
+def _connecting(kind: type[_Connection]) -> Callable[..., _Connection]:
+    def connect(_dialect: Dialect, _record: Any, arguments: Any, parameters: Any) -> _Connection:
+        return kind.connect(*arguments, **parameters)
+
+    return connect
 
 
 def _await(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -82,6 +83,13 @@ def resolve(
     )
     _check_sizes(found)
     return found
+
+
+def hold(session: Session, dataset_ids: Mapping[str, str]) -> None:
+    """Keep uploads until the job that reads them is stored. Raises `DataNotFound`."""
+    for dataset_id in dataset_ids.values():
+        if not datasets.hold(session, UUID(dataset_id)):
+            raise DataNotFound(source=dataset_id, reason="it was deleted at this moment")
 
 
 def _find(session: Session, name: str, settings: Settings, max_length: int) -> Source:

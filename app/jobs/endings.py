@@ -40,7 +40,7 @@ class Preempted:
 
 @dataclass(frozen=True)
 class Retry:
-    """A failure that may pass. It is counted; the n-th one waits `backoff_seconds` * 2^(n-1)."""
+    """A failure that may pass. It is counted; each waits twice as long as the one before."""
 
     code: str
     message: str

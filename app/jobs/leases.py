@@ -76,3 +76,4 @@ class Held:
     attempt: int
     owner: Owner | None
     overdue: bool  # its lease has run out
+    silent_seconds: float  # since its worker last said that it is alive

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sqlalchemy import case, func, literal, null
+from sqlalchemy import ColumnElement, case, func, literal, null
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.db.clock import now
 from app.jobs.endings import (
@@ -30,6 +31,7 @@ LEFT_BEHIND: dict[str, Any] = {
     "dispatched_at": null(),
     "dispatch_count": 0,
 }
+_MOST_DOUBLINGS = 10
 
 
 def move(ending: Ending) -> tuple[Outcome, dict[str, Any]]:
@@ -64,8 +66,13 @@ def _final(state: JobState) -> dict[str, Any]:
 
 def counted(retry: Retry) -> dict[str, Any]:
     """One failure more; the n-th waits 2^(n-1) times as long as the first."""
-    doubled = literal(1).bitwise_lshift(Job.failures_counted)
     return {
         "failures_counted": Job.failures_counted + 1,
-        "run_after": now() + retry.backoff_seconds * doubled,
+        "run_after": now() + retry.backoff_seconds * doubled(Job.failures_counted),
     }
+
+
+def doubled(count: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    """2^count, at most 2^10: later pauses grow no more."""
+    doublings = case((count < _MOST_DOUBLINGS, count), else_=_MOST_DOUBLINGS)
+    return literal(1).bitwise_lshift(doublings)

@@ -8,7 +8,7 @@ that condition inside its UPDATE, so a worker that lost the job changes nothing:
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, func, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
@@ -143,11 +143,11 @@ def finish(session: Session, lease: Lease, ending: Ending, left: ExitStatus | No
     return _end(session, held(lease), ending, outcome, values, left or ExitStatus())
 
 
-def succeeded(session: Session, lease: Lease) -> bool:
-    """Whether this attempt is the one that succeeded."""
+def ended(session: Session, lease: Lease) -> bool:
+    """Whether its own worker ended this attempt."""
     mine = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
     outcome = session.scalar(select(Attempt.outcome).where(*mine, Attempt.worker == lease.worker))
-    return outcome == Outcome.SUCCEEDED
+    return outcome not in (None, Outcome.LOST)
 
 
 def expire(
@@ -172,9 +172,11 @@ def expire(
         overdue if gone is None else or_(overdue, Job.worker == gone),
     )
     spent = Job.failures_counted + 1 >= max_failures
+    held_until = case((overdue, Job.lease_expires_at), else_=now())
     failed = and_(~moves.ASKED, spent)
     values = {
         **moves.counted(lost),
+        "running_seconds": _ran(held_until),  # nobody ran it while a machine was off
         "state": case(
             (moves.ASKED, JobState.CANCELLED), (spent, JobState.FAILED), else_=JobState.QUEUED
         ),
@@ -193,9 +195,6 @@ def _end(
     values: dict[str, Any],
     left: ExitStatus,
 ) -> bool:
-    began = select(Attempt.started_at).where(
-        Attempt.job_id == Job.id, Attempt.attempt == Job.attempt
-    )
     row = session.execute(
         update(Job)
         .where(*guard)
@@ -203,7 +202,7 @@ def _end(
             {
                 **moves.LEFT_BEHIND,
                 "stream_seq": Job.stream_seq + 1,
-                "running_seconds": Job.running_seconds + (now() - began.scalar_subquery()),
+                "running_seconds": _ran(now()),
                 **values,
             }
         )
@@ -221,3 +220,11 @@ def _end(
     )
     append(session, row, closing(ending, JobState(row.state)))
     return True
+
+
+def _ran(until: ColumnElement[float]) -> ColumnElement[float]:
+    """The time of all attempts, of which the last one ran until then."""
+    began = select(Attempt.started_at).where(
+        Attempt.job_id == Job.id, Attempt.attempt == Job.attempt
+    )
+    return Job.running_seconds + (until - began.scalar_subquery())

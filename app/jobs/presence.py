@@ -1,6 +1,7 @@
 """Which workers there are, and what they hold, as the reconciler of any of them sees it."""
 
 from collections.abc import Sequence
+from math import inf
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -13,8 +14,8 @@ from app.jobs.tables import Job, Worker
 
 def announce(
     session: Session, owner: Owner, *, draining: bool, devices: Sequence[str] = ()
-) -> float:
-    """Say that the worker is alive. Returns the time on the database clock."""
+) -> None:
+    """Say that the worker is alive."""
     session.merge(
         Worker(
             id=owner.id,
@@ -27,19 +28,24 @@ def announce(
             devices=list(devices),
         )
     )
+
+
+def clock(session: Session) -> float:
+    """The time on the database clock."""
     return session.scalars(select(now())).one()
 
 
 def running(session: Session) -> list[Held]:
     """Every running job with its worker."""
+    overdue, silent = Job.lease_expires_at < now(), now() - Worker.seen_at
     rows = session.execute(
-        select(Job.id, Job.attempt, (Job.lease_expires_at < now()).label("overdue"), Worker)
+        select(Job.id, Job.attempt, overdue.label("overdue"), silent.label("silent"), Worker)
         .outerjoin(Worker, Worker.id == Job.worker)
         .where(Job.state == JobState.RUNNING)
     )
     return [
-        Held(job_id, attempt, _owner(worker), bool(overdue))
-        for job_id, attempt, overdue, worker in rows
+        Held(job_id, attempt, _owner(worker), bool(overdue), inf if silent is None else silent)
+        for job_id, attempt, overdue, silent, worker in rows
     ]
 
 

@@ -2,17 +2,17 @@
 
 from uuid import UUID
 
-from sqlalchemy import case, literal, or_, update
+from sqlalchemy import case, or_, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
 from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append
+from app.jobs.moves import doubled
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Job
 
 LONGEST_SECONDS = 600.0  # between two hints of one job
-_MOST_DOUBLINGS = 10
 
 
 def due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
@@ -20,10 +20,7 @@ def due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
 
     A hint may be lost with its broker, so it is repeated: after `hint_seconds`, doubling.
     """
-    doublings = case(
-        (Job.dispatch_count < _MOST_DOUBLINGS, Job.dispatch_count), else_=_MOST_DOUBLINGS
-    )
-    pause = hint_seconds * literal(1).bitwise_lshift(doublings)
+    pause = hint_seconds * doubled(Job.dispatch_count)
     capped = case((pause < LONGEST_SECONDS, pause), else_=LONGEST_SECONDS)
     rows = session.execute(
         update(Job)

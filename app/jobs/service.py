@@ -70,6 +70,7 @@ def submit(
     """
     idempotency.begin(session, call)
     draft = _draft(session, body=body, base=base, settings=settings)
+    data.hold(session, draft.dataset_ids)
     spec = draft.spec.model_dump(mode="json")
     job = Job(
         created_by=call.caller_id,

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, ByteCount, JsonObject, new_id, one_of
+from app.db.base import Base, BigInt, JsonObject, new_id, one_of
 from app.db.clock import now
 from app.jobs.states import JobState, Lane, Outcome
 
@@ -141,7 +141,7 @@ class Checkpoint(Base):
     seq: Mapped[int]  # of the event that tells it: what came later is told again after a resume
     key: Mapped[str] = mapped_column(String(255))  # place inside the store
     manifest_sha256: Mapped[str] = mapped_column(String(64))
-    bytes: Mapped[ByteCount]
+    bytes: Mapped[BigInt]
     bad: Mapped[bool] = mapped_column(default=False)
     at: Mapped[float] = mapped_column(Double, default=now())
 
@@ -194,7 +194,7 @@ class Worker(Base):
     host: Mapped[str] = mapped_column(String(255))
     boot_id: Mapped[str] = mapped_column(String(64))
     pid: Mapped[int]
-    pid_start: Mapped[int]  # clock ticks since boot: with boot_id and pid it names one process
+    pid_start: Mapped[BigInt]  # clock ticks since boot: with boot_id and pid it names one process
     seen_at: Mapped[float] = mapped_column(Double, default=now())
     draining: Mapped[bool] = mapped_column(default=False)
     devices: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))

@@ -1,5 +1,6 @@
 """What lies on this machine, outside of the store, and is of no use any more."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def remove(settings: Settings, cache: Cache, removal: Removal) -> None:
 
 def tree_bytes(path: Path) -> int:
     """What the files below a folder take."""
-    return sum(_size(each) for each in path.rglob("*"))
+    return sum(_size(each) for each in _below(path))
 
 
 def _incoming(settings: Settings) -> Iterator[Removal]:
@@ -64,10 +65,16 @@ def _copies(settings: Settings, cache: Cache, known: Known) -> Iterator[Removal]
 
 
 def _removal(settings: Settings, kind: Kind, path: Path, why: str) -> Removal:
-    times = [_modified(each) for each in (path, *path.rglob("*"))]
+    times = [_modified(each) for each in (path, *_below(path))]
     key = path.relative_to(settings.data_dir).as_posix()
     size = _size(path) + tree_bytes(path)
     return Removal(kind, key, size, time.time() - max(times), why)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Whatever lies in a folder. Unlike `rglob` it bears with folders that vanish meanwhile."""
+    for folder, folders, files in os.walk(path):
+        yield from (Path(folder, name) for name in (*folders, *files))
 
 
 def _size(path: Path) -> int:

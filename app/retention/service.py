@@ -34,7 +34,7 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
     """
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_cache(settings)
-    _check_owner(resources)
+    _check_owner(resources, claim=not dry_run)
     found = units(store.files())  # before the look at the rows, see `orphans`
     now = store.now()
     with database.write() as session:
@@ -76,11 +76,12 @@ def disk_use(resources: Resources) -> dict[str, int]:
     return use | {name: leftovers.tree_bytes(folder) for name, folder in folders.items()}
 
 
-def _check_owner(resources: Resources) -> None:
+def _check_owner(resources: Resources, *, claim: bool) -> None:
     """With the wrong database every model of the right one would look like an orphan."""
     with resources.database.read() as session:
         name = repository.database_name(session)
-    if (owner := resources.store.owner(name)) != name:
+    owner = resources.store.owner(name if claim else None)
+    if owner not in (name, None):
         raise StoreOfAnother(owner=owner, name=name)
 
 

@@ -23,7 +23,6 @@ from lora_core import manifest
 from lora_core.cache import is_no_room
 from lora_core.errors import ArtifactCorrupt, CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.faults import reach
-from lora_core.process import is_no_memory
 from lora_core.specs.frozen import Frozen
 from lora_core.training.origin import Origin
 from lora_core.training.progress import Figures, Progress
@@ -80,7 +79,8 @@ def read(directory: Path) -> Checkpoint:
     """A checkpoint whose every byte is as it was written.
 
     Nothing but its three files is ever opened. Raises `CheckpointCorrupt`, and `CheckpointMismatch`
-    for one of another version.
+    for one of another version. A file that cannot be read is no damage: such an `OSError` is raised
+    as it is.
     """
     try:
         facts = manifest.read(directory)
@@ -94,9 +94,7 @@ def read(directory: Path) -> Checkpoint:
         tensors = load_file(directory / TENSORS)
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
-    except (OSError, ValueError, SafetensorError) as error:
-        if is_no_memory(error):
-            raise
+    except (ValueError, SafetensorError) as error:
         raise CheckpointCorrupt(path=directory.name, problem=_reason(error)) from error
     return Checkpoint(directory.name, state.origin, state.figures, tensors)
 

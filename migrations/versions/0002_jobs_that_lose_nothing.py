@@ -1,12 +1,13 @@
-"""Checkpoints, idempotency keys, hints, waits and limits of jobs; sizes beyond 2 GiB."""
+"""Checkpoints, idempotency keys, hints, waits and limits of jobs; numbers beyond 2^31."""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
-BYTES = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 ZERO = sa.text("0")
+BIGGER = (("artifacts", "bytes"), ("datasets", "bytes"), ("workers", "pid_start"))
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -22,7 +23,7 @@ def upgrade() -> None:
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
-        sa.Column("bytes", BYTES, nullable=False),
+        sa.Column("bytes", BIG, nullable=False),
         sa.Column("bad", sa.Boolean(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -75,15 +76,15 @@ def upgrade() -> None:
             sa.Column("devices", sa.JSON(), server_default=sa.text("'[]'"), nullable=False)
         )
     if op.get_bind().dialect.name == "postgresql":  # integers of SQLite have 64 bits anyway
-        for table in ("artifacts", "datasets"):
-            op.alter_column(table, "bytes", type_=sa.BigInteger(), existing_nullable=False)
+        for table, column in BIGGER:
+            op.alter_column(table, column, type_=sa.BigInteger(), existing_nullable=False)
 
 
 def downgrade() -> None:
     op.execute("UPDATE jobs SET lane = 'cpu' WHERE lane = 'any'")
     if op.get_bind().dialect.name == "postgresql":
-        for table in ("artifacts", "datasets"):
-            op.alter_column(table, "bytes", type_=sa.Integer(), existing_nullable=False)
+        for table, column in BIGGER:
+            op.alter_column(table, column, type_=sa.Integer(), existing_nullable=False)
     with op.batch_alter_table("workers") as workers:
         workers.drop_column("devices")
     with op.batch_alter_table("attempts") as attempts:

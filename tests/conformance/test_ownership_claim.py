@@ -1,10 +1,5 @@
 """Who gets which job."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from app.db.clock import now
@@ -14,6 +9,7 @@ from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import MetricPoint
 from app.settings import Settings
+from tests.conformance.race import race
 from tests.job_rows import (
     ALICE,
     BOB,
@@ -25,9 +21,6 @@ from tests.job_rows import (
     job,
     points,
 )
-
-# Seconds that 99 of 100 claims stay below: ten times what the benchmark is held to.
-SLOWEST_CLAIM = {"sqlite": 2.5, "postgresql": 0.5}
 
 
 def claim(database: Database, lane: Lane = Lane.CPU, owner: Owner = ALICE) -> Claimed | None:
@@ -113,36 +106,10 @@ def test_processes_racing_for_the_jobs_get_each_one_once(
     database: Database, settings: Settings, processes: int, jobs: int
 ) -> None:
     ids = {str(add_job(database)) for _ in range(jobs)}
-    url = settings.database_url
-    script = Path(__file__).with_name("claim_all.py")
-    share = jobs * 3 // (processes * 2)  # so that no process is quick enough to have them all
-    racers = [
-        subprocess.Popen(
-            [sys.executable, str(script), settings.url, f"worker-{number}", str(share)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | ({"LORAWORKS_DATABASE_URL": url} if url else {}),
-        )
-        for number in range(processes)
-    ]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.close()
-        racer.stdin = None
-    answers = [racer.communicate(timeout=100) for racer in racers]
-    assert [racer.returncode for racer in racers] == [0] * processes, answers
-    assert [errors for _, errors in answers] == [""] * processes
-    assert sum(bool(output) for output, _ in answers) > processes // 2, "there was no race"
-    lines = [line.split() for output, _ in answers for line in output.splitlines()]
-    assert sorted(job_id for job_id, *_ in lines) == sorted(ids)
-    assert {attempt for _, attempt, _ in lines} == {"1"}
-    seconds = sorted(float(each) for *_, each in lines)
-    assert seconds[len(seconds) * 99 // 100] < SLOWEST_CLAIM[database.dialect]
+    claims = race(settings.url, jobs=jobs, processes=processes)
+    assert len({claim.process for claim in claims}) > processes // 2, "there was no race"
+    assert sorted(claim.job_id for claim in claims) == sorted(ids)
+    assert {claim.attempt for claim in claims} == {1}
 
 
 def test_a_job_in_other_hands_is_not_claimed(database: Database) -> None:

@@ -99,7 +99,7 @@ def test_a_preempted_job_waits_again_and_nothing_is_counted(database: Database) 
     assert take(database).lease.attempt == 2  # at once
 
 
-@pytest.mark.parametrize(("failures", "wait"), [(0, 10), (1, 20), (2, 40)])
+@pytest.mark.parametrize(("failures", "wait"), [(0, 10), (1, 20), (2, 40), (31, 10_240)])
 def test_a_failure_that_may_pass_is_counted_and_waits_longer_each_time(
     database: Database, failures: int, wait: float
 ) -> None:

@@ -1,13 +1,15 @@
 """What becomes of a job whose worker is lost."""
 
 import pytest
+from sqlalchemy import update
 
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import Preempted, Retry
 from app.jobs.leases import Lease
-from app.jobs.states import MOVES, JobState, Lane, Outcome
+from app.jobs.states import JobState, Lane, Outcome
+from app.jobs.tables import Attempt
 from tests.conformance.test_ownership_endings import made
 from tests.job_rows import (
     ALICE,
@@ -63,6 +65,24 @@ def test_a_worker_that_is_known_to_be_gone_loses_its_lease_at_once(database: Dat
     assert not expire(database, lease, gone="bob")
     assert expire(database, lease, gone="alice")
     assert state(database, job_id) is JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("began", "leased_until", "counted"),
+    [(-7200, -7110, 90), (-30, 60, 30)],
+    ids=["the machine was off for two hours", "its end was seen at once"],
+)
+def test_only_the_time_in_which_it_ran_counts(
+    database: Database, began: int, leased_until: int, counted: int
+) -> None:
+    job_id = add_job(database, time_limit_seconds=3600)
+    lease = take(database).lease
+    change(database, job_id, lease_expires_at=now() + leased_until)
+    with database.write() as session:
+        session.execute(update(Attempt).values(started_at=now() + began))
+        session.commit()
+    assert expire(database, lease, gone="alice")
+    assert job(database, job_id).running_seconds == pytest.approx(counted, abs=20)
 
 
 def test_a_rescue_that_looked_too_early_spares_the_next_attempt(database: Database) -> None:
@@ -121,7 +141,6 @@ def test_of_success_and_rescue_the_first_commit_wins(database: Database) -> None
 
 @pytest.mark.parametrize("final", [state for state in JobState if state.final])
 def test_a_final_state_never_changes(database: Database, final: JobState) -> None:
-    assert MOVES[final] == frozenset()
     job_id = add_job(database, state=final, finished_at=1.0, attempt=1)
     before = everything(database)
     with database.write() as session:

@@ -6,6 +6,7 @@ import pytest
 
 from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
+from tests.starved import no_descriptors, unprivileged
 
 
 @pytest.fixture
@@ -47,6 +48,23 @@ def test_no_readable_manifest_no_artifact(directory: Path, content: str | None) 
         path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ArtifactCorrupt, match="no readable manifest"):
         manifest.verify(directory)
+
+
+def test_files_that_cannot_be_read_are_not_damaged(directory: Path) -> None:
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        manifest.read(directory)
+    (directory / "sub").chmod(0)
+    with unprivileged(directory), pytest.raises(PermissionError):
+        manifest.verify(directory)
+    (directory / "sub").chmod(0o755)
+    manifest.verify(directory)
+
+
+def test_a_manifest_is_not_written_through_a_link(directory: Path) -> None:
+    (directory / ".manifest.json").symlink_to(directory / "a.txt")
+    with pytest.raises(FileExistsError):
+        manifest.save(directory, {"files": {}})
+    assert (directory / "a.txt").read_text() == "a"
 
 
 def test_a_link_or_a_second_manifest_is_no_part_of_an_artifact(directory: Path) -> None:

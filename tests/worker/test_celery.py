@@ -14,7 +14,7 @@ import pytest
 
 from app.db.base import new_id
 from app.db.engines import Database
-from app.jobs.states import JobState, Outcome
+from app.jobs.states import JobState, Lane, Outcome
 from app.queue import CeleryQueue
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, job, state
@@ -107,16 +107,31 @@ def succeeded(database: Database, *jobs: UUID) -> bool:
     return {state(database, each) for each in jobs} == {JobState.SUCCEEDED}
 
 
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One GPU; the file has a line for each time that it was asked for."""
+    file = tmp_path / "asked"
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '0, GPU-1'\necho >> {file}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return file
+
+
 def test_a_hint_wakes_a_worker_at_once(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
+    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, asked: Path
 ) -> None:
-    worker = start(*GOOD)
+    worker = start(*GOOD, devices="auto")
     listen(broker)
-    job_id = add_job(database)
-    queue.hint(job_id, lane="cpu")
-    wait_until(lambda: succeeded(database, job_id))
+    for lane in (Lane.GPU, Lane.ANY):
+        job_id = add_job(database, lane=lane)
+        queue.hint(job_id, lane=lane)
+        wait_until(partial(succeeded, database, job_id))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
+    assert asked.read_text() == "\n"
 
 
 def test_hints_that_come_many_times_start_each_job_once(

@@ -17,8 +17,9 @@ from app.db.engines import Database
 from app.jobs.states import JobState
 from app.registry import service as registry
 from app.resources import Resources
-from tests.job_rows import add_job, give_back, job, state, take
+from tests.job_rows import SPEC, add_job, give_back, job, state, take
 from tests.worker.scripted import scripted
+from tests.worker.test_inputs import upload
 from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
 from worker.run_job import JobRunner
 
@@ -41,9 +42,14 @@ def test_a_job_with_a_model_name_becomes_its_next_version(
         assert version.artifact.key == f"jobs/{job_id}/a1"
 
 
+@pytest.mark.parametrize("uploaded", [False, True])
 def test_an_artifact_that_does_not_match_its_manifest_is_not_stored(
-    resources: Resources, database: Database, job_id: UUID
+    resources: Resources, database: Database, uploaded: bool
 ) -> None:
+    """Nor if the manifest was written again, with the public names of its inputs."""
+    ids = {"all": str(upload(resources, "reviews").id)} if uploaded else {}
+    spec = {**SPEC, "data": {**SPEC["data"], "source": "reviews:1"}} if uploaded else SPEC
+    job_id = add_job(database, spec=spec, dataset_ids=ids)
     run(resources, *GOOD, "damage")
     row = job(database, job_id)
     assert (row.state, row.error_code, row.artifact_id) == (
@@ -93,24 +99,38 @@ def test_success_that_comes_too_late_makes_nothing_count(
         assert session.scalars(select(Artifact)).all() == []
 
 
+@pytest.mark.parametrize(
+    ("actions", "ending", "word"),
+    [
+        (GOOD, JobState.SUCCEEDED, "the attempt succeeded"),
+        (("failed:one_class", "exit:65"), JobState.FAILED, "the attempt ended"),
+        (("signal:11",), JobState.QUEUED, "the attempt ended"),
+    ],
+)
 def test_a_commit_of_which_no_answer_came_is_not_taken_for_a_lost_job(
-    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    actions: tuple[str, ...],
+    ending: JobState,
+    word: str,
 ) -> None:
     real = Session.commit
     broken: list[bool] = []
 
     def commit(session: Session) -> None:
         real(session)
-        if not broken and state(database, job_id) is JobState.SUCCEEDED:
+        if not broken and state(database, job_id) is ending:
             broken.append(True)
             raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
 
     monkeypatch.setattr(Session, "commit", commit)
     with structlog.testing.capture_logs() as logs:
-        run(resources, *GOOD)
+        run(resources, *actions)
     assert broken
-    assert state(database, job_id) is JobState.SUCCEEDED
-    assert len(stored(resources)) == 1
+    assert state(database, job_id) is ending
+    assert len(stored(resources)) == (ending is JobState.SUCCEEDED)
     words = [line["event"] for line in logs]
-    assert "the attempt succeeded" in words
+    assert word in words
     assert not [word for word in words if "fenced" in word]

@@ -8,7 +8,7 @@ import pytest
 from app.jobs.states import Lane
 from worker import devices
 from worker.devices import CPU, Device
-from worker.errors import GpuMissing
+from worker.errors import GpuDriverFails, GpuMissing
 
 FIRST = Device("cuda:0", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
 SECOND = Device("cuda:1", "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f7")
@@ -42,10 +42,22 @@ def test_a_machine_without_a_driver_trains_on_its_cpu(monkeypatch: pytest.Monkey
     assert CPU.lane is Lane.CPU
 
 
-@pytest.mark.parametrize("script", ["echo no driver >&2; exit 9", "echo No devices were found"])
-def test_a_driver_that_fails_is_no_gpu(driver: Driver, script: str) -> None:
-    driver(script)
+def test_a_driver_without_gpus_is_no_error(driver: Driver) -> None:
+    driver("echo No devices were found")
     assert devices.chosen(("auto",), {}) == (CPU,)
+
+
+@pytest.mark.parametrize(
+    "script", ["echo NVML mismatch; exit 18", "echo NVML mismatch >&2; exit 9"]
+)
+@pytest.mark.parametrize("name", ["auto", "cuda:0"])
+def test_a_driver_that_fails_is_told_and_does_not_become_the_cpu(
+    driver: Driver, script: str, name: str
+) -> None:
+    driver(script)
+    with pytest.raises(GpuDriverFails, match=r"NVML mismatch\. .* LORAWORKS_DEVICES=cpu"):
+        devices.chosen((name,), {})
+    assert devices.chosen(("cpu",), {}) == (CPU,)
 
 
 @pytest.mark.usefixtures("two_gpus")

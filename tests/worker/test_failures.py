@@ -22,10 +22,12 @@ from app.jobs.endings import (
 from app.jobs.leases import Claimed, Lease, StoredCheckpoint
 from app.settings import Settings
 from lora_core import events
-from worker.failures import judge, judge_error
+from worker import failures
+from worker.failures import judge
 from worker.supervisor import Asked, Ended
 
 SETTINGS = Settings(max_failures=3, retry_seconds=10)
+AWAY = OperationalError("SELECT 1", {}, Exception("gone"))
 TOLD = events.Failed(code="one_class", message="Only one label.", detail={"label": "x"})
 
 
@@ -58,6 +60,10 @@ def ending(
 ) -> Ending:
     ended = Ended(ExitStatus(code, number), asked, failed, 5, saved, out_of_memory)
     return judge(ended, claimed(**values), SETTINGS)
+
+
+def judge_error(error: Exception, *, saved: int | None = None, **values: Any) -> Ending:
+    return failures.judge_error(error, claimed(**values), SETTINGS, saved_step=saved)
 
 
 def test_a_reason_that_was_told_fails_at_once_with_its_code() -> None:
@@ -124,14 +130,14 @@ def test_the_last_failure_that_is_allowed_ends_the_job() -> None:
 
 def test_a_full_disk_is_waited_for_but_not_for_ever() -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
-    answer = judge_error(error, claimed(), SETTINGS)
+    answer = judge_error(error)
     assert isinstance(answer, Waiting)
     assert (answer.code, "disk" in answer.message) == ("storage_unavailable", True)
     assert 8 <= answer.seconds <= 12
-    later = judge_error(error, claimed(waited_seconds=200), SETTINGS)
+    later = judge_error(error, waited_seconds=200)
     assert isinstance(later, Waiting)
     assert 40 <= later.seconds <= 60
-    last = judge_error(error, claimed(waited_seconds=3700), SETTINGS)
+    last = judge_error(error, waited_seconds=3700)
     assert isinstance(last, Failed)
     assert (last.code, "3600 s" in last.message) == ("storage_unavailable", True)
 
@@ -143,8 +149,14 @@ def test_a_training_without_disk_or_hub_waits(code: str) -> None:
 
 
 def test_a_database_that_is_away_is_waited_for() -> None:
-    error = OperationalError("SELECT 1", {}, Exception("gone"))
-    assert isinstance(judge_error(error, claimed(), SETTINGS), Waiting)
+    assert isinstance(judge_error(AWAY), Waiting)
+
+
+def test_a_new_checkpoint_ends_what_was_waited_before() -> None:
+    told = events.Failed(code="disk_full", message="Not now.")
+    for saved, kind in ((None, Failed), (9, Waiting)):
+        assert isinstance(judge_error(AWAY, saved=saved, waited_seconds=3700), kind)
+        assert isinstance(ending(code=65, failed=told, saved=saved, waited_seconds=3700), kind)
 
 
 def test_memory_that_ran_out_is_tried_once_more() -> None:
@@ -171,7 +183,7 @@ def test_a_job_that_had_its_time_fails_and_says_where_it_was_saved() -> None:
 
 def test_a_known_cause_in_the_worker_keeps_its_code_and_detail() -> None:
     dataset_id = uuid4()
-    answer = judge_error(DatasetNotFound(ref=dataset_id), claimed(), SETTINGS)
+    answer = judge_error(DatasetNotFound(ref=dataset_id))
     assert answer == Failed(
         "dataset_not_found", f"There is no data set {dataset_id}.", {"ref": str(dataset_id)}
     )
@@ -179,9 +191,9 @@ def test_a_known_cause_in_the_worker_keeps_its_code_and_detail() -> None:
 
 def test_an_unknown_error_in_the_worker_is_tried_again_once() -> None:
     error = RuntimeError("secret path")
-    answer = judge_error(error, claimed(), SETTINGS)
+    answer = judge_error(error)
     assert isinstance(answer, Retry)
     assert answer.code == "worker_error"
     assert "secret path" not in answer.message
-    answer = judge_error(error, claimed(failures=1, stuck=True), SETTINGS)
-    assert isinstance(answer, Failed)
+    assert isinstance(judge_error(error, failures=1, stuck=True), Failed)
+    assert isinstance(judge_error(error, saved=6, failures=2, stuck=True), Retry)

@@ -162,6 +162,26 @@ def test_a_slot_that_becomes_free_in_a_drain_claims_nothing(
     assert attempts(database, job_id) == []
 
 
+def test_a_job_for_which_there_is_no_thread_waits_again_and_costs_no_slot(
+    database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fail_for_jobs(thread: threading.Thread) -> None:
+        if thread.name.startswith("job-") and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    refused = threading.Event()
+    monkeypatch.setattr(threading.Thread, "start", fail_for_jobs)
+    job_id = add_job(database)
+    make()
+    wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
+    assert [each.outcome for each in attempts(database, job_id)] == ["preempted", "succeeded"]
+    assert job(database, job_id).failures_counted == 0
+
+
 def test_a_poller_outlives_errors(
     database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from app.db.engines import Database
 from app.jobs.states import JobState, Outcome
+from app.jobs.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, events, everything, job, state
 from tests.waiting import wait_until
@@ -21,7 +23,7 @@ from worker import identity, workplace
 pytestmark = pytest.mark.e2e
 
 Start = Callable[..., subprocess.Popen[bytes]]
-BAD_SETTINGS = 78
+NOT_IN_TIME, BAD_SETTINGS = 1, 78
 
 
 def environment(settings: Settings, **changes: object) -> dict[str, str]:
@@ -117,6 +119,24 @@ def test_a_worker_that_is_told_to_leave_gives_its_job_back(
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
+
+
+def test_a_worker_that_cannot_give_its_job_back_in_time_says_so(
+    database: Database,
+    start: Start,
+    job_id: UUID,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLOSING_SECONDS", "0.3")
+    worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD, stop_grace_seconds=0.3)
+    child = child_in(tmp_path / "child")
+    with database.write() as session:  # no one else can write to the job
+        session.execute(update(Job).where(Job.id == job_id).values(priority=1))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == NOT_IN_TIME
+    assert not identity.alive(child)
+    assert state(database, job_id) is JobState.RUNNING  # until its lease is over
 
 
 def test_a_worker_leaves_when_whoever_started_it_is_gone(

@@ -6,10 +6,12 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.db.clock import now
 from app.db.engines import Database
@@ -19,7 +21,9 @@ from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
+from tests.clock import Clock
 from tests.job_rows import add_job, attempts, change, job, state
+from tests.waiting import wait_until
 from worker import identity, workplace
 from worker.reconciler import Reconciler
 
@@ -95,11 +99,108 @@ def test_a_jump_of_the_clock_gives_every_lease_time_again(
     reconciler = Reconciler(resources, ME, draining=threading.Event())
     reconciler.tick()
     reconciler._healthy_since -= 1000
-    monkeypatch.setattr("worker.reconciler.presence.announce", lambda *_, **__: 1e12)
+    monkeypatch.setattr("worker.reconciler.presence.clock", lambda _: 1e12)
     job_id = add_job(database)
     claim_late(database, job_id)
     reconciler.tick()
     assert state(database, job_id) is JobState.RUNNING
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of this machine and, far ahead, of the database."""
+    clock = Clock()
+    monkeypatch.setattr("worker.reconciler.own_clock", clock)
+    monkeypatch.setattr("worker.reconciler.presence.clock", lambda _: 1e9 + clock.now)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(presence, "announce"), (presence, "clock"), (Session, "commit")]
+)
+def test_a_slow_database_is_no_jump_of_its_clock(
+    resources: Resources,
+    database: Database,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    name: str,
+) -> None:
+    reconciler = Reconciler(resources, ME, draining=threading.Event())
+    reconciler.tick()
+    job_id = add_job(database, run_after=now() + 3000)
+    due = job(database, job_id).run_after
+    real = getattr(where, name)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        clock.now += 100
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, slow)
+        reconciler.tick()
+    reconciler.tick()
+    assert job(database, job_id).run_after == due
+
+
+def test_when_the_machine_has_slept_leases_get_time_again_and_jobs_wait_on(
+    resources: Resources, database: Database, clock: Clock
+) -> None:
+    reconciler = Reconciler(resources, ME, draining=threading.Event())
+    reconciler.tick()
+    reconciler._healthy_since -= 1000
+    job_id = add_job(database)
+    claim_late(database, job_id)
+    waiting = add_job(database, run_after=now() + 3000)
+    due = job(database, waiting).run_after
+    clock.now += 3600
+    reconciler.tick()
+    assert state(database, job_id) is JobState.RUNNING
+    assert job(database, waiting).run_after == due
+
+
+def test_a_worker_of_another_boot_is_dead_once_it_is_silent(
+    resources: Resources, database: Database
+) -> None:
+    """It ran here before a restart; or it is on another machine of the same name, and alive."""
+    settings = resources.settings.model_copy(update={"reconcile_seconds": 10})
+    reconciler = Reconciler(replace(resources, settings=settings), ME, draining=threading.Event())
+    job_id = add_job(database)
+    owner = replace(ME, id="of another boot", boot_id="another/1")
+    claim(database, owner)
+    reconciler._healthy_since -= 1000
+    reconciler.tick()
+    assert state(database, job_id) is JobState.RUNNING
+    with database.write() as session:
+        session.get_one(Worker, owner.id).seen_at -= 31
+        session.commit()
+    reconciler._healthy_since += 1000  # as after an outage, in which nobody could say a word
+    reconciler.tick()
+    assert state(database, job_id) is JobState.RUNNING
+    reconciler._healthy_since -= 31
+    reconciler.tick()
+    assert state(database, job_id) is JobState.QUEUED
+
+
+def test_a_worker_that_drains_is_alive_until_it_leaves(
+    resources: Resources, database: Database
+) -> None:
+    draining = threading.Event()
+    draining.set()
+    reconciler = Reconciler(resources, ME, draining=draining)
+    thread = threading.Thread(target=reconciler.run)
+    thread.start()
+
+    def moments() -> set[float]:
+        with database.read() as session:
+            seen.update(session.scalars(select(Worker.seen_at)))
+        return seen
+
+    seen: set[float] = set()
+    wait_until(lambda: len(moments()) > 2)
+    reconciler.leave()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def claim_late(database: Database, job_id: UUID) -> None:
@@ -117,10 +218,10 @@ def test_what_still_trains_for_an_attempt_that_is_over_is_killed(
     orphan = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
     directory = place_of(settings, job_id, attempt=1)
     (directory / "child.json").write_text(json.dumps(identity.process(orphan.pid)))
-    reconciler.tick()  # takes the job back
-    reconciler.tick()  # and finds an attempt that is over
+    reconciler.tick()
+    assert state(database, job_id) is JobState.QUEUED
     assert orphan.wait(10) == -9
-    assert not directory.parent.exists()
+    assert not directory.exists()
 
 
 def test_the_directory_of_a_running_attempt_is_left_alone(
@@ -132,12 +233,23 @@ def test_the_directory_of_a_running_attempt_is_left_alone(
     (running / "child.json").write_text(json.dumps(identity.process(os.getpid())))
     over = [place_of(settings, job_id, attempt=2), place_of(settings, UUID(int=5), attempt=1)]
     (over[0] / "child.json").write_text("half a")
-    strange = settings.work_dir / "jobs" / "notes" / "a1"
+    strange = settings.work_dir / "jobs" / "notes-a1"
     strange.mkdir(parents=True)
     reconciler.tick()
     assert running.is_dir()
     assert strange.is_dir()
     assert not any(directory.exists() for directory in over)
+
+
+def test_directories_that_vanish_meanwhile_are_no_error(settings: Settings) -> None:
+    job_id = UUID(int=5)
+    directories = [place_of(settings, job_id, attempt=each) for each in (1, 2)]
+    found = workplace.found(settings)
+    next(found)
+    for each in directories:
+        workplace.clear(each)
+    list(found)
+    workplace.place(settings, job_id, 3).directory.mkdir()  # what it lies in is still there
 
 
 def place_of(settings: Settings, job_id: UUID, *, attempt: int) -> Path:

@@ -1,13 +1,18 @@
 """What a training process tells is written once, in order, and only by the owner."""
 
 import threading
+from collections.abc import Callable
 from uuid import UUID
 
 import pysqlite3.dbapi2 as sqlite
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from app.artifacts.store import ArtifactRef
 from app.db.clock import now
 from app.db.engines import Database, open_database
+from app.jobs import repository
 from app.jobs.leases import Lease
 from app.settings import Settings
 from lora_core.events import Evaluated, Noted, Phase, Tick
@@ -113,6 +118,69 @@ def test_who_lost_the_job_writes_nothing(
     recorder.write()
     assert recorder.fenced
     assert everything(database) == before
+
+
+def lose_an_answer(monkeypatch: pytest.MonkeyPatch, *, happened: bool) -> None:
+    """The connection breaks in the next commit."""
+    real = Session.commit
+
+    def commit(session: Session) -> None:
+        monkeypatch.setattr(Session, "commit", real)
+        if happened:
+            real(session)
+        raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+
+    monkeypatch.setattr(Session, "commit", commit)
+
+
+NOTED = Noted(code="cut", message="Three texts are cut.")
+PARTS: dict[str, Callable[[Recorder], None]] = {
+    "words": lambda recorder: recorder.add(NOTED),
+    "points": lambda recorder: recorder.add(STEP),
+    "checkpoint": lambda recorder: recorder.keep(
+        3, ArtifactRef("checkpoints/x/a1/step-3", "0" * 64, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("happened", [True, False], ids=["happened", "did-not"])
+@pytest.mark.parametrize("first", PARTS)
+def test_a_commit_of_which_no_answer_came_is_made_once(
+    database: Database,
+    job_id: UUID,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    happened: bool,
+) -> None:
+    for part in (first, *(PARTS.keys() - {first})):
+        PARTS[part](recorder)
+    lose_an_answer(monkeypatch, happened=happened)
+    recorder.write()
+    assert (recorder.saved_step, recorder.cancel_requested) == (None, False)  # as far as is known
+    with database.write() as session:  # takes the next number, whichever this is
+        repository.request_cancel(session, job_id)
+        session.commit()
+    recorder.add(Noted(code="cut", message="Three more."))
+    recorder.write()
+    assert len(points(database, job_id)) == 6
+    kinds = ["started", "cancel_requested", "checkpoint", "noted", "noted"]
+    assert sorted(event.kind for event in events(database, job_id)) == sorted(kinds)
+    assert events(database, job_id)[-1].message == "Three more."
+    assert (recorder.saved_step, recorder.cancel_requested) == (3, True)
+    recorder.write()
+    assert len(events(database, job_id)) == len(kinds)
+
+
+def test_last_rows_that_cannot_be_written_are_an_error(
+    database: Database, job_id: UUID, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.add(STEP)
+    lose_an_answer(monkeypatch, happened=False)
+    with pytest.raises(OperationalError):
+        recorder.flush(patience_seconds=0)
+    recorder.flush(patience_seconds=0)
+    assert len(points(database, job_id)) == 6
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])  # one writer at a time

@@ -1,5 +1,6 @@
 """One attempt from the claim to its ending."""
 
+import dataclasses
 import errno
 import json
 import threading
@@ -9,11 +10,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs.states import JobState, Lane, Outcome
+from app.jobs.tables import MetricPoint
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
@@ -33,7 +38,7 @@ from tests.job_rows import (
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import inputs, workplace
-from worker.run_job import JobRunner
+from worker.run_job import LOG_TAIL, JobRunner
 from worker.slots import Slot
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
@@ -147,6 +152,15 @@ def test_what_the_training_wrote_on_standard_error_is_not_shown_to_users(
     assert "/secret" not in json.dumps([repr(rows) for rows in everything(database).values()])
 
 
+def test_the_end_of_what_the_training_wrote_is_in_our_log(
+    resources: Resources, job_id: UUID
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        run(resources, "complain:" + "x" * 5_000, "complain:Aborted", "exit:1")
+    (line,) = [line for line in logs if line["event"] == "the training ended"]
+    assert line["log"] == "x" * (LOG_TAIL - 9) + "\nAborted\n"
+
+
 def test_nothing_is_started_without_room_on_the_disk(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
@@ -258,6 +272,76 @@ def test_a_run_that_goes_on_elsewhere_says_that_its_numbers_differ(
     assert not job(database, job_id).resume_exact
     (told,) = [event for event in events(database, job_id) if event.kind == "resumed"]
     assert (told.level, "threads 2 → 1" in told.message) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "step"), [((), 2), (("picky",), 0)], ids=["serves", "does-not"]
+)
+def test_a_run_that_goes_on_is_shown_where_it_is(
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: tuple[str, ...],
+    step: int,
+) -> None:
+    shown: list[int] = []
+    real = inputs.locate
+
+    def locate(*given: Any, **named: Any) -> inputs.Inputs:
+        change(database, job_id, lease_expires_at=1.0)
+        wait_until(lambda: (job(database, job_id).lease_expires_at or 0) > 1.0, what="a beat")
+        shown.append(job(database, job_id).step)
+        return real(*given, **named)
+
+    run(resources, *SAVED, "signal:9")
+    monkeypatch.setattr(inputs, "locate", locate)
+    thread = in_background(
+        resources, *refusal, "started:5", f"until:{tmp_path / 'go'}", "steps:5", "succeed"
+    )
+    kinds = ["training", "training"]
+    wait_until(lambda: [e.kind for e in events(database, job_id) if e.kind in kinds] == kinds)
+    shown.append(job(database, job_id).step)
+    (tmp_path / "go").touch()
+    thread.join(30)
+    assert (shown, state(database, job_id)) == ([2, step], JobState.SUCCEEDED)
+
+
+def test_a_run_whose_last_rows_could_not_be_written_goes_on_from_its_last_checkpoint(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away for longer than the patience, and back for the last transaction."""
+    real = Session.commit
+
+    def commit(session: Session) -> None:
+        if any(isinstance(row, MetricPoint) and row.step == 5 for row in session.new):
+            raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+        real(session)
+
+    impatient = resources.settings.model_copy(update={"patience_seconds": 0.0})
+    monkeypatch.setattr(Session, "commit", commit)
+    run(dataclasses.replace(resources, settings=impatient), *SAVED, "steps:5", "succeed")
+    row = job(database, job_id)
+    assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
+    monkeypatch.setattr(Session, "commit", real)
+    run(resources, "started:5", "steps:5", "succeed")
+    assert state(database, job_id) is JobState.SUCCEEDED
+    assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
+
+
+def test_what_a_checkpoint_gained_counts_when_the_worker_fails(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(resources, "signal:9")
+
+    def broken(*_: Any) -> Any:
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+
+    monkeypatch.setattr("worker.close.publish", broken)
+    run(resources, *SAVED, "succeed")
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])

@@ -1,9 +1,15 @@
 """A worker as a whole, in this process: opened, drained, and refused."""
 
+import threading
+from functools import partial
+
 import pytest
+from sqlalchemy import select
 
 from app.db.engines import Database
 from app.jobs.states import JobState
+from app.jobs.tables import Worker
+from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import add_job, state
 from tests.waiting import wait_until
@@ -28,6 +34,44 @@ def test_it_works_until_it_is_drained_however_often_it_is_told(
     service.wake()
     service.close()
     assert state(database, waits) is JobState.QUEUED
+
+
+def worker_row(database: Database) -> Worker:
+    with database.read() as session:
+        return session.scalars(select(Worker)).one()
+
+
+def test_whoever_looks_sees_that_it_drains(settings: Settings, database: Database) -> None:
+    service = open_service(settings, scripted(*GOOD))
+    service.start()
+    assert not worker_row(database).draining
+    assert service.wait()
+    service.close()
+    assert worker_row(database).draining
+
+
+def test_a_long_sweep_holds_up_nothing(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps, over = [], threading.Event()
+
+    def sweep(_: Resources) -> None:
+        sweeps.append(worker_row(database).seen_at)
+        assert over.wait(30)
+
+    for name, value in {"FIRST_SECONDS": 0.01, "PAUSE_SECONDS": 0.01}.items():
+        monkeypatch.setattr(f"worker.sweeper.{name}", value)
+    monkeypatch.setattr("worker.sweeper.retention.sweep", sweep)
+    service = open_service(settings, scripted(*GOOD))
+    service.start()
+    for _ in range(2):
+        wait_until(lambda: sweeps)
+        seen = worker_row(database).seen_at
+        wait_until(partial(lambda seen: worker_row(database).seen_at > seen, seen))
+    assert len(sweeps) == 1
+    assert service.wait()
+    over.set()
+    service.close()
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_starts(settings: Settings) -> None:

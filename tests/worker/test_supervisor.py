@@ -1,15 +1,18 @@
 """A training process is heard, and made to leave when it must."""
 
 import json
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 
+from app.artifacts.store import ArtifactRef
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs.endings import ExitStatus
@@ -30,7 +33,7 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker.launch import Order, ProcessChild
 from worker.recorder import Recorder
-from worker.supervisor import Asked, Ended, Supervisor
+from worker.supervisor import LOOK_SECONDS, Asked, Ended, Supervisor
 from worker.workplace import Place
 
 
@@ -48,11 +51,13 @@ class Watched:
         self.draining = threading.Event()
         self.ended: list[Ended] = []
         self.kept: list[CheckpointSaved] = []
+        self.keep: Callable[[CheckpointSaved], None] = self.kept.append
         self.seconds = float("inf")
         self._directory = directory
         self._threads: list[threading.Thread] = []
         self.lease = take(database).lease
         self.child: ProcessChild | None = None
+        self.recorder = Recorder(database, self.lease, beat_seconds=settings.beat_seconds)
 
     def start(self, *actions: str) -> None:
         thread = threading.Thread(target=self._run, args=(actions,))
@@ -62,6 +67,12 @@ class Watched:
     def end(self) -> Ended:
         """How it left."""
         return wait_until(lambda: self.ended, what="the end of the process")[0]
+
+    def has_left(self) -> bool:
+        """Though it is still waited for."""
+        assert self.child is not None
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.child._process.pid, how) is not None
 
     def close(self) -> None:
         self.draining.set()
@@ -74,13 +85,12 @@ class Watched:
         place.spec.write_text(json.dumps(SPEC))
         order = Order(place, resume=None, checkpoint_seconds=0, threads=1, device="cpu")
         self.child = scripted(*actions).start(order)
-        recorder = Recorder(self.database, self.lease, beat_seconds=self.settings.beat_seconds)
         supervisor = Supervisor(
             self.child,
-            recorder,
+            self.recorder,
             settings=self.settings,
             draining=self.draining,
-            keep=self.kept.append,
+            keep=self.keep,
             seconds=self.seconds,
         )
         self.ended.append(supervisor.run())
@@ -159,6 +169,63 @@ def test_a_checkpoint_is_handed_on(watched: Watched) -> None:
     watched.start("started:5", "steps:2", "checkpoint:2", "succeed")
     watched.end()
     assert [(each.step, each.directory) for each in watched.kept] == [(2, "step-2")]
+
+
+SAVES = ("started:5", "checkpoint:2", "hang")
+
+
+@pytest.mark.parametrize(
+    ("asked", "actions", "left"),
+    [
+        (Asked.FENCED, SAVES, ExitStatus(signal=signal.SIGKILL)),
+        (Asked.CANCEL, SAVES, ExitStatus(code=75)),
+        (Asked.DRAIN, ("ignore-term", *SAVES), ExitStatus(signal=signal.SIGKILL)),
+    ],
+)
+def test_a_process_leaves_in_time_while_its_checkpoint_is_stored(
+    settings: Settings,
+    database: Database,
+    tmp_path: Path,
+    job_id: UUID,
+    asked: Asked,
+    actions: tuple[str, ...],
+    left: ExitStatus,
+) -> None:
+    grace = 0.3 if asked is Asked.DRAIN else 10
+    watched = Watched(settings.model_copy(update={"stop_grace_seconds": grace}), database, tmp_path)
+
+    def upload(_: CheckpointSaved) -> None:
+        if asked is Asked.FENCED:
+            give_back(database, watched.lease)
+        elif asked is Asked.CANCEL:
+            change(database, job_id, cancel_requested_at=now())
+        else:
+            watched.draining.set()
+        with watched.recorder.beating():
+            wait_until(watched.has_left, what="the end of the process")
+        watched.recorder.keep(2, ArtifactRef("checkpoints/x/a1/step-2", "0" * 64, 1))
+
+    watched.keep = upload
+    watched.start(*actions)
+    ended = watched.end()
+    assert (ended.asked, ended.left) == (asked, left)
+    counts = "checkpoint" in [event.kind for event in events(database, job_id)]
+    assert counts is (asked is not Asked.FENCED)
+    watched.close()
+
+
+def test_a_checkpoint_that_takes_long_to_store_is_no_silence(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upload(_: CheckpointSaved) -> None:
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600)
+        monkeypatch.setattr("worker.supervisor.time", later)
+        time.sleep(2 * LOOK_SECONDS)
+
+    watched.keep = upload
+    watched.start("checkpoint:2", "exit:0")
+    ended = watched.end()
+    assert (ended.asked, ended.left) == (None, ExitStatus(code=0))
 
 
 def test_a_job_is_stopped_when_its_time_is_over(watched: Watched) -> None:

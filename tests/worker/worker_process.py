@@ -1,14 +1,20 @@
 """A worker as `python -m worker` starts it, whose trainings are scripted.
 
 python worker_process.py ACTION...
+
+With CLOSING_SECONDS in the environment it gives up that soon when it leaves.
 """
 
+import os
 import sys
 
 from tests.shifted_clock import follow_if_asked
 from tests.worker.scripted import scripted
+from worker import service
 from worker.__main__ import main
 
 if __name__ == "__main__":
     follow_if_asked()
+    if (seconds := os.environ.get("CLOSING_SECONDS")) is not None:
+        service.CLOSING_SECONDS = service.LAST_WORD_SECONDS = float(seconds)
     sys.exit(main(scripted(*sys.argv[1:])))

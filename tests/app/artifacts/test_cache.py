@@ -65,7 +65,7 @@ def test_another_process_verifies_and_does_not_fetch(root: Path, origin: Origin)
 
 
 @pytest.mark.parametrize("whose", ["own", "of another process"])
-@pytest.mark.parametrize("harm", ["changed", "cut", "removed", "added"])
+@pytest.mark.parametrize("harm", ["changed", "cut", "removed", "added", "unreadable"])
 def test_a_copy_that_was_changed_is_fetched_again(
     root: Path, origin: Origin, harm: str, whose: str
 ) -> None:
@@ -80,6 +80,10 @@ def test_a_copy_that_was_changed_is_fetched_again(
             file.unlink()
         case "added":
             file.write_bytes(b"x" * SIZE + b"x")
+        case "unreadable":
+            file.unlink()
+            (file / "inside").mkdir(parents=True)
+            (file / "inside" / "file").touch()
     cache = cache if whose == "own" else Cache(root, limit=10 * SIZE)
     assert (origin.get(cache, "a") / "file").read_bytes() == origin.content
     assert origin.fetched == ["a", "a"]

@@ -2,19 +2,19 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from app.artifacts.errors import StorageRefused
+from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.artifacts.local import LocalStore
 from app.artifacts.store import ArtifactRef
 from lora_core import manifest
-from tests.app.artifacts.stores import KEY, made, putting, ref_of
-
-NOBODY = 65534
+from lora_core.errors import ArtifactCorrupt
+from tests.app.artifacts.stores import KEY, WEIGHTS, made, putting, ref_of
+from tests.starved import no_descriptors, unprivileged
 
 
 @pytest.fixture
@@ -33,17 +33,6 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
     assert directory.parent.stat().st_dev != tmp_path.stat().st_dev, "needs two file systems"
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Rights count, which they do not for root."""
-    user = os.geteuid()
-    os.seteuid(NOBODY if user == 0 else user)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 def test_a_directory_from_another_disk_is_copied_and_then_named(
@@ -113,11 +102,70 @@ def test_a_store_without_the_right_to_write_is_refused(
 ) -> None:
     root.mkdir(mode=0o555)
     source = made(tmp_path / "out")
-    for folder in (source, *source.parents):
-        if folder.is_relative_to(tmp_path.parents[2]):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    with unprivileged(), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
+    with unprivileged(source), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
         store.check()
-    with unprivileged(), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
+    with unprivileged(source), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
         store.put(source, KEY)
     assert source.exists()
+
+
+def test_verified_means_every_byte(store: LocalStore, tmp_path: Path) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    assert store.verified(ref) == store.path(ref)
+    (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
+    with pytest.raises(ArtifactCorrupt, match="has changed"):
+        store.verified(ref)
+    (store.path(ref) / manifest.MANIFEST).unlink()
+    manifest.write(store.path(ref), {"format": 1})  # a whole one, but not this one
+    with pytest.raises(ArtifactCorrupt, match=r"manifest\.json has changed"):
+        store.verified(ref)
+
+
+def test_what_cannot_be_read_is_not_damaged(store: LocalStore, tmp_path: Path) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    with no_descriptors(), pytest.raises(StorageUnavailable, match="Too many open files"):
+        store.verified(ref)
+    place = store.path(ref)
+    place.parent.chmod(0)
+    with unprivileged(tmp_path), pytest.raises(StorageRefused, match="Permission"):
+        store.path(ref)
+    place.parent.chmod(0o755)
+    store.verified(ref)
+
+
+def test_a_disk_that_is_not_mounted_has_damaged_nothing(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    root.rename(tmp_path / "away")
+    store.check()  # which leaves an empty folder
+    store.owner("somebody")
+    for use in (
+        lambda: store.path(ref),
+        lambda: store.verified(ref),
+        lambda: store.read(ref, WEIGHTS),
+        lambda: store.file("uploads/x/y.csv", "0" * 64),
+    ):
+        with pytest.raises(StorageUnavailable, match="mounted"):
+            use()
+
+
+def test_of_many_that_come_at_once_one_owns_the_store(root: Path) -> None:
+    told: list[str | None] = []
+    for round_ in range(20):
+        told.clear()
+        start = threading.Barrier(4)
+
+        def ask(name: str, place: Path, start: threading.Barrier) -> None:
+            start.wait()
+            told.append(LocalStore(place).owner(name))
+
+        place = root / str(round_)
+        threads = [threading.Thread(target=ask, args=(name, place, start)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 4
+        assert set(told) == {LocalStore(place).owner("e")}
+        assert [file.name for file in LocalStore(place).files()] == []

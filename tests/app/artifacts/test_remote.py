@@ -1,6 +1,7 @@
 """A store in a bucket: what only it can suffer."""
 
 import http.server
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -224,17 +225,19 @@ def test_plain_http_needs_to_be_allowed(
 
 
 @pytest.fixture
-def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """A server that answers everything with one status, and counts."""
-    told = {"status": 500, "calls": 0}
+    told: dict[str, Any] = {"status": 500, "calls": 0, "code": ""}
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def answer(self) -> None:
             told["calls"] += 1
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(told["status"])
-            self.send_header("Content-Length", "0")
+            body = f"<Error><Code>{told['code']}</Code></Error>".encode() if told["code"] else b""
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - its names
 
@@ -260,7 +263,7 @@ def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 )  # fmt: skip
 def test_an_answer_that_may_pass_is_told_from_one_that_will_not(
     bucket: str,
-    stubborn: dict[str, int],
+    stubborn: dict[str, Any],
     tmp_path: Path,
     use: Use,
     status: int,
@@ -272,8 +275,42 @@ def test_an_answer_that_may_pass_is_told_from_one_that_will_not(
     assert stubborn["calls"] == (4 if kind is StorageUnavailable else 1)
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "RequestTimeout"), (409, "OperationAborted"), (409, "ConditionalRequestConflict")],
+)
+def test_an_answer_that_asks_to_come_again_may_pass(
+    bucket: str, stubborn: dict[str, Any], tmp_path: Path, status: int, code: str
+) -> None:
+    stubborn |= {"status": status, "code": code}
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    for use in (put, check):
+        expect(StorageUnavailable, use, store, tmp_path, f"{status}, {code}")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(None, StorageUnavailable), (503, StorageUnavailable), (404, StorageRefused)],
+)
+def test_a_machine_that_lends_credentials_may_be_away_or_have_none(
+    bucket: str,
+    stubborn: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int | None,
+    kind: type[Exception],
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    lender = f"http://{HOST}:{free_port()}" if status is None else os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", lender)
+    stubborn["status"] = status
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    expect(kind, check, store, tmp_path, "503" if status == 503 else "set AWS_ACCESS_KEY_ID")
+
+
 def test_a_check_is_remembered_so_that_nobody_makes_it_costly(
-    bucket: str, stubborn: dict[str, int], tmp_path: Path
+    bucket: str, stubborn: dict[str, Any], tmp_path: Path
 ) -> None:
     stubborn["status"] = 403
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
@@ -284,7 +321,7 @@ def test_a_check_is_remembered_so_that_nobody_makes_it_costly(
 
 
 def test_a_deletion_that_fails_is_left_to_the_sweep(
-    bucket: str, stubborn: dict[str, int], tmp_path: Path
+    bucket: str, stubborn: dict[str, Any], tmp_path: Path
 ) -> None:
     stubborn["status"] = 503
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))

@@ -97,6 +97,7 @@ def test_a_put_that_is_killed_in_the_middle_shows_nothing(store: Store, tmp_path
 
 
 def test_what_is_half_done_is_not_there(store: Store, tmp_path: Path) -> None:
+    store.put(made(tmp_path / "beside"), f"{KEY}0")
     source, pause = made(tmp_path / "out"), tmp_path / "pause"
     ref = ref_of(source)
     pause.touch()
@@ -131,9 +132,10 @@ def test_a_directory_that_fails_its_manifest_stays_out(store: Store, tmp_path: P
     with pytest.raises(ArtifactCorrupt, match="safetensors has changed"):
         store.put(source, KEY)
     assert source.exists()
+    assert list(store.files()) == []
+    store.put(made(tmp_path / "other"), f"{KEY}0")
     with pytest.raises(ArtifactCorrupt, match="missing"):
         store.path(ref)
-    assert list(store.files()) == []
 
 
 def test_a_directory_with_a_link_stays_out(store: Store, tmp_path: Path) -> None:
@@ -211,6 +213,12 @@ def test_files_are_listed_with_size_and_age(store: Store, tmp_path: Path) -> Non
     files = {file.name: file for file in store.files() if not file.name.endswith(".claim")}
     assert {name: file.bytes for name, file in files.items()} == sizes
     assert before - 1 <= files[f"{KEY}/manifest.json"].modified <= store.now() + 1
+
+
+def test_the_first_who_wants_the_store_owns_it(store: Store) -> None:
+    assert store.owner(None) is None  # who only looks gets nothing
+    assert store.owner("one") == "one"
+    assert [store.owner("two"), store.owner(None)] == ["one", "one"]
 
 
 def test_a_store_that_works_passes_its_check(store: Store) -> None:

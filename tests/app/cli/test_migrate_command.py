@@ -68,6 +68,35 @@ def test_a_schema_of_the_future_is_left_alone(run: Run, url: str) -> None:
     refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_newer")
 
 
+@pytest.fixture
+def stranger(postgres: PostgresServer, url: str) -> Iterator[str]:
+    """The same database for a role that has no right to it."""
+    postgres.execute("CREATE ROLE stranger LOGIN PASSWORD 'not-for-logs'")
+    yield url.replace("//loraworks:", "//stranger:")
+    postgres.execute("DROP ROLE stranger")
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["up", "--port", "0"]])
+def test_a_role_without_rights_is_told_what_it_lacks(
+    run: Run, stranger: str, tmp_path: Path, command: list[str]
+) -> None:
+    result = run(*command, "--data-dir", str(tmp_path), LORAWORKS_DATABASE_URL=stranger)
+    refused(result, "database_refused")
+    assert "permission denied for schema public" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["migrate", "--check"], ["api", "--port", "0"]])
+def test_a_role_that_may_not_look_is_told_so(
+    run: Run, url: str, stranger: str, tmp_path: Path, command: list[str]
+) -> None:
+    assert run("migrate", LORAWORKS_DATABASE_URL=url).exit_code == 0
+    result = run(*command, "--data-dir", str(tmp_path), LORAWORKS_DATABASE_URL=stranger)
+    refused(result, "database_refused")
+    assert "permission denied for table alembic_version" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_several_at_once_take_turns(url: str) -> None:
     command = [sys.executable, "-m", "app.cli.main", "migrate", "--json"]
     waiting = """

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.db import migrate, postgresql
+from app.db.causes import cause
 from app.db.engines import Database, open_database
 from app.db.errors import DatabaseUnavailable, DatabaseUnreachable
+from app.db.outage import OUTAGE
 from app.settings import Settings
 from tests.proxy import Proxy
 from tests.servers import HOST, PASSWORD, PostgresServer, free_port
@@ -156,6 +158,45 @@ def test_a_server_that_goes_silent_holds_nobody_for_ever(
         with database.write() as session:
             assert session.scalar(text("SELECT 3")) == 3
         database.close()
+
+
+@pytest.mark.parametrize("engine", ["write", "read"])
+def test_a_freeze_inside_a_transaction_is_an_outage(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setitem(postgresql._LIMITED, "idle_in_transaction_session_timeout", "50ms")
+    database = open_database(settings)
+    with getattr(database, engine)() as session:
+        session.scalar(text("SELECT 1"))
+        time.sleep(0.5)
+        with pytest.raises(OUTAGE, match="idle-in-transaction"):
+            session.scalar(text("SELECT 2"))
+    with getattr(database, engine)() as session:
+        assert session.scalar(text("SELECT 3")) == 3
+    database.close()
+
+
+def test_a_server_that_takes_no_writes_is_away_until_another_takes_over(
+    settings: Settings, postgres: PostgresServer
+) -> None:
+    name = settings.url.rpartition("/")[2]
+    rename = text("UPDATE api_keys SET name = 'kept'")
+    postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    database = open_database(settings)
+    with database.write() as session, pytest.raises(OUTAGE, match="read-only") as caught:
+        session.execute(rename)
+    assert isinstance(cause(caught.value), DatabaseUnavailable)
+    postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    with database.write() as session:  # on a new connection: the old one leads to the old server
+        session.execute(rename)
+        session.commit()
+    database.close()
+
+
+def test_a_reader_that_writes_is_a_mistake_of_ours(database: Database) -> None:
+    with database.read() as session, pytest.raises(InternalError, match="read-only") as caught:
+        session.execute(text("DELETE FROM api_keys"))
+    assert cause(caught.value) is None
 
 
 def test_a_lock_is_not_waited_for_without_end(

@@ -4,23 +4,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text
 
 from app.db.engines import Database
 from app.db.turns import take_turns
 from app.registry import repository
-from tests.waiting import wait_until
+from tests.waiting import wait_for_a_waiter, wait_until
 
 
 @pytest.fixture
 def database_kind() -> str:
     return "postgresql"
-
-
-def waits(database: Database) -> bool:
-    with database.read() as session:
-        statement = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(session.execute(statement).scalar_one())
 
 
 def test_who_wants_the_same_waits_and_others_do_not(database: Database) -> None:
@@ -37,7 +30,8 @@ def test_who_wants_the_same_waits_and_others_do_not(database: Database) -> None:
             take_turns(session, "a")  # who holds it may ask again
             threads.submit(take, "a", held)
             threads.submit(take, "b", other)
-            wait_until(lambda: waits(database) and other.is_set(), what="one that waits")
+            wait_until(other.is_set, what="the turn of the other")
+            wait_for_a_waiter(database)
             assert not held.is_set()
         wait_until(held.is_set, what="its turn")
 

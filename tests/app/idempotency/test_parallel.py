@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from app.datasets.tables import Dataset
 from app.db import postgresql
@@ -21,7 +21,7 @@ from app.keys.tables import LOCAL_KEY_ID
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving
-from tests.waiting import wait_until
+from tests.waiting import wait_for_a_waiter
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}
 CSV = b"text,label\n" + b"".join(
@@ -114,7 +114,7 @@ class TestBehindAnOpenTransaction:
             saved.key = "k-1"
             session.flush()
             second = threads.submit(http.post, "/v1/jobs", json=LORA, headers=KEY)
-            self.wait_for_a_waiter(database)
+            wait_for_a_waiter(database)
             assert not second.done()
             session.commit()
             assert second.result().json() == first.json()
@@ -140,12 +140,3 @@ class TestBehindAnOpenTransaction:
         assert repository.WAIT_SECONDS <= 5
         assert http.post("/v1/jobs", json=LORA, headers=KEY).status_code == 202
         assert count(database, Job) == 1
-
-    @staticmethod
-    def wait_for_a_waiter(database: Database) -> None:
-        def waits() -> int:
-            with database.read() as session:
-                statement = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-                return int(session.execute(statement).scalar_one())
-
-        wait_until(waits, what="a call that waits")

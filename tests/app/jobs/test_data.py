@@ -1,16 +1,21 @@
 """Which data a job may read, and what is known of it before it is read."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 import pytest
 from starlette.testclient import TestClient
 
+from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
 from app.db.clock import now
 from app.db.engines import Database
+from app.jobs.data import hold
 from app.jobs.tables import Job
+from tests.job_rows import add_job
+from tests.waiting import wait_for_a_waiter
 
 Submit = Callable[..., dict[str, Any]]
 Upload = Callable[..., UUID]
@@ -105,6 +110,34 @@ def test_a_deleted_upload_is_not_found(
         session.commit()
     for source in ("mails", "mails:1", str(dataset_id)):
         assert refused(client, source=source)["code"] == "data_not_found"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+class TestAtTheSameMoment:
+    """On PostgreSQL, where a submit and the delete of its data set may overlap."""
+
+    def test_a_delete_waits_for_the_job_that_is_being_stored(
+        self, client: TestClient, upload: Upload, database: Database
+    ) -> None:
+        dataset_id = upload()
+        with database.write() as session, ThreadPoolExecutor(1) as threads:
+            hold(session, {"all": str(dataset_id)})
+            delete = threads.submit(client.delete, f"/v1/datasets/{dataset_id}")
+            wait_for_a_waiter(database)
+            add_job(database, dataset_ids={"all": str(dataset_id)})
+            session.commit()
+            assert delete.result().json()["code"] == "dataset_in_use"
+
+    def test_a_job_waits_for_the_delete_of_its_data_and_is_refused(
+        self, client: TestClient, upload: Upload, database: Database
+    ) -> None:
+        dataset_id = upload()
+        with database.write() as session, ThreadPoolExecutor(1) as threads:
+            datasets.mark_deleted(session, datasets.get(session, dataset_id, alone=True))
+            submit = threads.submit(refused, client, source="mails")
+            wait_for_a_waiter(database)
+            session.commit()
+            assert submit.result()["code"] == "data_not_found"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -201,6 +203,25 @@ def test_old_answers_are_dropped(world: World) -> None:
         assert list(session.scalars(select(IdempotencyKey.key))) == ["23"]
 
 
+def test_what_vanishes_meanwhile_is_no_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    incoming = world.settings.datasets_dir / ".incoming" / "upload" / "gone"
+    worked = world.settings.work_dir / "jobs" / "gone"
+    for folder in (incoming, worked):
+        folder.mkdir(parents=True)
+    look = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if Path(path).name == "gone":
+            Path(path).rmdir()
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert sweep(world.resources).removals == ()
+    assert disk_use(world.resources)["work"] == 0
+    assert not incoming.exists()
+    assert not worked.exists()
+
+
 # -- safety ------------------------------------------------------------------------------------
 
 
@@ -213,6 +234,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(world: World, keeping: Kee
     before, left = everything(world.database), world.left()
     told = sweep(resources, dry_run=True)
     assert (everything(world.database), world.left()) == (before, left)
+    assert not (world.settings.artifacts_dir / ".owner").exists()
     done = sweep(resources)
     assert [removal.key for removal in told.removals] == [each.key for each in done.removals]
     assert len(done.removals) == 4

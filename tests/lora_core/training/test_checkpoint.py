@@ -17,6 +17,7 @@ from lora_core.training.run import run
 from lora_core.training.saves import SavePlan
 from tests.listener import Listener
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
+from tests.starved import no_descriptors
 from tests.tiny_base import make_base, make_reviews
 
 MARKER = "hostile pickle was loaded"
@@ -86,6 +87,12 @@ def test_a_damaged_checkpoint_is_refused(damage: str, copy: Path) -> None:
     DAMAGE[damage](copy / "step-3")
     with pytest.raises(CheckpointCorrupt, match="step-3 cannot be used"):
         resume(copy, describe(copy))
+
+
+def test_one_that_cannot_be_read_is_not_damaged(made: Path) -> None:
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        checkpoint.read(made / "step-3")
+    checkpoint.read(made / "step-3")
 
 
 @pytest.mark.parametrize("at", [i / 40 for i in range(40)])
