@@ -47,11 +47,11 @@ def break_store(app: FastAPI) -> None:
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        ([break_database], {"database": "database_unavailable"}),
+        ([break_database], {"database": "database_refused"}),
         ([break_store], {"store": "storage_unavailable"}),
         (
             [break_database, break_store],
-            {"database": "database_unavailable", "store": "storage_unavailable"},
+            {"database": "database_refused", "store": "storage_unavailable"},
         ),
     ],
     ids=lambda each: "+".join(each) if isinstance(each, dict) else "",
