@@ -1,4 +1,4 @@
-"""Whether the broker answers. Nothing depends on it: without one, jobs start a little later."""
+"""Whether the broker takes hints. Nothing depends on it: without, jobs start a little later."""
 
 import redis
 from redis.backoff import NoBackoff
@@ -17,11 +17,13 @@ class BrokerUnavailable(Unavailable):
 
 
 def check(url: str) -> None:
-    """Raises `BrokerUnavailable`."""
+    """By a write, which a full broker refuses and one that was a primary before a failover. Raises
+    `BrokerUnavailable`.
+    """
     address = url.replace("redis+socket://", "unix://", 1)  # as Celery spells it
     limits = {"socket_connect_timeout": SECONDS, "socket_timeout": SECONDS}
     try:
         with redis.Redis.from_url(address, retry=Retry(NoBackoff(), 0), **limits) as client:
-            client.ping()
+            client.set("loraworks.ready", "", px=1)
     except (redis.RedisError, OSError, ValueError) as error:
         raise BrokerUnavailable() from error

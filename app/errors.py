@@ -99,6 +99,16 @@ class StorageFull(AppError):
 # -- causes that belong to no domain ------------------------------------------------------------
 
 
+class DataFolderUnusable(Unavailable):
+    """The data folder cannot be written."""
+
+    code = "data_folder_unusable"
+    message = (
+        "The data folder cannot be used ({reason}). "
+        "Its operator should check LORAWORKS_DATA_DIR, the rights on it, and its disk."
+    )
+
+
 class HostRefused(AppError):
     """The request names another host."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.artifacts.open_store import open_store
 from app.artifacts.store import Store
 from app.db.engines import Database, open_database
+from app.errors import DataFolderUnusable
 from app.queue import JobQueue, open_queue
 from app.settings import Settings
 
@@ -27,9 +28,13 @@ class Resources:
 def open_resources(settings: Settings) -> Resources:
     """Open database, store and queue. Does not migrate and does not check the schema.
 
-    Raises what `open_database`, `open_store` and `open_queue` raise.
+    Raises `DataFolderUnusable`, and what `open_database`, `open_store` and `open_queue` raise.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        reason = f"{error.strerror}: {settings.data_dir}"
+        raise DataFolderUnusable(reason=reason) from error
     database = open_database(settings)
     try:
         return Resources(

@@ -32,7 +32,8 @@ def main(launcher: Launcher | None = None) -> int:
         logs.configure(settings.log_level)
         service = open_service(settings, launcher)
     except (AppError, ValidationError) as error:
-        log.error("the worker cannot start", error=str(error))
+        code = getattr(error, "code", "invalid_setting")
+        log.error("the worker cannot start", code=code, error=str(error))
         return BAD_SETTINGS
     try:
         return serve(service)

@@ -5,10 +5,12 @@ database, so a hint that is lost or comes twice changes nothing.
 """
 
 import sys
+import warnings
 from typing import Any
 
 import structlog
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from pydantic import ValidationError
 
 from app import logs
@@ -38,7 +40,8 @@ def listening(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_enable_remote_control=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # There are none. Otherwise Celery warns at each loss that this will be so one day.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_transport="worker.transport:Transport",
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
@@ -63,12 +66,15 @@ signals.setup_logging.connect(_set_up_logging)
 def _app() -> Celery:
     """Celery wants a module with an application in it, so this is where the process may end."""
     logs.configure()
+    # Plain lines on standard error, at every start as root. They are about pickled messages.
+    warnings.simplefilter("ignore", SecurityWarning)
     try:
         settings = Settings()
         logs.configure(settings.log_level)
         return listening(settings)
     except (AppError, ValidationError) as error:
-        log.error("the worker cannot start", error=str(error))
+        code = getattr(error, "code", "invalid_setting")
+        log.error("the worker cannot start", code=code, error=str(error))
         sys.exit(BAD_SETTINGS)
 
 

@@ -3,6 +3,7 @@
 Celery only listens. Which job runs, and whether one does, is decided by the jobs table.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 from uuid import UUID
@@ -12,7 +13,9 @@ from celery import bootsteps, signals
 from celery.worker.consumer import Consumer
 from celery.worker.loops import asynloop
 from kombu import Message
+from kombu.common import ignore_errors
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from redis import ResponseError
 
 from app.errors import AppError
 from app.queue import TASK
@@ -23,6 +26,7 @@ from worker.service import open_service
 NOT_IN_TIME = 1
 BAD_SETTINGS = 78
 LONGEST_SHOWN = 200  # characters of a message that is none of ours
+REFUSED_SECONDS = 2.0  # between two tries at a broker that answers and refuses
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +59,8 @@ class Work(bootsteps.StartStopStep):  # type: ignore[misc]
                 Settings(), self.launcher, devices=worker.app.devices
             )
         except (AppError, ValidationError) as error:
-            log.error("the worker cannot start", error=str(error))
+            code = getattr(error, "code", "invalid_setting")
+            log.error("the worker cannot start", code=code, error=str(error))
             raise SystemExit(BAD_SETTINGS) from error
         signals.worker_shutting_down.connect(self._leave)
 
@@ -81,15 +86,19 @@ class Listener(Consumer):  # type: ignore[misc]
     process at many of them, as at one that is no JSON or has a list for a name.
     """
 
+    connection: Any
+
     def __init__(self, *args: Any, worker_options: Any = None, **kwargs: Any) -> None:
         quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
         super().__init__(*args, worker_options={**(worker_options or {}), **quiet}, **kwargs)
+        self._refusal = ""  # the last that was told, until the broker is well
 
     def create_task_handler(self, *_: Any, **__: Any) -> Callable[[Message], None]:
         return self._hear
 
     def loop(self, *args: Any) -> None:
         """Listen. What is not even a message for the broker's library costs the connection only."""
+        self._refusal = ""
         try:
             asynloop(*args)
         except self.connection_errors:
@@ -97,6 +106,18 @@ class Listener(Consumer):  # type: ignore[misc]
         except Exception as error:
             log.warning("malformed_hint", problem=repr(error)[:LONGEST_SHOWN])
             raise ConnectionResetError("the broker sent what is no message") from error
+
+    def on_connection_error_after_connected(self, error: Exception) -> None:
+        """Celery tries again at once, and tells it each time: right for a lost connection only."""
+        if not isinstance(error, ResponseError):
+            super().on_connection_error_after_connected(error)
+            return
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            log.warning("the broker refuses, so jobs are found by polling", problem=self._refusal)
+        connection, self.connection = self.connection, None
+        ignore_errors(connection, connection.close)
+        time.sleep(REFUSED_SECONDS)
 
     def _hear(self, message: Message) -> None:
         # First of all, so that none comes back: a job is kept by its row, not by its message.

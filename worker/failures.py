@@ -1,12 +1,13 @@
 """Why an attempt failed, and what follows: one table."""
 
+import errno
 import json
 import random
 import signal
 from dataclasses import dataclass, replace
 
 from app.db.outage import OUTAGE
-from app.errors import AppError
+from app.errors import AppError, DataFolderUnusable
 from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
 from app.jobs.leases import Claimed
 from app.settings import Settings
@@ -42,8 +43,12 @@ SPENT = "{message} This was failure {failures}, and the last that is allowed."
 OVER_TIME = "The job has run for {seconds:g} s, the longest that is allowed, and was stopped."
 IMPATIENT = "{message} That went on for over {seconds:g} s."
 
-# What may be well again in a while, whoever is to blame: disk, storage, hub.
-PASSING = frozenset({"disk_full", "storage_full", "storage_unavailable", "hub_unavailable"})
+# What may be well again in a while, whoever is to blame: disk, storage, hub. Rights and credentials
+# are mended by their operator, and must not end every job that needs them meanwhile.
+PASSING = frozenset({"disk_full", "storage_full", "data_folder_unusable"}) | {
+    *("storage_unavailable", "storage_refused", "hub_unavailable"),
+}
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
 WAITING = "storage_unavailable"
 LONGEST_WAIT = 60.0  # seconds between two tries
 
@@ -86,6 +91,8 @@ def judge_error(
     claimed = _forgiven(claimed, saved_step)
     if is_no_room(error):
         error = DiskFull(what="the files of the job")
+    elif isinstance(error, OSError) and is_disk(error):
+        error = DataFolderUnusable(reason=error.strerror)
     if isinstance(error, OUTAGE):
         return wait("The database did not answer.", claimed, settings)
     if isinstance(error, AppError | LoraCoreError):
@@ -94,6 +101,11 @@ def judge_error(
         detail = json.loads(json.dumps(error.detail, default=str))
         return Failed(error.code, str(error), detail)
     return count(BROKEN, type(error).__name__, claimed, settings)
+
+
+def is_disk(error: Exception) -> bool:
+    """Whether the disk is to blame: full, broken, or not ours to write."""
+    return is_no_room(error) or (isinstance(error, OSError) and error.errno in _UNUSABLE)
 
 
 def _forgiven(claimed: Claimed, saved_step: int | None) -> Claimed:

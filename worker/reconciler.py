@@ -12,6 +12,7 @@ from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
 from app.resources import Resources
 from worker import identity, workplace
+from worker.contact import Contact
 from worker.failures import lost
 
 FORGET_SECONDS = 24 * 3600.0
@@ -44,6 +45,7 @@ class Reconciler:
         self._draining = draining
         self._devices = devices
         self._left = Flag()
+        self._contact = Contact(log)
         self._healthy_since = time.monotonic()
         self._began_at = own_clock()  # of the last round
         self._offset: float | None = None  # database clock minus our own
@@ -63,14 +65,16 @@ class Reconciler:
     def tick(self) -> None:
         """One round. It must go on whatever happens, so errors are only logged."""
         self._notice_a_standstill()
+        outage = None
         for step in (self._put_right, self._remind):
             try:
                 step()
             except OUTAGE as error:
-                log.warning("the database does not answer", error=str(error))
+                outage = error
                 self._healthy_since = time.monotonic()
             except Exception:
                 log.exception("reconciling failed", step=step.__name__)
+        self._contact.tell(outage)
 
     def _put_right(self) -> None:
         self._announce()

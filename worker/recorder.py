@@ -7,7 +7,7 @@ does not answer the training goes on and the rows wait here.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import structlog
@@ -21,6 +21,7 @@ from app.jobs.endings import Told
 from app.jobs.leases import Lease, StoredCheckpoint
 from app.jobs.tables import JobEvent, MetricPoint
 from lora_core.events import Event, Resumed, Started, StepLogged, Tick
+from worker.contact import Contact
 from worker.meanwhile import meanwhile
 from worker.rows import Kept, Point, points, told
 
@@ -57,6 +58,7 @@ class Recorder:
         self._lease = lease
         self._beat_seconds = beat_seconds
         self._drop = drop
+        self._contact = Contact(log)
         self._exact = True
         self._total_steps: int | None = None
         self._rows: list[Point | Told | Kept] = []
@@ -107,10 +109,8 @@ class Recorder:
 
     def write(self) -> None:
         """Beat, and write what has gathered. Sets `fenced` and `cancel_requested`."""
-        try:
+        with suppress(*OUTAGE):
             self._write()
-        except OUTAGE as error:
-            log.warning("the database does not answer", waiting=len(self._rows), error=str(error))
 
     def flush(self, *, patience_seconds: float) -> None:
         """Write the last rows. A database that is away is asked again, for so long; then its error
@@ -120,10 +120,9 @@ class Recorder:
         while True:
             try:
                 return self._write()
-            except OUTAGE as error:
+            except OUTAGE:
                 if time.monotonic() >= give_up:
                     raise
-                log.warning("the database does not answer", error=str(error))
                 time.sleep(AGAIN_SECONDS)
 
     def beating(self) -> AbstractContextManager[None]:
@@ -131,6 +130,14 @@ class Recorder:
         return meanwhile(self.write, seconds=self._beat_seconds)
 
     def _write(self) -> None:
+        try:
+            self._try_to_write()
+        except OUTAGE as error:
+            self._contact.tell(error)
+            raise
+        self._contact.tell(None)
+
+    def _try_to_write(self) -> None:
         self._written_at = time.monotonic()
         with self._database.write() as session:
             beat = ownership.beat(

@@ -16,11 +16,10 @@ from app.jobs.endings import Ending, ExitStatus, Failed, Preempted, Waiting
 from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.resources import Resources
-from lora_core.cache import is_no_room
 from lora_core.errors import LoraCoreError
 from worker import close, inputs, workplace
 from worker.errors import Fenced
-from worker.failures import judge, judge_error, over_time
+from worker.failures import is_disk, judge, judge_error, over_time
 from worker.inputs import Inputs
 from worker.keeper import Keeper
 from worker.launch import Launcher, Order
@@ -59,7 +58,7 @@ class JobRunner:
             except Fenced:
                 log.warning("fenced: the job is in other hands")
             except Exception as error:
-                known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_no_room(error)
+                known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_disk(error)
                 log.warning("the attempt broke", error=str(error), exc_info=not known)
                 saved = attempt.recorder.saved_step
                 ending = judge_error(error, claimed, self._settings, saved_step=saved)
@@ -101,6 +100,8 @@ class JobRunner:
         else:
             tell = log.warning if ended.asked is None else log.info
             tell("the training ended", left=ended.left, log=_tail(place.log))
+            if ended.asked is None and ended.failed is None:
+                workplace.check_writable(self._settings)  # it may have died of that
             ending = _public(judge(ended, claimed, self._settings), found)
             self._finish(claimed, ending, ended.left)
 

@@ -7,9 +7,10 @@ from queue import SimpleQueue
 import structlog
 
 from app.db import migrate
+from app.errors import DataFolderUnusable
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from worker import identity
+from worker import identity, workplace
 from worker.devices import Device, chosen
 from worker.launch import Launcher, ProcessLauncher
 from worker.poller import Poller
@@ -91,10 +92,12 @@ def open_service(
 ) -> Service:
     """A worker that is ready to start, on the devices of the settings unless they are given.
 
-    Raises `AppError` where database, store, broker, schema or devices are not as they must be.
+    Raises `AppError` where data folder, database, store, broker, schema or devices are not as they
+    must be.
     """
     resources = open_resources(settings)
     try:
+        _check_folder(settings)
         migrate.check(resources.database)
         return Service(
             resources, launcher or ProcessLauncher(), devices or chosen(settings.devices)
@@ -102,6 +105,15 @@ def open_service(
     except BaseException:
         resources.close()
         raise
+
+
+def _check_folder(settings: Settings) -> None:
+    """A worker that can write nothing would take every job, and train none."""
+    try:
+        workplace.check_writable(settings)
+    except OSError as error:
+        reason = f"{error.strerror}: {settings.work_dir}"
+        raise DataFolderUnusable(reason=reason) from error
 
 
 def _thread(work: Callable[[], None]) -> threading.Thread:

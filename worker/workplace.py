@@ -5,6 +5,7 @@ Attempts of one job share no folder of their own: one may begin while another is
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,13 @@ def found(settings: Settings) -> Iterator[Place]:
 def clear(directory: Path) -> None:
     """Remove an attempt's directory."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def check_writable(settings: Settings) -> None:
+    """Raises `OSError` where no attempt could work."""
+    folder = settings.work_dir / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def check_room(settings: Settings) -> None:

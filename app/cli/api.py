@@ -1,17 +1,14 @@
 """`loraworks api`: the API alone, where migrating and training are the business of others."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.cli.client import Client
 from app.cli.options import AsJson, DataDir, Host, Port
-from app.cli.output import say, warn
-from app.cli.preflight import address, hand_on, listen, load_settings
+from app.cli.output import say
+from app.cli.preflight import address, listen, load_settings
 from app.cli.ready import announcement
-
-if TYPE_CHECKING:
-    from app.settings import Settings
 
 PROBE_SECONDS = 5.0
 
@@ -40,8 +37,6 @@ def api(
         return
     with listen(settings.host, settings.port) as listener:
         settings = load_settings({**chosen, "port": listener.getsockname()[1]})
-        _look_at_the_database(settings)
-        hand_on(settings)
         run_service(settings, listener, announcement(settings, as_json=as_json), with_worker=False)
 
 
@@ -50,20 +45,3 @@ def _probe(url: str) -> None:
     with Client(url) as client:
         client.request("GET", "/readyz", timeout=PROBE_SECONDS)
     say("The API is ready.")
-
-
-def _look_at_the_database(settings: "Settings") -> None:
-    """Refuse a schema that is not of this version; remind of the first key."""
-    from app.db.engines import open_database
-    from app.db.migrate import check
-    from app.keys.repository import usable
-
-    database = open_database(settings)
-    try:
-        check(database)
-        with database.read() as session:
-            keyless = settings.auth == "on" and not usable(session)
-    finally:
-        database.close()
-    if keyless:
-        warn("No key is good yet; make one with `loraworks keys create NAME`.")

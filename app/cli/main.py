@@ -21,7 +21,7 @@ from app.cli.train import train
 from app.cli.up import up
 from app.cli.watch import watch
 from app.cli.worker_command import worker
-from app.errors import AppError
+from app.errors import AppError, DataFolderUnusable
 from lora_core.errors import LoraCoreError
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
@@ -36,7 +36,7 @@ class LoraworksGroup(TyperGroup):
         except CliError as error:
             _leave(error.exit_code, *error.lines())
         except AppError as error:
-            _leave(3 if error.status < 500 else 4, f"error: {error} ({error.code})")
+            _leave(_exit_code(error), f"error: {error} ({error.code})")
         except LoraCoreError as error:
             _leave(1, f"error: {error} ({error.code})")
         except OSError as error:
@@ -48,6 +48,13 @@ class LoraworksGroup(TyperGroup):
             if type(error).__module__.startswith("typer"):  # its own ways to exit
                 raise
             _leave(UNEXPECTED, f"error: {type(error).__name__}: {error} (unexpected)")
+
+
+def _exit_code(error: AppError) -> int:
+    """Of a cause that was met here and not in an answer, so that 500 means a wrong setting."""
+    if error.status == 500 or isinstance(error, DataFolderUnusable):
+        return 2
+    return 3 if error.status < 500 else 4
 
 
 def _leave(code: int, *lines: str) -> None:

@@ -14,8 +14,12 @@ from uvicorn.importer import import_from_string
 from app.cli.client import Client
 from app.cli.errors import Unreachable
 from app.cli.output import warn
-from app.cli.preflight import address
+from app.cli.preflight import address, hand_on
 from app.cli.worker_process import WorkerProcess
+from app.db import migrate
+from app.keys.repository import usable
+from app.keys.secret import load_pepper
+from app.resources import open_resources
 from app.settings import Settings
 
 NOTICE_SECONDS = 3.0  # from "not ready" to the end of listening: who sends requests must see it
@@ -47,12 +51,15 @@ def run_service(
     *,
     with_worker: bool,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; a second ends all at once. Raises `Unreachable`.
+    """Serve until SIGINT, SIGTERM or SIGHUP; a second ends all at once. Raises `Unreachable`,
+    and what is wrong with the settings, the database or its schema.
 
     At the first one the API says that it is not ready any more. An API on its own goes on to listen
     for a moment, so that a balancer before it finds that out; at Ctrl-C and beside its own worker
     it does not. Then it answers what is under way.
     """
+    _look(settings)
+    hand_on(settings)
     app = import_from_string("app.main:create_app")()
     server = _Server(
         uvicorn.Config(
@@ -101,6 +108,22 @@ def run_service(
                 worker.join()
     if unasked:
         raise Unreachable("the API ended by itself", "ended")
+
+
+def _look(settings: Settings) -> None:
+    """Refuse what the API could not start with: uvicorn would bury the cause in a traceback.
+    Remind of the first key.
+    """
+    resources = open_resources(settings)
+    try:
+        migrate.check(resources.database)
+        if settings.auth == "on":
+            load_pepper(settings)
+            with resources.database.read() as session:
+                if not usable(session):
+                    warn("No key is good yet; make one with `loraworks keys create NAME`.")
+    finally:
+        resources.close()
 
 
 def _herald(url: str, announce: Callable[[], None], stopping: threading.Event) -> None:

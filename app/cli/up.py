@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.options import AsJson, DataDir, Host, Port
-from app.cli.preflight import hand_on, listen, load_settings, new_admin_key
+from app.cli.preflight import listen, load_settings, new_admin_key
 from app.cli.ready import announcement
 
 NoWorker = Annotated[bool, typer.Option("--no-worker", help="Start the API alone.")]
@@ -32,7 +32,6 @@ def up(
         settings = load_settings({**chosen, "port": listener.getsockname()[1]})
         upgrade(settings)
         announce = announcement(settings, admin_key=new_admin_key(settings), as_json=as_json)
-        hand_on(settings)
         # A broker wakes workers that listen to it. This one only polls, so it must do so often.
         os.environ.setdefault("LORAWORKS_POLL_SECONDS", "1")
         run_service(settings, listener, announce, with_worker=not no_worker)

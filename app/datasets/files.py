@@ -5,8 +5,10 @@ from uuid import uuid4
 
 from app.artifacts.store import Store
 from app.datasets.tables import Dataset
+from app.errors import DataFolderUnusable
 from app.settings import Settings
 from lora_core import manifest
+from lora_core.cache import is_no_room
 from lora_core.errors import ArtifactCorrupt, UnsupportedFormat
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -39,9 +41,14 @@ def discard(settings: Settings, store: Store, dataset: Dataset) -> None:
 
 
 def incoming(settings: Settings) -> Path:
-    """A fresh folder for a file that is being received."""
+    """A fresh folder for a file that is being received. Raises `DataFolderUnusable`."""
     folder = settings.datasets_dir / ".incoming" / uuid4().hex
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        if is_no_room(error):
+            raise
+        raise DataFolderUnusable(reason=error.strerror) from error
     return folder
 
 

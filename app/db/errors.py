@@ -46,8 +46,8 @@ class SchemaOlder(Unavailable):
 
     code = "schema_older"
     message = (
-        "The database has schema {found}, this version needs {expected}. "
-        "`loraworks migrate` or `loraworks up` brings it up to date."
+        "The {database} has {found}; this version needs schema {expected}. `loraworks migrate` or "
+        "`loraworks up` brings it up to date; for another one set LORAWORKS_DATABASE_URL."
     )
 
 
@@ -56,8 +56,8 @@ class SchemaNewer(Unavailable):
 
     code = "schema_newer"
     message = (
-        "The database has schema {found}, which this version does not know (it needs {expected}). "
-        "Install the version of loraworks that made it, or use another data folder."
+        "The {database} has schema {found}, which this version does not know (it needs "
+        "{expected}). Install the version of loraworks that made it, or use another database."
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 from alembic import command
@@ -10,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.db.engines import Database, migration_engine
@@ -52,12 +53,13 @@ def check(database: Database) -> str:
             found = _current(session.connection())
     except DBAPIError as error:
         raise _told(error) from error
-    expected = _script().get_current_head()
+    expected, name = _script().get_current_head(), _name(database.write_engine.url)
     if found is not None and found == expected:
         return found
     if found is None or _knows(found):
-        raise SchemaOlder(found=found or "none", expected=expected)
-    raise SchemaNewer(found=found, expected=expected)
+        has = f"schema {found}" if found else "no schema yet"
+        raise SchemaOlder(database=name, found=has, expected=expected)
+    raise SchemaNewer(database=name, found=found, expected=expected)
 
 
 def _run(settings: Settings, step: Callable[[Config, str], None], revision: str) -> Move:
@@ -69,7 +71,8 @@ def _run(settings: Settings, step: Callable[[Config, str], None], revision: str)
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})")
             found = _current(connection)
             if found is not None and not _knows(found):
-                raise SchemaNewer(found=found, expected=_script().get_current_head())
+                expected = _script().get_current_head()
+                raise SchemaNewer(database=_name(engine.url), found=found, expected=expected)
             step(_config(connection), revision)
             if engine.dialect.name == "sqlite" and _dangling(connection):
                 raise RuntimeError("a migration left rows that point at nothing")
@@ -85,6 +88,12 @@ def _told(error: DBAPIError) -> AppError:
     if isinstance(error, OUTAGE):
         return DatabaseUnavailable()
     return DatabaseRefused(reason=str(error.orig).partition("\n")[0])
+
+
+def _name(url: URL) -> str:
+    """Without host and folder: `/readyz` shows it to everybody."""
+    kind = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
+    return f"{kind} database {Path(url.database or '').name!r}"
 
 
 def _dangling(connection: Connection) -> bool:

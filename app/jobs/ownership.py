@@ -47,7 +47,6 @@ def claim(
             lane=lane,
             lease_expires_at=now() + lease_seconds,
             started_at=func.coalesce(Job.started_at, now()),
-            total_steps=None,
             stream_seq=Job.stream_seq + 1,
         )
         .returning(Job),
@@ -103,14 +102,17 @@ def _beginning(attempt: int, step: int) -> str:
 def beat(
     session: Session, lease: Lease, *, step: int, total_steps: int | None = None, reserve: int = 0
 ) -> Beat | None:
-    """Renew the lease, store the step, reserve `reserve` numbers. `None`: fenced."""
+    """Renew the lease, store the step, reserve `reserve` numbers. `None`: fenced.
+
+    Until an attempt knows its `total_steps`, those of the one before stand.
+    """
     row = session.execute(
         update(Job)
         .where(*held(lease))
         .values(
             lease_expires_at=now() + lease.seconds,
             step=step,
-            total_steps=total_steps,
+            total_steps=func.coalesce(total_steps, Job.total_steps),
             stream_seq=Job.stream_seq + reserve,
         )
         .returning(moves.ASKED.label("asked"), Job.stream_seq),

@@ -21,7 +21,7 @@ from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
 from app.jobs.states import JobState
 from app.jobs.stream import follow
 from app.jobs.tables import Job
-from app.keys.auth import requires
+from app.keys.auth import requires, still_good
 from app.pagination import After, Limit, Page, cut, decode
 
 
@@ -182,8 +182,11 @@ async def stream(
     last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """Events and metric points as they come, at last `end`; resumes by `Last-Event-ID`."""
-    leaving = request.app.state.leaving.is_set
-    async for message in follow(database, job_id, after=last_event_id, leaving=leaving):
+
+    async def welcome() -> bool:
+        return not request.app.state.leaving.is_set() and await still_good(request)
+
+    async for message in follow(database, job_id, after=last_event_id, welcome=welcome):
         yield message
 
 

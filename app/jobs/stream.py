@@ -4,7 +4,7 @@ Events and metric points share one row of numbers, and the row of the job tells 
 Each look at the database is one short read transaction on a thread; between two nothing is held.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -35,15 +35,15 @@ class Look:
 
 
 async def follow(
-    database: Database, job_id: UUID, *, after: int, leaving: Callable[[], bool]
+    database: Database, job_id: UUID, *, after: int, welcome: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[ServerSentEvent]:
     """Messages `event` and `metric` with their number as id, `state` at each change, at last `end`.
 
-    Ends early when the job is deleted, and when the service is `leaving`: whoever follows comes
-    back to another one with the last number.
+    Ends early when the job is deleted, and when the reader is not `welcome` any more: coming back
+    with the last number, it is let in by another process or told why not.
     """
     told: StateView | None = None
-    while not leaving():
+    while await welcome():
         look = await run_in_threadpool(_look, database, job_id, after)
         if look is None:
             return

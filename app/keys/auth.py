@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.deps import Caller
+from app.errors import Unauthorized
 from app.keys import secret
 from app.keys.errors import KeyMalformed, KeyMissing, ScopeMissing
 from app.keys.ring import KeyRing
@@ -57,6 +58,17 @@ async def authenticate(headers: Headers, ring: KeyRing) -> Caller:
     if len(sent) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has another form")
     return await ring.caller(secret.parse(text.strip()))
+
+
+async def still_good(request: Request) -> bool:
+    """Whether the key of a call under way would be let in again. Asked often, looked up rarely."""
+    if request.state.caller is LOCAL:
+        return True
+    try:
+        await authenticate(request.headers, request.app.state.key_ring)
+    except Unauthorized:
+        return False
+    return True
 
 
 def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:

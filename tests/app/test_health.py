@@ -102,3 +102,9 @@ def test_a_broker_is_shown_and_not_needed(settings: Settings, valkey: ValkeyServ
     with Proxy(valkey.port) as proxy:
         proxy.blackhole()
         assert parts(valkey.url(port=proxy.port)) == {**others, "broker": "down"}
+    with valkey.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            assert parts(valkey.url()) == {**others, "broker": "down"}
+        finally:
+            client.config_set("maxmemory", 0)

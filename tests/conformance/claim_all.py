@@ -7,12 +7,25 @@ python claim_all.py DATABASE_URL WORKER SHARE
 
 import sys
 import time
+from contextlib import suppress
 
-from app.db.engines import open_database
+from app.db.engines import Database, open_database
+from app.db.outage import OUTAGE
 from app.jobs import ownership
-from app.jobs.leases import Owner
+from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
 from app.settings import Settings
+
+
+def claim(database: Database, owner: Owner) -> Claimed | None:
+    """As a worker does it, which asks a locked database again."""
+    while True:
+        with suppress(*OUTAGE), database.write() as session:
+            claimed = ownership.claim(
+                session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+            )
+            session.commit()
+            return claimed
 
 
 def main(database_url: str, worker: str, share: str) -> None:
@@ -23,11 +36,7 @@ def main(database_url: str, worker: str, share: str) -> None:
     sys.stdin.read()
     for _ in range(int(share)):
         start = time.perf_counter()
-        with database.write() as session:
-            claimed = ownership.claim(
-                session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
-            )
-            session.commit()
+        claimed = claim(database, owner)
         if claimed is None:
             return
         seconds = time.perf_counter() - start

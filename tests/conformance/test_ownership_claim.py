@@ -96,7 +96,7 @@ def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Dat
     assert points(database, job_id) == []
     assert len(points(database, other)) == 1
     row = job(database, job_id)
-    assert (row.step, row.total_steps, row.attempt, row.stream_seq) == (0, None, 2, 2)
+    assert (row.step, row.total_steps, row.attempt, row.stream_seq) == (0, 9, 2, 2)
 
 
 @pytest.mark.parametrize(

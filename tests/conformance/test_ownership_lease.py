@@ -33,6 +33,18 @@ def test_a_beat_renews_the_lease_and_stores_the_step(database: Database) -> None
     assert row.lease_expires_at > row.started_at + 50
 
 
+def test_the_steps_in_all_stand_until_the_next_attempt_tells_its_own(database: Database) -> None:
+    job_id = add_job(database)
+    lease = take(database).lease
+    beat(database, lease, step=4, total_steps=9)
+    give_back(database, lease)
+    lease = take(database).lease
+    beat(database, lease)
+    assert job(database, job_id).total_steps == 9
+    beat(database, lease, total_steps=12)
+    assert job(database, job_id).total_steps == 12
+
+
 def test_a_beat_reserves_numbers_that_no_other_gets(database: Database) -> None:
     job_id = add_job(database)
     lease = take(database).lease  # 1 is the event of the claim

@@ -158,9 +158,13 @@ def test_a_step_that_fails_leaves_the_old_schema(
 
 def test_an_empty_database_is_older(settings: Settings) -> None:
     database = open_database(settings)
-    with pytest.raises(SchemaOlder, match="loraworks up"):
+    with pytest.raises(SchemaOlder, match="loraworks up") as refused:
         migrate.check(database)
     database.close()
+    name = Path(database.write_engine.url.database or "").name
+    kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.dialect]
+    assert f"{kind} database '{name}' has no schema yet" in str(refused.value)
+    assert str(settings.data_dir) not in str(refused.value)  # anybody may read it
 
 
 def test_a_schema_of_the_future_is_left_alone(settings: Settings) -> None:

@@ -80,7 +80,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
         with log.open("ab") as output:
             worker = subprocess.Popen(
                 [sys.executable, str(script), *actions],
-                stdout=output,
+                stdout=subprocess.DEVNULL,  # for Celery's banner
                 stderr=output,
                 env=os.environ | named,
             )

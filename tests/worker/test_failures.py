@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from app.artifacts.errors import StorageRefused
 from app.artifacts.store import ArtifactRef
 from app.datasets.errors import DatasetNotFound
 from app.jobs.endings import (
@@ -146,6 +147,21 @@ def test_a_full_disk_is_waited_for_but_not_for_ever() -> None:
 def test_a_training_without_disk_or_hub_waits(code: str) -> None:
     told = events.Failed(code=code, message="Not now.")
     assert isinstance(ending(code=65, failed=told, failures=2, stuck=True), Waiting)
+
+
+def test_a_store_that_refuses_is_waited_for() -> None:
+    answer = judge_error(StorageRefused(reason="403 Forbidden"), failures=2, stuck=True)
+    assert isinstance(answer, Waiting)
+    assert "403 Forbidden" in answer.message
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_disk_that_cannot_be_used_is_waited_for(number: int) -> None:
+    error = OSError(number, "No", "/secret/path")
+    answer = judge_error(error, failures=2, stuck=True)
+    assert isinstance(answer, Waiting)
+    assert "LORAWORKS_DATA_DIR" in answer.message
+    assert "/secret" not in answer.message
 
 
 def test_a_database_that_is_away_is_waited_for() -> None:

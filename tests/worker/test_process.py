@@ -173,16 +173,23 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"beat_seconds": 60}, {"database_url": "empty"}], ids=["settings", "schema"]
+    ("wrong", "code"),
+    [
+        ({"beat_seconds": 60}, "invalid_setting"),
+        ({"database_url": "empty"}, "schema_older"),
+        ({"data_dir": __file__}, "data_folder_unusable"),
+    ],
+    ids=["settings", "schema", "folder"],
 )
 def test_a_worker_that_cannot_work_says_why(
-    start: Start, tmp_path: Path, wrong: dict[str, object]
+    start: Start, tmp_path: Path, wrong: dict[str, object], code: str
 ) -> None:
     if "database_url" in wrong:
         wrong = {"database_url": f"sqlite:///{tmp_path}/empty.sqlite3"}
     assert start(**wrong).wait(20) == BAD_SETTINGS
     log = (tmp_path / "worker.log").read_text()
     assert "the worker cannot start" in log
+    assert f'"{code}"' in log
     assert "Traceback" not in log
 
 

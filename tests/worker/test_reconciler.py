@@ -10,7 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
@@ -104,6 +106,24 @@ def test_a_jump_of_the_clock_gives_every_lease_time_again(
     claim_late(database, job_id)
     reconciler.tick()
     assert state(database, job_id) is JobState.RUNNING
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+    reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Session) -> None:
+        raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+
+    with structlog.testing.capture_logs() as logs:
+        reconciler.tick()
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "commit", away)
+            for _ in range(3):
+                reconciler.tick()  # its second step asks nothing here, and so is no answer
+        reconciler.tick()
+        reconciler.tick()
+    lines = [line["event"] for line in logs]
+    assert lines == ["the database does not answer", "the database answers again"]
 
 
 @pytest.fixture

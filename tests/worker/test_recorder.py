@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pysqlite3.dbapi2 as sqlite
 import pytest
+import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -200,6 +201,25 @@ def test_the_last_rows_outwait_a_busy_database(
     freed.join()
     assert len(points(impatient, job_id)) == 6
     impatient.close()
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            recorder.write()
+            for _ in range(3):
+                lose_an_answer(monkeypatch, happened=False)
+                recorder.write()
+            lose_an_answer(monkeypatch, happened=False)
+            with pytest.raises(OperationalError):
+                recorder.flush(patience_seconds=0)
+            recorder.write()
+            recorder.write()
+    lines = ["the database does not answer", "the database answers again"]
+    assert [line["event"] for line in logs] == lines * 2
+    assert 0 <= logs[1]["seconds"] < 60
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])  # one writer at a time

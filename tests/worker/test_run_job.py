@@ -173,6 +173,30 @@ def test_nothing_is_started_without_room_on_the_disk(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_folder_that_cannot_be_written_costs_no_job_a_failure(
+    resources: Resources, database: Database, settings: Settings, job_id: UUID
+) -> None:
+    settings.work_dir.touch()  # no folder
+    run(resources, *GOOD)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert row.waiting_code == "storage_unavailable"
+
+
+def test_a_training_that_dies_of_its_folder_is_no_crash(
+    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_: Settings) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(workplace, "check_writable", read_only)
+    run(resources, "started:5", "exit:1")
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert row.waiting_message is not None
+    assert "Read-only file system" in row.waiting_message
+
+
 def test_a_cancel_ends_the_job(resources: Resources, database: Database, job_id: UUID) -> None:
     thread = in_background(resources, "started:5", "hang")
     wait_until(lambda: len(events(database, job_id)) == 2)

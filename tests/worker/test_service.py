@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import select
 
 from app.db.engines import Database
+from app.errors import DataFolderUnusable
 from app.jobs.states import JobState
 from app.jobs.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import add_job, state
+from tests.starved import unprivileged
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
@@ -77,3 +79,13 @@ def test_a_long_sweep_holds_up_nothing(
 def test_a_device_that_is_not_there_is_told_before_anything_starts(settings: Settings) -> None:
     with pytest.raises(GpuMissing, match="cuda:42"):
         open_service(settings.model_copy(update={"devices": ("cuda:42",)}))
+
+
+def test_a_folder_of_somebody_else_is_refused_before_any_job_is_taken(settings: Settings) -> None:
+    settings.data_dir.chmod(0o555)
+    try:
+        with unprivileged(settings.data_dir), pytest.raises(DataFolderUnusable) as refused:
+            open_service(settings, scripted(*GOOD))
+    finally:
+        settings.data_dir.chmod(0o755)
+    assert f"Permission denied: {settings.work_dir}" in str(refused.value)

@@ -92,6 +92,36 @@ def test_a_schema_of_the_future_is_refused(
     assert "(schema_newer)" in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["api", "up"])
+@pytest.mark.parametrize(
+    ("setting", "value", "code"),
+    [
+        ("STORE_URL", "ftp://x", "store_url_invalid"),
+        ("BROKER_URL", "notaurl", "broker_url_invalid"),
+        ("DATABASE_URL", "notaurl", "database_url_invalid"),
+        ("DATABASE_URL", "mysql://x", "unsupported_database"),
+    ],
+)
+def test_a_wrong_address_is_told_in_one_line(
+    run: Run, settings: Settings, command: str, setting: str, value: str, code: str
+) -> None:
+    wrong = {f"LORAWORKS_{setting}": value}
+    refused = run(command, "--port", "0", "--data-dir", str(settings.data_dir), **wrong)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"error: LORAWORKS_{setting} ")
+    assert refused.stderr.endswith(f" ({code})\n")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_data_folder_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = run("api", "--port", "0", "--data-dir", str(tmp_path / "file"))
+    assert refused.exit_code == 2
+    assert f"File exists: {tmp_path / 'file'}" in refused.stderr
+    assert refused.stderr.endswith(" (data_folder_unusable)\n")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_a_check_finds_no_service(run: Run) -> None:
     result = run("api", "--check", LORAWORKS_PORT=str(free_port()))
     assert result.exit_code == 4

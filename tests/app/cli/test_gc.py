@@ -77,5 +77,5 @@ def test_a_store_that_does_not_answer_is_told(run: Run, settings: Settings) -> N
 
 def test_an_address_that_is_none_is_told(run: Run, settings: Settings) -> None:
     result = run("gc", LORAWORKS_DATA_DIR=str(settings.data_dir), LORAWORKS_STORE_URL="gs://bucket")
-    assert result.exit_code == 4
+    assert result.exit_code == 2
     assert "(store_url_invalid)" in result.stderr

@@ -35,6 +35,13 @@ def send(client: TestClient, body: str | bytes | Iterator[bytes], content_type: 
     return client.post("/v1/datasets", content=content, headers={"content-type": content_type})
 
 
+def test_a_folder_that_cannot_be_written_is_told(client: TestClient, settings: Settings) -> None:
+    settings.datasets_dir.touch()  # no folder
+    answer = send(client, FILE + END)
+    assert (answer.status_code, answer.json()["code"]) == (503, "data_folder_unusable")
+    assert str(settings.data_dir) not in answer.text
+
+
 class TestLimit:
     """Of 100,000 bytes."""
 

@@ -32,13 +32,15 @@ def parse(text: str) -> list[Message]:
 class Listener:
     """Calls the application as a server does, and hears each message when it is sent."""
 
-    def __init__(self, app: FastAPI, job_id: str, after: int = 0) -> None:
+    def __init__(self, app: FastAPI, job_id: str, key: str | None = None) -> None:
         self.scope: dict[str, Any] = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
             "scheme": "http", "path": f"/v1/jobs/{job_id}/stream", "raw_path": b"", "root_path": "",
             "query_string": b"", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
-            "headers": [(b"host", b"127.0.0.1"), (b"last-event-id", str(after).encode())],
+            "headers": [(b"host", b"127.0.0.1")],
         }  # fmt: skip
+        if key is not None:
+            self.scope["headers"].append((b"authorization", f"Bearer {key}".encode()))
         self.app = app
         self.gone = asyncio.Event()
         self.over = asyncio.Event()
@@ -75,12 +77,18 @@ class Listener:
         return found
 
 
-def listen(app: FastAPI, job_id: str, talk: Callable[[Listener], Awaitable[None]]) -> None:
+def listen(
+    app: FastAPI,
+    job_id: str,
+    talk: Callable[[Listener], Awaitable[None]],
+    *,
+    key: str | None = None,
+) -> None:
     """Open a stream, talk, and see it end by itself."""
 
     async def main() -> None:
         async with asyncio.timeout(DEADLINE):
-            listener = Listener(app, job_id)
+            listener = Listener(app, job_id, key)
             running = asyncio.create_task(listener.run())
             await talk(listener)
             await running

@@ -14,6 +14,9 @@ from app.artifacts.store import ArtifactRef
 from app.db.engines import Database
 from app.jobs import repository, stream
 from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
+from app.keys import ring, service
+from app.main import create_app
+from app.settings import Settings
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.jobs.listener import Listener, Message, listen, parse
 
@@ -192,6 +195,30 @@ def test_the_stream_ends_when_its_job_is_deleted(
 
     listen(app, job_id, talk)
     assert rest == []
+
+
+def test_the_stream_ends_when_its_key_is_revoked(
+    locked: Settings,
+    submit: Submit,
+    worker: FakeWorker,
+    new_key: Callable[..., service.NewKey],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ring, "FRESH_SECONDS", 0)  # no waiting until a key is looked up again
+    job_id, key = submit()["id"], new_key("jobs:read")
+
+    async def talk(listener: Listener) -> None:
+        await listener.until(lambda m: m.event == "state")
+        await asyncio.to_thread(worker.claim)
+        await listener.until(lambda m: m.event == "state")  # a good key is let in again and again
+        with database.write() as session:
+            service.revoke(session, key_id=key.key.id)
+        await listener.over.wait()
+
+    app = create_app(locked)
+    with TestClient(app):
+        listen(app, job_id, talk, key=key.text)
 
 
 def test_a_silent_stream_is_kept_alive(
