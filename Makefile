@@ -11,7 +11,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long chaos check format audit clean
+.PHONY: help demo test test-long chaos bench-train check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test-long: .venv/.dev  ## Every check, the repeated and slow forms too
 
 chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES=60
 	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 check: .venv/.dev  ## Lint, format, types, import rules, unused packages, spelling
 	$(BIN)/ruff check

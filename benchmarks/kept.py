@@ -1,0 +1,60 @@
+"""The cells that were measured, one JSON object a line, so that a stopped run goes on."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+
+DIRECTORY = Path(__file__).parent / "results"
+
+
+class Kept:
+    """A file of cells: name → figures, with when and where they were measured."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                self.cells[record["cell"]] = record
+
+    def keep(self, cell: str, figures: Mapping[str, Any], seconds: float) -> None:
+        """Add a cell that took so long; the file is replaced as a whole."""
+        self.cells[cell] = {
+            "cell": cell,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "processor": machine.processor(),
+            "instructions": machine.flags(),
+            "versions": machine.versions(),
+            "seconds": round(seconds, 1),
+            "figures": figures,
+        }
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text("".join(json.dumps(record) + "\n" for record in self.cells.values()))
+        unfinished.replace(self.path)
+
+    def figures(self, cell: str) -> dict[str, Any]:
+        """What was measured."""
+        found: dict[str, Any] = self.cells[cell]["figures"]
+        return found
+
+
+def choose(directory: Path, *, quick: bool, fresh: bool) -> Kept:
+    """The newest file of this processor and size; a new one of today if there is none, or `fresh`.
+
+    One name for each processor, size and day: `fresh` begins today's again.
+    """
+    start = "quick" if quick else "train"
+    start += "-" + re.sub(r"[^a-z0-9_]+", "-", machine.processor().lower()).strip("-")
+    found = sorted(directory.glob(f"{start}-????-??-??.jsonl"))
+    if found and not fresh:
+        return Kept(found[-1])
+    path = directory / f"{start}-{datetime.now(UTC).date()}.jsonl"
+    path.unlink(missing_ok=True)
+    return Kept(path)

@@ -1,0 +1,127 @@
+"""Our side: the training that `python -m lora_core train` runs."""
+
+import os
+import tempfile
+import time
+from contextlib import suppress
+from typing import Any
+
+from benchmarks.needed import flops_of_review
+from benchmarks.plan import (
+    BASE,
+    EPOCHS_OF_JOB,
+    METHODS,
+    Size,
+    accuracy_data,
+    rate_data,
+    train_spec,
+)
+from benchmarks.quiet import Silence, quiet_pulse
+from benchmarks.window import Window
+from lora_core.encoders.checkpoint import locate
+from lora_core.errors import Stopped
+from lora_core.specs.data import Split
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+from lora_core.training import evaluate
+from lora_core.training.loop import Trainer
+from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.pulse import Pulse
+from lora_core.training.resume import build_trainer
+from lora_core.training.runtime import host_peak_mb
+
+
+def rate(name: str, size: Size) -> dict[str, Any]:
+    """Reviews per second over steady steps at 512 tokens, and the peak of this process in MB."""
+    prepared = ready(train_spec(name, rate_data(size.rate_texts), epochs=100))
+    if size.warmup:
+        steady(prepared, Window(0, size.warmup))
+    steps, reviews, seconds = steady(prepared, Window(size.seconds, size.a_pass))
+    found = {
+        "reviews_per_s": reviews / seconds,
+        "steps": steps,
+        "steps_seconds": seconds,
+        "precision": prepared.machine.precision,
+        "peak_mb": host_peak_mb(),
+    }
+    if isinstance(method := METHODS[name], LoraSpec):
+        lengths = prepared.parts[Split.TRAIN].lengths
+        needed = flops_of_review(locate(BASE).config, method, lengths)
+        found["needed_gflop_per_review"] = needed / 1e9
+    return found
+
+
+def jobs(name: str, size: Size) -> dict[str, Any]:
+    """Texts times epochs over the training of a whole job, and of a second one on the same data.
+
+    Both begin in an empty cache of their own, so that no earlier run has left them features.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["LORAWORKS_CACHE"] = cache
+        first, second = (job(name, size) for _ in range(2))
+    reviews = size.job_texts * EPOCHS_OF_JOB
+    return {
+        "reviews_per_s": reviews / first["train_seconds"],
+        "second_reviews_per_s": reviews / second["train_seconds"],
+        "jobs": [first, second],
+        "peak_mb": host_peak_mb(),
+    }
+
+
+def job(name: str, size: Size) -> dict[str, float]:
+    """Seconds of the training, features included, and of all from the spec to the last step."""
+    began = time.monotonic()
+    spec = train_spec(name, rate_data(size.job_texts), EPOCHS_OF_JOB)
+    trained = trainer_of(ready(spec), quiet_pulse()).train()
+    return {"train_seconds": trained.pace.seconds, "all_seconds": time.monotonic() - began}
+
+
+def accuracy(name: str, size: Size) -> dict[str, Any]:
+    """The answers after one epoch at 256 tokens."""
+    prepared = ready(train_spec(name, accuracy_data(size), epochs=1))
+    trained = trainer_of(prepared, quiet_pulse()).train()
+    test, budget = prepared.parts[Split.TEST], prepared.spec.optim.micro_batch_tokens
+    logits = evaluate.logits(prepared.forward, test, budget=budget, pulse=quiet_pulse())
+    return {
+        "correct": "".join(str(int(right)) for right in logits.argmax(axis=1) == test.labels),
+        "data": prepared.splits.digest,
+        "train_seconds": trained.pace.seconds,
+        "peak_mb": host_peak_mb(),
+    }
+
+
+def ready(spec: TrainSpec) -> Prepared:
+    """Data, model and features."""
+    return prepare(spec, Silence(), quiet_pulse())
+
+
+def trainer_of(prepared: Prepared, pulse: Pulse) -> Trainer:
+    """From the first step, without checkpoints."""
+    return build_trainer(prepared, observer=Silence(), pulse=pulse, plan=None, saved=None)
+
+
+def steady(prepared: Prepared, window: Window) -> tuple[int, int, float]:
+    """Steps, reviews and seconds of a training that ends with the window; evaluation apart."""
+    ending = Ending(window)
+    trainer = ending.trainer = trainer_of(prepared, Pulse(Silence(), ending))
+    with suppress(Stopped):
+        trainer.train()
+    return trainer.progress.step, trainer.pace.reviews, ending.elapsed(trainer)
+
+
+class Ending:
+    """Asks a trainer to stop when the window is over."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.trainer: Trainer | None = None
+
+    def requested(self) -> bool:
+        trainer = self.trainer
+        if trainer is None:
+            return False
+        return self.window.over(trainer.progress.step, self.elapsed(trainer))
+
+    def elapsed(self, trainer: Trainer) -> float:
+        """Seconds of its steps."""
+        return trainer.pace.seconds - trainer.forward.seconds

@@ -1,0 +1,89 @@
+"""What is compared: the methods, the two sizes of a run, and its cells in their order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lora_core.specs.data import DataSpec
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
+from lora_core.specs.train import OptimSpec, RuntimeSpec, StopSpec, TrainSpec
+
+BASE, SOURCE = "minilm-l6", "imdb"
+SEED = 0
+BATCH = 16  # texts of one optimiser step
+EPOCHS_OF_JOB = 3  # of the baseline job
+
+METHODS: Mapping[str, LoraSpec | FullSpec | BaselineSpec] = {
+    "lora_qv": LoraSpec(r=8, alpha=16.0, targets=(Role.QUERY, Role.VALUE)),
+    "lora_all": LoraSpec(r=8, alpha=16.0, targets=tuple(Role)),
+    "full": FullSpec(),
+    "baseline": BaselineSpec(),
+}
+RATES = {"lora_qv": 1e-3, "lora_all": 1e-3, "full": 1e-4, "baseline": 1e-3}
+WARMUP, WEIGHT_DECAY = 0.06, 0.01  # share of the steps; per step and rate
+
+CELLS = (
+    "peak",
+    *(f"rate-{name}-{side}" for name in METHODS for side in ("default", "tuned", "ours")),
+    "parts",
+    *(f"accuracy-{name}-{side}" for name in METHODS for side in ("tuned", "ours")),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    seconds: float  # of steady steps
+    rate_texts: int  # one pass over them is the shortest window
+    warmup: int  # steps before the window
+    job_texts: int  # of the baseline job
+    train_texts: int  # for accuracy
+    test_texts: int
+    kernel_seconds: float  # for each kernel that is timed alone
+
+    @property
+    def a_pass(self) -> int:
+        """Steps."""
+        return self.rate_texts // BATCH
+
+
+# Both samplers sort 50 batches together, if there are so many: 800 texts.
+FULL = Size(60.0, 800, 2, 2000, 2000, 5000, 0.2)
+QUICK = Size(4.0, 64, 0, 96, 32, 32, 0.05)
+
+
+def rate_data(texts: int) -> DataSpec:
+    """Reviews of up to 512 tokens."""
+    return DataSpec(
+        source=SOURCE, train_size=texts, validation_size=16, test_size=16, max_length=512
+    )
+
+
+def accuracy_data(size: Size) -> DataSpec:
+    """Reviews of up to 256 tokens."""
+    return DataSpec(
+        source=SOURCE,
+        train_size=size.train_texts,
+        validation_size=64,
+        test_size=size.test_texts,
+        max_length=256,
+    )
+
+
+def train_spec(name: str, data: DataSpec, epochs: int) -> TrainSpec:
+    """A run of ours. The last weights are kept: there is one evaluation, at the end of an epoch."""
+    return TrainSpec(
+        method=METHODS[name],
+        base=BASE,
+        data=data,
+        optim=OptimSpec(
+            epochs=epochs,
+            learning_rate=RATES[name],
+            batch_size=BATCH,
+            warmup=WARMUP,
+            weight_decay=WEIGHT_DECAY,
+            head_dropout=0.0,
+        ),
+        stop=StopSpec(evaluations_per_epoch=1),
+        runtime=RuntimeSpec(device="cpu", seed=SEED),
+    )

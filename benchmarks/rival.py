@@ -1,0 +1,196 @@
+"""The rival: PEFT and the Trainer of transformers, with its defaults or tuned."""
+
+import tempfile
+import time
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from benchmarks.plan import (
+    BASE,
+    BATCH,
+    METHODS,
+    RATES,
+    SEED,
+    WARMUP,
+    WEIGHT_DECAY,
+    Size,
+    accuracy_data,
+    rate_data,
+)
+from benchmarks.quiet import quiet_pulse
+from benchmarks.reviews import read
+from benchmarks.window import Window
+from lora_core.encoders.checkpoint import Base, locate, silence_transformers
+from lora_core.encoders.first_token import shorten
+from lora_core.specs.data import Split
+from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.train import OptimSpec, RuntimeSpec
+from lora_core.training import evaluate, runtime
+from lora_core.training.forward import WholeModel
+from lora_core.training.part import Part
+from lora_core.training.runtime import Runtime
+
+Side = Literal["default", "tuned"]
+# The Trainer's sampler sorts 50 batches together only if there are 200 or more; ours sorts 50 too.
+COPIES = 4
+
+
+def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
+    """Reviews per second over steady steps at 512 tokens, and the peak of this process in MB."""
+    machine, base = start(), locate(BASE)
+    _, parts = read(rate_data(size.rate_texts), base)
+    texts = dataset(parts[Split.TRAIN]) * COPIES
+    model = build_model(base, METHODS[name], tuned=side == "tuned")
+    settings = arguments(name, side, machine, epochs=100)
+    if size.warmup:
+        train(model, texts, base, settings, Window(0, size.warmup))
+    # Batches at random are all alike, so any step may be the last.
+    window = Window(size.seconds, size.a_pass if side == "tuned" else 1)
+    steps, seconds = train(model, texts, base, settings, window)
+    return {
+        "reviews_per_s": steps * BATCH / seconds,
+        "steps": steps,
+        "steps_seconds": seconds,
+        "precision": precision(side, machine),
+        "peak_mb": runtime.host_peak_mb(),
+    }
+
+
+def accuracy(name: str, size: Size) -> dict[str, Any]:
+    """The answers of the tuned rival after one epoch at 256 tokens.
+
+    They are computed as ours are, adapters merged: the same function and no part of any rate.
+    """
+    machine, base = start(), locate(BASE)
+    splits, parts = read(accuracy_data(size), base)
+    model = build_model(base, METHODS[name], tuned=True)
+    _, seconds = train(
+        model, dataset(parts[Split.TRAIN]), base, arguments(name, "tuned", machine, epochs=1)
+    )
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    shorten(model, base.family)
+    budget = OptimSpec().micro_batch_tokens
+    test, forward = parts[Split.TEST], WholeModel(model, machine)
+    logits = evaluate.logits(forward, test, budget=budget, pulse=quiet_pulse())
+    return {
+        "correct": "".join(str(int(right)) for right in logits.argmax(axis=1) == test.labels),
+        "data": splits.digest,
+        "train_seconds": seconds,
+        "peak_mb": runtime.host_peak_mb(),
+    }
+
+
+def start() -> Runtime:
+    """Threads, seeds and precision by the rule that ours follows."""
+    silence_transformers()
+    machine = runtime.start(RuntimeSpec(device="cpu", seed=SEED))
+    torch.use_deterministic_algorithms(False)  # the rival does not promise the same bits
+    return machine
+
+
+def build_model(base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned: bool) -> Any:
+    """The base with a new head that trains. Dropout as its config has it; tuned: none."""
+    family = base.family
+    dropouts = dict.fromkeys((*family.dropouts, family.head_dropout), 0.0) if tuned else {}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base.directory, num_labels=2, dtype=torch.float32, local_files_only=True, **dropouts
+    )
+    match method:
+        case LoraSpec():
+            config = LoraConfig(
+                task_type="SEQ_CLS",
+                r=method.r,
+                lora_alpha=method.alpha,
+                lora_dropout=method.dropout,
+                target_modules=[path for role in method.targets for path in family.roles[role]],
+                modules_to_save=list(family.head),
+            )
+            return get_peft_model(model, config)
+        case BaselineSpec():
+            model.requires_grad_(False)
+            for name in family.head:
+                model.get_submodule(name).requires_grad_(True)
+    return model
+
+
+def precision(side: Side, machine: Runtime) -> str:
+    """bf16 only when tuned, and where the processor computes it."""
+    return machine.precision if side == "tuned" else "fp32"
+
+
+def arguments(name: str, side: Side, machine: Runtime, *, epochs: int) -> Any:
+    """Batch, rate, warm-up and decay are ours on both sides; the rest is default or tuned."""
+    tuned = {
+        "train_sampling_strategy": "group_by_length",
+        "bf16": precision(side, machine) == "bf16",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "dataloader_pin_memory": False,
+    }
+    return TrainingArguments(
+        output_dir=tempfile.gettempdir(),  # nothing is saved
+        use_cpu=True,
+        per_device_train_batch_size=BATCH,
+        num_train_epochs=epochs,
+        learning_rate=RATES[name],
+        warmup_steps=WARMUP,  # below 1 it is a share
+        weight_decay=WEIGHT_DECAY,
+        seed=SEED,
+        disable_tqdm=True,
+        **(tuned if side == "tuned" else {}),
+    )
+
+
+def dataset(part: Part) -> list[dict[str, Any]]:
+    """What the collator of the Trainer takes."""
+    return [
+        {"input_ids": ids.tolist(), "labels": int(label)}
+        for ids, label in zip(part.ids, part.labels, strict=True)
+    ]
+
+
+def train(
+    model: Any, texts: list[dict[str, Any]], base: Base, settings: Any, window: Window | None = None
+) -> tuple[int, float]:
+    """Steps and seconds of a training that ends with the window, or with its epochs."""
+    ending = Ending(window)
+    tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
+    trainer = Trainer(
+        model=model,
+        args=settings,
+        train_dataset=texts,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        callbacks=[ending],
+    )
+    trainer.train()
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return ending.steps, ending.seconds
+
+
+class Ending(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+    """Counts steps and seconds, and ends a training with its window."""
+
+    def __init__(self, window: Window | None) -> None:
+        self.window = window
+        self.steps, self.seconds = 0, 0.0
+        self.began = time.monotonic()
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.monotonic()
+
+    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
+        self.steps, self.seconds = state.global_step, time.monotonic() - self.began
+        if self.window is not None and self.window.over(self.steps, self.seconds):
+            control.should_training_stop = True

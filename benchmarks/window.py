@@ -1,0 +1,19 @@
+"""When a measurement of steady steps ends."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """Whole passes of `a_pass` steps, as many as come nearest to `seconds`; at least one.
+
+    Steps of short and of long texts differ by far in time, so only whole passes compare.
+    """
+
+    seconds: float
+    a_pass: int
+
+    def over(self, steps: int, elapsed: float) -> bool:
+        """Whether to stop after so many steps and seconds."""
+        passes, rest = divmod(steps, self.a_pass)
+        return passes > 0 and rest == 0 and elapsed * (passes + 0.5) / passes >= self.seconds
