@@ -35,17 +35,28 @@ def training(
             return 3 * linears + 3.5 * attention
         case BaselineSpec(blocks=0):
             return linears + attention
-        case BaselineSpec(blocks=blocks):
-            backward = blocks / shape.layers * (2 * linears + 2.5 * attention)
+        case BaselineSpec():
+            backward = (1 - frozen_share(config, method)) * (2 * linears + 2.5 * attention)
             return linears + attention + backward - into_block
         case LoraSpec():
-            lowest = 0 if method.layers is None else min(method.layers)
-            backward = (1 - lowest / shape.layers) * (linears + 2.5 * attention)
+            backward = (1 - frozen_share(config, method)) * (linears + 2.5 * attention)
             thin = sum(
                 min(method.r, d_in, d_out) * (d_in + d_out)
                 for d_in, d_out in adapted(shape, method, n_labels=2)
             )
             return linears + attention + backward + 6 * thin - into_block
+
+
+def frozen_share(config: Mapping[str, Any], method: BaselineSpec | LoraSpec | FullSpec) -> float:
+    """The share of the blocks that lie below the lowest one that trains."""
+    layers = _shape(config).layers
+    match method:
+        case BaselineSpec(blocks=blocks):
+            return 1 - blocks / layers
+        case LoraSpec(layers=chosen) if chosen is not None:
+            return min(chosen) / layers
+        case _:
+            return 0.0
 
 
 def _shape(config: Mapping[str, Any]) -> Shape:

@@ -13,7 +13,6 @@ from app.jobs.data import ALL, Data
 from app.jobs.states import Lane
 from lora_core import flops
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec
 from lora_core.specs.train import TrainSpec
 
 # FLOP/s while no job has finished here: two cores in float32; one large GPU, eager in bfloat16.
@@ -36,26 +35,27 @@ class Cost:
 def cost(spec: TrainSpec, *, config: Mapping[str, Any], data: Data, speed: float) -> Cost:
     """`speed` is in FLOP/s."""
     length = data.mean_tokens * SPREAD
+    texts = parts(data)
     training = flops.training(config, spec.method, length=length)
     forward = flops.forward(config, length=length)
-    texts = parts(data)
-    epochs = spec.optim.epochs
-    if _trunk_is_computed_once(spec):
-        trained, evaluated = sum(texts.values()) * forward, 0.0
-        training = trained / (epochs * max(1, texts[Split.TRAIN]))
-    else:
-        evaluations = epochs * spec.stop.evaluations_per_epoch
-        trained = epochs * texts[Split.TRAIN] * training
-        evaluated = (evaluations * texts[Split.VALIDATION] + texts[Split.TEST]) * forward
+    # What lies below the lowest trained block answers each text once (lora_core/training/trunk.py).
+    trunk = forward * _trunk_share(spec, config)
+    evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
+    passes = evaluations * texts[Split.VALIDATION] + texts[Split.TEST]
+    work = (
+        sum(texts.values()) * trunk
+        + spec.optim.epochs * texts[Split.TRAIN] * (training - trunk)
+        + passes * (forward - trunk)
+    )
     rival = min(texts[Split.TRAIN], RIVAL_TEXTS) * data.mean_tokens * RIVAL_SECONDS_PER_TOKEN
-    seconds = START_SECONDS + rival + (trained + evaluated) * data.mean_tokens / speed
-    return Cost(seconds=round(seconds), flops_per_token=training)
+    seconds = START_SECONDS + rival + work * data.mean_tokens / speed
+    seen = spec.optim.epochs * max(1, texts[Split.TRAIN])
+    per_token = training - trunk + trunk * sum(texts.values()) / seen
+    return Cost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def _trunk_is_computed_once(spec: TrainSpec) -> bool:
-    """As training decides it (`lora_core/training/forward.py`)."""
-    only_head = isinstance(spec.method, BaselineSpec) and spec.method.blocks == 0
-    return only_head and spec.optim.encoder_dropout == 0
+def _trunk_share(spec: TrainSpec, config: Mapping[str, Any]) -> float:
+    return flops.frozen_share(config, spec.method) if spec.optim.encoder_dropout == 0 else 0.0
 
 
 def speed(reached: Iterable[float], lane: Lane) -> float:

@@ -159,6 +159,7 @@ def _speed(session: Session, lane: Lane) -> float:
         for plan, summary in repository.finished(session, lane=lane, limit=LAST_JOBS)
         if summary.get("tokens_per_second") and "flops_per_token" in plan
         if summary.get("train_seconds", SHORT_SECONDS) >= SHORT_SECONDS
+        if not summary.get("features_found")
     ]
     return estimate.speed(reached, lane)
 

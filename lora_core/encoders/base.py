@@ -20,6 +20,7 @@ class EncoderFamily:
     """The names inside the sequence classifier that transformers has for this architecture."""
 
     model_type: str  # as config.json says it
+    embeddings: str  # what comes before the first block
     block_list: str  # the list of transformer blocks, in order
     roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
     head: tuple[str, ...]  # linear layers after the last block, in order

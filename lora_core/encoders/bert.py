@@ -5,6 +5,7 @@ from lora_core.specs.method import Role
 
 BERT = EncoderFamily(
     model_type="bert",
+    embeddings="bert.embeddings",
     block_list="bert.encoder.layer",
     roles={
         Role.QUERY: ("attention.self.query",),

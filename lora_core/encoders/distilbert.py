@@ -5,6 +5,7 @@ from lora_core.specs.method import Role
 
 DISTILBERT = EncoderFamily(
     model_type="distilbert",
+    embeddings="distilbert.embeddings",
     block_list="distilbert.transformer.layer",
     roles={
         Role.QUERY: ("attention.q_lin",),

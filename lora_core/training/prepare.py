@@ -20,11 +20,12 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
 from lora_core.training import runtime
-from lora_core.training.forward import Forward, choose
+from lora_core.training.forward import Forward
 from lora_core.training.optim import default_rate
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
+from lora_core.training.trunk import choose
 
 MAX_LENGTH = 512  # tokens, unless the spec or the base says less
 

@@ -160,6 +160,7 @@ def _facts(prepared: Prepared, trained: Trained) -> dict[str, Any]:
         "epochs_run": trained.epochs_run,
         "stopped_early": trained.stopped_early,
         "train_seconds": round(pace.seconds, 2),
+        "features_found": prepared.forward.found,
         "reviews_per_second": round(pace.reviews / pace.seconds, 2),
         "tokens_per_second": round(pace.tokens / pace.seconds, 1),
         "peak_memory_mb": round(prepared.machine.peak_memory_mb(), 1),

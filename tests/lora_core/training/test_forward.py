@@ -9,14 +9,16 @@ import torch
 
 from lora_core import methods
 from lora_core.encoders import FAMILIES
+from lora_core.encoders.first_token import shorten
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import forward
-from lora_core.training.forward import FrozenTrunk, WholeModel, choose
+from lora_core.training import trunk
+from lora_core.training.forward import WholeModel
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
+from lora_core.training.trunk import FrozenTrunk, choose
 from tests import tiny_base
 from tests.listener import Listener
 
@@ -33,10 +35,17 @@ def part() -> Part:
     return Part(Split.TRAIN, ids, lengths, np.zeros(30, dtype=np.int64), pad=0)
 
 
+@pytest.mark.parametrize(
+    "method", [BaselineSpec(), BaselineSpec(blocks=1), LoraSpec(layers=(1,))], ids=str
+)
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
-def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(family: str) -> None:
+def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
+    family: str, method: BaselineSpec | LoraSpec
+) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
+    methods.build(method).prepare(model, FAMILIES[family])
+    shorten(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
     short = FrozenTrunk(model, MACHINE, FAMILIES[family], parts, budget=100, pulse=PULSE)
     whole = WholeModel(model, MACHINE)
@@ -52,7 +61,9 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(family: str
         (BaselineSpec(), 0.0, 2**30, FrozenTrunk),
         (BaselineSpec(), 0.1, 2**30, WholeModel),
         (BaselineSpec(), 0.0, 100, WholeModel),
-        (BaselineSpec(blocks=1), 0.0, 2**30, WholeModel),
+        (BaselineSpec(blocks=1), 0.0, 2**30, FrozenTrunk),
+        (BaselineSpec(blocks=2), 0.0, 2**30, WholeModel),
+        (LoraSpec(layers=(1,)), 0.0, 2**30, FrozenTrunk),
         (LoraSpec(), 0.0, 2**30, WholeModel),
         (FullSpec(), 0.0, 2**30, WholeModel),
     ],
@@ -64,7 +75,7 @@ def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
     expected: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forward, "MAX_BYTES", most)
+    monkeypatch.setattr(trunk, "MAX_BYTES", most)
     model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
     methods.build(method).prepare(model, family)
     parts = {Split.TRAIN: part()}
@@ -79,7 +90,7 @@ def test_a_baseline_run_learns_the_same_either_way(
 ) -> None:
     run = spec(method={"type": "baseline"}, optim={"head_dropout": 0.3})
     short, _ = train(run)
-    monkeypatch.setattr(forward, "MAX_BYTES", 0)
+    monkeypatch.setattr(trunk, "MAX_BYTES", 0)
     whole, _ = train(run)
     losses = [[event.loss for event in heard.all("step")] for heard in (short, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -16,6 +16,7 @@ TIMES = {
     "peak_memory_mb",
     "seconds",
     "cached",
+    "features_found",
 }
 
 

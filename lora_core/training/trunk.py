@@ -1,0 +1,115 @@
+"""Past a frozen trunk: what lies below the lowest trained layer answers each text only once."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from lora_core.data.batching import by_length
+from lora_core.encoders import stack
+from lora_core.encoders.base import EncoderFamily
+from lora_core.encoders.modules import blocks
+from lora_core.events import Phase
+from lora_core.specs.data import Split
+from lora_core.training import environment, features
+from lora_core.training.forward import Forward, WholeModel, head
+from lora_core.training.part import Part
+from lora_core.training.pulse import Pulse
+from lora_core.training.runtime import Runtime
+
+MAX_BYTES = features.LIMIT // 2  # of the states of one run
+
+
+class FrozenTrunk(WholeModel):
+    """The states below the first block that trains are kept; what lies above is computed again.
+
+    The same function as `WholeModel` while nothing below trains or drops out. When no block trains,
+    the head alone is left, and it reads one state of a text: that of its first token.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        machine: Runtime,
+        family: EncoderFamily,
+        parts: Mapping[Split, Part],
+        *,
+        budget: int,
+        pulse: Pulse,
+    ) -> None:
+        """Compute, or find, the states of every part; `budget` padded tokens at once."""
+        super().__init__(model, machine)
+        self._family = family
+        self._budget = budget
+        self._pulse = pulse
+        every = blocks(model, family)
+        frozen = stack.frozen_blocks(model, family)
+        self._below, self._above = every[:frozen], every[frozen:]
+        began = time.monotonic()
+        self._features = {split: self._states(part) for split, part in parts.items()}
+        self.seconds = time.monotonic() - began
+        self.found = all(states.found for states in self._features.values())
+
+    def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
+        states = self._features[part.split].of(indices)
+        x = pad_sequence(states, batch_first=True).to(self._machine.device)
+        seen = torch.from_numpy(part.lengths[indices]).to(x.device)[:, None]
+        mask = torch.arange(x.shape[1], device=x.device) < seen
+        with self._machine.autocast():
+            x = stack.run(self._above, x, stack.visible(mask))
+            return head(self.model, self._family, x[:, 0])
+
+    def _states(self, part: Part) -> features.Features:
+        facts = environment.here(self._machine, self._budget)
+        below = [self.model.get_submodule(self._family.embeddings), *self._below]
+        name = features.key(
+            (f"{name}={value}" for name, value in facts.items()),
+            chain.from_iterable(piece.parameters() for piece in below),
+            part,
+        )
+        counts = row_counts(part, len(self._above))
+        width = self.model.config.hidden_size
+        return features.kept(name, counts, width, lambda: self._compute(part, counts))
+
+    @torch.no_grad()
+    def _compute(self, part: Part, counts: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
+        """Each text's number and states (rows, width)."""
+        for indices in by_length(part.lengths, self._budget):
+            batch = self._batch(part, indices)
+            with self._machine.autocast():
+                x = stack.embed(self.model, self._family, batch.input_ids)
+                x = stack.run(self._below, x, stack.visible(batch.attention_mask))
+            for i, states in zip(indices, x, strict=True):
+                yield i, states[: counts[i]]
+            self._pulse.beat()
+
+
+def row_counts(part: Part, blocks_above: int) -> NDArray[np.int64]:
+    """States that are kept of each text: of every token, or of the first for the head alone."""
+    return part.lengths if blocks_above else np.ones_like(part.lengths)
+
+
+def choose(  # noqa: PLR0913 - everything that the rule looks at
+    model: PreTrainedModel,
+    machine: Runtime,
+    family: EncoderFamily,
+    parts: Mapping[Split, Part],
+    *,
+    encoder_dropout: float,
+    budget: int,
+    pulse: Pulse,
+) -> Forward:
+    """The cheapest way that is exact for what this run trains."""
+    frozen = stack.frozen_blocks(model, family) if encoder_dropout == 0 else 0
+    above = len(blocks(model, family)) - frozen
+    rows = sum(int(row_counts(part, above).sum()) for part in parts.values())
+    if frozen and rows * model.config.hidden_size * 4 <= MAX_BYTES:
+        pulse.enter(Phase.FEATURES)
+        return FrozenTrunk(model, machine, family, parts, budget=budget, pulse=pulse)
+    return WholeModel(model, machine)

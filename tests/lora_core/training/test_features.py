@@ -1,0 +1,98 @@
+"""Features of a frozen trunk on the disk: shared, and never those of something else."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_core.cache import cache_dir
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
+from lora_core.training import features
+from lora_core.training.part import Part
+from tests.listener import Listener
+
+Train = Callable[..., tuple[Listener, Path]]
+COUNTS = np.array([2, 1, 3])
+ROWS = torch.arange(12.0).reshape(6, 2)
+
+
+def compute() -> Iterator[tuple[int, torch.Tensor]]:
+    yield from ((2, ROWS[3:]), (0, ROWS[:2]), (1, ROWS[2:3]))
+
+
+def never() -> Iterator[tuple[int, torch.Tensor]]:
+    raise AssertionError("it was there already")
+
+
+def entry(name: str) -> Path:
+    return cache_dir() / "features" / f"{name}.npy"
+
+
+def test_what_was_computed_once_is_found_again() -> None:
+    made = features.kept("once", COUNTS, 2, compute)
+    found = features.kept("once", COUNTS, 2, never)
+    assert (made.found, found.found) == (False, True)
+    for each in (made, found):
+        first, second = each.of([2, 0])
+        assert torch.equal(first, ROWS[3:])
+        assert torch.equal(second, ROWS[:2])
+
+
+def test_who_changes_what_was_found_changes_nothing_for_others() -> None:
+    features.kept("shared", COUNTS, 2, compute)
+    features.kept("shared", COUNTS, 2, never).of([1])[0].zero_()
+    assert torch.equal(features.kept("shared", COUNTS, 2, never).of([1])[0], ROWS[2:3])
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", None])
+def test_a_damaged_entry_is_made_anew(content: bytes | None) -> None:
+    features.kept("damaged", COUNTS, 2, compute)
+    whole = entry("damaged").read_bytes()
+    entry("damaged").write_bytes(whole[:-8] if content is None else content)
+    again = features.kept("damaged", COUNTS, 2, compute)
+    assert not again.found
+    assert entry("damaged").read_bytes() == whole
+
+
+def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "LIMIT", 1)
+    for name in ("older", "newer"):
+        features.kept(name, COUNTS, 2, compute)
+    assert [entry(name).exists() for name in ("older", "newer")] == [False, True]
+
+
+def part(*texts: list[int]) -> Part:
+    ids = [np.array(text, dtype=np.int32) for text in texts]
+    lengths = np.array([len(text) for text in texts])
+    return Part(Split.TRAIN, ids, lengths, np.zeros(len(ids), dtype=np.int64), pad=0)
+
+
+def test_another_way_another_weight_or_another_text_is_another_entry() -> None:
+    weight = torch.ones(3)
+    names = {
+        features.key(facts, [tensor], texts)
+        for facts, tensor, texts in (
+            (["threads=1"], weight, part([1, 2], [3])),
+            (["threads=2"], weight, part([1, 2], [3])),
+            (["threads=1"], weight * 2, part([1, 2], [3])),
+            (["threads=1"], weight, part([1], [2, 3])),
+            (["threads=1"], weight, part([3], [1, 2])),
+        )
+    }
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize("method", [{"type": "baseline"}, {"type": "lora", "layers": [1]}])
+def test_a_second_run_computes_nothing_below_and_gives_the_same_numbers(
+    spec: Callable[..., TrainSpec], train: Train, method: dict[str, object]
+) -> None:
+    run = spec(method=method, optim={"epochs": 2})
+    heard = [train(run)[0] for _ in range(2)]
+    ends = [each.all("finished")[0].summary for each in heard]
+    assert [end["features_found"] for end in ends] == [False, True]
+    losses = [[event.loss for event in each.all("step")] for each in heard]
+    assert losses[0] == losses[1]
+    assert ends[0]["test"] == ends[1]["test"]
