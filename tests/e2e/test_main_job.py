@@ -91,7 +91,9 @@ def finished(url: str, job_id: str) -> dict[str, Any]:
     raise AssertionError("the job did not end")
 
 
-@pytest.mark.parametrize("row", ["01", "02", pytest.param("03", marks=pytest.mark.slow), "04"])
+@pytest.mark.parametrize(
+    "row", ["01", "02", *(pytest.param(row, marks=pytest.mark.slow) for row in ("03", "04"))]
+)
 def test_each_lesson_runs_through_rest_and_through_the_command_line(
     url: str, folder: Path, row: str
 ) -> None:
@@ -158,6 +160,7 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
         assert served[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
 
 
+@pytest.mark.slow  # each step of it has a test of its own
 def test_a_version_of_ones_own_is_a_base(url: str, folder: Path) -> None:
     body = {
         "method": {"type": "lora", "r": 2},
