@@ -35,11 +35,17 @@ class Features:
         return [self._rows[self._ends[i] - self._counts[i] : self._ends[i]] for i in indices]
 
 
-def key(facts: Iterable[str], weights: Iterable[Tensor], part: Part) -> str:
-    """The name of an entry: how it is computed, with which weights, and of which texts."""
+def origin(facts: Iterable[str], weights: Iterable[Tensor]) -> "hashlib._Hash":
+    """How features are computed, and with which weights: the same for every part of a run."""
     digest = hashlib.sha256("\0".join([FORMAT, *facts]).encode())
     for weight in weights:
         digest.update(weight.detach().cpu().contiguous().numpy().data)
+    return digest
+
+
+def key(origin: "hashlib._Hash", part: Part) -> str:
+    """The name of an entry: its origin, and the texts it is of."""
+    digest = origin.copy()
     for ids in part.ids:
         digest.update(len(ids).to_bytes(8, "big"))
         digest.update(ids.tobytes())

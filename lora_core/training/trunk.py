@@ -52,6 +52,11 @@ class FrozenTrunk(WholeModel):
         frozen = stack.frozen_blocks(model, family)
         self._below, self._above = every[:frozen], every[frozen:]
         began = time.monotonic()
+        below = [model.get_submodule(family.embeddings), *self._below]
+        self._origin = features.origin(
+            (f"{name}={value}" for name, value in environment.here(machine, budget).items()),
+            chain.from_iterable(piece.parameters() for piece in below),
+        )
         self._features = {split: self._states(part) for split, part in parts.items()}
         self.seconds = time.monotonic() - began
         self.found = all(states.found for states in self._features.values())
@@ -66,13 +71,7 @@ class FrozenTrunk(WholeModel):
             return head(self.model, self._family, x[:, 0])
 
     def _states(self, part: Part) -> features.Features:
-        facts = environment.here(self._machine, self._budget)
-        below = [self.model.get_submodule(self._family.embeddings), *self._below]
-        name = features.key(
-            (f"{name}={value}" for name, value in facts.items()),
-            chain.from_iterable(piece.parameters() for piece in below),
-            part,
-        )
+        name = features.key(self._origin, part)
         counts = row_counts(part, len(self._above))
         width = self.model.config.hidden_size
         return features.kept(name, counts, width, lambda: self._compute(part, counts))

@@ -73,7 +73,7 @@ def part(*texts: list[int]) -> Part:
 def test_another_way_another_weight_or_another_text_is_another_entry() -> None:
     weight = torch.ones(3)
     names = {
-        features.key(facts, [tensor], texts)
+        features.key(features.origin(facts, [tensor]), texts)
         for facts, tensor, texts in (
             (["threads=1"], weight, part([1, 2], [3])),
             (["threads=2"], weight, part([1, 2], [3])),
