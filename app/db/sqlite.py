@@ -7,6 +7,7 @@ WAL-reset bug (3.7.0 to 3.51.2), which the one linked into many Pythons still ha
 no WAL is used.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from app.db.errors import DatabaseUrlInvalid
 
 BUSY_SECONDS = 10
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.01, 0.001
 READERS = 16
 
 
@@ -45,6 +47,7 @@ def _writer(url: URL, data_dir: Path, *, foreign_keys: bool) -> Engine:
     keys = "ON" if foreign_keys else "OFF"
     pragmas = (f"foreign_keys={keys}", "synchronous=FULL", f"journal_mode={_journal(url)}")
     event.listen(engine, "connect", _set_up(*pragmas))
+    event.listen(engine, "connect", _wait_fairly)
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
@@ -83,6 +86,23 @@ def _set_up(*pragmas: str) -> Any:
             connection.execute(f"PRAGMA {pragma}")
 
     return on_connect
+
+
+def _wait_fairly(connection: Any, _record: Any) -> None:
+    """Whoever has waited longest for the lock asks most often.
+
+    SQLite's own pauses grow to 100 ms: newcomers then always win, and some wait for seconds.
+    """
+    deadline = 0.0
+
+    def ask_again(asked: int) -> bool:
+        nonlocal deadline
+        if asked == 0:
+            deadline = time.monotonic() + BUSY_SECONDS
+        time.sleep(max(LAST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 0.9**asked))
+        return time.monotonic() < deadline
+
+    connection.set_busy_handler(ask_again)
 
 
 def _begin_immediate(connection: Connection) -> None:

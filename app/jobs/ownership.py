@@ -8,17 +8,47 @@ that condition inside its UPDATE, so a worker that lost the job changes nothing:
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, func, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, null, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.db.base import JsonObject
 from app.db.clock import now
 from app.jobs import checkpoints, moves
 from app.jobs.endings import Ending, ExitStatus, Retry, Told, closing
 from app.jobs.guards import UNSYNCED, Guard, append, held
-from app.jobs.leases import Beat, Claimed, Lease, Owner
+from app.jobs.leases import Beat, Claimed, Lease, Owner, StoredCheckpoint
 from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import Attempt, Job
+
+
+def _take_best() -> ReturningUpdate[Job, float]:
+    best = (
+        select(Job.id)
+        .where(Job.state == JobState.QUEUED)
+        .where(Job.lane.in_((bindparam("in_lane"), Lane.ANY)), Job.run_after <= now())
+        .order_by(Job.priority.desc(), Job.run_after, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # SQLite has one writer and no need of it
+        .cte("best")
+    )
+    return (
+        update(Job)
+        .where(Job.id == best.c.id, Job.state == JobState.QUEUED)
+        .values(
+            state=JobState.RUNNING,
+            attempt=Job.attempt + 1,
+            worker=bindparam("by"),
+            lane=bindparam("in_lane"),
+            lease_expires_at=now() + bindparam("seconds"),
+            started_at=func.coalesce(Job.started_at, now()),
+            stream_seq=Job.stream_seq + 1,
+        )
+        .returning(Job, now() - Job.waiting_since)
+    )
+
+
+_TAKE_BEST = _take_best()  # built once: that takes as long as running it
 
 
 def claim(
@@ -28,49 +58,21 @@ def claim(
 
     A job of `Lane.ANY` stays with the lane that takes it first: another gives other numbers.
     """
-    best = (
-        select(Job.id)
-        .where(Job.state == JobState.QUEUED)
-        .where(Job.lane.in_((lane, Lane.ANY)), Job.run_after <= now())
-        .order_by(Job.priority.desc(), Job.run_after, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)  # SQLite has one writer and no need of it
-        .cte("best")
-    )
-    job = session.scalar(
-        update(Job)
-        .where(Job.id == best.c.id, Job.state == JobState.QUEUED)
-        .values(
-            state=JobState.RUNNING,
-            attempt=Job.attempt + 1,
-            worker=owner.id,
-            lane=lane,
-            lease_expires_at=now() + lease_seconds,
-            started_at=func.coalesce(Job.started_at, now()),
-            stream_seq=Job.stream_seq + 1,
-        )
-        .returning(Job),
-        execution_options=UNSYNCED,
-    )
-    if job is None:
+    asked = {"in_lane": lane, "by": owner.id, "seconds": lease_seconds}
+    row = session.execute(_TAKE_BEST, asked, execution_options=UNSYNCED).one_or_none()
+    if row is None:
         return None
-    checkpoint = checkpoints.rewind(session, job.id)
+    job, waited = row
+    first = job.attempt == 1  # then nothing was left behind, and claims must be quick
+    checkpoint, stuck = (None, False) if first else _take_up(session, job.id)
     step = checkpoint.step if checkpoint else 0
-    session.execute(
-        update(Job).where(Job.id == job.id).values(step=step), execution_options=UNSYNCED
-    )
-    waited = None
-    if job.waiting_since is not None:
-        waited = session.scalars(select(now())).one() - job.waiting_since
-    failed = (Attempt.job_id == job.id, Attempt.outcome == Outcome.FAILED)
-    stuck = select(Attempt.attempt).where(*failed, Attempt.first_step == step).limit(1)
     claimed = Claimed(
         lease=Lease(job.id, job.attempt, owner.id, lease_seconds),
         spec=job.spec,
         dataset_ids=job.dataset_ids,
         register_as=job.register_as,
         failures=job.failures_counted,
-        stuck=session.scalar(stuck) is not None,
+        stuck=stuck,
         checkpoint=checkpoint,
         time_limit_seconds=job.time_limit_seconds,
         running_seconds=job.running_seconds,
@@ -92,6 +94,18 @@ def claim(
         session, job, Told("started", "info", _beginning(job.attempt, step), {"worker": owner.id})
     )
     return claimed
+
+
+def _take_up(session: Session, job_id: UUID) -> tuple[StoredCheckpoint | None, bool]:
+    """Where the attempts before got to, and whether one has failed that began there."""
+    checkpoint = checkpoints.rewind(session, job_id)
+    step = checkpoint.step if checkpoint else 0
+    session.execute(
+        update(Job).where(Job.id == job_id).values(step=step), execution_options=UNSYNCED
+    )
+    failed = (Attempt.job_id == job_id, Attempt.outcome == Outcome.FAILED)
+    stuck = select(Attempt.attempt).where(*failed, Attempt.first_step == step).limit(1)
+    return checkpoint, session.scalar(stuck) is not None
 
 
 def _beginning(attempt: int, step: int) -> str:

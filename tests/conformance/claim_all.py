@@ -17,12 +17,12 @@ from app.jobs.states import Lane
 from app.settings import Settings
 
 
-def claim(database: Database, owner: Owner) -> Claimed | None:
+def claim(database: Database, owner: Owner, lane: Lane = Lane.CPU) -> Claimed | None:
     """As a worker does it, which asks a locked database again."""
     while True:
         with suppress(*OUTAGE), database.write() as session:
             claimed = ownership.claim(
-                session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
+                session, owner=owner, lane=lane, device="cpu", lease_seconds=60
             )
             session.commit()
             return claimed
@@ -31,6 +31,7 @@ def claim(database: Database, owner: Owner) -> Claimed | None:
 def main(database_url: str, worker: str, share: str) -> None:
     database = open_database(Settings(database_url=database_url))
     owner = Owner(id=worker, host="here", boot_id="boot", pid=1, pid_start=1)
+    claim(database, owner, Lane.GPU)  # finds nothing, as most do: a worker asks all the time
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pysqlite3.dbapi2 as sqlite
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.db.engines import Database, open_database
@@ -36,6 +37,27 @@ def test_read_then_write_loses_no_update_between_threads_and_processes(
     other.close()
     with database.read() as session:
         assert session.scalar(text("SELECT created_at FROM api_keys")) == 80
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate"])
+def test_a_writer_waits_for_the_lock_and_in_the_end_gives_up(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = open_database(settings)
+    with database.write() as holder, ThreadPoolExecutor(1) as pool, other.write() as waiter:
+        holder.execute(text("SELECT 1"))
+        waiting = pool.submit(waiter.execute, text("SELECT 1"))
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        holder.commit()
+        waiting.result(timeout=5)
+        waiter.rollback()
+
+        holder.execute(text("SELECT 1"))
+        monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
+        with pytest.raises(OperationalError, match="database is locked"):
+            waiter.execute(text("SELECT 1"))
+    other.close()
 
 
 @pytest.mark.parametrize(

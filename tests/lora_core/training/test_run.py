@@ -98,8 +98,9 @@ def test_the_same_seed_and_threads_give_the_same_bits(spec: Make, train: Train) 
 
 def test_micro_batches_add_up_to_the_whole_batch(spec: Make, train: Train) -> None:
     """The budget decides how an update is computed, not what it is."""
-    whole, _ = train(spec(optim={"micro_batch_tokens": 4096}))
-    parts, _ = train(spec(optim={"micro_batch_tokens": 32}))
+    fp32 = {"precision": "fp32"}  # in which the order of sums hardly shows
+    whole, _ = train(spec(optim={"micro_batch_tokens": 4096}, runtime=fp32))
+    parts, _ = train(spec(optim={"micro_batch_tokens": 32}, runtime=fp32))
     for a, b in zip(whole.all("step"), parts.all("step"), strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-4)
 
