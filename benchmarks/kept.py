@@ -28,7 +28,7 @@ class Kept:
         self.cells[cell] = {
             "cell": cell,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "processor": machine.processor(),
+            "processor": machine.described(),
             "instructions": machine.flags(),
             "versions": machine.versions(),
             "seconds": round(seconds, 1),
@@ -51,7 +51,7 @@ def choose(directory: Path, *, quick: bool, fresh: bool) -> Kept:
     One name for each processor, size and day: `fresh` begins today's again.
     """
     start = "quick" if quick else "train"
-    start += "-" + re.sub(r"[^a-z0-9_]+", "-", machine.processor().lower()).strip("-")
+    start += "-" + re.sub(r"[^a-z0-9_]+", "-", machine.described().lower()).strip("-")
     found = sorted(directory.glob(f"{start}-????-??-??.jsonl"))
     if found and not fresh:
         return Kept(found[-1])

@@ -5,20 +5,19 @@ but its numbers are others.
 """
 
 import platform
-import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from lora_core import __version__
+from lora_core import __version__, processor
 from lora_core.training.runtime import Runtime
 
 DETERMINISTIC = ("no", "where_possible", "yes")  # by the number that torch gives it
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-# The instructions that numeric kernels are chosen by; the rest of the flags does not matter.
-_INSTRUCTIONS = re.compile(r"(s?sse|avx|fma|f16c|amx|asimd|sve|bf16|i8mm)\w*")
+# Kernels also go by the model: its caches decide how they cut their work.
+_WHICH = ("vendor_id", "cpu family", "model", "model name", "stepping")
 
 
 def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
@@ -27,8 +26,8 @@ def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
         "loraworks": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
-        "processor": _processor(),
-        "instructions": " ".join(sorted(set(_instructions()))),
+        "processor": " ".join(processor.facts(*_WHICH)) or processor.model(),
+        "instructions": " ".join(processor.instructions()),
         "kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": str(machine.threads),
         "device": "cpu",
@@ -39,7 +38,7 @@ def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
     }
     if machine.device != "cpu":
         facts["device"] = torch.cuda.get_device_name(machine.device)
-        facts["driver"] = _read("/proc/driver/nvidia/version").partition("\n")[0]
+        facts["driver"] = _driver()
     return facts
 
 
@@ -55,26 +54,9 @@ def _only(text: str, other: str) -> str:
     return " ".join(word for word in text.split() if word not in other.split()) or "none"
 
 
-def _processor() -> str:
-    """Maker and model. Kernels also go by the model: its caches decide how they cut their work."""
-    lines = _cpu_lines("vendor_id", "cpu family", "model", "model name", "stepping")
-    return " ".join(lines) or platform.processor() or platform.machine()
-
-
-def _instructions() -> list[str]:
-    flags = " ".join(_cpu_lines("flags", "Features")).split()
-    return [flag for flag in flags if _INSTRUCTIONS.fullmatch(flag)]
-
-
-def _cpu_lines(*names: str) -> list[str]:
-    """Values of the first processor in the list of the system."""
-    first = _read("/proc/cpuinfo").split("\n\n")[0]
-    pairs = [line.split(":", 1) for line in first.splitlines() if ":" in line]
-    return [value.strip() for name, value in pairs if name.strip() in names]
-
-
-def _read(path: str) -> str:
+def _driver() -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    return text.partition("\n")[0]

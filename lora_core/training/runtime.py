@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lora_core import processor
 from lora_core.errors import DeviceMissing, PrecisionUnsupported
 from lora_core.specs.train import RuntimeSpec
 
@@ -65,7 +66,6 @@ def start(spec: RuntimeSpec) -> Runtime:
 
 
 def _fast_bf16(device: str) -> bool:
-    """Whether bf16 is computed in hardware: emulated, it is many times slower than float32."""
     if device == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return processor.has_fast_bf16()
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
