@@ -16,6 +16,7 @@ import typer
 from app.cli.answers import Json
 from app.cli.errors import Misuse
 from lora_core.specs.method import Head, Role, Variant
+from lora_core.specs.presets import Preset
 from lora_core.specs.task import ClassWeights
 from lora_core.specs.train import SelectBy
 
@@ -71,6 +72,9 @@ METHOD, LORA, DATA, TRAINING, RUN = "Method", "LoRA", "Data", "Training", "Compu
 
 # place in the description → option
 FLAGS: dict[str, Any] = {
+    "preset": _flag(
+        Preset | None, "--preset", group=METHOD, text="Many settings at once; options override it."
+    ),
     "method.type": _flag(
         MethodName | None, "--method", group=METHOD, text="What is trained. Default: lora."
     ),

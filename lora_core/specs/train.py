@@ -1,13 +1,14 @@
 """One training run, described in full."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.specs.method import MethodSpec
+from lora_core.specs.presets import Preset, unfolded
 from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
 
 BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
@@ -60,11 +61,14 @@ class RuntimeSpec(Frozen):
 class TrainSpec(Frozen):
     """One training run. Only `method` has no default.
 
+    `preset` gives many settings at once; those that are given beside it win.
+
     `base` is the packaged sample (`minilm-l6`), a directory (`./…`, `../…` or `/…`, safetensors
     only), or a name on the hub. A service also takes one of its own model versions.
     """
 
     spec_version: Literal[1] = 1  # raised when the meaning of a field changes
+    preset: Preset | None = None
     method: MethodSpec
     base: BaseName = "minilm-l6"
     base_revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40,64}$")
@@ -73,3 +77,8 @@ class TrainSpec(Frozen):
     optim: OptimSpec = OptimSpec()
     stop: StopSpec = StopSpec()
     runtime: RuntimeSpec = RuntimeSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfold(cls, said: Any) -> Any:
+        return unfolded(said) if isinstance(said, dict) else said

@@ -1,0 +1,68 @@
+"""LoRA with the adapter folded into the weight for the time of one product.
+
+y = x (W + s B A)ᵀ + b
+
+The same function as W x + b + s B (A x), with one product of full size forward and one backward,
+and no sum of full size. With G = s · dY B, of shape (tokens, r):
+
+dX = dY (W + s B A)    dA = Gᵀ x    dB = s · dYᵀ (x Aᵀ)
+
+dYᵀ x, the dear part of full fine-tuning, is never formed. (Cherniuk et al. 2023, arXiv 2312.03415)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_core.layers.base import AdapterLinear
+
+TOKENS_PER_RANK = 16
+
+
+def pays(layer: AdapterLinear, x: Tensor) -> bool:
+    """Whether folding is the faster way: it costs about what r tokens do, so it needs many more."""
+    return x.numel() // x.shape[-1] >= TOKENS_PER_RANK * layer.r
+
+
+def folded(layer: AdapterLinear, x: Tensor) -> Tensor:
+    """x (…, d_in) -> (…, d_out), with gradients for x, A and B.
+
+    Computed in autocast's type where that is on. The base counts as frozen.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    base = layer.base
+    with torch.autocast(device, enabled=False):
+        y: Tensor = _Folded.apply(  # type: ignore[no-untyped-call]
+            x.to(dtype), base.weight, base.bias, layer.A, layer.B, layer.scale
+        )
+    return y
+
+
+class _Folded(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        A: Tensor,
+        B: Tensor,
+        scale: float,
+    ) -> Tensor:
+        whole = torch.addmm(weight, B, A, alpha=scale).to(x.dtype)
+        ctx.save_for_backward(x, whole, A, B)
+        ctx.scale = scale
+        return F.linear(x, whole, None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, whole, A, B = ctx.saved_tensors
+        rows, dy_rows = x.flatten(0, -2), dy.flatten(0, -2)
+        dx = dy @ whole if ctx.needs_input_grad[0] else None
+        g = dy_rows @ (ctx.scale * B).to(x.dtype)
+        dA = (g.t() @ rows).to(A.dtype)
+        dB = ctx.scale * (dy_rows.t() @ (rows @ A.t().to(x.dtype))).to(B.dtype)
+        return dx, None, None, dA, dB, None

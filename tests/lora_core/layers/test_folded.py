@@ -1,0 +1,43 @@
+"""The folded product is the plain one: same answers, same gradients."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lora_core.layers.folded import folded
+from lora_core.layers.lora import LoraLinear
+
+
+def trained(*, d_in: int = 96, d_out: int = 64, bias: bool = True) -> LoraLinear:
+    torch.manual_seed(0)
+    layer = LoraLinear(nn.Linear(d_in, d_out, bias=bias), r=4, alpha=8.0)
+    nn.init.normal_(layer.B, std=0.1)
+    return layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_gradients_are_those_of_the_function(bias: bool) -> None:
+    layer = trained(d_in=6, d_out=5, bias=bias).double()
+    x = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: folded(layer, x), (x, layer.A, layer.B))
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
+def test_it_is_the_plain_way(bf16: bool, tolerance: float) -> None:
+    layer, x, dy = trained(), torch.randn(7, 50, 96), torch.randn(7, 50, 64)
+    results: list[list[Tensor]] = []
+    for fast in (False, True):
+        free = (x.clone().requires_grad_(), layer.A, layer.B)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            y = folded(layer, free[0]) if fast else layer.base(free[0]) + layer.low_rank(free[0])
+        results.append([y, *torch.autograd.grad(y, free, dy.to(y.dtype))])
+    for plain, fast in zip(*results, strict=True):
+        assert fast.dtype == plain.dtype
+        assert torch.linalg.vector_norm(fast - plain) <= tolerance * torch.linalg.vector_norm(plain)
+
+
+def test_the_lowest_layer_sends_no_gradient_below() -> None:
+    layer, x = trained(), torch.randn(7, 96)
+    torch.autograd.backward(folded(layer, x).sum())
+    assert x.grad is None
+    assert layer.A.grad is not None
