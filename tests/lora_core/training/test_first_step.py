@@ -1,0 +1,87 @@
+"""The first update of a run, whatever its texts look like, against plain transformers.
+
+The reference answers the texts of the update one by one, unpadded, in the unchanged model.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification
+
+from lora_core.data.batching import epoch_batches
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
+from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.pulse import Pulse
+from lora_core.training.resume import build_trainer
+from tests.listener import Listener
+
+Make = Callable[..., TrainSpec]
+
+EQUAL = [5] * 40
+MIXED = [1, 60, 2, 59, 3, 30, 1, 60] * 5  # words, from the shortest text to the longest that fits
+WORDS = "the a film movie plot cast it and of to in".split()  # noqa: SIM905
+
+
+def reviews(file: Path, lengths: list[int]) -> Path:
+    rows = ["text,label"]
+    for number, length in enumerate(lengths):
+        label = ("bad", "good")[number % 2]
+        filler = [WORDS[(number + i * i) % len(WORDS)] for i in range(length - 1)]
+        rows.append(f"{' '.join([label, *filler])},{label}")
+    file.write_text("\n".join(rows) + "\n")
+    return file
+
+
+def reference(prepared: Prepared) -> tuple[float, float]:
+    """Mean loss of the first update and the norm of its gradient, of all parameters."""
+    model = AutoModelForSequenceClassification.from_config(prepared.model.config)
+    model.load_state_dict(prepared.model.state_dict())
+    part, spec = prepared.parts[Split.TRAIN], prepared.spec
+    size, seed = spec.optim.batch_size, spec.runtime.seed
+    batches = epoch_batches(part.lengths, batch_size=size, budget=10**6, seed=seed, epoch=0)
+    losses = [
+        F.cross_entropy(
+            model(torch.from_numpy(part.ids[i]).long()[None]).logits,
+            torch.tensor([part.labels[i]]),
+        )
+        for i in next(batches)[0]
+    ]
+    loss = torch.stack(losses).mean()
+    torch.autograd.backward(loss)
+    gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return loss.item(), torch.linalg.vector_norm(torch.cat(gradients)).item()
+
+
+@pytest.mark.parametrize("lengths", [EQUAL, MIXED], ids=["equal", "mixed"])
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("budget", [16, 4096])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_lengths_batch_and_threads_give_the_same_update(
+    spec: Make, tmp_path: Path, lengths: list[int], batch_size: int, budget: int, threads: int
+) -> None:
+    described = spec(
+        method={"type": "full"},
+        data={"source": str(reviews(tmp_path / "shaped.csv", lengths))},
+        optim={
+            "epochs": 1,
+            "batch_size": batch_size,
+            "micro_batch_tokens": budget,
+            "head_dropout": 0.0,
+        },
+        runtime={"threads": threads, "precision": "fp32"},
+    )
+    heard = Listener()
+    pulse = Pulse(heard, heard)
+    prepared = prepare(described, heard, pulse)
+    loss, norm = reference(copy.deepcopy(prepared))
+    build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None).train()
+    first = heard.all("step")[0]
+    assert first.step == 1
+    assert first.loss == pytest.approx(loss, rel=1e-5)
+    assert first.grad_norm == pytest.approx(norm, rel=1e-4)
+    assert heard.all("evaluated")[-1].step == -(-len(prepared.parts[Split.TRAIN]) // batch_size)
