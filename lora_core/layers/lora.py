@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_core.layers import folding
 from lora_core.layers.base import AdapterLinear
 
 
@@ -19,6 +20,8 @@ class LoraLinear(AdapterLinear):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # uniform within 1 / sqrt(d_in)
 
     def adapted(self, x: Tensor) -> Tensor:
+        if folding.pays(self, x):
+            return folding.folded(self, x)
         y: Tensor = self.base(x)
         return y + self.low_rank(x)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lora_core.layers.folded import folded
+from lora_core.layers.folding import TOKENS_PER_RANK, folded, pays
 from lora_core.layers.lora import LoraLinear
 
 
@@ -41,3 +41,13 @@ def test_the_lowest_layer_sends_no_gradient_below() -> None:
     torch.autograd.backward(folded(layer, x).sum())
     assert x.grad is None
     assert layer.A.grad is not None
+
+
+def test_few_tokens_and_dropout_take_the_plain_way() -> None:
+    layer = trained()
+    enough = TOKENS_PER_RANK * layer.r
+    assert pays(layer, torch.randn(2, enough // 2, 96))
+    assert not pays(layer, torch.randn(enough - 1, 96))
+    layer.dropout.p = 0.1
+    assert not pays(layer, torch.randn(enough, 96))
+    assert pays(layer.eval(), torch.randn(enough, 96))

@@ -22,7 +22,12 @@ TOKENS_PER_RANK = 16
 
 
 def pays(layer: AdapterLinear, x: Tensor) -> bool:
-    """Whether folding is the faster way: it costs about what r tokens do, so it needs many more."""
+    """Whether folding is the faster way: it costs about what r tokens do, so it needs many more.
+
+    Never with dropout, which the base's share of the product must not see.
+    """
+    if layer.training and layer.dropout.p > 0:
+        return False
     return x.numel() // x.shape[-1] >= TOKENS_PER_RANK * layer.r
 
 

@@ -1,0 +1,104 @@
+"""What each technique of our training brings: `python -m benchmarks.techniques --method lora_all`.
+
+Each is left out in turn, in a process of its own, and everything on is measured between them.
+Prints a line for each, and as its last line one JSON object: technique → how many times faster the
+steps are with it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.plan import METHODS, rate_data, train_spec
+from lora_core.process import keep_freed_memory, wait_passively
+
+ROOT = Path(__file__).parents[1]
+NOTHING = "nothing"
+
+
+def first_token() -> None:
+    from lora_core.training import prepare
+
+    prepare.shorten = lambda *_: None
+
+
+def folding() -> None:
+    from lora_core.layers import folding as law
+
+    law.TOKENS_PER_RANK = sys.maxsize
+
+
+def texts_of_like_length() -> None:
+    from lora_core.data import batching
+
+    batching.POOL = 1  # updates are drawn at random
+
+
+LEFT_OUT: Mapping[str, Callable[[], None]] = {
+    "first token": first_token,
+    "folding": folding,
+    "texts of like length": texts_of_like_length,
+}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "micro-batches": {"micro_batch_tokens": 1_048_576},
+    "no dropout in the encoder": {"encoder_dropout": 0.1},
+}
+MEMORY = "kept memory"
+TECHNIQUES = (*LEFT_OUT, *SETTINGS, MEMORY)
+
+
+def rate(method: str, without: str, seconds: float, texts: int) -> float:
+    """Reviews per second of steady steps at 512 tokens, in this process."""
+    wait_passively()
+    if without != MEMORY:
+        keep_freed_memory()
+    LEFT_OUT.get(without, lambda: None)()
+    from benchmarks.ours import ready, steady  # only now: torch reads what was set above
+    from benchmarks.window import Window
+
+    spec = train_spec(method, rate_data(texts), epochs=100)
+    optim = spec.optim.model_copy(update=dict(SETTINGS.get(without, {})))
+    prepared = ready(spec.model_copy(update={"optim": optim}))
+    steady(prepared, Window(0, 2))
+    _, reviews, elapsed = steady(prepared, Window(seconds, texts // spec.optim.batch_size))
+    return reviews / elapsed
+
+
+def measure(arguments: argparse.Namespace, without: str) -> float:
+    """The same from a new process."""
+    command = [sys.executable, "-m", "benchmarks.techniques", "--without", without]
+    for name in ("method", "seconds", "texts"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"without {without}:\n{done.stderr}")
+    return float(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", choices=METHODS, default="lora_qv")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of steady steps, for each")
+    parser.add_argument("--texts", type=int, default=160, help="one pass over them at least")
+    parser.add_argument("--without", choices=(NOTHING, *TECHNIQUES), help="measure this one here")
+    arguments = parser.parse_args()
+    if arguments.without:
+        print(rate(arguments.method, arguments.without, arguments.seconds, arguments.texts))
+        return
+    gains: dict[str, Any] = {}
+    before = measure(arguments, NOTHING)
+    for technique in TECHNIQUES:
+        left_out, after = measure(arguments, technique), measure(arguments, NOTHING)
+        gains[technique] = round((before + after) / 2 / left_out, 3)
+        print(f"{technique:28} {gains[technique]:5.2f}x", flush=True)
+        before = after
+    print(json.dumps({"method": arguments.method, **gains, "processor": machine.described()}))
+
+
+if __name__ == "__main__":
+    main()
