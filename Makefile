@@ -11,10 +11,10 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long chaos bench-train check format audit clean
+.PHONY: help demo test test-long chaos bench-train bench-accuracy check format audit clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 # -c pins everything but torch; the two sample packages are data only, so their own needs are left out.
 .venv/.runtime: pyproject.toml constraints.txt
@@ -41,6 +41,9 @@ chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES
 
 bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
+	$(BIN)/python -m benchmarks.accuracy $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 check: .venv/.dev  ## Lint, format, types, import rules, unused packages, spelling
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,24 @@ class Kept:
             "seconds": round(seconds, 1),
             "figures": figures,
         }
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text("".join(json.dumps(record) + "\n" for record in self.cells.values()))
-        unfinished.replace(self.path)
+        self._write()
+
+    def forget(self, cells: Iterable[str]) -> None:
+        """So that they are measured again."""
+        for cell in cells:
+            self.cells.pop(cell, None)
+        self._write()
 
     def figures(self, cell: str) -> dict[str, Any]:
         """What was measured."""
         found: dict[str, Any] = self.cells[cell]["figures"]
         return found
+
+    def _write(self) -> None:
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text("".join(json.dumps(record) + "\n" for record in self.cells.values()))
+        unfinished.replace(self.path)
 
 
 def choose(directory: Path, *, quick: bool, fresh: bool) -> Kept:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.columns import aligned
 from benchmarks.kept import Kept
 from benchmarks.plan import METHODS
 
@@ -73,12 +74,8 @@ def table(told: dict[str, Any]) -> str:
     """A line a method, a column a figure."""
     lines = [["", *COLUMNS]]
     lines += [[name, *(str(told[name].get(each, "")) for each in COLUMNS)] for name in METHODS]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join(word.rjust(w) for word, w in zip(line, widths, strict=True)) for line in lines
-    ]
     facts = ("gemm_peak_gflops", "share_of_peak", "share_of_parts", "processor")
-    return "\n".join([*text, *(f"{fact}: {told[fact]}" for fact in facts)])
+    return "\n".join([aligned(lines), *(f"{fact}: {told[fact]}" for fact in facts)])
 
 
 def draw(results: Kept, path: Path) -> None:

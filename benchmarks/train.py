@@ -7,35 +7,13 @@ with one JSON object.
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks import cells
+from benchmarks.apart import measure, shown
 from benchmarks.kept import DIRECTORY, choose
 from benchmarks.plan import CELLS, FULL, QUICK
-
-ROOT = Path(__file__).parents[1]
-
-
-def measure(cell: str, *, quick: bool) -> dict[str, Any]:
-    """The figures of a cell from a new process; its last line. Ends this one if it fails."""
-    command = [sys.executable, "-m", "benchmarks.train", "--cell", cell]
-    command += ["--quick"] if quick else []
-    # This process stays small: a child begins with the peak memory of its parent.
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{cell} failed:\n{done.stderr}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
-def shown(figures: dict[str, Any]) -> str:
-    """The single numbers of a cell."""
-    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
 def main() -> None:
@@ -54,7 +32,8 @@ def main() -> None:
         kept = cell in results.cells
         if not kept:
             began = time.monotonic()
-            figures = measure(cell, quick=arguments.quick)
+            # This process stays small: a child begins with the peak memory of its parent.
+            figures = measure("benchmarks.train", cell, quick=arguments.quick)
             results.keep(cell, figures, time.monotonic() - began)
         record = results.cells[cell]
         when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"

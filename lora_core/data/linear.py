@@ -50,7 +50,7 @@ def _key(splits: Splits) -> str:
 def _fit(splits: Splits) -> RivalFitted:
     start = time.perf_counter()
     train = _capped(splits.train)
-    validation, test = _answers(train, [splits.validation, splits.test])
+    validation, test = answers(train, [splits.validation, splits.test])
     return RivalFitted(
         validation=_figures(splits, splits.validation, validation),
         test=_figures(splits, splits.test, test),
@@ -60,7 +60,7 @@ def _fit(splits: Splits) -> RivalFitted:
     )
 
 
-def _answers(
+def answers(
     train: Sequence[Example], parts: Sequence[Sequence[Example]]
 ) -> list[NDArray[np.int64]]:
     """Label indices for the texts of each part."""

@@ -52,7 +52,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     machine = runtime.start(spec.runtime)
     base = locate(spec.base, spec.base_revision)
     fit.check(base.config, spec)
-    spec = _fill_in(spec, base.config, machine)
+    spec = _on(resolved(spec, base.config), machine)
     splits = load(spec.data)
     family = base.family
     model, kept = load_classifier(
@@ -96,19 +96,23 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     )
 
 
-def _fill_in(spec: TrainSpec, config: dict[str, Any], machine: Runtime) -> TrainSpec:
-    """The same spec with what depends on base and machine decided."""
+def resolved(spec: TrainSpec, config: dict[str, Any]) -> TrainSpec:
+    """The same spec with what depends on the base decided."""
     shape = fit.read_shape(config, base=spec.base)
     length = spec.data.max_length or min(MAX_LENGTH, shape.positions)
     rate = spec.optim.learning_rate or default_rate(spec.method, shape.width)
-    used = {"device": machine.device, "precision": machine.precision, "threads": machine.threads}
     return spec.model_copy(
         update={
             "data": spec.data.model_copy(update={"max_length": length}),
             "optim": spec.optim.model_copy(update={"learning_rate": rate}),
-            "runtime": spec.runtime.model_copy(update=used),
         }
     )
+
+
+def _on(spec: TrainSpec, machine: Runtime) -> TrainSpec:
+    """The same spec with what depends on the machine decided."""
+    used = {"device": machine.device, "precision": machine.precision, "threads": machine.threads}
+    return spec.model_copy(update={"runtime": spec.runtime.model_copy(update=used)})
 
 
 def _tokenise(

@@ -1,0 +1,124 @@
+"""Whether the defaults of LoRA are worth having: `python -m benchmarks.accuracy`.
+
+Every cell is computed in a process of its own and kept in `benchmarks/results/`: a run that was
+stopped goes on, and a cell whose settings have changed since is computed anew. Prints a table of
+test accuracies and ends with one JSON object. With `--try` it changes one default at a time and
+prints what that gains on validation; test has no say there.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import apart, changes, contenders
+from benchmarks.changes import CHANGES
+from benchmarks.contenders import FULL, QUICK, Cell
+from benchmarks.kept import DIRECTORY, Kept
+from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.specs.data import DataSpec
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _read(words)
+    wait_passively()  # as `python -m lora_core train` begins: before torch is loaded
+    keep_freed_memory()
+    data = QUICK if arguments.quick else FULL
+    if arguments.cell:
+        from benchmarks import answers
+
+        print(json.dumps(answers.run(_find(arguments.cell, data))))
+        return
+
+    data = {name: data[name] for name in arguments.data}
+    tries = arguments.tried is not None
+    cells = [*(changes.cells(arguments.tried, data) if tries else contenders.cells(data))]
+    for name in filter(changes.is_default, arguments.tried or ()):
+        print(f"{name}: the defaults have it")
+    file = "changes.jsonl" if tries else "accuracy.jsonl"
+    path = arguments.results / ("quick-" * arguments.quick + file)
+    chosen = [cell for cell in cells if arguments.only in cell.name]
+    if arguments.fresh:
+        Kept(path).forget(cell.name for cell in chosen)
+    for cell in chosen:
+        _compute(cell, path, quick=arguments.quick)
+    tell(cells, Kept(path), tries=tries)
+
+
+def _read(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--try", nargs="*", choices=CHANGES, dest="tried", metavar="CHANGE",
+        help=f"try these, or all: {', '.join(CHANGES)}",
+    )  # fmt: skip
+    parser.add_argument("--data", nargs="+", choices=FULL, default=[*FULL], help="on these alone")
+    parser.add_argument("--only", default="", metavar="PART", help="such as /lora/ or /0")
+    parser.add_argument("--quick", action="store_true", help="a few texts, to see that it works")
+    parser.add_argument("--fresh", action="store_true", help="compute again what was kept")
+    parser.add_argument("--results", type=Path, default=DIRECTORY, help="directory to keep them in")
+    parser.add_argument("--cell", help="compute this one here, and print it")
+    return parser.parse_args(words)
+
+
+def _find(name: str, data: Mapping[str, DataSpec]) -> Cell:
+    for cell in (*contenders.cells(data), *changes.cells([*CHANGES], data)):
+        if cell.name == name:
+            return cell
+    raise SystemExit(f"there is no cell {name}; one is imdb-8000/lora/0")
+
+
+def is_kept(cell: Cell, results: Kept) -> bool:
+    """Whether it was computed, and as it would be today."""
+    from benchmarks import answers
+
+    there = cell.name in results.cells
+    return there and results.figures(cell.name)["settings"] == answers.settings(cell)
+
+
+def _compute(cell: Cell, path: Path, *, quick: bool) -> None:
+    results = Kept(path)
+    kept = is_kept(cell, results)
+    if not kept:
+        began = time.monotonic()
+        figures = apart.measure("benchmarks.accuracy", cell.name, quick=quick)
+        results = Kept(path)  # again: another run may have kept its own cells in the meantime
+        results.keep(cell.name, figures, time.monotonic() - began)
+    record = results.cells[cell.name]
+    when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
+    print(f"{cell.name:40} {apart.shown(record['figures'])}  ({when})", flush=True)
+
+
+def tell(cells: Sequence[Cell], results: Kept, *, tries: bool) -> None:
+    """The table of what there is, and the same as JSON."""
+    from benchmarks import gains, standings
+
+    found = [cell for cell in cells if is_kept(cell, results)]
+    told: dict[str, Any]
+    if tries:
+        told = gains.summary(found, results)
+        print(gains.table(told))
+    else:
+        told = standings.summary(found, results)
+        print(standings.table(told))
+    if len(found) < len(cells):
+        print(f"{len(cells) - len(found)} of {len(cells)} cells are not computed yet")
+    print(json.dumps(told | _where(found, results)))
+
+
+def _where(cells: Sequence[Cell], results: Kept) -> dict[str, Any]:
+    """The processors and versions of these cells; of a library that changed, each version."""
+    records = [results.cells[cell.name] for cell in cells]
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for library, version in record["versions"].items():
+            versions.setdefault(library, set()).add(version)
+    return {
+        "processor": sorted({record["processor"] for record in records}),
+        "versions": {library: ", ".join(sorted(each)) for library, each in versions.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

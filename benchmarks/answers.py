@@ -1,0 +1,77 @@
+"""A cell for accuracy: which texts of its part it answers rightly."""
+
+import hashlib
+import json
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.contenders import Cell
+from benchmarks.ours import ready, trainer_of
+from benchmarks.quiet import quiet_pulse
+from lora_core.data import linear
+from lora_core.data.load import load
+from lora_core.data.records import Splits
+from lora_core.encoders.checkpoint import locate
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.train import TrainSpec
+from lora_core.training import evaluate
+from lora_core.training.prepare import resolved
+
+
+def run(cell: Cell) -> dict[str, Any]:
+    """The figures of a cell: a 1 or 0 for each text, and what it was computed from."""
+    told = {"settings": settings(cell)}
+    if isinstance(cell.spec, DataSpec):
+        return told | _fit(cell.spec, cell.judged_on)
+    return told | _train(cell.spec, cell.judged_on)
+
+
+def settings(cell: Cell) -> str:
+    """sha256 of what the cell is told to do, today's defaults filled in. The machine is no part."""
+    if isinstance(cell.spec, DataSpec):
+        told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
+    else:
+        told = resolved(cell.spec, _config(cell.spec.base)).model_dump(mode="json")
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _config(base: str) -> dict[str, Any]:
+    return locate(base).config
+
+
+def _fit(data: DataSpec, judged_on: Split) -> dict[str, Any]:
+    splits = load(data)
+    (answers,) = linear.answers(splits.train, [splits.part(judged_on)])
+    return _judged(answers, splits, judged_on)
+
+
+def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
+    prepared = ready(spec)
+    trained = trainer_of(prepared, quiet_pulse()).train()
+    logits = trained.validation_logits
+    if judged_on is Split.TEST:
+        part, budget = prepared.parts[Split.TEST], prepared.spec.optim.micro_batch_tokens
+        logits = evaluate.logits(prepared.forward, part, budget=budget, pulse=quiet_pulse())
+    return {
+        **_judged(logits.argmax(axis=1), prepared.splits, judged_on),
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "train_seconds": trained.pace.seconds,
+        "device": prepared.machine.device,
+        "precision": prepared.machine.precision,
+        "threads": prepared.machine.threads,
+    }
+
+
+def _judged(answers: NDArray[np.int64], splits: Splits, part: Split) -> dict[str, Any]:
+    right = answers == np.array([each.label for each in splits.part(part)])
+    return {
+        "judged_on": part.value,
+        "data": splits.digest,
+        "accuracy": float(right.mean()),
+        "correct": "".join(str(int(each)) for each in right),
+    }

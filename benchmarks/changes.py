@@ -1,0 +1,72 @@
+"""Changes of one thing, by which the defaults of LoRA are chosen, and the cells that try them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from benchmarks.contenders import CONTENDERS, FULL, SEEDS, Cell, Description, described
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.method import Role, Variant
+from lora_core.specs.train import TrainSpec
+
+DEFAULTS = "defaults"  # what every change is measured against
+
+# Name → what it puts in the place of a default. What is the default today is left out of a run:
+# a change and its way back may both stand here.
+CHANGES: Mapping[str, Description] = {
+    "epochs-1": {"optim": {"epochs": 1}},
+    "epochs-2": {"optim": {"epochs": 2}},
+    "epochs-3": {"optim": {"epochs": 3}},
+    "epochs-5": {"optim": {"epochs": 5}},
+    "rate-5e-4": {"optim": {"learning_rate": 5e-4}},
+    "rate-2e-3": {"optim": {"learning_rate": 2e-3}},
+    "query-value": {"method": {"targets": (Role.QUERY, Role.VALUE)}},
+    "all-linears": {"method": {"targets": tuple(Role)}},
+    "rank-16": {"method": {"r": 16}},
+    "alpha-32": {"method": {"alpha": 32.0}},
+    "rank-16-alpha-32": {"method": {"r": 16, "alpha": 32.0}},
+    "rslora": {"method": {"variant": Variant.RSLORA}},
+    "dora": {"method": {"variant": Variant.DORA}},
+    "adapter-dropout-0.1": {"method": {"dropout": 0.1}},
+    "no-warmup": {"optim": {"warmup": 0.0}},
+    "warmup-0.06": {"optim": {"warmup": 0.06}},
+    "warmup-0.1": {"optim": {"warmup": 0.1}},
+    "cosine": {"optim": {"decay": "cosine"}},
+    "weight-decay-0": {"optim": {"weight_decay": 0.0}},
+    "weight-decay-0.01": {"optim": {"weight_decay": 0.01}},
+    "weight-decay-0.1": {"optim": {"weight_decay": 0.1}},
+    "head-dropout-0": {"optim": {"head_dropout": 0.0}},
+    "head-dropout-0.1": {"optim": {"head_dropout": 0.1}},
+    "batch-16": {"optim": {"batch_size": 16}},
+    "batch-32": {"optim": {"batch_size": 32}},
+}
+
+
+def changed(spec: TrainSpec, change: Description) -> TrainSpec:
+    """The same spec but for what the change puts there."""
+    told = spec.model_dump()
+    for section, values in change.items():
+        told[section] = told[section] | values
+    return TrainSpec.model_validate(told)
+
+
+def is_default(name: str) -> bool:
+    """Whether the defaults have it already."""
+    spec = described(CONTENDERS["lora"], DataSpec(), seed=0)
+    return changed(spec, CHANGES[name]) == spec
+
+
+def cells(names: Sequence[str], data: Mapping[str, DataSpec]) -> Iterable[Cell]:
+    """The defaults and each change, or all, judged on validation: test has no say in them."""
+    tried = {name: CHANGES[name] for name in names or CHANGES if not is_default(name)}
+    for where, each in data.items():
+        texts = _judged(each)
+        for name, change in {DEFAULTS: {}, **tried}.items():
+            for seed in SEEDS:
+                spec = changed(described(CONTENDERS["lora"], texts, seed), change)
+                yield Cell(where, name, seed, spec, Split.VALIDATION)
+
+
+def _judged(data: DataSpec) -> DataSpec:
+    """By more sentences where some are left over: a gain of a point would drown in 500."""
+    if data == FULL["rotten-tomatoes-2000"]:
+        return data.model_copy(update={"validation_size": 2500})
+    return data

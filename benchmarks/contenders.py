@@ -1,0 +1,94 @@
+"""Who is compared for accuracy, on which data, and the cells of the table in their order."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.method import Role
+from lora_core.specs.presets import Preset
+from lora_core.specs.train import TrainSpec
+
+Description = dict[str, Any]
+
+SEEDS = (0, 1, 2)
+LINEAR = "linear"  # the rival in every run; it has no seed
+
+# The two of sentences share validation and test, since these are drawn before train is.
+FULL: Mapping[str, DataSpec] = {
+    "rotten-tomatoes-2000": DataSpec(
+        source="rotten-tomatoes", train_size=2000, validation_size=500, test_size=1500
+    ),
+    "rotten-tomatoes-6500": DataSpec(
+        source="rotten-tomatoes", train_size=6500, validation_size=500, test_size=1500
+    ),
+    "imdb-8000": DataSpec(
+        source="imdb", train_size=8000, validation_size=1000, test_size=3000, max_length=512
+    ),
+}
+_FEW = {"train_size": 32, "validation_size": 16, "test_size": 24, "max_length": 32}
+QUICK = {name: data.model_copy(update=_FEW) for name, data in FULL.items()}
+
+# What a contender does not say are the defaults of the project on the day of the run.
+CONTENDERS: Mapping[str, Description] = {
+    "lora": {"method": {"type": "lora"}},
+    "full": {"method": {"type": "full"}},
+    "seed": {"preset": Preset.SEED},
+    # A plain loop says everything, so that it stays what it is when the defaults change.
+    "plain": {
+        "method": {
+            "type": "lora",
+            "variant": "lora",
+            "r": 8,
+            "alpha": 16.0,
+            "dropout": 0.0,
+            "targets": tuple(Role),
+            "head": "train",
+        },
+        "optim": {
+            "epochs": 2,
+            "learning_rate": 1e-3,
+            "batch_size": 32,
+            "warmup": 0.06,
+            "decay": "linear",
+            "weight_decay": 0.01,
+            "max_grad_norm": 1.0,
+            "encoder_dropout": 0.0,
+            "head_dropout": 0.1,
+        },
+        "stop": {"select_by": "macro_f1", "evaluations_per_epoch": 2},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, or one fit of the linear rival, and the part of the data that judges it."""
+
+    data: str
+    contender: str
+    seed: int | None
+    spec: TrainSpec | DataSpec  # the linear rival needs the data alone
+    judged_on: Split
+
+    @property
+    def name(self) -> str:
+        """Such as "imdb-8000/lora/0"."""
+        seed = () if self.seed is None else (str(self.seed),)
+        return "/".join((self.data, self.contender, *seed))
+
+
+def described(contender: Description, data: DataSpec, seed: int) -> TrainSpec:
+    """The run of a contender."""
+    texts = data.model_dump() | contender.get("data", {})
+    return TrainSpec.model_validate({**contender, "data": texts, "runtime": {"seed": seed}})
+
+
+def cells(data: Mapping[str, DataSpec]) -> Iterable[Cell]:
+    """Those of the table: the cheap one of each data set first."""
+    for name, each in data.items():
+        yield Cell(name, LINEAR, None, each, Split.TEST)
+        for contender, settings in CONTENDERS.items():
+            for seed in SEEDS:
+                spec = described(settings, each, seed)
+                yield Cell(name, contender, seed, spec, Split.TEST)

@@ -1,0 +1,54 @@
+"""From the cells of the tries to what is told: what each change gains on validation."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.changes import DEFAULTS
+from benchmarks.columns import aligned
+from benchmarks.contenders import Cell
+from benchmarks.kept import Kept
+from benchmarks.spread import Spread, bits
+
+
+def summary(cells: Iterable[Cell], results: Kept) -> dict[str, Any]:
+    """Of these cells, which are kept: data set → change → accuracy and gain.
+
+    A gain is over those seeds that were tried both with and without the change.
+    """
+    answers: dict[str, dict[str, dict[int | None, str]]] = defaultdict(lambda: {DEFAULTS: {}})
+    for cell in cells:
+        correct = results.figures(cell.name)["correct"]
+        answers[cell.data].setdefault(cell.contender, {})[cell.seed] = correct
+    return {
+        data: {
+            name: _figures(found[DEFAULTS], correct)
+            for name, correct in found.items()
+            if found[DEFAULTS].keys() & correct.keys()
+        }
+        for data, found in answers.items()
+    }
+
+
+def _figures(before: dict[int | None, str], after: dict[int | None, str]) -> dict[str, float]:
+    both = [seed for seed in after if seed in before]
+    changed = bits([after[seed] for seed in both])
+    gain = Spread(changed - bits([before[seed] for seed in both]))
+    return {
+        "seeds": len(both),
+        "accuracy": round(float(changed.mean()), 4),
+        "gain": round(gain.mean, 4),
+        "gain_se": round(gain.error, 4),
+    }
+
+
+def table(told: dict[str, Any]) -> str:
+    """A line for each change on each data set, in per cent."""
+    lines: list[Sequence[str]] = [("", "seeds", "validation", "gain", "se")]
+    for data, changes in told.items():
+        for name, figures in changes.items():
+            line = [f"{data} {name}", str(figures["seeds"]), f"{100 * figures['accuracy']:.1f}"]
+            if name != DEFAULTS:
+                line += [f"{100 * figures['gain']:+.1f}", f"{100 * figures['gain_se']:.1f}"]
+            lines.append(line)
+    return aligned(lines)

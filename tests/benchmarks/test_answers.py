@@ -1,0 +1,73 @@
+"""A cell answers as a run of the project does, and tries leave the test part alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import answers
+from benchmarks.contenders import QUICK, Cell
+from benchmarks.quiet import NoEnd, Silence
+from lora_core.data import linear
+from lora_core.data.load import load
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import OptimSpec, TrainSpec
+from lora_core.training import evaluate
+from lora_core.training.run import run
+from tests.tiny_base import make_base, make_reviews
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> TrainSpec:
+    data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")), test_size=0.3)
+    optim = OptimSpec(epochs=2, learning_rate=0.01, batch_size=8)
+    base = str(make_base(tmp_path / "base"))
+    return TrainSpec(method=LoraSpec(), base=base, data=data, optim=optim)
+
+
+def cell(spec: TrainSpec | DataSpec, judged_on: Split) -> Cell:
+    return Cell("reviews", "lora", 0, spec, judged_on)
+
+
+def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
+    figures = answers.run(cell(spec, Split.TEST))
+    summary = run(spec, out_dir=tmp_path / "model", observer=Silence(), stop=NoEnd())
+    assert figures["accuracy"] == summary["test"]["accuracy"]
+    assert figures["accuracy"] == np.mean([int(bit) for bit in figures["correct"]])
+    assert len(figures["correct"]) == 36
+    assert (figures["steps"], figures["best_step"]) == (summary["steps"], summary["best_step"])
+
+
+def test_the_linear_rival_is_that_of_every_run() -> None:
+    data = QUICK["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
+    rival = linear.fit(load(data))
+    assert answers.run(cell(data, Split.TEST))["accuracy"] == rival.test["accuracy"]
+    assert answers.run(cell(data, Split.VALIDATION))["accuracy"] == rival.validation["accuracy"]
+
+
+def test_a_try_asks_for_no_answer_on_test(spec: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, logits = set(), evaluate.logits
+
+    def watched(forward, part, **kwargs):  # type: ignore[no-untyped-def]
+        seen.add(part.split)
+        return logits(forward, part, **kwargs)
+
+    monkeypatch.setattr(evaluate, "logits", watched)
+    figures = answers.run(cell(spec, Split.VALIDATION))
+    assert (seen, len(figures["correct"])) == ({Split.VALIDATION}, 12)
+
+
+def test_settings_know_what_is_said_and_what_a_default_stands_for(
+    spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(**optim: float | None) -> str:
+        changed = spec.optim.model_copy(update=optim)
+        return answers.settings(cell(spec.model_copy(update={"optim": changed}), Split.TEST))
+
+    assert settings() == settings(learning_rate=0.01)
+    assert settings() != settings(warmup=0.2)
+    assert settings(learning_rate=None) == settings(learning_rate=1e-3)  # of a narrow base
+    fitted = answers.settings(cell(spec.data, Split.TEST))
+    monkeypatch.setitem(linear.FIT, "C", 2.0)
+    assert answers.settings(cell(spec.data, Split.TEST)) != fitted

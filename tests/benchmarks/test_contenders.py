@@ -1,0 +1,59 @@
+"""What is compared is what it is called."""
+
+import pytest
+
+from benchmarks import changes, contenders
+from benchmarks.changes import CHANGES
+from benchmarks.contenders import CONTENDERS, FULL, QUICK, described
+from lora_core.data.load import load
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import OptimSpec, RuntimeSpec, StopSpec, TrainSpec
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_defaults_are_those_of_the_project(name: str) -> None:
+    spec = described(CONTENDERS["lora"], FULL[name], seed=2)
+    assert spec == TrainSpec(method=LoraSpec(), data=FULL[name], runtime=RuntimeSpec(seed=2))
+
+
+def test_the_plain_loop_says_everything_and_so_stays_the_same() -> None:
+    said = CONTENDERS["plain"]
+    assert said["method"].keys() == LoraSpec.model_fields.keys() - {"layers"}
+    assert said["optim"].keys() == OptimSpec.model_fields.keys() - {"micro_batch_tokens"}
+    assert said["stop"].keys() == StopSpec.model_fields.keys() - {"patience"}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_there_are_texts_enough(name: str) -> None:
+    data = FULL[name]
+    splits = load(data)
+    sizes = [len(splits.part(split)) for split in Split]
+    assert sizes == [data.train_size, data.validation_size, data.test_size]
+
+
+def test_every_cell_has_a_name_of_its_own() -> None:
+    table = [*contenders.cells(QUICK)]
+    names = [cell.name for cell in (*table, *changes.cells([], QUICK))]
+    assert len(set(names)) == len(names)
+    assert len(table) == 3 * (1 + 3 * 4)
+    assert {cell.judged_on for cell in table} == {Split.TEST}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_changes_what_it_says_and_no_more(name: str) -> None:
+    before = described(CONTENDERS["lora"], FULL["imdb-8000"], seed=1)
+    told, after = before.model_dump(), changes.changed(before, CHANGES[name]).model_dump()
+    assert after == told | {
+        section: told[section] | values for section, values in CHANGES[name].items()
+    }
+    assert changes.is_default(name) == (after == told)
+
+
+def test_what_is_the_default_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = OptimSpec().epochs
+    same, other = {"optim": {"epochs": epochs}}, {"optim": {"epochs": epochs + 1}}
+    monkeypatch.setattr(changes, "CHANGES", {"same": same, "other": other})
+    found = [*changes.cells([], {"few": DataSpec()})]
+    assert [cell.name for cell in found[2:4]] == ["few/defaults/2", "few/other/0"]
+    assert len(found) == 6
