@@ -11,7 +11,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long chaos bench-train bench-accuracy check format audit clean
+.PHONY: help demo test test-long chaos bench-train bench-accuracy gpu-check check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,10 @@ bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FR
 
 bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
 	$(BIN)/python -m benchmarks.accuracy $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+gpu-check: .venv/.dev  ## What only a machine with GPUs can show, tested and timed
+	$(BIN)/python -m pytest --timeout 600 tests/gpu
+	$(BIN)/python -m benchmarks.gpu
 
 check: .venv/.dev  ## Lint, format, types, import rules, unused packages, spelling
 	$(BIN)/ruff check

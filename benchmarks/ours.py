@@ -23,7 +23,7 @@ from lora_core.errors import Stopped
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import evaluate
+from lora_core.training import evaluate, ranks
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.pulse import Pulse
@@ -32,8 +32,8 @@ from lora_core.training.runtime import host_peak_mb
 
 
 def rate(name: str, size: Size) -> dict[str, Any]:
-    """Reviews per second over steady steps at 512 tokens, and the peak of this process in MB."""
-    prepared = ready(train_spec(name, rate_data(size.rate_texts), epochs=100))
+    """Reviews per second over steady steps at 512 tokens, and the peak in MB."""
+    prepared = ready(train_spec(name, rate_data(size.rate_texts), 100, size.place))
     if size.warmup:
         steady(prepared, Window(0, size.warmup))
     steps, reviews, seconds = steady(prepared, Window(size.seconds, size.a_pass))
@@ -42,7 +42,7 @@ def rate(name: str, size: Size) -> dict[str, Any]:
         "steps": steps,
         "steps_seconds": seconds,
         "precision": prepared.machine.precision,
-        "peak_mb": host_peak_mb(),
+        "peak_mb": prepared.machine.peak_memory_mb(),
     }
     if isinstance(method := METHODS[name], LoraSpec):
         lengths = prepared.parts[Split.TRAIN].lengths
@@ -103,7 +103,7 @@ def trainer_of(prepared: Prepared, pulse: Pulse) -> Trainer:
 def steady(prepared: Prepared, window: Window) -> tuple[int, int, float]:
     """Steps, reviews and seconds of a training that ends with the window; evaluation apart."""
     ending = Ending(window)
-    trainer = ending.trainer = trainer_of(prepared, Pulse(Silence(), ending))
+    trainer = ending.trainer = trainer_of(prepared, Pulse(Silence(), ranks.Together(ending)))
     with suppress(Stopped):
         trainer.train()
     return trainer.progress.step, trainer.pace.reviews, ending.elapsed(trainer)

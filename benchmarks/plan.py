@@ -30,8 +30,17 @@ CELLS = (
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where it is computed, and how much at once."""
+
+    device: str = "cpu"
+    batch: int = BATCH
+    tokens: int = OptimSpec().micro_batch_tokens  # of ours; the rival computes a batch at once
+
+
+@dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """How much is measured, and where."""
 
     seconds: float  # of steady steps
     rate_texts: int  # one pass over them is the shortest window
@@ -40,11 +49,12 @@ class Size:
     train_texts: int  # for accuracy
     test_texts: int
     kernel_seconds: float  # for each kernel that is timed alone
+    place: Place = Place()
 
     @property
     def a_pass(self) -> int:
         """Steps."""
-        return self.rate_texts // BATCH
+        return self.rate_texts // self.place.batch
 
 
 # Both samplers sort 50 batches together, if there are so many: 800 texts.
@@ -70,7 +80,7 @@ def accuracy_data(size: Size) -> DataSpec:
     )
 
 
-def train_spec(name: str, data: DataSpec, epochs: int) -> TrainSpec:
+def train_spec(name: str, data: DataSpec, epochs: int, place: Place = Place()) -> TrainSpec:
     """A run of ours. The last weights are kept: there is one evaluation, at the end of an epoch."""
     return TrainSpec(
         method=METHODS[name],
@@ -79,11 +89,12 @@ def train_spec(name: str, data: DataSpec, epochs: int) -> TrainSpec:
         optim=OptimSpec(
             epochs=epochs,
             learning_rate=RATES[name],
-            batch_size=BATCH,
+            batch_size=place.batch,
+            micro_batch_tokens=place.tokens,
             warmup=WARMUP,
             weight_decay=WEIGHT_DECAY,
             head_dropout=0.0,
         ),
         stop=StopSpec(evaluations_per_epoch=1),
-        runtime=RuntimeSpec(device="cpu", seed=SEED),
+        runtime=RuntimeSpec(device=place.device, seed=SEED),
     )

@@ -23,6 +23,7 @@ from benchmarks.plan import (
     SEED,
     WARMUP,
     WEIGHT_DECAY,
+    Place,
     Size,
     accuracy_data,
     rate_data,
@@ -46,23 +47,23 @@ COPIES = 4
 
 
 def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
-    """Reviews per second over steady steps at 512 tokens, and the peak of this process in MB."""
-    machine, base = start(), locate(BASE)
+    """Reviews per second over steady steps at 512 tokens, and the peak in MB."""
+    machine, base = start(size.place), locate(BASE)
     _, parts = read(rate_data(size.rate_texts), base)
     texts = dataset(parts[Split.TRAIN]) * COPIES
     model = build_model(base, METHODS[name], tuned=side == "tuned")
-    settings = arguments(name, side, machine, epochs=100)
+    settings = arguments(name, side, machine, epochs=100, batch=size.place.batch)
     if size.warmup:
         train(model, texts, base, settings, Window(0, size.warmup))
     # Batches at random are all alike, so any step may be the last.
     window = Window(size.seconds, size.a_pass if side == "tuned" else 1)
     steps, seconds = train(model, texts, base, settings, window)
     return {
-        "reviews_per_s": steps * BATCH / seconds,
+        "reviews_per_s": steps * size.place.batch / seconds,
         "steps": steps,
         "steps_seconds": seconds,
         "precision": precision(side, machine),
-        "peak_mb": runtime.host_peak_mb(),
+        "peak_mb": machine.peak_memory_mb(),
     }
 
 
@@ -91,10 +92,10 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def start() -> Runtime:
+def start(place: Place = Place()) -> Runtime:
     """Threads, seeds and precision by the rule that ours follows."""
     silence_transformers()
-    machine = runtime.start(RuntimeSpec(device="cpu", seed=SEED))
+    machine = runtime.start(RuntimeSpec(device=place.device, seed=SEED))
     torch.use_deterministic_algorithms(False)  # the rival does not promise the same bits
     return machine
 
@@ -129,19 +130,19 @@ def precision(side: Side, machine: Runtime) -> str:
     return machine.precision if side == "tuned" else "fp32"
 
 
-def arguments(name: str, side: Side, machine: Runtime, *, epochs: int) -> Any:
+def arguments(name: str, side: Side, machine: Runtime, *, epochs: int, batch: int = BATCH) -> Any:
     """Batch, rate, warm-up and decay are ours on both sides; the rest is default or tuned."""
     tuned = {
         "train_sampling_strategy": "group_by_length",
         "bf16": precision(side, machine) == "bf16",
         "save_strategy": "no",
         "logging_strategy": "no",
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": machine.device != "cpu",
     }
     return TrainingArguments(
         output_dir=tempfile.gettempdir(),  # nothing is saved
-        use_cpu=True,
-        per_device_train_batch_size=BATCH,
+        use_cpu=machine.device == "cpu",
+        per_device_train_batch_size=batch,
         num_train_epochs=epochs,
         learning_rate=RATES[name],
         warmup_steps=WARMUP,  # below 1 it is a share
@@ -191,6 +192,9 @@ class Ending(TrainerCallback):  # type: ignore[misc]  # transformers has no type
         self.began = time.monotonic()
 
     def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        self.steps, self.seconds = state.global_step, time.monotonic() - self.began
+        self.steps = state.global_step
+        if torch.cuda.is_available() and self.window and self.steps % self.window.a_pass == 0:
+            torch.cuda.synchronize()  # what is queued is not done
+        self.seconds = time.monotonic() - self.began
         if self.window is not None and self.window.over(self.steps, self.seconds):
             control.should_training_stop = True

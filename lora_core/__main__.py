@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +16,7 @@ from lora_core import exit_codes
 from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
-from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.process import keep_freed_memory, of_one_run, wait_passively
 from lora_core.specs.train import TrainSpec
 
 
@@ -57,20 +58,30 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
     lifeline.listen()
     if arguments.lifeline:
         lifeline.follow_parent()
-    spec = read_spec(arguments.spec)
-    from lora_core.training.run import run
-    from lora_core.training.saves import SavePlan
+    with _together():
+        spec = read_spec(arguments.spec)
+        from lora_core.training.run import run
+        from lora_core.training.saves import SavePlan
 
-    where: Path | None = arguments.checkpoints
-    plan = SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
-    run(
-        spec,
-        out_dir=arguments.out,
-        observer=lines,
-        stop=lifeline,
-        plan=plan,
-        resume=arguments.resume,
-    )
+        where: Path | None = arguments.checkpoints
+        plan = SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
+        run(
+            spec,
+            out_dir=arguments.out,
+            observer=lines,
+            stop=lifeline,
+            plan=plan,
+            resume=arguments.resume,
+        )
+
+
+def _together() -> AbstractContextManager[None]:
+    """With the other processes of the run. One alone reads its spec before it loads torch."""
+    if of_one_run() == 1:
+        return nullcontext()
+    from lora_core.training.ranks import joined
+
+    return joined()
 
 
 def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
@@ -157,5 +168,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _end() -> None:
+    """One of several processes leaves without tearing torch down, which now and then aborts it."""
+    if of_one_run() == 1:
+        sys.exit(main())
+    try:
+        status = main()
+    except SystemExit as left:  # without a word
+        status = int(left.code or 0)
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end()

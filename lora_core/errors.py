@@ -93,6 +93,16 @@ class DeviceMissing(SpecError):
     message = "Device {device!r} is not available here. Available: {available}."
 
 
+class TooFewDevices(SpecError):
+    """More processes than GPUs for them."""
+
+    code = "too_few_devices"
+    message = (
+        "{processes} processes need a GPU each, and device {device!r} means {count} here: start "
+        "fewer, or train on 'cpu'."
+    )
+
+
 class PrecisionUnsupported(SpecError):
     """The device cannot compute in the precision that was asked for."""
 
@@ -340,6 +350,16 @@ class CheckpointMismatch(TrainingError):
 
     code = "checkpoint_mismatch"
     message = "The checkpoint {path} is not of this run: {what}."
+
+
+class ProcessLost(TrainingError):
+    """Another process of the run has ended, or cannot be reached."""
+
+    code = "process_lost"
+    message = (
+        "Another process of this run cannot be reached ({reason}). If it has ended, its own output "
+        "or that of torchrun says why."
+    )
 
 
 class Stopped(TrainingError):

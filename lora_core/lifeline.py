@@ -6,6 +6,7 @@ import threading
 from types import FrameType
 
 from lora_core import exit_codes
+from lora_core.process import of_one_run
 
 
 class Lifeline:
@@ -18,7 +19,11 @@ class Lifeline:
         return self._requested
 
     def listen(self) -> None:
-        """Stop at the next step on SIGTERM or SIGINT; a second one ends the process at once."""
+        """Stop at the next step on SIGTERM or SIGINT; a second one ends the process at once.
+
+        Not where `torchrun` stands above it: that passes on what the process may have heard itself,
+        and ends it by SIGKILL when it takes too long.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -27,7 +32,7 @@ class Lifeline:
         threading.Thread(target=self._wait_for_end, name="lifeline", daemon=True).start()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL if of_one_run() == 1 else signal.SIG_IGN)
         self._requested = True
 
     def _wait_for_end(self) -> None:

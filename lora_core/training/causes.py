@@ -10,6 +10,7 @@ from lora_core.cache import is_no_room
 from lora_core.errors import DiskFull, OutOfHostMemory, OutOfMemory
 from lora_core.process import is_no_memory
 from lora_core.specs.train import TrainSpec
+from lora_core.training import ranks
 from lora_core.training.runtime import host_peak_mb
 
 LEAST_TOKENS = 16  # that a spec may ask for
@@ -23,8 +24,8 @@ def known(spec: TrainSpec) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        named = spec.runtime.device
-        device = named if ":" in named else "cuda:0"  # `auto` and `cuda` take the first
+        named, (mine, _) = spec.runtime.device, ranks.of_this_machine()
+        device = named if ":" in named else f"cuda:{mine}"  # as `auto` and `cuda` are resolved
         peak_mb = torch.cuda.max_memory_allocated(device) / 2**20
         raise OutOfMemory(device=device, peak_mb=peak_mb, **smaller) from error
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:

@@ -20,7 +20,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 _WHICH = ("vendor_id", "cpu family", "model", "model name", "stepping")
 
 
-def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
+def here(machine: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[str, str]:
     """This place, for a run with these settings."""
     facts = {
         "loraworks": __version__,
@@ -36,6 +36,8 @@ def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
         "deterministic": DETERMINISTIC[torch.get_deterministic_debug_mode()],
         "micro_batch_tokens": str(micro_batch_tokens),
     }
+    if processes > 1:
+        facts["processes"] = str(processes)
     if machine.device != "cpu":
         facts["device"] = torch.cuda.get_device_name(machine.device)
         facts["driver"] = _driver()
@@ -44,6 +46,8 @@ def here(machine: Runtime, micro_batch_tokens: int) -> dict[str, str]:
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Short texts such as "threads 2 → 1"; empty: the same numbers come out."""
+    # One process is not recorded: an older place, or one whose bits do not depend on it.
+    then, now = ({**facts, "processes": facts.get("processes", "1")} for facts in (then, now))
     names = [*now, *(name for name in then if name not in now)]
     pairs = [(name, then.get(name, ""), now.get(name, "")) for name in names]
     return [f"{name} {_only(a, b)} → {_only(b, a)}" for name, a, b in pairs if a != b]

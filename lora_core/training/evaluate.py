@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from lora_core.data.batching import by_length
+from lora_core.training import ranks
 from lora_core.training.forward import Forward
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
@@ -14,14 +15,17 @@ from lora_core.training.pulse import Pulse
 def logits(forward: Forward, part: Part, *, budget: int, pulse: Pulse) -> NDArray[np.float32]:
     """Logits (texts, classes) in the order of the part, `budget` padded tokens at once.
 
-    The model is in evaluation mode only inside, where nothing is random.
+    Each process of a run computes a share and gets them all. The model is in evaluation mode only
+    inside, where nothing is random.
     """
     model = forward.model
-    rows = np.empty((len(part), model.config.num_labels), dtype=np.float32)
+    rows = np.zeros((len(part), model.config.num_labels), dtype=np.float32)
     was_training = model.training
     model.eval()
-    for indices in by_length(part.lengths, budget):
-        rows[indices] = forward(part, indices).float().cpu().numpy()
+    for indices in ranks.turns(by_length(part.lengths, budget)):
+        if indices:
+            rows[indices] = forward(part, indices).float().cpu().numpy()
         pulse.beat()
+    ranks.add_rows(rows)
     model.train(was_training)
     return rows

@@ -3,19 +3,19 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lora_core.data.batching import epoch_batches
+from lora_core.data.batching import epoch_batches, micro_batches
 from lora_core.errors import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
 from lora_core.specs.data import Split
-from lora_core.training import evaluate, rng
+from lora_core.training import evaluate, ranks, rng
 from lora_core.training.best import Best
 from lora_core.training.optim import build_optimizer, build_schedule
 from lora_core.training.pace import Pace
@@ -81,10 +81,10 @@ class Trainer:
         try:
             self.pulse.enter(Phase.TRAINING, self.progress.step)
             self._between_updates()
-            for micro_batches in self._updates_left():
+            for texts in self._updates_left():
                 if self.best.exhausted():
                     break
-                self._update(micro_batches)
+                self._update(texts)
                 self._between_updates()
         except Stopped:
             self._save()
@@ -92,8 +92,8 @@ class Trainer:
         self._save()  # so that nothing of the training is lost to what comes after it
         return self._finish()
 
-    def _updates_left(self) -> Iterator[list[list[int]]]:
-        """The micro-batches of each update. An epoch's order is drawn anew, not played again."""
+    def _updates_left(self) -> Iterator[list[int]]:
+        """The texts of each update. An epoch's order is drawn anew, not played again."""
         made = self.progress.step
         optim = self.spec.optim
         for epoch in range(made // self.updates_per_epoch, optim.epochs):
@@ -104,7 +104,8 @@ class Trainer:
                 seed=self.spec.runtime.seed,
                 epoch=epoch,
             )
-            yield from islice(updates, max(0, made - epoch * self.updates_per_epoch), None)
+            for update in islice(updates, max(0, made - epoch * self.updates_per_epoch), None):
+                yield list(chain.from_iterable(update))
 
     def _between_updates(self) -> None:
         """The only place where a run is saved or told to stop: all of it is at one step here."""
@@ -114,11 +115,12 @@ class Trainer:
         if self.progress.evaluation_owed:
             self._evaluate()
 
-    def _update(self, micro_batches: list[list[int]]) -> None:
+    def _update(self, texts: list[int]) -> None:
         """One optimiser step. Raises `NonFinite` instead, after the curve has shown it."""
         step = self.progress.step + 1
-        loss, norm = self._gradients(micro_batches)
-        self._tell(step, loss, norm, micro_batches)
+        rng.begin_update(self.spec.runtime.seed, ranks.rank(), step)
+        loss, norm = self._gradients(texts)
+        self._tell(step, loss, norm, texts)
         self._check_finite("loss", loss, step)
         self._check_finite("gradient norm", norm, step)
         self.optimizer.step()
@@ -127,20 +129,26 @@ class Trainer:
         self.progress.evaluation_owed = self._evaluation_due(step)
         reach("step")
 
-    def _gradients(self, micro_batches: list[list[int]]) -> tuple[float, float]:
-        """Of all micro-batches together: the mean loss and the norm, NaN after a loss that is."""
-        train = self.train_part
-        texts = [i for batch in micro_batches for i in batch]
+    def _gradients(self, texts: list[int]) -> tuple[float, float]:
+        """Of all texts together: the mean loss and the norm, NaN after a loss that is.
+
+        Each process computes a share of them, in micro-batches; what they find adds up.
+        """
+        train, budget = self.train_part, self.spec.optim.micro_batch_tokens
         weight = self.task.weight(train.labels[texts].tolist())
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
-        for indices in micro_batches:
+        for indices in micro_batches(train.lengths, ranks.share(texts), budget):
             labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
             loss = self.task.loss(self.forward(train, indices), labels) / weight
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
-                return loss_sum, math.nan
+                break
             torch.autograd.backward(loss)
+        loss_sum = ranks.total(loss_sum)
+        if not math.isfinite(loss_sum):
+            return loss_sum, math.nan
+        ranks.add_gradients(self.trained)
         limit = self.spec.optim.max_grad_norm
         return loss_sum, nn.utils.clip_grad_norm_(self.trained, limit).item()
 
@@ -149,8 +157,7 @@ class Trainer:
             rate = self.optimizer.param_groups[0]["lr"]
             raise NonFinite(what=what, value=str(value), step=step, learning_rate=rate)
 
-    def _tell(self, step: int, loss: float, norm: float, micro_batches: list[list[int]]) -> None:
-        texts = [i for batch in micro_batches for i in batch]
+    def _tell(self, step: int, loss: float, norm: float, texts: list[int]) -> None:
         self.pace.add(loss, norm, len(texts), int(self.train_part.lengths[texts].sum()))
         if self.pace.log_due(step, self.total_steps) or not math.isfinite(norm):
             mean = self.pace.take()

@@ -4,7 +4,7 @@ import hashlib
 
 from lora_core.specs.frozen import Frozen
 from lora_core.specs.train import TrainSpec
-from lora_core.training import environment
+from lora_core.training import environment, ranks
 from lora_core.training.prepare import Prepared
 from lora_core.training.progress import own_parameters
 
@@ -25,7 +25,7 @@ def of(prepared: Prepared) -> Origin:
         spec=prepared.spec,
         data_sha256=prepared.splits.digest,
         base_sha256=_base_sha256(prepared),
-        environment=environment.here(prepared.machine, budget),
+        environment=environment.here(prepared.machine, budget, ranks.count()),
     )
 
 

@@ -49,6 +49,15 @@ def put(states: Mapping[str, Tensor], device: str) -> None:
         torch.cuda.set_rng_state(states["device"], device)
 
 
+def begin_update(seed: int, rank: int, step: int) -> None:
+    """Every process of a run draws other numbers. Those of the first go on, and are kept.
+
+    The others draw theirs from (seed, rank, step), so that nothing of them has to be kept.
+    """
+    if rank > 0:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
+
+
 @contextmanager
 def untouched(device: str) -> Iterator[None]:
     """Whatever is drawn inside, training goes on with the numbers it would have drawn without."""

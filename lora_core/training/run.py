@@ -12,12 +12,22 @@ from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest
 from lora_core.data import linear
-from lora_core.events import Evaluated, Finished, Observer, Phase, Started, StopSignal, finite
+from lora_core.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Observer,
+    Phase,
+    Started,
+    StopSignal,
+    finite,
+)
 from lora_core.faults import reach
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import causes, checkpoint, evaluate, origin
+from lora_core.training import causes, checkpoint, evaluate, origin, ranks
+from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained, Trainer
 from lora_core.training.prepare import Prepared, prepare
@@ -41,23 +51,30 @@ def run(
 ) -> dict[str, Any]:
     """Train, evaluate, save; returns the summary.
 
-    `plan`: save checkpoints on the way. `resume`: the directory of one to go on from. Raises a
+    `plan`: save checkpoints on the way. `resume`: the directory of one to go on from. Of several
+    processes (`ranks.joined`) the first speaks and saves; the others return nothing. Raises a
     `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
-    pulse = Pulse(observer, stop)
+    if not ranks.first():
+        observer, plan = _Silence(), None
+    alone, together = Pulse(observer, stop), Pulse(observer, ranks.Together(stop))
     with causes.known(spec):
-        pulse.enter(Phase.LOADING)
+        alone.enter(Phase.LOADING)
         reach("loading")
-        prepared, trainer = _ready(spec, plan, resume, observer, pulse)
+        with ranks.first_ahead():
+            prepared, saved = _ready(spec, resume, observer, alone)
+        trainer = build_trainer(prepared, observer=observer, pulse=together, plan=plan, saved=saved)
         _announce(trainer, prepared, observer)
         trained = trainer.train()
-        figures, logits = _judge(prepared, trained, observer, pulse)
+        figures, logits = _judge(prepared, trained, observer, together)
+        if not ranks.leave():
+            return {}
         facts = _facts(prepared, trained)
-        pulse.enter(Phase.SAVING)
+        alone.enter(Phase.SAVING, trained.steps)
         reach("saving")
         # Saving merges: after it the adapters are gone.
-        difference = _save(out_dir, prepared, logits, pulse)
+        difference = _save(out_dir, prepared, logits, alone)
         summary = {
             **facts,
             **figures,
@@ -69,15 +86,21 @@ def run(
     return summary
 
 
+class _Silence:
+    """Nobody hears it."""
+
+    def on_event(self, event: Event) -> None:
+        pass
+
+
 def _ready(
-    spec: TrainSpec, plan: SavePlan | None, resume: Path | None, observer: Observer, pulse: Pulse
-) -> tuple[Prepared, Trainer]:
+    spec: TrainSpec, resume: Path | None, observer: Observer, pulse: Pulse
+) -> tuple[Prepared, Checkpoint | None]:
     """For the first step, or for the one after the checkpoint."""
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
         spec = origin.as_before(spec, saved.origin.spec)
-    prepared = prepare(spec, observer, pulse)
-    return prepared, build_trainer(prepared, observer=observer, pulse=pulse, plan=plan, saved=saved)
+    return prepare(spec, observer, pulse), saved
 
 
 def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
@@ -102,7 +125,8 @@ def _judge(
 ) -> tuple[dict[str, Any], Logits]:
     """The figures of the best weights on validation and test, beside the linear rival's."""
     pulse.enter(Phase.LINEAR_RIVAL)
-    rival = linear.fit(prepared.splits)
+    with ranks.first_ahead():
+        rival = linear.fit(prepared.splits)
     observer.on_event(rival)
     figures: dict[str, Any] = {"linear": rival.model_dump(mode="json", exclude={"event"})}
     pulse.enter(Phase.EVALUATING)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from lora_core import processor
-from lora_core.errors import DeviceMissing, PrecisionUnsupported
+from lora_core.errors import DeviceMissing, PrecisionUnsupported, TooFewDevices
 from lora_core.specs.train import RuntimeSpec
+from lora_core.training import ranks
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,11 @@ def host_peak_mb() -> float:
 def start(spec: RuntimeSpec) -> Runtime:
     """Resolve the spec and set this process up: threads, seeds, deterministic kernels.
 
-    Raises `DeviceMissing`, `PrecisionUnsupported`.
+    Raises `DeviceMissing`, `TooFewDevices`, `PrecisionUnsupported`.
     """
-    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    wanted = {"auto": available[:2][-1], "cuda": "cuda:0"}  # auto: the first GPU, if any
-    device = wanted.get(spec.device, spec.device)
-    if device not in available:
-        raise DeviceMissing(device=spec.device, available=", ".join(available))
-
+    device = _device(spec.device)
+    if device != "cpu":
+        torch.cuda.set_device(device)
     fast_bf16 = _fast_bf16(device)
     if spec.precision == "bf16" and not fast_bf16:
         raise PrecisionUnsupported(device=device, precision="bf16")
@@ -63,6 +61,20 @@ def start(spec: RuntimeSpec) -> Runtime:
     torch.manual_seed(spec.seed)
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     return Runtime(device, precision, torch.get_num_threads(), spec.seed)
+
+
+def _device(wanted: str) -> str:
+    """`auto` and `cuda` are a GPU for each process: the first for one alone."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    mine, processes = ranks.of_this_machine()
+    names = {"auto": f"cuda:{mine}" if gpus else "cpu", "cuda": f"cuda:{mine}"}
+    device = names.get(wanted, wanted)
+    there = len(gpus) if wanted in names else 1
+    if device != "cpu" and processes > max(1, there):
+        raise TooFewDevices(processes=processes, device=wanted, count=there)
+    if device not in ("cpu", *gpus):
+        raise DeviceMissing(device=wanted, available=", ".join(("cpu", *gpus)))
+    return device
 
 
 def _fast_bf16(device: str) -> bool:

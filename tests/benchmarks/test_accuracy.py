@@ -119,6 +119,7 @@ def test_an_unknown_cell_is_refused(run: Run) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow  # `test_answers` computes one here
 def test_a_cell_is_computed_in_a_process_of_its_own(run: Run, tmp_path: Path) -> None:
     run("--try", "epochs-1", "--only", "epochs-1/0")
     figures = Kept(tmp_path / "quick-changes.jsonl").figures(f"{DATA}/epochs-1/0")

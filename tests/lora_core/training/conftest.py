@@ -10,6 +10,7 @@ import torch
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from tests.listener import Listener
+from tests.lora_core.training.pairs import LORA, ODD, RANDOM
 from tests.tiny_base import make_base, make_reviews
 
 
@@ -67,3 +68,28 @@ def train(tmp_path: Path) -> Callable[..., tuple[Listener, Path]]:
         return listener, out
 
     return go
+
+
+@pytest.fixture
+def write(spec: Callable[..., TrainSpec], tmp_path: Path) -> Callable[..., Path]:
+    """The file of a spec for two processes."""
+    counter = iter(range(100))
+    runtime = {"device": "cpu", "precision": "fp32"}
+
+    def make(**changes: Any) -> Path:
+        path = tmp_path / f"spec-{next(counter)}.json"
+        path.write_text(spec(**{"runtime": runtime, **changes}).model_dump_json())
+        return path
+
+    return make
+
+
+@pytest.fixture
+def random(write: Callable[..., Path]) -> Callable[..., Path]:
+    """The same of a run of two epochs of six updates, everything random that can be."""
+
+    def make(**optim: int) -> Path:
+        method, stop = {**LORA, "dropout": 0.1}, {"select_by": "loss"}
+        return write(method=method, optim={**RANDOM, **optim}, stop=stop, data=ODD)
+
+    return make

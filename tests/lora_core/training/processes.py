@@ -23,7 +23,7 @@ FORKING.set_forkserver_preload(["lora_core.__main__", "lora_core.training.run"])
 def _train(arguments: list[str], environment: dict[str, str], told: Path) -> None:
     os.environ.update(environment)
     sys.argv = ["lora_core", "train", *arguments]
-    with told.open("wb") as file:
+    with told.open("ab") as file:  # which the processes of one run share
         os.dup2(file.fileno(), 1)
     sys.exit(main())
 
@@ -62,6 +62,11 @@ class Attempts:
             arguments += ["--resume", str(self.newest)]
         cache = str(self.spec.parent / "cache")
         environment = {VARIABLE: fault, "LORAWORKS_CACHE": cache}
+        return self.launch(arguments, environment)
+
+    def launch(
+        self, arguments: list[str], environment: dict[str, str]
+    ) -> multiprocessing.process.BaseProcess:
         child = FORKING.Process(target=_train, args=(arguments, environment, self.lines))
         child.start()
         return child

@@ -42,6 +42,8 @@ def test_threads_and_precision_make_a_difference() -> None:
         ({"device": "cpu"}, {"device": "NVIDIA H100"}, ["device cpu → NVIDIA H100"]),
         ({}, {"driver": "NVRM 570"}, ["driver none → NVRM 570"]),  # not yet recorded then
         ({"driver": "NVRM 570"}, {}, ["driver NVRM 570 → none"]),
+        ({}, {"processes": "2"}, ["processes 1 → 2"]),
+        ({"processes": "4"}, {"processes": "2"}, ["processes 4 → 2"]),
     ],
 )
 def test_a_difference_is_told_in_a_few_words(

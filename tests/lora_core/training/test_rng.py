@@ -50,3 +50,17 @@ def test_what_is_drawn_inside_is_not_missed_outside() -> None:
     with rng.untouched("cpu"):
         draws()
     assert draws() == expected
+
+
+def test_every_process_draws_its_own_numbers_and_the_first_goes_on() -> None:
+    def drawn(rank: int, step: int) -> float:
+        rng.begin_update(3, rank, step)
+        return torch.rand(()).item()
+
+    states = rng.take("cpu")
+    expected = [torch.rand(()).item() for _ in range(2)]
+    rng.put(states, "cpu")
+    assert [drawn(0, step) for step in (1, 2)] == expected
+    others = [drawn(rank, step) for rank in (1, 2) for step in (1, 2)]
+    assert len({*expected, *others}) == 6
+    assert [drawn(rank, step) for rank in (1, 2) for step in (1, 2)] == others

@@ -1,0 +1,119 @@
+"""How fast we train on GPUs, beside PEFT and the Trainer tuned: `python -m benchmarks.gpu`.
+
+One GPU for ours and the rival in turn, then all that there are for ours alone. Every figure is
+measured in processes of its own and kept in `benchmarks/results/`: a run that was stopped goes on.
+Ends with one JSON object.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import cells, ours
+from benchmarks.kept import DIRECTORY, Kept
+from benchmarks.plan import Place, Size
+from lora_core.process import of_one_run
+from lora_core.training import ranks
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("lora_qv", "lora_all", "full")
+ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))
+ALL = tuple(f"together-{name}" for name in NAMES)
+# One pass is 50 steps: both samplers sort as many batches together.
+SIZE = Size(20.0, 3200, 20, 0, 0, 0, 0.0, Place("cuda", batch=64, tokens=64 * 512))
+
+
+def here(cell: str) -> dict[str, Any] | None:
+    """The figures of a cell, measured by this process; nothing from all but the first of several.
+
+    Several get as much work each as one alone.
+    """
+    if cell in ONE:
+        return cells.run(cell, SIZE)
+    several = of_one_run()
+    place = replace(SIZE.place, batch=SIZE.place.batch * several)
+    size = replace(SIZE, rate_texts=SIZE.rate_texts * several, place=place)
+    with ranks.joined():
+        figures = ours.rate(cell.partition("-")[2], size) | {"processes": several}
+        return figures if ranks.leave() else None
+
+
+def measure(cell: str, gpus: int) -> dict[str, Any]:
+    """The figures of a cell from new processes; their last line. Ends this one if they fail."""
+    environment = dict(os.environ)
+    command = [sys.executable, "-m"]
+    if cell in ALL:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
+    else:  # the Trainer takes every GPU that it sees
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    command += ["benchmarks.gpu", "--cell", cell]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(f"{cell} failed:\n{done.stderr}")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def kept(directory: Path, card: str) -> Kept:
+    """The cells that were measured on such a card today."""
+    name = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
+    return Kept(directory / f"gpu-{name}-{datetime.now(UTC).date()}.jsonl")
+
+
+def summary(results: Kept, card: str) -> dict[str, Any]:
+    """What is told in the end: of each method the rates, their ratios and the peaks."""
+    told: dict[str, Any] = {"card": card}
+    for name in NAMES:
+        mine, tuned = (results.figures(f"rate-{name}-{side}") for side in ("ours", "tuned"))
+        told[name] = {
+            "reviews_per_s": mine["reviews_per_s"],
+            "vs_tuned": mine["reviews_per_s"] / tuned["reviews_per_s"],
+            "peak_mb": mine["peak_mb"],
+            "peak_mb_tuned": tuned["peak_mb"],
+        }
+        if (cell := f"together-{name}") in results.cells:
+            several = results.figures(cell)
+            told[name]["processes"] = several["processes"]
+            told[name]["vs_one_process"] = several["reviews_per_s"] / mine["reviews_per_s"]
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=DIRECTORY, help="directory to keep them in")
+    parser.add_argument("--cell", choices=(*ONE, *ALL), help="measure this one here, and print it")
+    arguments = parser.parse_args()
+    if arguments.cell:
+        if figures := here(arguments.cell):
+            print(json.dumps(figures))
+        return
+
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks.gpu needs a GPU, and torch finds none.")
+    card, gpus = torch.cuda.get_device_name(0), torch.cuda.device_count()
+    results = kept(arguments.results, card)
+    for cell in (*ONE, *(ALL if gpus > 1 else ())):
+        if cell not in results.cells:
+            began = time.monotonic()
+            figures = measure(cell, gpus) | {"card": card}
+            results.keep(cell, figures, time.monotonic() - began)
+        found = results.figures(cell)
+        print(f"{cell:20} {found['reviews_per_s']:8.1f} reviews/s {found['peak_mb']:7.0f} MB")
+    print(json.dumps(summary(results, card)))
+
+
+if __name__ == "__main__":
+    main()

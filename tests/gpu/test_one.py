@@ -1,0 +1,124 @@
+"""Training on one GPU: near the CPU's numbers, the same twice, and honest about its memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_core import manifest
+from lora_core.encoders import FAMILIES
+from lora_core.encoders.first_token import shorten
+from lora_core.errors import OutOfMemory
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
+from lora_core.training.forward import WholeModel
+from lora_core.training.part import Part
+from lora_core.training.runtime import Runtime
+from tests import tiny_base
+from tests.listener import Listener
+
+# A GPU promises no equal bits: kernels that have no such form may say so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*determinis.*:UserWarning")
+
+Make = Callable[..., TrainSpec]
+Train = Callable[..., tuple[Listener, Path]]
+
+METHODS = [{"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}, {"type": "full"}]
+PLAIN = {"head_dropout": 0.0}  # each device draws its own numbers
+
+
+def losses(heard: Listener) -> list[float]:
+    return [event.loss for event in heard.all("step")]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["type"])
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2)])
+def test_it_trains_as_the_cpu_does(
+    spec: Make, train: Train, method: dict[str, object], precision: str, close: float
+) -> None:
+    runs = [
+        train(spec(method=method, optim=PLAIN, runtime={"device": device, "precision": name}))
+        for device, name in (("cuda", precision), ("cpu", "fp32"))
+    ]
+    (heard, out), (expected, _) = runs
+    started = heard.all("started")[0]
+    assert (started.device, started.precision) == ("cuda:0", precision)
+    assert losses(heard)[:3] == pytest.approx(losses(expected)[:3], rel=close)
+    assert losses(heard)[-1] < losses(heard)[0] / 2
+    metrics = manifest.verify(out)["metrics"]
+    assert metrics["test"]["accuracy"] > 0.9
+    assert metrics["merge_difference"] <= 1e-4
+
+
+def test_auto_is_bf16_where_the_gpu_has_it(spec: Make, train: Train) -> None:
+    heard, _ = train(spec())
+    has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    started = heard.all("started")[0]
+    assert (started.device, started.precision) == ("cuda:0", "bf16" if has_it else "fp32")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["type"])
+def test_the_same_seed_gives_the_same_curve(
+    spec: Make, train: Train, method: dict[str, object]
+) -> None:
+    dropout = {"encoder_dropout": 0.1, "head_dropout": 0.1}
+    runtime = {"device": "cuda", "precision": "fp32"}
+    curves = [
+        losses(train(spec(method=method, optim=dropout, runtime={**runtime, "seed": seed}))[0])
+        for seed in (1, 1, 2)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+    assert curves[0] != pytest.approx(curves[2], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2)])
+def test_texts_of_many_lengths_are_answered_as_on_the_cpu(
+    family: str, precision: str, close: float
+) -> None:
+    """Attention sees every token of a text and no padding, alone and beside a longer one."""
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(5, 60, size=n, dtype=np.int32) for n in (3, 64, 17, 17, 40)]
+    lengths, labels = np.array([len(row) for row in ids]), np.zeros(len(ids), dtype=np.int64)
+    part = Part(Split.TEST, ids, lengths, labels, pad=0)
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family]()
+    shorten(model, FAMILIES[family])
+    with torch.no_grad():
+        expected = WholeModel(model, Runtime("cpu", "fp32", 1, 0))(part, range(len(ids)))
+        there = WholeModel(model.to("cuda:0"), Runtime("cuda:0", precision, 1, 0))
+        together = there(part, range(len(ids))).float().cpu()
+        alone = torch.cat([there(part, [i]) for i in range(len(ids))]).float().cpu()
+    torch.testing.assert_close(together, expected, rtol=close, atol=close)
+    torch.testing.assert_close(alone, expected, rtol=close, atol=close)
+
+
+def test_the_peak_is_that_of_the_device(spec: Make, train: Train) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    heard, out = train(spec(runtime={"device": "cuda"}))
+    peak = manifest.read(out)["metrics"]["peak_memory_mb"]
+    assert 0 < peak <= torch.cuda.max_memory_allocated() / 2**20 + 0.1
+    assert heard.all("step")[-1].peak_memory_mb <= peak + 0.1
+
+
+def test_too_many_tokens_at_once_have_their_own_cause(spec: Make, train: Train) -> None:
+    """On a card of which a gigabyte may be used, so that it is the same on every one."""
+    absurd = {"epochs": 1, "batch_size": 1024, "micro_batch_tokens": 1_048_576}
+    data = {"source": "imdb", "train_size": 1024, "validation_size": 16, "test_size": 16}
+    run = spec(
+        base="minilm-l6", method={"type": "full"}, data=data, optim=absurd,
+        runtime={"device": "cuda", "precision": "fp32"},
+    )  # fmt: skip
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**30 / whole)
+    try:
+        with pytest.raises(OutOfMemory, match="cuda:0") as caught:
+            train(run)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert caught.value.code == "oom_device"
+    assert caught.value.detail["suggested"] == 524_288
+    assert caught.value.detail["peak_mb"] > 0
