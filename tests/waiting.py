@@ -1,10 +1,13 @@
 """Waiting for something to become true, with a deadline."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app.db.engines import Database
 
@@ -29,3 +32,16 @@ def wait_for_a_waiter(database: Database) -> None:
             return int(session.execute(statement).scalar_one())
 
     wait_until(waits, what="one that waits")
+
+
+def put_to_sleep(pid: int, database: Database) -> None:
+    """Stop a process, but not in the middle of a write: SQLite's lock would sleep with it."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with database.write() as session:
+                session.execute(text("SELECT 1"))
+                return
+        except OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.02)

@@ -17,7 +17,7 @@ from app.jobs.states import Outcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
 from tests.job_rows import add_job, attempts, everything, job
-from tests.waiting import wait_until
+from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -67,7 +67,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     sleeper = installation.worker(*actions)
     child = int(wait_until(lambda: (tmp_path / "child").exists() and
                            (tmp_path / "child").read_text(), seconds=60))  # fmt: skip
-    sleeper.freeze()
+    put_to_sleep(sleeper.pid, installation.database)
     installation.worker(*actions)
     installation.succeeded(job_id)
     before = everything(installation.database)

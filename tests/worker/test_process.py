@@ -16,7 +16,7 @@ from app.jobs.states import JobState, Outcome
 from app.jobs.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, events, everything, job, state
-from tests.waiting import wait_until
+from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
 from worker import identity, workplace
 
@@ -157,7 +157,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
     actions = ("started:5", f"first:{tmp_path / 'child'}", *GOOD)
     sleeper = start(*actions, lease_seconds=1)
     child = child_in(tmp_path / "child")
-    sleeper.send_signal(signal.SIGSTOP)
+    put_to_sleep(sleeper.pid, database)
     start(*actions, lease_seconds=1)
     wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
     wait_until(lambda: not identity.alive(child), what="the end of the old training")
