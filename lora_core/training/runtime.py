@@ -60,6 +60,7 @@ def start(spec: RuntimeSpec) -> Runtime:
     np.random.seed(spec.seed)
     torch.manual_seed(spec.seed)
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs 3 % and finds only bugs
     return Runtime(device, precision, torch.get_num_threads(), spec.seed)
 
 
