@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ ROOT = Path(__file__).parents[1]
 
 def measure(module: str, cell: str, *, quick: bool) -> dict[str, Any]:
     """What `python -m MODULE --cell CELL` prints last. Ends this process if that one fails."""
-    command = [sys.executable, "-m", module, "--cell", cell]
-    command += ["--quick"] if quick else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{cell} failed:\n{done.stderr}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Any] = last_line(cell, module, "--cell", cell, *["--quick"] * quick)
     return figures
+
+
+def last_line(what: str, *words: str, environment: Mapping[str, str] | None = None) -> Any:
+    """The JSON that `python -m WORDS` prints last. Ends this process if that one fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        sys.exit(f"{what} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -19,13 +18,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import cells, ours
+from benchmarks import apart, cells, ours
 from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.plan import Place, Size
 from lora_core.process import of_one_run
 from lora_core.training import ranks
 
-ROOT = Path(__file__).parents[1]
 NAMES = ("lora_qv", "lora_all", "full")
 ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))
 ALL = tuple(f"together-{name}" for name in NAMES)
@@ -51,19 +49,14 @@ def here(cell: str) -> dict[str, Any] | None:
 def measure(cell: str, gpus: int) -> dict[str, Any]:
     """The figures of a cell from new processes; their last line. Ends this one if they fail."""
     environment = dict(os.environ)
-    command = [sys.executable, "-m"]
+    words = ["benchmarks.gpu", "--cell", cell]
     if cell in ALL:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
+        words = launcher + words
     else:  # the Trainer takes every GPU that it sees
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    command += ["benchmarks.gpu", "--cell", cell]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        sys.exit(f"{cell} failed:\n{done.stderr}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Any] = apart.last_line(cell, *words, environment=environment)
     return figures
 
 

@@ -7,17 +7,14 @@ steps are with it.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import apart, machine
 from benchmarks.plan import METHODS, rate_data, train_spec
 from lora_core.process import keep_freed_memory, wait_passively
 
-ROOT = Path(__file__).parents[1]
 NOTHING = "nothing"
 
 
@@ -71,13 +68,10 @@ def rate(method: str, without: str, seconds: float, texts: int) -> float:
 
 def measure(arguments: argparse.Namespace, without: str) -> float:
     """The same from a new process."""
-    command = [sys.executable, "-m", "benchmarks.techniques", "--without", without]
+    words = ["benchmarks.techniques", "--without", without]
     for name in ("method", "seconds", "texts"):
-        command += [f"--{name}", str(getattr(arguments, name))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"without {without}:\n{done.stderr}")
-    return float(done.stdout)
+        words += [f"--{name}", str(getattr(arguments, name))]
+    return float(apart.last_line(f"without {without}", *words))
 
 
 def main() -> None:

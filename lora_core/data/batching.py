@@ -33,10 +33,10 @@ def by_length(lengths: NDArray[np.int64], budget: int) -> list[list[int]]:
     return micro_batches(lengths, np.argsort(lengths, kind="stable").tolist(), budget)
 
 
-def epoch_batches(
-    lengths: NDArray[np.int64], *, batch_size: int, budget: int, seed: int, epoch: int
-) -> Iterator[list[list[int]]]:
-    """One epoch: for each update its micro-batches.
+def epoch_updates(
+    lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int
+) -> Iterator[list[int]]:
+    """One epoch: for each update its texts, by length.
 
     The order is a function of (seed, epoch) alone. Texts are shuffled, sorted by length within
     pools of `POOL` updates, cut into updates of `batch_size`, and the updates shuffled again.
@@ -49,7 +49,7 @@ def epoch_batches(
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         updates += [pool[i : i + batch_size].tolist() for i in range(0, len(pool), batch_size)]
     for i in draw.permutation(len(updates)):
-        yield micro_batches(lengths, updates[i], budget)
+        yield updates[i]
 
 
 def collate(

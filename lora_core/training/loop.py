@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lora_core.data.batching import epoch_batches, micro_batches
+from lora_core.data.batching import epoch_updates, micro_batches
 from lora_core.errors import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
@@ -97,15 +97,13 @@ class Trainer:
         made = self.progress.step
         optim = self.spec.optim
         for epoch in range(made // self.updates_per_epoch, optim.epochs):
-            updates = epoch_batches(
+            updates = epoch_updates(
                 self.train_part.lengths,
                 batch_size=optim.batch_size,
-                budget=optim.micro_batch_tokens,
                 seed=self.spec.runtime.seed,
                 epoch=epoch,
             )
-            for update in islice(updates, max(0, made - epoch * self.updates_per_epoch), None):
-                yield list(chain.from_iterable(update))
+            yield from islice(updates, max(0, made - epoch * self.updates_per_epoch), None)
 
     def _between_updates(self) -> None:
         """The only place where a run is saved or told to stop: all of it is at one step here."""

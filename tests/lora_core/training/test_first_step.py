@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from lora_core.data.batching import epoch_batches
+from lora_core.data.batching import epoch_updates
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import Prepared, prepare
@@ -43,13 +43,13 @@ def reference(prepared: Prepared) -> tuple[float, float]:
     model.load_state_dict(prepared.model.state_dict())
     part, spec = prepared.parts[Split.TRAIN], prepared.spec
     size, seed = spec.optim.batch_size, spec.runtime.seed
-    batches = epoch_batches(part.lengths, batch_size=size, budget=10**6, seed=seed, epoch=0)
+    updates = epoch_updates(part.lengths, batch_size=size, seed=seed, epoch=0)
     losses = [
         F.cross_entropy(
             model(torch.from_numpy(part.ids[i]).long()[None]).logits,
             torch.tensor([part.labels[i]]),
         )
-        for i in next(batches)[0]
+        for i in next(updates)
     ]
     loss = torch.stack(losses).mean()
     torch.autograd.backward(loss)
