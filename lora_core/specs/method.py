@@ -50,7 +50,7 @@ class LoraSpec(Frozen):
     r: Int = Field(default=8, ge=1, le=4096)
     alpha: Float = Field(default=16.0, gt=0, le=1e6)
     dropout: Float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[Role, ...] = Field(default=(Role.QUERY, Role.VALUE), min_length=1)
+    targets: tuple[Role, ...] = Field(default=tuple(Role), min_length=1)
     layers: tuple[Annotated[Int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     head: Head = Head.TRAIN
 
