@@ -34,13 +34,13 @@ def kernels(
 ) -> Iterator[Kernel]:
     """All of a step over `texts` texts of `length` tokens each, forward and backward."""
     d, f, n, whole = shape.width, shape.feed_forward, texts * length, shape.layers - 1
-    # Every block but the last has four d x d layers and both of the feed-forward network; of the
-    # last, keys and values see every token. No gradient leaves query, key and value of the first.
-    square, square_back = 4 * whole + 2, 4 * whole + 2 - 3
+    # Every block but the last has four d x d layers and both of the feed-forward network. No
+    # gradient leaves query, key and value of the first.
+    square, square_back = 4 * whole, 4 * whole - 3
     yield from _linear("d x d", (n, d, d), square, square_back, dtype)
     yield from _linear("d x f", (n, d, f), whole, whole, dtype)
     yield from _linear("f x d", (n, f, d), whole, whole, dtype)
-    yield from _adapters((n, d, rank), 2 * whole + 1, dtype)  # of the last block, value alone
+    yield from _adapters((n, d, rank), 2 * whole, dtype)
     yield from _attention((texts, length, shape.heads, d // shape.heads), whole, dtype)
     yield from _gelu((n, f), whole, dtype)
     yield from _layer_norm((n, d), 2 * whole + 1, 2 * whole, dtype)  # embeddings: forward only

@@ -17,12 +17,12 @@ def flops_of_review(
     """FLOPs for one forward and backward pass over a review of the mean length.
 
     `lengths` are those of all texts, in tokens. Of the last block, which `lora_core.flops` counts
-    whole, only one row is needed but for keys and values: 2 (2d² + 2df) and 4 L d less a token
+    whole, only one row is needed (`encoders/first_token.py`): 2 (4d² + 2df) and 4 L d less a token
     forward, and once, respectively 2.5 times, as much less backward.
     """
     shape = read_shape(config, base="the base")
     d, f = shape.width, shape.feed_forward
     attended = float((lengths**2).sum() / lengths.sum())
     a_token = flops.training(config, method, length=attended)
-    unneeded = 2 * 2 * (2 * d**2 + 2 * d * f) + 3.5 * 4 * attended * d
+    unneeded = 2 * 2 * (4 * d**2 + 2 * d * f) + 3.5 * 4 * attended * d
     return float(lengths.mean()) * (a_token - unneeded)

@@ -57,6 +57,21 @@ class AdapterLinear(nn.Module, ABC):
         return self.base(x) if self.merged else self.adapted(x)
 
     @property
+    def drops(self) -> bool:
+        """Whether the adapter now sees less of x than the base does."""
+        return self.training and self.dropout.p > 0 and not self.merged
+
+    @property
+    def weight(self) -> Tensor:
+        """What `forward` multiplies by, (d_out, d_in), unless the adapter drops some of x."""
+        return self.base.weight if self.merged else self.effective_weight()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What `forward` adds, (d_out,)."""
+        return self.base.bias
+
+    @property
     def frozen_weight(self) -> Tensor:
         """The base weight (d_out, d_in) as it was before any merge."""
         return self.base.weight if self._frozen is None else self._frozen

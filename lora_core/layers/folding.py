@@ -26,7 +26,7 @@ def pays(layer: AdapterLinear, x: Tensor) -> bool:
 
     Never with dropout, which the base's share of the product must not see.
     """
-    if layer.training and layer.dropout.p > 0:
+    if layer.drops:
         return False
     return x.numel() // x.shape[-1] >= TOKENS_PER_RANK * layer.r
 

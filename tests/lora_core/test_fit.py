@@ -94,7 +94,7 @@ def test_the_census_is_that_of_the_prepared_model(
 def test_the_census_of_distilbert_base_is_the_known_one() -> None:
     assert fit.census(DISTILBERT, FullSpec(), 2) == fit.Census(66_955_010, 66_955_010)
     assert fit.census(DISTILBERT, BaselineSpec(), 2) == fit.Census(592_130, 66_955_010)
-    frozen_head = LoraSpec(r=8, head=Head.FROZEN)
+    frozen_head = LoraSpec(r=8, targets=(Role.QUERY, Role.VALUE), head=Head.FROZEN)
     assert fit.census(DISTILBERT, frozen_head, 2).trainable == 147_456
 
 

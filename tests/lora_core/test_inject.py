@@ -38,7 +38,7 @@ def test_a_role_reaches_its_layers_in_every_block(family: str, role: Role) -> No
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def test_only_the_layers_asked_for_are_adapted(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
-    names = inject(model, FAMILIES[family], LoraSpec(layers=(1,)))
+    names = inject(model, FAMILIES[family], LoraSpec(targets=(Role.QUERY, Role.VALUE), layers=(1,)))
     assert [name.split(".")[-3 if family == "distilbert" else -4] for name in names] == ["1", "1"]
 
 

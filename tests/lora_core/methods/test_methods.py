@@ -6,7 +6,7 @@ import torch
 from lora_core import methods
 from lora_core.encoders import FAMILIES
 from lora_core.errors import LayerOutOfRange
-from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec
+from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
 from tests import tiny_base
 
 SPECS = [
@@ -93,9 +93,8 @@ def test_the_parameter_counts_of_the_published_lessons() -> None:
         vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072,
         max_position_embeddings=512,
     )  # fmt: skip
-    full, last, lora = (
-        methods.build(spec) for spec in (FullSpec(), BaselineSpec(), LoraSpec(head=Head.FROZEN))
-    )
+    query_value = LoraSpec(targets=(Role.QUERY, Role.VALUE), head=Head.FROZEN)
+    full, last, lora = (methods.build(spec) for spec in (FullSpec(), BaselineSpec(), query_value))
     full.prepare(distilbert, FAMILIES["distilbert"])
     assert full.census(distilbert).trainable == 66_955_010
     last.prepare(distilbert, FAMILIES["distilbert"])
