@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lora_core import __version__, processor
+from lora_core.encoders import unfused
 from lora_core.training.runtime import Runtime
 
 DETERMINISTIC = ("no", "where_possible", "yes")  # by the number that torch gives it
@@ -36,6 +37,8 @@ def here(machine: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[
         "deterministic": DETERMINISTIC[torch.get_deterministic_debug_mode()],
         "micro_batch_tokens": str(micro_batch_tokens),
     }
+    if unfused.pays(machine.device, machine.precision):
+        facts["attention"] = "unfused"
     if processes > 1:
         facts["processes"] = str(processes)
     if machine.device != "cpu":

@@ -11,6 +11,7 @@ from lora_core import fit, methods
 from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
+from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.checkpoint import load_classifier, locate
 from lora_core.encoders.first_token import shorten
@@ -66,6 +67,8 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     method = methods.build(spec.method)
     method.prepare(model, family)
     shorten(model, family)
+    if unfused.pays(machine.device, machine.precision):
+        unfused.use(model)
     model.to(machine.device)
 
     pulse.enter(Phase.TOKENISING)

@@ -1,0 +1,114 @@
+"""Attention of one text at a time, with its probabilities kept: for bf16 on a CPU.
+
+The fused kernel of torch makes the scores anew in the backward pass and pads every text of a batch
+to the longest. With heads as small as 32 that is most of its time in bf16. Here a text is cut to
+its own length, its probabilities are kept, and each product is one call for all heads:
+
+P = softmax(s Q Kᵀ)    O = P V
+dV = Pᵀ dO    dS = P ∘ (dP - rowsum(P ∘ dP)),  dP = dO Vᵀ    dQ = s dS K    dK = s dSᵀ Q
+
+Where it pays was measured by `python -m benchmarks.attention` (docs/decisions/0015).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "loraworks_unfused"
+KEPT_BYTES = 2**26  # of the probabilities of one layer; a larger batch goes the fused way
+
+
+def pays(device: str, precision: str) -> bool:
+    """Whether it is the faster way to train there: in bf16 it is, in fp32 it is the slower one."""
+    return device == "cpu" and precision == "bf16"
+
+
+def use(model: PreTrainedModel) -> None:
+    """Let every whole attention of this model go this way, where it can."""
+    model.set_attn_implementation(NAME)
+
+
+def _can(query: Tensor, dropout: float) -> bool:
+    """Whether this way is open: to training on a CPU, without dropout, while memory allows."""
+    batch, heads, length, _ = query.shape
+    kept = batch * heads * length**2 * query.element_size()
+    trains = torch.is_grad_enabled() and query.device.type == "cpu" and dropout == 0
+    return trains and kept <= KEPT_BYTES
+
+
+def forward(  # noqa: PLR0913 - the signature of transformers
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Q, K, V (batch, heads, length, size) -> (batch, length, heads, size), as transformers asks.
+
+    The mask (batch, 1, ·, length) hides the end of a text or nothing.
+    """
+    if not _can(query, dropout):
+        fused: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+        )
+        return fused
+    batch, _, length, size = query.shape
+    lengths = [length] * batch
+    if attention_mask is not None:
+        lengths = attention_mask[:, 0, 0].sum(dim=-1).tolist()
+    scale = size**-0.5 if scaling is None else scaling
+    y: Tensor = _Unfused.apply(query, key, value, lengths, scale)  # type: ignore[no-untyped-call]
+    return y, None
+
+
+class _Unfused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
+    ) -> Tensor:
+        out = _rows_like(query)
+        kept = []
+        for i, n in enumerate(lengths):
+            q, k, v, y = (t[i, :, :n] for t in (query, key, value, out))
+            scores = q.new_empty((len(q), n, n))
+            torch.baddbmm(scores, q, k.transpose(1, 2), beta=0, alpha=scale, out=scores)
+            torch.softmax(scores, dim=-1, out=scores)
+            torch.bmm(scores, v, out=y)
+            kept.append(scores)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.lengths, ctx.scale = lengths, scale
+        return out.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, dy_rows: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *kept = ctx.saved_tensors
+        dy_all = dy_rows.transpose(1, 2)
+        dq_all, dk_all, dv_all = (_rows_like(query) for _ in range(3))
+        for i, n in enumerate(ctx.lengths):
+            p = kept[i]
+            q, k, v, dy = (t[i, :, :n] for t in (query, key, value, dy_all))
+            dq, dk, dv = (t[i, :, :n] for t in (dq_all, dk_all, dv_all))
+            torch.bmm(p.transpose(1, 2), dy, out=dv)
+            ds = torch.bmm(dy, v.transpose(1, 2))
+            ds = torch._softmax_backward_data(ds, p, -1, p.dtype)
+            torch.baddbmm(dq, ds, k, beta=0, alpha=ctx.scale, out=dq)
+            torch.baddbmm(dk, ds.transpose(1, 2), q, beta=0, alpha=ctx.scale, out=dk)
+        return dq_all, dk_all, dv_all, None, None
+
+
+def _rows_like(heads: Tensor) -> Tensor:
+    """Zeros (batch, heads, length, size) that lie in memory as (batch, length, heads, size)."""
+    batch, count, length, size = heads.shape
+    return heads.new_zeros((batch, length, count, size)).transpose(1, 2)
+
+
+AttentionInterface.register(NAME, forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,132 @@
+"""Attention of one text at a time against torch's own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from lora_core.encoders import unfused
+from tests import tiny_base
+
+LENGTHS = [7, 1, 5, 7]
+
+
+def drawn(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, K, V as an encoder makes them: (batch, heads, length, size), heads beside each other."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 4, 7, 3, 8, dtype=dtype).transpose(2, 3)
+    return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
+
+
+def mask(lengths: list[int]) -> Tensor:
+    return (torch.arange(7) < torch.tensor(lengths)[:, None])[:, None, None]
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "padded"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+def test_answers_and_gradients_are_those_of_the_fused_kernel(
+    lengths: list[int] | None, dtype: torch.dtype, tolerance: float
+) -> None:
+    heads = drawn(dtype)
+    seen = None if lengths is None else mask(lengths)
+    counted = torch.ones(4, 7) if lengths is None else mask(lengths)[:, 0, 0].float()
+    dy = torch.randn(4, 7, 3, 8).to(dtype) * counted[..., None, None].to(
+        dtype
+    )  # pads count nothing
+    ours, _ = unfused.forward(nn.Identity(), *heads, seen)
+    q, k, v = (t.double() for t in heads)
+    theirs = reference(q, k, v, seen)
+    results = ([ours, *torch.autograd.grad(ours, heads, dy)],
+               [theirs, *torch.autograd.grad(theirs, heads, dy.double())])  # fmt: skip
+    for a, b in zip(*results, strict=True):
+        a, b = a.double(), b.double()
+        if a.shape == dy.shape:
+            a, b = (t * counted[..., None, None] for t in (a, b))
+        assert torch.linalg.vector_norm(a - b) <= tolerance * torch.linalg.vector_norm(b)
+
+
+def test_what_is_hidden_gets_no_gradient_and_is_zero() -> None:
+    heads = drawn(torch.float32)
+    y, _ = unfused.forward(nn.Identity(), *heads, mask(LENGTHS))
+    torch.autograd.backward(y.sum())
+    for i, n in enumerate(LENGTHS):
+        assert (y[i, n:] == 0).all()
+        for tensor in heads:
+            assert tensor.grad is not None
+            assert (tensor.grad[i, :, n:] == 0).all()
+
+
+def answers_and_gradients(model: PreTrainedModel, ids: Tensor, seen: Tensor) -> list[Tensor]:
+    """Of texts of several lengths, and of equal ones."""
+    found = []
+    for mask in (seen, torch.ones_like(seen)):
+        logits = model(ids, attention_mask=mask).logits
+        found += [logits, *torch.autograd.grad(logits.square().sum(), [*model.parameters()])]
+    return found
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    make: Callable[..., PreTrainedModel] = tiny_base.FAMILIES[family]
+    model = make()
+    ids = torch.randint(5, 60, (4, 7))
+    seen = mask(LENGTHS)[:, 0, 0].long()
+    expected = answers_and_gradients(model, ids, seen)
+
+    calls: list[int] = []
+    monkeypatch.setattr(unfused._Unfused, "apply", _counted(unfused._Unfused.apply, calls))
+    unfused.use(model)
+    found = answers_and_gradients(model, ids, seen)
+    assert len(calls) == 4  # two blocks, twice
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    assert unfused.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+
+
+def _counted(apply: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
+    def counting(*arguments: object) -> Tensor:
+        calls.append(1)
+        return apply(*arguments)
+
+    return counting
+
+
+def test_it_is_for_bf16_on_a_cpu() -> None:
+    assert unfused.pays("cpu", "bf16")
+    assert not unfused.pays("cpu", "fp32")
+    assert not unfused.pays("cuda:0", "bf16")
+
+
+def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, _, _ = drawn(torch.float32)
+    calls: list[int] = []
+    monkeypatch.setattr(unfused._Unfused, "apply", _counted(unfused._Unfused.apply, calls))
+
+    def attend(dropout: float = 0.0) -> Tensor:
+        y, _ = unfused.forward(nn.Identity(), query, query, query, None, dropout, is_causal=False)
+        return y
+
+    expected = reference(query, query, query, None)
+    torch.testing.assert_close(attend(), expected)
+    assert len(calls) == 1
+    with torch.no_grad():  # an evaluation needs no probabilities
+        torch.testing.assert_close(attend(), expected)
+    assert not torch.allclose(attend(dropout=0.5), expected)
+    monkeypatch.setattr(unfused, "KEPT_BYTES", 4 * 3 * 7 * 7 * 4 - 1)
+    torch.testing.assert_close(attend(), expected)
+    assert len(calls) == 1
