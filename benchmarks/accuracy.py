@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import apart, changes, contenders
 from benchmarks.changes import CHANGES
-from benchmarks.contenders import FULL, QUICK, Cell
+from benchmarks.contenders import FULL, Cell, few
 from benchmarks.kept import DIRECTORY, Kept
 from lora_core.process import keep_freed_memory, wait_passively
 from lora_core.specs.data import DataSpec
@@ -25,15 +25,17 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = _read(words)
     wait_passively()  # as `python -m lora_core train` begins: before torch is loaded
     keep_freed_memory()
-    data = QUICK if arguments.quick else FULL
     if arguments.cell:
         from benchmarks import answers
 
-        print(json.dumps(answers.run(_find(arguments.cell, data))))
+        print(json.dumps(answers.run(_find(arguments.cell, quick=arguments.quick))))
         return
 
-    data = {name: data[name] for name in arguments.data}
     tries = arguments.tried is not None
+    data = _data(tries=tries, quick=arguments.quick)
+    if strange := {*(arguments.data or ())} - data.keys():
+        raise SystemExit(f"there are no cells of {min(strange)} here, but of {', '.join(data)}")
+    data = {name: data[name] for name in arguments.data or data}
     cells = [*(changes.cells(arguments.tried, data) if tries else contenders.cells(data))]
     for name in filter(changes.is_default, arguments.tried or ()):
         print(f"{name}: the defaults have it")
@@ -53,7 +55,7 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
         "--try", nargs="*", choices=CHANGES, dest="tried", metavar="CHANGE",
         help=f"try these, or all: {', '.join(CHANGES)}",
     )  # fmt: skip
-    parser.add_argument("--data", nargs="+", choices=FULL, default=[*FULL], help="on these alone")
+    parser.add_argument("--data", nargs="+", metavar="NAME", help="on these alone")
     parser.add_argument("--only", default="", metavar="PART", help="such as /lora/ or /0")
     parser.add_argument("--quick", action="store_true", help="a few texts, to see that it works")
     parser.add_argument("--fresh", action="store_true", help="compute again what was kept")
@@ -62,8 +64,14 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _find(name: str, data: Mapping[str, DataSpec]) -> Cell:
-    for cell in (*contenders.cells(data), *changes.cells([*CHANGES], data)):
+def _data(*, tries: bool, quick: bool) -> Mapping[str, DataSpec]:
+    data = changes.DATA if tries else FULL
+    return few(data) if quick else data
+
+
+def _find(name: str, *, quick: bool) -> Cell:
+    table, tries = (_data(tries=tries, quick=quick) for tries in (False, True))
+    for cell in (*contenders.cells(table), *changes.cells([*CHANGES], tries)):
         if cell.name == name:
             return cell
     raise SystemExit(f"there is no cell {name}; one is imdb-8000/lora/0")

@@ -2,12 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.contenders import CONTENDERS, FULL, SEEDS, Cell, Description, described
+from benchmarks.contenders import CONTENDERS, SEEDS, Cell, Description, described
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import Role, Variant
 from lora_core.specs.train import TrainSpec
 
 DEFAULTS = "defaults"  # what every change is measured against
+
+# Short and long texts. A gain of a point would drown in fewer than these for validation.
+DATA: Mapping[str, DataSpec] = {
+    "rotten-tomatoes-2000": DataSpec(
+        source="rotten-tomatoes", train_size=2000, validation_size=2500, test_size=1500
+    ),
+    "imdb-2000": DataSpec(
+        source="imdb", train_size=2000, validation_size=2500, test_size=3000, max_length=256
+    ),
+}
 
 # Name → what it puts in the place of a default. What is the default today is left out of a run:
 # a change and its way back may both stand here.
@@ -18,6 +28,7 @@ CHANGES: Mapping[str, Description] = {
     "epochs-5": {"optim": {"epochs": 5}},
     "rate-5e-4": {"optim": {"learning_rate": 5e-4}},
     "rate-2e-3": {"optim": {"learning_rate": 2e-3}},
+    "rate-4e-3": {"optim": {"learning_rate": 4e-3}},
     "query-value": {"method": {"targets": (Role.QUERY, Role.VALUE)}},
     "all-linears": {"method": {"targets": tuple(Role)}},
     "rank-16": {"method": {"r": 16}},
@@ -57,16 +68,8 @@ def is_default(name: str) -> bool:
 def cells(names: Sequence[str], data: Mapping[str, DataSpec]) -> Iterable[Cell]:
     """The defaults and each change, or all, judged on validation: test has no say in them."""
     tried = {name: CHANGES[name] for name in names or CHANGES if not is_default(name)}
-    for where, each in data.items():
-        texts = _judged(each)
+    for where, texts in data.items():
         for name, change in {DEFAULTS: {}, **tried}.items():
             for seed in SEEDS:
                 spec = changed(described(CONTENDERS["lora"], texts, seed), change)
                 yield Cell(where, name, seed, spec, Split.VALIDATION)
-
-
-def _judged(data: DataSpec) -> DataSpec:
-    """By more sentences where some are left over: a gain of a point would drown in 500."""
-    if data == FULL["rotten-tomatoes-2000"]:
-        return data.model_copy(update={"validation_size": 2500})
-    return data

@@ -27,7 +27,6 @@ FULL: Mapping[str, DataSpec] = {
     ),
 }
 _FEW = {"train_size": 32, "validation_size": 16, "test_size": 24, "max_length": 32}
-QUICK = {name: data.model_copy(update=_FEW) for name, data in FULL.items()}
 
 # What a contender does not say are the defaults of the project on the day of the run.
 CONTENDERS: Mapping[str, Description] = {
@@ -76,6 +75,11 @@ class Cell:
         """Such as "imdb-8000/lora/0"."""
         seed = () if self.seed is None else (str(self.seed),)
         return "/".join((self.data, self.contender, *seed))
+
+
+def few(data: Mapping[str, DataSpec]) -> Mapping[str, DataSpec]:
+    """The same with a handful of texts each."""
+    return {name: each.model_copy(update=_FEW) for name, each in data.items()}
 
 
 def described(contender: Description, data: DataSpec, seed: int) -> TrainSpec:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from lora_core import fit, methods
@@ -16,6 +17,7 @@ from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.checkpoint import load_classifier, locate
 from lora_core.encoders.first_token import shorten
 from lora_core.events import Noted, Observer, Phase
+from lora_core.layers import held
 from lora_core.methods.base import Method
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
@@ -70,6 +72,8 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     if unfused.pays(machine.device, machine.precision):
         unfused.use(model)
     model.to(machine.device)
+    if machine.precision == "bf16":
+        held.hold(model, torch.bfloat16)
 
     pulse.enter(Phase.TOKENISING)
     tokenizer_file = base.directory / "tokenizer.json"

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from benchmarks import accuracy, answers, apart, changes, contenders
-from benchmarks.contenders import QUICK
+from benchmarks.contenders import FULL, few
 from benchmarks.kept import Kept
 
 DATA = "rotten-tomatoes-2000"
-CELLS = {cell.name: cell for cell in (*contenders.cells(QUICK), *changes.cells([], QUICK))}
+TABLE, TRIES = contenders.cells(few(FULL)), changes.cells([], few(changes.DATA))
+CELLS = {cell.name: cell for cell in (*TABLE, *TRIES)}
 RIGHT = {"lora": "1110", "full": "1100", "linear": "1001", "seed": "0000", "plain": "0111"}
 
 Told = dict[str, Any]
@@ -116,6 +117,11 @@ def test_a_gain_is_told_beside_the_defaults(computed: list[str], run: Run, tmp_p
 def test_an_unknown_cell_is_refused(run: Run) -> None:
     with pytest.raises(SystemExit, match="no cell imdb/lora"):
         run("--cell", "imdb/lora")
+
+
+def test_data_that_this_table_lacks_is_refused(run: Run) -> None:
+    with pytest.raises(SystemExit, match=r"no cells of imdb-8000 here, but of .*imdb-2000"):
+        run("--try", "epochs-1", "--data", "imdb-8000")
 
 
 @pytest.mark.e2e

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import answers
-from benchmarks.contenders import QUICK, Cell
+from benchmarks.contenders import FULL, Cell, few
 from benchmarks.quiet import NoEnd, Silence
 from lora_core.data import linear
 from lora_core.data.load import load
@@ -40,7 +40,7 @@ def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 
 
 def test_the_linear_rival_is_that_of_every_run() -> None:
-    data = QUICK["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
+    data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
     rival = linear.fit(load(data))
     assert answers.run(cell(data, Split.TEST))["accuracy"] == rival.test["accuracy"]
     assert answers.run(cell(data, Split.VALIDATION))["accuracy"] == rival.validation["accuracy"]

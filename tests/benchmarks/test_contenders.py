@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import changes, contenders
 from benchmarks.changes import CHANGES
-from benchmarks.contenders import CONTENDERS, FULL, QUICK, described
+from benchmarks.contenders import CONTENDERS, FULL, described, few
 from lora_core.data.load import load
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
@@ -24,17 +24,16 @@ def test_the_plain_loop_says_everything_and_so_stays_the_same() -> None:
     assert said["stop"].keys() == StopSpec.model_fields.keys() - {"patience"}
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_there_are_texts_enough(name: str) -> None:
-    data = FULL[name]
+@pytest.mark.parametrize("data", [*FULL.values(), *changes.DATA.values()])
+def test_there_are_texts_enough(data: DataSpec) -> None:
     splits = load(data)
     sizes = [len(splits.part(split)) for split in Split]
     assert sizes == [data.train_size, data.validation_size, data.test_size]
 
 
 def test_every_cell_has_a_name_of_its_own() -> None:
-    table = [*contenders.cells(QUICK)]
-    names = [cell.name for cell in (*table, *changes.cells([], QUICK))]
+    table = [*contenders.cells(few(FULL))]
+    names = [cell.name for cell in (*table, *changes.cells([], few(changes.DATA)))]
     assert len(set(names)) == len(names)
     assert len(table) == 3 * (1 + 3 * 4)
     assert {cell.judged_on for cell in table} == {Split.TEST}

@@ -1,0 +1,73 @@
+"""Held weights answer as autocast does by itself."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_core import methods
+from lora_core.encoders import FAMILIES
+from lora_core.layers.held import hold
+from lora_core.merge import merge_adapters
+from lora_core.specs.method import LoraSpec, Role
+from tests import tiny_base
+
+IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 30, 3]])
+
+every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+
+
+def lora(family: str, *targets: Role) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model: torch.nn.Module = tiny_base.FAMILIES[family]()
+    methods.build(LoraSpec(r=2, targets=targets)).prepare(model, FAMILIES[family])
+    for name, parameter in model.named_parameters():
+        if name.endswith(".B"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def answers(model: torch.nn.Module, *, autocast: bool) -> list[Tensor]:
+    """Logits and gradients."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        logits: Tensor = model(IDS).logits
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [logits.detach(), *torch.autograd.grad(logits.square().sum(), trained)]
+
+
+@every_family
+@pytest.mark.parametrize("autocast", [True, False])
+def test_answers_and_gradients_are_the_same_bits(family: str, autocast: bool) -> None:
+    model = lora(family, Role.QUERY, Role.VALUE)
+    held = copy.deepcopy(model)
+    hold(held, torch.bfloat16)
+    pairs = zip(answers(model, autocast=autocast), answers(held, autocast=autocast), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def test_what_is_held_is_not_cast_again() -> None:
+    model = lora("bert", Role.QUERY, Role.VALUE)
+
+    def casts() -> int:
+        bf16 = torch.autocast("cpu", dtype=torch.bfloat16)
+        with torch.profiler.profile() as profile, torch.no_grad(), bf16:
+            model(IDS)
+        return sum(event.name == "aten::_to_copy" for event in profile.events())
+
+    before = casts()
+    hold(model, torch.bfloat16)
+    # Weight and bias of key, attention output and both feed-forward layers, of two blocks.
+    assert before - casts() == 2 * 4 * 2
+
+
+@every_family
+def test_merging_changes_the_answer_of_a_held_model(family: str) -> None:
+    model = lora(family, *Role)
+    hold(model, torch.bfloat16)
+    expected = answers(model, autocast=False)[0]
+    merge_adapters(model)
+    for autocast, tolerance in ((False, 1e-5), (True, 0.05)):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            found = model(IDS).logits
+        torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
