@@ -30,11 +30,15 @@ def run(cell: Cell) -> dict[str, Any]:
 
 
 def settings(cell: Cell) -> str:
-    """sha256 of what the cell is told to do, today's defaults filled in. The machine is no part."""
+    """sha256 of what the cell is told to do, today's defaults filled in.
+
+    Of where and how it is computed the seed alone counts: the rest changes the last bits.
+    """
     if isinstance(cell.spec, DataSpec):
         told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
     else:
         told = resolved(cell.spec, _config(cell.spec.base)).model_dump(mode="json")
+        told["runtime"] = {"seed": cell.spec.runtime.seed}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StrictBool, StringConstraints, model_validator
 
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
@@ -56,6 +56,7 @@ class RuntimeSpec(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: Int | None = Field(default=None, ge=1, le=1024)  # None: set when the run first starts
     seed: Int = Field(default=0, ge=0, lt=2**32)
+    gradient_checkpointing: StrictBool = False  # states inside a block are computed again, not kept
 
 
 class TrainSpec(Frozen):

@@ -71,6 +71,8 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     shorten(model, family)
     if unfused.pays(machine.device, machine.precision):
         unfused.use(model)
+    if spec.runtime.gradient_checkpointing:
+        model.activation_checkpointing_enable()  # of all blocks but the shortened one
     model.to(machine.device)
     if machine.precision == "bf16":
         held.hold(model, torch.bfloat16)
