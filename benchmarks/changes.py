@@ -48,6 +48,10 @@ CHANGES: Mapping[str, Description] = {
     "head-dropout-0.1": {"optim": {"head_dropout": 0.1}},
     "batch-16": {"optim": {"batch_size": 16}},
     "batch-32": {"optim": {"batch_size": 32}},
+    # Not for the defaults of LoRA: what it is measured against should be at its best as well.
+    "full-rate-5e-5": {"method": {"type": "full"}, "optim": {"learning_rate": 5e-5}},
+    "full-rate-1e-4": {"method": {"type": "full"}, "optim": {"learning_rate": 1e-4}},
+    "full-rate-2e-4": {"method": {"type": "full"}, "optim": {"learning_rate": 2e-4}},
 }
 
 
@@ -55,7 +59,8 @@ def changed(spec: TrainSpec, change: Description) -> TrainSpec:
     """The same spec but for what the change puts there."""
     told = spec.model_dump()
     for section, values in change.items():
-        told[section] = told[section] | values
+        same = values.get("type") in (None, told[section].get("type"))
+        told[section] = (told[section] if same else {}) | values
     return TrainSpec.model_validate(told)
 
 

@@ -103,6 +103,20 @@ def test_the_peak_is_that_of_the_device(spec: Make, train: Train) -> None:
     assert heard.all("step")[-1].peak_memory_mb <= peak + 0.1
 
 
+def test_gradient_checkpointing_takes_less_of_the_device(spec: Make, train: Train) -> None:
+    data = {"source": "imdb", "train_size": 64, "validation_size": 16, "test_size": 16}
+    figures = {}
+    for wanted in (False, True):
+        runtime = {"device": "cuda", "precision": "fp32", "gradient_checkpointing": wanted}
+        run = spec(base="minilm-l6", method={"type": "full"}, data=data, optim=PLAIN,
+                   runtime=runtime)  # fmt: skip
+        torch.cuda.reset_peak_memory_stats()
+        heard, out = train(run)
+        figures[wanted] = losses(heard), manifest.read(out)["metrics"]["peak_memory_mb"]
+    assert figures[True][0] == pytest.approx(figures[False][0], rel=1e-3)
+    assert figures[True][1] < 0.8 * figures[False][1]
+
+
 def test_too_many_tokens_at_once_have_their_own_cause(spec: Make, train: Train) -> None:
     """On a card of which a gigabyte may be used, so that it is the same on every one."""
     absurd = {"epochs": 1, "batch_size": 1024, "micro_batch_tokens": 1_048_576}
