@@ -11,7 +11,7 @@ from lora_core.specs.train import OptimSpec
 
 
 def default_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> float:
-    """A rate that trains well: LoRA takes about ten times that of full fine-tuning.
+    """A rate that trains well: LoRA takes ten to twenty times that of full fine-tuning.
 
     `width` is the hidden size of the base; wider bases take smaller rates. `unscaled` moves its
     weights many times further at the same alpha, so it takes the rate it was made with.
@@ -21,7 +21,7 @@ def default_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> floa
         case LoraSpec(variant=Variant.UNSCALED):
             return 5e-5
         case LoraSpec():
-            return 1e-3 if small else 5e-4
+            return 2e-3 if small else 5e-4
         case BaselineSpec(blocks=0):
             return 1e-3
         case _:

@@ -68,7 +68,7 @@ def test_a_directory_is_taken_by_full_and_by_short_name(
     for name in (str(directory), "./team/tiny", "./team/../team/tiny"):
         job = accepted(name)
         assert job["base"] == job["spec"]["base"] == str(directory)
-        assert job["parameters"]["total"] == 1_890
+        assert job["parameters"]["total"] == 2_530
 
 
 def test_a_directory_elsewhere_is_refused(client: TestClient, folder: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_own_version_is_a_base_and_is_pinned(
     for name, pinned in meant.items():
         job = accepted(name)
         assert job["base"] == job["spec"]["base"] == pinned
-        assert job["parameters"]["total"] == 1_890
+        assert job["parameters"]["total"] == 2_530
 
 
 def test_an_own_model_that_means_nothing_yet_is_refused_with_advice(

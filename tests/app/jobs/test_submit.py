@@ -36,7 +36,7 @@ def test_a_method_is_all_that_a_job_needs(client: TestClient) -> None:
     assert client.get(answer.headers["Location"]).json() == job
     assert (job["state"], job["base"], job["method"]) == ("queued", "minilm-l6", "lora")
     assert job["spec"]["data"]["source"] == "rotten-tomatoes"
-    assert job["parameters"] == {"trainable": 222_338, "total": 22_786_946, "exact": True}
+    assert job["parameters"] == {"trainable": 480_386, "total": 23_044_994, "exact": True}
     assert job["queue_position"] == 1
     assert 30 < job["estimated_seconds"] < 600
     assert job["created_at"].endswith("Z")
@@ -99,7 +99,8 @@ def test_a_job_tells_what_it_waits_for(
     [
         ({"type": "baseline"}, 148_610),
         ({"type": "baseline", "blocks": 1}, 148_610 + 1_774_464),
-        ({"type": "lora", "head": "frozen"}, 73_728),
+        ({"type": "lora", "targets": ["query", "value"], "head": "frozen"}, 73_728),
+        ({"type": "lora", "head": "frozen"}, 331_776),
         ({"type": "full"}, 22_713_218),
     ],
 )

@@ -54,7 +54,9 @@ def test_weight_decay_spares_biases_and_norms() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
-def test_lora_takes_about_ten_times_the_rate_of_full_fine_tuning() -> None:
+def test_the_rate_goes_by_method_and_width() -> None:
+    assert default_rate(LoraSpec(), 384) == 2e-3  # by validation, benchmarks/results/changes.jsonl
     for width in (384, 768):
-        assert default_rate(LoraSpec(), width) == 10 * default_rate(FullSpec(), width)
+        ratio = default_rate(LoraSpec(), width) / default_rate(FullSpec(), width)
+        assert 10 <= ratio <= 20
     assert default_rate(BaselineSpec(), 384) == 1e-3
