@@ -27,6 +27,7 @@ CHANGES: Mapping[str, Description] = {
     "epochs-3": {"optim": {"epochs": 3}},
     "epochs-5": {"optim": {"epochs": 5}},
     "rate-5e-4": {"optim": {"learning_rate": 5e-4}},
+    "rate-1e-3": {"optim": {"learning_rate": 1e-3}},
     "rate-2e-3": {"optim": {"learning_rate": 2e-3}},
     "rate-4e-3": {"optim": {"learning_rate": 4e-3}},
     "query-value": {"method": {"targets": (Role.QUERY, Role.VALUE)}},
