@@ -24,12 +24,12 @@ def of_one_run() -> int:
 
 
 def wait_passively() -> None:
-    """Idle OpenMP threads spin for microseconds, then sleep.
+    """Idle OpenMP threads spin for some microseconds, then sleep.
 
     A spinning thread holds a core that another process needs (docs/decisions/0009).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def keep_freed_memory() -> None:

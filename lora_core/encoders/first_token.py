@@ -7,8 +7,8 @@ for each head:
 
 q · (K x_t + c) = (Kᵀ q) · x_t + q · c    Σ_t p_t (V x_t + d) = V (Σ_t p_t x_t) + d
 
-The softmax does not see q · c, which is the same for every token. That is the same answer for a
-fifth less work with six layers.
+The softmax does not see q · c, which is the same for every token. So the last block costs next to
+nothing, and the answer is the same.
 """
 
 from collections.abc import Callable, Mapping
