@@ -32,7 +32,7 @@ def run(cell: Cell) -> dict[str, Any]:
 def settings(cell: Cell) -> str:
     """sha256 of what the cell is told to do, today's defaults filled in.
 
-    Of where and how it is computed the seed alone counts: the rest changes the last bits.
+    Of where and how it is computed the seed alone counts; the cell tells the rest.
     """
     if isinstance(cell.spec, DataSpec):
         told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
+from lora_core.encoders import unfused
 from lora_core.fit import Shape
 
 
@@ -74,10 +75,17 @@ def _attention(
 ) -> Iterator[Kernel]:
     """Products and softmax of (texts, length, heads, size), as the model lays them out."""
     q, k, v, dy = (_draw(*sizes, dtype=dtype).transpose(1, 2) for _ in range(4))
-    yield Kernel("attention forward", times, lambda: F.scaled_dot_product_attention(q, k, v))
+    attend = F.scaled_dot_product_attention
+    if unfused.pays("cpu", "bf16" if dtype == torch.bfloat16 else "fp32"):
+        attend = _unfused
+    yield Kernel("attention forward", times, lambda: attend(q, k, v))
     leaves = [each.detach().requires_grad_() for each in (q, k, v)]
-    y = F.scaled_dot_product_attention(leaves[0], leaves[1], leaves[2])
+    y = attend(leaves[0], leaves[1], leaves[2])
     yield Kernel("attention backward", times, _backward(y, leaves, dy))
+
+
+def _unfused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return unfused.forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
 
 
 def _gelu(sizes: tuple[int, int], times: int, dtype: torch.dtype) -> Iterator[Kernel]:

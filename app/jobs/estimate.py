@@ -40,6 +40,8 @@ def cost(spec: TrainSpec, *, config: Mapping[str, Any], data: Data, speed: float
     forward = flops.forward(config, length=length)
     # What lies below the lowest trained block answers each text once (lora_core/training/trunk.py).
     trunk = forward * _trunk_share(spec, config)
+    if spec.runtime.gradient_checkpointing:
+        training += forward - trunk
     evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
     passes = evaluations * texts[Split.VALIDATION] + texts[Split.TEST]
     work = (

@@ -55,6 +55,10 @@ def forward(  # noqa: PLR0913 - the signature of transformers
 
     The mask (batch, 1, ·, length) hides the end of a text or nothing.
     """
+    device = query.device.type
+    if torch.is_autocast_enabled(device):  # which sees no call that writes into a buffer
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if not _can(query, dropout):
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest

@@ -4,7 +4,9 @@ Autocast makes a copy of a frozen weight each time it is used. Here it is made o
 itself stays as it is, for all that is computed exactly.
 """
 
+from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +15,14 @@ from torch.nn import functional as F
 from lora_core.layers.base import AdapterLinear
 
 
-def hold(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let every frozen linear layer use such a copy under autocast.
+def hold(blocks: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Let every frozen linear layer of these use such a copy under autocast.
 
     Those under an adapter are left out: their weights are folded or merged, and so they change.
     """
-    adapted = {module.base for module in model.modules() if isinstance(module, AdapterLinear)}
-    for layer in model.modules():
+    modules = [*chain.from_iterable(block.modules() for block in blocks)]
+    adapted = {module.base for module in modules if isinstance(module, AdapterLinear)}
+    for layer in modules:
         if isinstance(layer, nn.Linear) and layer not in adapted and _is_frozen(layer):
             bias = None if layer.bias is None else layer.bias.to(dtype)
             # The names in the model stay those of transformers.

@@ -17,7 +17,7 @@ from torch import Tensor
 from lora_core.cache import cache_dir, keep_below, new_entry
 from lora_core.training.part import Part
 
-FORMAT = "1"  # raise it when the same facts would give other features
+FORMAT = "2"  # raise it when the same facts would give other features
 LIMIT = 8 * 2**30  # bytes of all entries
 
 

@@ -16,6 +16,8 @@ from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.checkpoint import load_classifier, locate
 from lora_core.encoders.first_token import shorten
+from lora_core.encoders.modules import blocks
+from lora_core.encoders.recompute import recompute
 from lora_core.events import Noted, Observer, Phase
 from lora_core.layers import held
 from lora_core.methods.base import Method
@@ -72,10 +74,10 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     if unfused.pays(machine.device, machine.precision):
         unfused.use(model)
     if spec.runtime.gradient_checkpointing:
-        model.activation_checkpointing_enable()  # of all blocks but the shortened one
+        recompute(model, family)
     model.to(machine.device)
     if machine.precision == "bf16":
-        held.hold(model, torch.bfloat16)
+        held.hold(blocks(model, family), torch.bfloat16)
 
     pulse.enter(Phase.TOKENISING)
     tokenizer_file = base.directory / "tokenizer.json"

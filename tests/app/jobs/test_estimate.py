@@ -16,7 +16,7 @@ from app.jobs.states import Lane
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import FullSpec, LoraSpec
-from lora_core.specs.train import OptimSpec, TrainSpec
+from lora_core.specs.train import OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -55,6 +55,8 @@ def test_more_work_and_less_speed_take_longer() -> None:
     assert seconds(lora, 1e11) < seconds(full, 1e11)
     assert seconds(lora, 1e11) < seconds(twice, 1e11)
     assert seconds(lora, 1e11, rows=100) < seconds(lora, 1e11)
+    again = TrainSpec(method=LoraSpec(), runtime=RuntimeSpec(gradient_checkpointing=True))
+    assert seconds(lora, 1e11) < seconds(again, 1e11) < seconds(twice, 1e11)
     fixed = seconds(lora, 1e20)
     assert estimate.START_SECONDS <= fixed < 20
     assert seconds(lora, 1e11) - fixed == pytest.approx(2 * (seconds(lora, 2e11) - fixed), abs=2)

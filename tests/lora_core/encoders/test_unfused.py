@@ -10,21 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lora_core.encoders import unfused
+from lora_core import methods
+from lora_core.encoders import FAMILIES, unfused
+from lora_core.specs.method import LoraSpec, Role, Variant
 from tests import tiny_base
 
-LENGTHS = [7, 1, 5, 7]
+TOKENS, HEADS, SIZE = 48, 3, 32
+LENGTHS = [48, 1, 31, 48]
 
 
 def drawn(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Q, K, V as an encoder makes them: (batch, heads, length, size), heads beside each other."""
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 4, 7, 3, 8, dtype=dtype).transpose(2, 3)
+    q, k, v = torch.randn(3, 4, TOKENS, HEADS, SIZE, dtype=dtype).transpose(2, 3)
     return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
 
 
 def mask(lengths: list[int]) -> Tensor:
-    return (torch.arange(7) < torch.tensor(lengths)[:, None])[:, None, None]
+    return (torch.arange(TOKENS) < torch.tensor(lengths)[:, None])[:, None, None]
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
@@ -40,10 +43,9 @@ def test_answers_and_gradients_are_those_of_the_fused_kernel(
 ) -> None:
     heads = drawn(dtype)
     seen = None if lengths is None else mask(lengths)
-    counted = torch.ones(4, 7) if lengths is None else mask(lengths)[:, 0, 0].float()
-    dy = torch.randn(4, 7, 3, 8).to(dtype) * counted[..., None, None].to(
-        dtype
-    )  # pads count nothing
+    counted = torch.ones(4, TOKENS) if lengths is None else mask(lengths)[:, 0, 0].float()
+    dy = torch.randn(4, TOKENS, HEADS, SIZE) * counted[..., None, None]  # pads count nothing
+    dy = dy.to(dtype)
     ours, _ = unfused.forward(nn.Identity(), *heads, seen)
     q, k, v = (t.double() for t in heads)
     theirs = reference(q, k, v, seen)
@@ -83,7 +85,7 @@ def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
     torch.manual_seed(0)
     make: Callable[..., PreTrainedModel] = tiny_base.FAMILIES[family]
     model = make()
-    ids = torch.randint(5, 60, (4, 7))
+    ids = torch.randint(5, 60, (4, TOKENS))
     seen = mask(LENGTHS)[:, 0, 0].long()
     expected = answers_and_gradients(model, ids, seen)
 
@@ -96,6 +98,25 @@ def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     model.save_pretrained(tmp_path)
     assert unfused.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+
+
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_under_autocast_it_is_as_near_as_the_fused_one(family: str) -> None:
+    """DoRA answers in float32 there, a layer without an adapter in bf16."""
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family]()
+    spec = LoraSpec(variant=Variant.DORA, r=2, targets=(Role.QUERY, Role.VALUE), layers=(0,))
+    methods.build(spec).prepare(model, FAMILIES[family])
+    ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()
+    exact = model(ids, attention_mask=seen).logits
+    errors = []
+    for way in ("sdpa", unfused.NAME):
+        model.set_attn_implementation(way)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(ids, attention_mask=seen).logits
+        torch.autograd.backward(logits.float().square().sum())
+        errors.append(torch.linalg.vector_norm(logits - exact).item())
+    assert errors[1] < 2 * errors[0]
 
 
 def _counted(apply: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
@@ -127,6 +148,6 @@ def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():  # an evaluation needs no probabilities
         torch.testing.assert_close(attend(), expected)
     assert not torch.allclose(attend(dropout=0.5), expected)
-    monkeypatch.setattr(unfused, "KEPT_BYTES", 4 * 3 * 7 * 7 * 4 - 1)
+    monkeypatch.setattr(unfused, "KEPT_BYTES", 4 * HEADS * TOKENS**2 * 4 - 1)
     torch.testing.assert_close(attend(), expected)
     assert len(calls) == 1

@@ -45,6 +45,12 @@ def test_the_curve_is_the_same_to_the_last_bit(
     assert curves[0] == curves[1]
 
 
+def test_frozen_blocks_stay_as_they_are(spec: Make) -> None:
+    """With dropout they are computed at every step, and keep nothing for the backward pass."""
+    changes = {"method": {"type": "lora", "layers": [1]}, "optim": {"encoder_dropout": 0.1}}
+    assert kept(spec(**changes, **again(wanted=True))) == kept(spec(**changes))
+
+
 @pytest.mark.parametrize("method", METHODS, ids=["lora", "blocks", "full"])
 def test_less_is_kept_for_the_backward_pass(spec: Make, method: dict[str, Any]) -> None:
     assert kept(spec(method=method, **again(wanted=True))) < 0.6 * kept(spec(method=method))
