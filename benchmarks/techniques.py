@@ -30,6 +30,12 @@ def folding() -> None:
     law.TOKENS_PER_RANK = sys.maxsize
 
 
+def rows_as_masks() -> None:
+    from lora_core.training import trunk
+
+    trunk.EveryBlock = lambda model, machine, _: trunk.WholeModel(model, machine)
+
+
 def texts_of_like_length() -> None:
     from lora_core.data import batching
 
@@ -39,6 +45,7 @@ def texts_of_like_length() -> None:
 LEFT_OUT: Mapping[str, Callable[[], None]] = {
     "first token": first_token,
     "folding": folding,
+    "rows as masks": rows_as_masks,
     "texts of like length": texts_of_like_length,
 }
 SETTINGS: Mapping[str, Mapping[str, Any]] = {

@@ -7,7 +7,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core.data.batching import collate
+from lora_core.encoders import stack
 from lora_core.encoders.base import EncoderFamily
+from lora_core.encoders.modules import blocks
 from lora_core.tasks.base import Batch
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
@@ -42,6 +44,25 @@ class WholeModel:
     def _batch(self, part: Part, indices: Sequence[int]) -> Batch:
         batch = collate([part.ids[i] for i in indices], part.labels[indices], part.pad)
         return batch.to(self._machine.device)
+
+
+class EveryBlock(WholeModel):
+    """The same, block by block: its mask is a row for each text, and none where nothing is padded.
+
+    That of transformers is a square, which attention reads once for each head.
+    """
+
+    def __init__(self, model: PreTrainedModel, machine: Runtime, family: EncoderFamily) -> None:
+        super().__init__(model, machine)
+        self._family = family
+        self._blocks = blocks(model, family)
+
+    def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
+        batch = self._batch(part, indices)
+        with self._machine.autocast():
+            x = stack.embed(self.model, self._family, batch.input_ids)
+            x = stack.run(self._blocks, x, stack.visible(batch.attention_mask))
+            return head(self.model, self._family, x[:, 0])
 
 
 def head(model: PreTrainedModel, family: EncoderFamily, x: Tensor) -> Tensor:

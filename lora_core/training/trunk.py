@@ -18,7 +18,7 @@ from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.specs.data import Split
 from lora_core.training import environment, features
-from lora_core.training.forward import Forward, WholeModel, head
+from lora_core.training.forward import EveryBlock, Forward, WholeModel, head
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
@@ -111,4 +111,4 @@ def choose(  # noqa: PLR0913 - everything that the rule looks at
     if frozen and rows * model.config.hidden_size * 4 <= MAX_BYTES:
         pulse.enter(Phase.FEATURES)
         return FrozenTrunk(model, machine, family, parts, budget=budget, pulse=pulse)
-    return WholeModel(model, machine)
+    return EveryBlock(model, machine, family)

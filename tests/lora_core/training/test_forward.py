@@ -14,7 +14,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import trunk
-from lora_core.training.forward import WholeModel
+from lora_core.training.forward import EveryBlock, WholeModel
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
@@ -55,17 +55,28 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
         )
 
 
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_block_by_block_the_logits_are_those_of_the_whole_model(family: str) -> None:
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family](labels=3)
+    whole, every = WholeModel(model, MACHINE), EveryBlock(model, MACHINE, FAMILIES[family])
+    for indices in ([0], [29, 3, 7], list(range(30))):
+        torch.testing.assert_close(
+            every(part(), indices), whole(part(), indices), rtol=1e-5, atol=1e-5
+        )
+
+
 @pytest.mark.parametrize(
     ("method", "dropout", "most", "expected"),
     [
         (BaselineSpec(), 0.0, 2**30, FrozenTrunk),
-        (BaselineSpec(), 0.1, 2**30, WholeModel),
-        (BaselineSpec(), 0.0, 100, WholeModel),
+        (BaselineSpec(), 0.1, 2**30, EveryBlock),
+        (BaselineSpec(), 0.0, 100, EveryBlock),
         (BaselineSpec(blocks=1), 0.0, 2**30, FrozenTrunk),
-        (BaselineSpec(blocks=2), 0.0, 2**30, WholeModel),
+        (BaselineSpec(blocks=2), 0.0, 2**30, EveryBlock),
         (LoraSpec(layers=(1,)), 0.0, 2**30, FrozenTrunk),
-        (LoraSpec(), 0.0, 2**30, WholeModel),
-        (FullSpec(), 0.0, 2**30, WholeModel),
+        (LoraSpec(), 0.0, 2**30, EveryBlock),
+        (FullSpec(), 0.0, 2**30, EveryBlock),
     ],
 )
 def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
