@@ -31,7 +31,7 @@ from benchmarks.plan import (
 from benchmarks.quiet import quiet_pulse
 from benchmarks.reviews import read
 from benchmarks.window import Window
-from lora_core.encoders.checkpoint import Base, locate, silence_transformers
+from lora_core.encoders.checkpoint import Base, load_classifier, locate, silence_transformers
 from lora_core.encoders.first_token import shorten
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
@@ -41,6 +41,7 @@ from lora_core.training.forward import WholeModel
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
 
+LABELS = ("negative", "positive")
 Side = Literal["default", "tuned"]
 # The Trainer's sampler sorts 50 batches together only if there are 200 or more; ours sorts 50 too.
 COPIES = 4
@@ -101,12 +102,23 @@ def start(place: Place = Place()) -> Runtime:
 
 
 def build_model(base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned: bool) -> Any:
-    """The base with a new head that trains. Dropout as its config has it; tuned: none."""
+    """The base with a new head that trains. Dropout as its config has it; tuned: none.
+
+    The head is the one that ours begins with: two that differ would blur the paired difference.
+    """
     family = base.family
     dropouts = dict.fromkeys((*family.dropouts, family.head_dropout), 0.0) if tuned else {}
     model = AutoModelForSequenceClassification.from_pretrained(
-        base.directory, num_labels=2, dtype=torch.float32, local_files_only=True, **dropouts
+        base.directory,
+        num_labels=len(LABELS),
+        dtype=torch.float32,
+        local_files_only=True,
+        **dropouts,
     )
+    torch.manual_seed(SEED)
+    ours, _ = load_classifier(base, LABELS)
+    for name in family.head:
+        model.get_submodule(name).load_state_dict(ours.get_submodule(name).state_dict())
     match method:
         case LoraSpec():
             config = LoraConfig(

@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.plan import METHODS
+from benchmarks.ours import ready
+from benchmarks.plan import METHODS, SEED
 from benchmarks.rival import build_model
 from lora_core import methods
 from lora_core.encoders.checkpoint import load_classifier, locate
-from tests.tiny_base import FAMILIES, make_base
+from lora_core.specs.data import DataSpec
+from lora_core.specs.method import FullSpec
+from lora_core.specs.train import RuntimeSpec, TrainSpec
+from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 
 # PEFT asks for it.
@@ -33,3 +38,21 @@ def test_only_the_tuned_rival_has_no_dropout(tmp_path: Path) -> None:
     tuned = build_model(base, METHODS["full"], tuned=True).config
     assert (default.dropout, default.attention_dropout) == (0.1, 0.2)
     assert (tuned.dropout, tuned.attention_dropout) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_sides_begin_with_the_same_head(family: str, tmp_path: Path) -> None:
+    directory = str(make_base(tmp_path / "base", family))
+    data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")))
+    spec = TrainSpec(
+        method=FullSpec(), base=directory, data=data, runtime=RuntimeSpec(seed=SEED, threads=1)
+    )
+    ours, base = ready(spec).model, locate(directory)
+    theirs = build_model(base, METHODS["full"], tuned=True)
+    for name in base.family.head:
+        pairs = zip(
+            ours.get_submodule(name).parameters(),
+            theirs.get_submodule(name).parameters(),
+            strict=True,
+        )
+        assert all(torch.equal(mine, other) for mine, other in pairs)
