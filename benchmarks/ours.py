@@ -11,6 +11,7 @@ from benchmarks.plan import (
     BASE,
     EPOCHS_OF_JOB,
     METHODS,
+    SEEDS,
     Size,
     accuracy_data,
     rate_data,
@@ -22,9 +23,11 @@ from lora_core.encoders.checkpoint import locate
 from lora_core.errors import Stopped
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import OptimSpec, TrainSpec
 from lora_core.training import evaluate, ranks
+from lora_core.training.forward import Forward
 from lora_core.training.loop import Trainer
+from lora_core.training.part import Part
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.pulse import Pulse
 from lora_core.training.resume import build_trainer
@@ -77,17 +80,25 @@ def job(name: str, size: Size) -> dict[str, float]:
 
 
 def accuracy(name: str, size: Size) -> dict[str, Any]:
-    """The answers after one epoch at 256 tokens."""
-    prepared = ready(train_spec(name, accuracy_data(size), epochs=1))
-    trained = trainer_of(prepared, quiet_pulse()).train()
-    test, budget = prepared.parts[Split.TEST], prepared.spec.optim.micro_batch_tokens
-    logits = evaluate.logits(prepared.forward, test, budget=budget, pulse=quiet_pulse())
+    """The answers after one epoch at 256 tokens, of each seed."""
+    correct, seconds = [], 0.0
+    for seed in SEEDS[name]:
+        prepared = ready(train_spec(name, accuracy_data(size), epochs=1, seed=seed))
+        seconds += trainer_of(prepared, quiet_pulse()).train().pace.seconds
+        correct.append(right(prepared.forward, prepared.parts[Split.TEST]))
     return {
-        "correct": "".join(str(int(right)) for right in logits.argmax(axis=1) == test.labels),
+        "correct": correct,
         "data": prepared.splits.digest,
-        "train_seconds": trained.pace.seconds,
+        "train_seconds": seconds,
         "peak_mb": host_peak_mb(),
     }
+
+
+def right(forward: Forward, part: Part) -> str:
+    """A 1 or 0 for each text, as it is answered."""
+    budget = OptimSpec().micro_batch_tokens
+    logits = evaluate.logits(forward, part, budget=budget, pulse=quiet_pulse())
+    return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.labels)
 
 
 def ready(spec: TrainSpec) -> Prepared:

@@ -1,5 +1,6 @@
 """From the cells to the figures that are told: one JSON object, a table, a picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -57,17 +58,18 @@ def _method(results: Kept, name: str) -> dict[str, float]:
 def lower_end(right: np.ndarray[Any, Any], right_tuned: np.ndarray[Any, Any]) -> float:
     """Lower end of the 95 % interval of the first accuracy minus the second.
 
-    Both answered the same n texts: the mean of the paired differences less 1.96 standard errors,
-    the normal approximation for paired proportions (Newcombe 1998, Statistics in Medicine 17:2635,
-    method 1).
+    Both answered the same n texts, once for each seed: the mean of the paired differences less 1.96
+    standard errors, the normal approximation for paired proportions (Newcombe 1998, Statistics in
+    Medicine 17:2635, method 1).
     """
     difference = right - right_tuned
     error = difference.std() / np.sqrt(len(difference))
     return float(difference.mean() - NormalDist().inv_cdf(0.975) * error)
 
 
-def _bits(text: str) -> np.ndarray[Any, Any]:
-    return np.array([float(each) for each in text])
+def _bits(seeds: Sequence[str]) -> np.ndarray[Any, Any]:
+    """How often each text was answered rightly, as a share of the seeds."""
+    return np.mean([[float(each) for each in text] for text in seeds], axis=0)
 
 
 def table(told: dict[str, Any]) -> str:

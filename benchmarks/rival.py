@@ -15,12 +15,14 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks.ours import right
 from benchmarks.plan import (
     BASE,
     BATCH,
     METHODS,
     RATES,
     SEED,
+    SEEDS,
     WARMUP,
     WEIGHT_DECAY,
     Place,
@@ -36,10 +38,11 @@ from lora_core.encoders.first_token import shorten
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
-from lora_core.training import evaluate, runtime
-from lora_core.training.forward import WholeModel
+from lora_core.training import runtime
+from lora_core.training.forward import Forward
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
+from lora_core.training.trunk import choose
 
 LABELS = ("negative", "positive")
 Side = Literal["default", "tuned"]
@@ -69,28 +72,41 @@ def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
 
 
 def accuracy(name: str, size: Size) -> dict[str, Any]:
-    """The answers of the tuned rival after one epoch at 256 tokens.
+    """The answers of the tuned rival after one epoch at 256 tokens, of each seed.
 
     They are computed as ours are, adapters merged: the same function and no part of any rate.
     """
     machine, base = start(), locate(BASE)
     splits, parts = read(accuracy_data(size), base)
-    model = build_model(base, METHODS[name], tuned=True)
-    _, seconds = train(
-        model, dataset(parts[Split.TRAIN]), base, arguments(name, "tuned", machine, epochs=1)
-    )
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
-    shorten(model, base.family)
-    budget = OptimSpec().micro_batch_tokens
-    test, forward = parts[Split.TEST], WholeModel(model, machine)
-    logits = evaluate.logits(forward, test, budget=budget, pulse=quiet_pulse())
+    texts, test = dataset(parts[Split.TRAIN]), parts[Split.TEST]
+    correct, seconds = [], 0.0
+    for seed in SEEDS[name]:
+        model = build_model(base, METHODS[name], tuned=True, seed=seed)
+        settings = arguments(name, "tuned", machine, epochs=1, seed=seed)
+        seconds += train(model, texts, base, settings)[1]
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+        shorten(model, base.family)
+        correct.append(right(answering(model, machine, base, test), test))
     return {
-        "correct": "".join(str(int(right)) for right in logits.argmax(axis=1) == test.labels),
+        "correct": correct,
         "data": splits.digest,
         "train_seconds": seconds,
         "peak_mb": runtime.host_peak_mb(),
     }
+
+
+def answering(model: Any, machine: Runtime, base: Base, test: Part) -> Forward:
+    """The way to its logits that ours would take."""
+    return choose(
+        model,
+        machine,
+        base.family,
+        {Split.TEST: test},
+        encoder_dropout=0.0,
+        budget=OptimSpec().micro_batch_tokens,
+        pulse=quiet_pulse(),
+    )
 
 
 def start(place: Place = Place()) -> Runtime:
@@ -101,7 +117,9 @@ def start(place: Place = Place()) -> Runtime:
     return machine
 
 
-def build_model(base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned: bool) -> Any:
+def build_model(
+    base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned: bool, seed: int = SEED
+) -> Any:
     """The base with a new head that trains. Dropout as its config has it; tuned: none.
 
     The head is the one that ours begins with: two that differ would blur the paired difference.
@@ -115,7 +133,7 @@ def build_model(base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned
         local_files_only=True,
         **dropouts,
     )
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     ours, _ = load_classifier(base, LABELS)
     for name in family.head:
         model.get_submodule(name).load_state_dict(ours.get_submodule(name).state_dict())
@@ -142,7 +160,9 @@ def precision(side: Side, machine: Runtime) -> str:
     return machine.precision if side == "tuned" else "fp32"
 
 
-def arguments(name: str, side: Side, machine: Runtime, *, epochs: int, batch: int = BATCH) -> Any:
+def arguments(
+    name: str, side: Side, machine: Runtime, *, epochs: int, batch: int = BATCH, seed: int = SEED
+) -> Any:
     """Batch, rate, warm-up and decay are ours on both sides; the rest is default or tuned."""
     tuned = {
         "train_sampling_strategy": "group_by_length",
@@ -159,7 +179,7 @@ def arguments(name: str, side: Side, machine: Runtime, *, epochs: int, batch: in
         learning_rate=RATES[name],
         warmup_steps=WARMUP,  # below 1 it is a share
         weight_decay=WEIGHT_DECAY,
-        seed=SEED,
+        seed=seed,
         disable_tqdm=True,
         **(tuned if side == "tuned" else {}),
     )
