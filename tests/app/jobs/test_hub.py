@@ -34,8 +34,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            told.asked.append(self.path)
-            if self.path.startswith("/api/models/"):
+            if self.path.startswith("/api/models/"):  # the client asks of itself for other things
+                told.asked.append(self.path)
                 named = self.path.rpartition("/revision/")
                 commit = named[2] if named[1] else COMMIT
                 files = [{"rfilename": name} for name in told.files]
