@@ -21,7 +21,7 @@ def default_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> floa
         case LoraSpec(variant=Variant.UNSCALED):
             return 5e-5
         case LoraSpec():
-            return 2e-3 if small else 5e-4
+            return 1.5e-3 if small else 5e-4
         case BaselineSpec(blocks=0):
             return 1e-3
         case _:

@@ -67,7 +67,7 @@ def test_settings_know_what_is_said_and_what_a_default_stands_for(
 
     assert settings() == settings(learning_rate=0.01)
     assert settings() != settings(warmup=0.2)
-    assert settings(learning_rate=None) == settings(learning_rate=2e-3)  # of a narrow base
+    assert settings(learning_rate=None) == settings(learning_rate=1.5e-3)  # of a narrow base
     for runtime, same in (({"threads": 1}, True), ({"seed": 1}, False)):
         moved = spec.model_copy(update={"runtime": spec.runtime.model_copy(update=runtime)})
         assert (answers.settings(cell(moved, Split.TEST)) == settings()) is same
