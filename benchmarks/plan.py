@@ -61,7 +61,7 @@ class Size:
 
 # Both samplers sort 50 batches together, if there are so many: 800 texts.
 FULL = Size(60.0, 800, 2, 2000, 2000, 5000, 0.2)
-QUICK = Size(4.0, 64, 0, 96, 32, 32, 0.05)
+QUICK = Size(2.0, 32, 0, 64, 16, 16, 0.02)
 
 
 def rate_data(texts: int) -> DataSpec:

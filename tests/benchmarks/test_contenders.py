@@ -35,7 +35,7 @@ def test_every_cell_has_a_name_of_its_own() -> None:
     table = [*contenders.cells(few(FULL))]
     names = [cell.name for cell in (*table, *changes.cells([], few(changes.DATA)))]
     assert len(set(names)) == len(names)
-    assert len(table) == 3 * (1 + 3 * 2) + 2 * 3 * 2  # seed and plain on sentences alone
+    assert len(table) == 3 * (1 + 3 * 2) + 2 * 3  # seed and plain on the smallest data alone
     assert {cell.judged_on for cell in table} == {Split.TEST}
 
 
