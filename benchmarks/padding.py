@@ -1,0 +1,60 @@
+"""How much is computed on padding in an epoch of ours: `python -m benchmarks.padding`.
+
+The samples at 512 tokens, by batch and budget of a micro-batch; beside each the same texts drawn
+at random, as the Trainer does by default. Ends with one JSON object: padded tokens over useful.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.plan import BASE
+from benchmarks.reviews import read
+from lora_core.data.batching import epoch_updates, micro_batches
+from lora_core.encoders.checkpoint import locate
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.train import OptimSpec
+
+SOURCES = ("rotten-tomatoes", "imdb")
+TEXTS = 6000
+ON_CPU = OptimSpec().micro_batch_tokens
+PLACES = ((16, ON_CPU), (32, ON_CPU), (64, 64 * 512))  # texts of an update, tokens at once
+
+
+def ratio(lengths: NDArray[np.int64], batches: Iterable[Sequence[int]]) -> float:
+    """Tokens padded to the longest of a batch, over the tokens of its texts."""
+    found = [lengths[[*batch]] for batch in batches]
+    return sum(len(each) * int(each.max()) for each in found) / sum(
+        int(each.sum()) for each in found
+    )
+
+
+def grouped(lengths: NDArray[np.int64], size: int, budget: int) -> Iterable[Sequence[int]]:
+    """The micro-batches of an epoch of ours."""
+    for update in epoch_updates(lengths, batch_size=size, seed=0, epoch=0):
+        yield from micro_batches(lengths, update, budget)
+
+
+def at_random(lengths: NDArray[np.int64], size: int) -> Iterable[Sequence[int]]:
+    order = np.random.default_rng(0).permutation(len(lengths)).tolist()
+    return (order[i : i + size] for i in range(0, len(order), size))
+
+
+def main() -> None:
+    told: dict[str, dict[str, float]] = {}
+    for source in SOURCES:
+        data = DataSpec(source=source, train_size=TEXTS, validation_size=100, test_size=100)
+        lengths = read(data, locate(BASE))[1][Split.TRAIN].lengths
+        for size, budget in PLACES:
+            ours = ratio(lengths, grouped(lengths, size, budget))
+            random = ratio(lengths, at_random(lengths, size))
+            name = f"{source}, {size} texts, {budget} tokens"
+            told[name] = {"ours": round(ours, 4), "at_random": round(random, 4)}
+            print(f"{name:44} {ours:.3f}   at random {random:.3f}", flush=True)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
