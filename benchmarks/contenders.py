@@ -58,7 +58,7 @@ CONTENDERS: Mapping[str, Description] = {
         "stop": {"select_by": "macro_f1", "evaluations_per_epoch": 2},
     },
 }
-# What the defaults gain on these shows on the smallest data already.
+# What the defaults gain over these two shows on the smallest data already.
 _ON = {"seed": ("rotten-tomatoes-2000",), "plain": ("rotten-tomatoes-2000",)}
 
 

@@ -26,9 +26,8 @@ PLACES = ((16, ON_CPU), (32, ON_CPU), (64, 64 * 512))  # texts of an update, tok
 def ratio(lengths: NDArray[np.int64], batches: Iterable[Sequence[int]]) -> float:
     """Tokens padded to the longest of a batch, over the tokens of its texts."""
     found = [lengths[[*batch]] for batch in batches]
-    return sum(len(each) * int(each.max()) for each in found) / sum(
-        int(each.sum()) for each in found
-    )
+    padded = sum(len(each) * int(each.max()) for each in found)
+    return padded / sum(int(each.sum()) for each in found)
 
 
 def grouped(lengths: NDArray[np.int64], size: int, budget: int) -> Iterable[Sequence[int]]:
@@ -38,6 +37,7 @@ def grouped(lengths: NDArray[np.int64], size: int, budget: int) -> Iterable[Sequ
 
 
 def at_random(lengths: NDArray[np.int64], size: int) -> Iterable[Sequence[int]]:
+    """All texts in batches of `size`, whatever their length."""
     order = np.random.default_rng(0).permutation(len(lengths)).tolist()
     return (order[i : i + size] for i in range(0, len(order), size))
 

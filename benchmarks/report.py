@@ -1,6 +1,5 @@
 """From the cells to the figures that are told: one JSON object, a table, a picture."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.columns import aligned
 from benchmarks.kept import Kept
 from benchmarks.plan import METHODS
+from benchmarks.spread import bits
 
 SIDES = ("default", "tuned", "ours")
 COLUMNS = (
@@ -38,7 +38,8 @@ def _method(results: Kept, name: str) -> dict[str, float]:
     rates = {side: results.figures(f"rate-{name}-{side}") for side in SIDES}
     ours, tuned = (results.figures(f"accuracy-{name}-{side}") for side in ("ours", "tuned"))
     assert ours["data"] == tuned["data"], "the two sides saw other texts"
-    right, right_tuned = _bits(ours["correct"]), _bits(tuned["correct"])
+    # How often each text was answered rightly, as a share of the seeds.
+    right, right_tuned = (bits(side["correct"]).mean(axis=0) for side in (ours, tuned))
     rate, rate_tuned = rates["ours"]["reviews_per_s"], rates["tuned"]["reviews_per_s"]
     found = {
         "reviews_per_s": round(rate, 2),
@@ -65,11 +66,6 @@ def lower_end(right: np.ndarray[Any, Any], right_tuned: np.ndarray[Any, Any]) ->
     difference = right - right_tuned
     error = difference.std() / np.sqrt(len(difference))
     return float(difference.mean() - NormalDist().inv_cdf(0.975) * error)
-
-
-def _bits(seeds: Sequence[str]) -> np.ndarray[Any, Any]:
-    """How often each text was answered rightly, as a share of the seeds."""
-    return np.mean([[float(each) for each in text] for text in seeds], axis=0)
 
 
 def table(told: dict[str, Any]) -> str:
