@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from tests.servers import postgres, valkey
 __all__ = ["postgres", "s3", "valkey"]
 
 wait_passively()  # before any test loads torch
+
+# A shell starts what it runs in the background deaf to SIGINT, and so are all processes of the
+# tests, which are to stop at one. A process begins with the default of what is handled here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines that run tests are often busy: time is no property of the code.
 settings.register_profile("unhurried", deadline=None)

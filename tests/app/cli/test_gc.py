@@ -13,15 +13,16 @@ from tests.app.artifacts.stores import made
 from tests.app.cli.conftest import Run, answer
 from tests.servers import HOST, free_port
 
-TWO_DAYS_AGO = time.time() - 2 * 86_400
+TWO_DAYS = 2 * 86_400
 
 
 def orphan(resources: Resources, tmp_path: Path) -> Path:
-    """A stored directory that no row knows."""
+    """A stored directory that no row knows, two days old."""
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     place = resources.store.path(ref)
+    then = time.time() - TWO_DAYS
     for path in (place, *place.rglob("*")):
-        os.utime(path, (TWO_DAYS_AGO, TWO_DAYS_AGO))
+        os.utime(path, (then, then))
     return place
 
 
@@ -36,7 +37,7 @@ def test_a_dry_run_shows_what_would_go_and_then_it_goes(
     assert (removal["kind"], removal["why"]) == ("model", "no row knows it")
     assert removal["key"] == place.relative_to(settings.artifacts_dir).as_posix()
     assert told["freed_bytes"] == removal["bytes"] == told["disk_use"]["models"] > 0
-    assert abs(removal["age_seconds"] - 2 * 86_400) < 600
+    assert abs(removal["age_seconds"] - TWO_DAYS) < 600
     assert place.exists()
 
     shown = run("gc", "--dry-run", "--data-dir", str(settings.data_dir))
