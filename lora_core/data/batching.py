@@ -53,12 +53,15 @@ def epoch_updates(
 
 
 def collate(
-    ids: Sequence[Sequence[int] | NDArray[np.int32]], labels: NDArray[np.int64], pad: int
+    ids: Sequence[Sequence[int] | NDArray[np.int32]],
+    labels: NDArray[np.int64],
+    pad: int,
+    length: int | None = None,
 ) -> Batch:
-    """Pad to the longest."""
-    longest = max(len(row) for row in ids)
-    input_ids = np.full((len(ids), longest), pad, dtype=np.int64)
-    mask = np.zeros((len(ids), longest), dtype=np.int64)
+    """Pad to `length`, or to the longest."""
+    length = length or max(len(row) for row in ids)
+    input_ids = np.full((len(ids), length), pad, dtype=np.int64)
+    mask = np.zeros((len(ids), length), dtype=np.int64)
     for i, row in enumerate(ids):
         input_ids[i, : len(row)] = row
         mask[i, : len(row)] = 1

@@ -2,7 +2,8 @@
 
 The fused kernel of torch makes the scores anew in the backward pass and pads every text of a batch
 to the longest. With heads as small as 32 that is most of its time in bf16. Here a text is cut to
-its own length, its probabilities are kept, and each product is one call for all heads:
+its own length, or little more, its probabilities are kept, and each product is one call for all
+heads:
 
 P = softmax(s Q Kᵀ)    O = P V
 dV = Pᵀ dO    dS = P ∘ (dP - rowsum(P ∘ dP)),  dP = dO Vᵀ    dQ = s dS K    dK = s dSᵀ Q
@@ -10,7 +11,7 @@ dV = Pᵀ dO    dS = P ∘ (dP - rowsum(P ∘ dP)),  dP = dO Vᵀ    dQ = s dS K
 Where it pays was measured by `python -m benchmarks.attention` (docs/decisions/0015).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "loraworks_unfused"
+# Lengths are rounded up to it. oneDNN builds and keeps a kernel for each shape that it multiplies,
+# so texts of hundreds of lengths cost time and memory (docs/decisions/0018).
+STEP = 16
 KEPT_BYTES = 2**26  # of the probabilities of one layer; a larger batch goes the fused way
 
 
@@ -78,34 +82,44 @@ class _Unfused(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
     ) -> Tensor:
+        length = query.shape[2]
+        widths = [min(length, -(-n // STEP) * STEP) for n in lengths]
         out = _rows_like(query)
-        kept = []
-        for i, n in enumerate(lengths):
-            q, k, v, y = (t[i, :, :n] for t in (query, key, value, out))
-            scores = q.new_empty((len(q), n, n))
-            torch.baddbmm(scores, q, k.transpose(1, 2), beta=0, alpha=scale, out=scores)
-            torch.softmax(scores, dim=-1, out=scores)
-            torch.bmm(scores, v, out=y)
-            kept.append(scores)
-        ctx.save_for_backward(query, key, value, *kept)
-        ctx.lengths, ctx.scale = lengths, scale
+        kept = query.new_empty(query.shape[1] * sum(w * w for w in widths))
+        for i, (n, p) in enumerate(zip(lengths, _squares(kept, widths), strict=True)):
+            q, k, v, y = (t[i, :, : widths[i]] for t in (query, key, value, out))
+            torch.baddbmm(p, q, k.transpose(1, 2), beta=0, alpha=scale, out=p)
+            p[:, :, n:] = -torch.inf
+            torch.softmax(p, dim=-1, out=p)
+            torch.bmm(p, v, out=y)
+        ctx.save_for_backward(query, key, value, kept)
+        ctx.widths, ctx.scale = widths, scale
         return out.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, dy_rows: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
+        query, key, value, kept = ctx.saved_tensors
         dy_all = dy_rows.transpose(1, 2)
         dq_all, dk_all, dv_all = (_rows_like(query) for _ in range(3))
-        for i, n in enumerate(ctx.lengths):
-            p = kept[i]
-            q, k, v, dy = (t[i, :, :n] for t in (query, key, value, dy_all))
-            dq, dk, dv = (t[i, :, :n] for t in (dq_all, dk_all, dv_all))
+        scratch = kept.new_empty(query.shape[1] * max(ctx.widths) ** 2)
+        for i, p in enumerate(_squares(kept, ctx.widths)):
+            q, k, v, dy = (t[i, :, : ctx.widths[i]] for t in (query, key, value, dy_all))
+            dq, dk, dv = (t[i, :, : ctx.widths[i]] for t in (dq_all, dk_all, dv_all))
+            ds = scratch[: p.numel()].view_as(p)
             torch.bmm(p.transpose(1, 2), dy, out=dv)
-            ds = torch.bmm(dy, v.transpose(1, 2))
-            ds = torch._softmax_backward_data(ds, p, -1, p.dtype)
+            torch.bmm(dy, v.transpose(1, 2), out=ds)
+            torch._softmax_backward_data(ds, p, -1, p.dtype, grad_input=ds)
             torch.baddbmm(dq, ds, k, beta=0, alpha=ctx.scale, out=dq)
             torch.baddbmm(dk, ds.transpose(1, 2), q, beta=0, alpha=ctx.scale, out=dk)
         return dq_all, dk_all, dv_all, None, None
+
+
+def _squares(kept: Tensor, widths: Sequence[int]) -> Iterator[Tensor]:
+    """The probabilities (heads, width, width) of each text, which lie in one buffer."""
+    heads = kept.numel() // sum(w * w for w in widths)
+    pieces = torch.split(kept, [heads * w * w for w in widths])
+    for piece, w in zip(pieces, widths, strict=True):
+        yield piece.view(heads, w, w)
 
 
 def _rows_like(heads: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def here(machine: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[
         "micro_batch_tokens": str(micro_batch_tokens),
     }
     if unfused.pays(machine.device, machine.precision):
-        facts["attention"] = "unfused"
+        facts["attention"] = f"unfused in steps of {unfused.STEP}"
     if processes > 1:
         facts["processes"] = str(processes)
     if machine.device != "cpu":

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core.data.batching import collate
-from lora_core.encoders import stack
+from lora_core.encoders import stack, unfused
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
 from lora_core.tasks.base import Batch
@@ -42,8 +42,20 @@ class WholeModel:
         return logits
 
     def _batch(self, part: Part, indices: Sequence[int]) -> Batch:
-        batch = collate([part.ids[i] for i in indices], part.labels[indices], part.pad)
-        return batch.to(self._machine.device)
+        ids = [part.ids[i] for i in indices]
+        length = self._padded(int(part.lengths[indices].max()))
+        return collate(ids, part.labels[indices], part.pad, length).to(self._machine.device)
+
+    def _padded(self, longest: int) -> int:
+        """Its length for a batch: of few for all batches where each new one costs time.
+
+        Never over the positions that the base has.
+        """
+        if not unfused.pays(self._machine.device, self._machine.precision):
+            return longest
+        rounded = -(-longest // unfused.STEP) * unfused.STEP
+        positions: int = self.model.config.max_position_embeddings
+        return max(longest, min(rounded, positions))
 
 
 class EveryBlock(WholeModel):

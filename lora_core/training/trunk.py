@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -64,6 +65,8 @@ class FrozenTrunk(WholeModel):
     def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
         states = self._features[part.split].of(indices)
         x = pad_sequence(states, batch_first=True).to(self._machine.device)
+        if self._above:
+            x = F.pad(x, (0, 0, 0, self._padded(x.shape[1]) - x.shape[1]))
         seen = torch.from_numpy(part.lengths[indices]).to(x.device)[:, None]
         mask = torch.arange(x.shape[1], device=x.device) < seen
         with self._machine.autocast():

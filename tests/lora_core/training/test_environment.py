@@ -27,7 +27,7 @@ def test_threads_and_precision_make_a_difference() -> None:
         "threads 2 → 1",
         "precision bf16 → fp32",
         "micro_batch_tokens 2048 → 4096",
-        "attention unfused → none",
+        "attention unfused in steps of 16 → none",
     ]
 
 
