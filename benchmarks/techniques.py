@@ -1,8 +1,8 @@
 """What each technique of our training brings: `python -m benchmarks.techniques --method lora_all`.
 
 Each is left out in turn, in a process of its own, and everything on is measured between them.
-Prints a line for each, and as its last line one JSON object: technique → how many times faster the
-steps are with it.
+Those for bf16 alone are measured where that is fast. Prints a line for each, and as its last line
+one JSON object: technique → how many times faster the steps are with it.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import apart, machine
 from benchmarks.plan import METHODS, rate_data, train_spec
 from lora_core.process import keep_freed_memory, wait_passively
+from lora_core.processor import has_fast_bf16
 
 NOTHING = "nothing"
 
@@ -42,18 +43,42 @@ def texts_of_like_length() -> None:
     batching.POOL = 1  # updates are drawn at random
 
 
+def unfused_attention() -> None:
+    from lora_core.encoders import unfused
+
+    unfused.use = lambda _: None
+
+
+def steps_of_lengths() -> None:
+    from lora_core.encoders import unfused
+
+    unfused.STEP = 1
+
+
+def held_weights() -> None:
+    from lora_core.layers import held
+
+    held.hold = lambda *_: None
+
+
 LEFT_OUT: Mapping[str, Callable[[], None]] = {
     "first token": first_token,
     "folding": folding,
     "rows as masks": rows_as_masks,
     "texts of like length": texts_of_like_length,
 }
+IN_BF16: Mapping[str, Callable[[], None]] = {
+    "unfused attention": unfused_attention,
+    "lengths in steps": steps_of_lengths,
+    "held weights": held_weights,
+}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "micro-batches": {"micro_batch_tokens": 1_048_576},
     "no dropout in the encoder": {"encoder_dropout": 0.1},
 }
 MEMORY = "kept memory"
-TECHNIQUES = (*LEFT_OUT, *SETTINGS, MEMORY)
+ALWAYS = (*LEFT_OUT, *SETTINGS, MEMORY)
+TECHNIQUES = (*ALWAYS, *IN_BF16) if has_fast_bf16() else ALWAYS
 
 
 def rate(method: str, without: str, seconds: float, texts: int) -> float:
@@ -61,7 +86,7 @@ def rate(method: str, without: str, seconds: float, texts: int) -> float:
     wait_passively()
     if without != MEMORY:
         keep_freed_memory()
-    LEFT_OUT.get(without, lambda: None)()
+    {**LEFT_OUT, **IN_BF16}.get(without, lambda: None)()
     from benchmarks.ours import ready, steady  # only now: torch reads what was set above
     from benchmarks.window import Window
 
