@@ -21,15 +21,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "loraworks_unfused"
-# Lengths are rounded up to it. oneDNN builds and keeps a kernel for each shape that it multiplies,
-# so texts of hundreds of lengths cost time and memory (docs/decisions/0018).
-STEP = 16
+STEP = 16  # of lengths, in tokens
 KEPT_BYTES = 2**26  # of the probabilities of one layer; a larger batch goes the fused way
 
 
 def pays(device: str, precision: str) -> bool:
     """Whether it is the faster way to train there: in bf16 it is, in fp32 it is the slower one."""
     return device == "cpu" and precision == "bf16"
+
+
+def rounded(length: int, most: int) -> int:
+    """The next multiple of `STEP`, and at most `most`.
+
+    oneDNN builds and keeps a kernel for each shape that it multiplies, so texts of hundreds of
+    lengths cost time and memory (docs/decisions/0018).
+    """
+    return min(most, -(-length // STEP) * STEP)
 
 
 def use(model: PreTrainedModel) -> None:
@@ -82,8 +89,7 @@ class _Unfused(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
     ) -> Tensor:
-        length = query.shape[2]
-        widths = [min(length, -(-n // STEP) * STEP) for n in lengths]
+        widths = [rounded(n, query.shape[2]) for n in lengths]
         out = _rows_like(query)
         kept = query.new_empty(query.shape[1] * sum(w * w for w in widths))
         for i, (n, p) in enumerate(zip(lengths, _squares(kept, widths), strict=True)):

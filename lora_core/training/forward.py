@@ -47,15 +47,10 @@ class WholeModel:
         return collate(ids, part.labels[indices], part.pad, length).to(self._machine.device)
 
     def _padded(self, longest: int) -> int:
-        """Its length for a batch: of few for all batches where each new one costs time.
-
-        Never over the positions that the base has.
-        """
+        """What a batch is padded to: one of few lengths where each new one costs time."""
         if not unfused.pays(self._machine.device, self._machine.precision):
             return longest
-        rounded = -(-longest // unfused.STEP) * unfused.STEP
-        positions: int = self.model.config.max_position_embeddings
-        return max(longest, min(rounded, positions))
+        return unfused.rounded(longest, self.model.config.max_position_embeddings)
 
 
 class EveryBlock(WholeModel):
