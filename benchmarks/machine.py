@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from lora_core.processor import instructions, model
+from lora_core.processor import facts, instructions, model
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 # Instructions that decide the speed of matrix products, weakest first.
@@ -11,8 +11,12 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def described() -> str:
-    """Its name and the strongest of the instructions, such as "AMD EPYC, avx512_bf16"."""
-    return ", ".join([model(), *flags()[-1:]])
+    """Such as "AMD EPYC, family 25, avx512_bf16": the last is the strongest of its instructions.
+
+    Makers give one name to several generations; AMD's Zen 4 is of family 25, its Zen 5 of 26.
+    """
+    families = [f"family {family}" for family in facts("cpu family")]
+    return ", ".join([model(), *families, *flags()[-1:]])
 
 
 def flags() -> list[str]:

@@ -135,7 +135,7 @@ def test_a_worker_that_cannot_give_its_job_back_in_time_says_so(
         session.execute(update(Job).where(Job.id == job_id).values(priority=1))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == NOT_IN_TIME
-    assert not identity.alive(child)
+    wait_until(lambda: not identity.alive(child), what="the end of the training")
     assert state(database, job_id) is JobState.RUNNING  # until its lease is over
 
 
