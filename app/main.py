@@ -25,7 +25,9 @@ from app.metrics.routes import Metrics
 from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
 from app.registry import routes as registry
 from app.resources import open_resources
+from app.serving import info
 from app.serving import routes as serving
+from app.serving.meters import ServingMeters
 from app.settings import Settings
 
 PUBLIC = tuple(health.router.routes)
@@ -61,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.serving_meters = ServingMeters(metrics.registry)
     app.state.vitals = health.Vitals(patience_seconds=health.PATIENCE_SECONDS)
     app.state.leaving = threading.Event()  # set by whoever stops the process
     problems.install(app)
@@ -70,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(artifacts.router)
     app.include_router(registry.router)
     app.include_router(serving.router)
+    app.include_router(info.router)
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)

@@ -29,12 +29,13 @@ from lora_core.errors import LoraCoreError
 INTERNAL = "internal_error"
 RETRY_SECONDS = 5  # what a 503 tells unless its cause knows better
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-PREDICT_PATHS = ("/predict", "/info", "/health", "/ping")
+PREDICT_PATHS = ("/", "/predict", "/invocations", "/vertex", "/info", "/health", "/ping")
 ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
     424: "Backend",
     429: "Overloaded",
     500: "Backend",
     503: "Unhealthy",
+    504: "Timeout",
 }
 SCHEMA = {
     "type": "object",
@@ -135,6 +136,8 @@ def answer(scope: Scope, problem: Problem) -> Response:
 def _error_type(problem: Problem) -> str:
     if problem.code == "empty_input":
         return "Empty"
+    if problem.code in ("key_overloaded", "quota_used"):
+        return "RateLimited"
     return ERROR_TYPES.get(problem.status, "Validation")
 
 

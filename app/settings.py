@@ -164,7 +164,21 @@ class Settings(BaseSettings):
         86_400, gt=0, description="How long the answer to an `Idempotency-Key` is kept."
     )
 
-    max_loaded_models: int = Field(4, ge=1, description="Models kept in memory for `/predict`.")
+    max_loaded_bytes: int = Field(
+        4_000_000_000,
+        ge=1,
+        description="Memory of the models kept for `/predict`; the least used go first.",
+    )
+    engine: Literal["auto", "torch-fp32", "torch-bf16"] = Field(
+        "auto",
+        description="What computes answers; `auto`: the fastest here that is true to a model.",
+    )
+    max_wait_seconds: float = Field(
+        4, gt=0, description="Work that may wait before `/predict`; more is refused (429)."
+    )
+    key_texts_per_second: float | None = Field(
+        None, gt=0, description="Texts that one key may send a second; empty: no limit."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level of log lines, which go to standard error."
     )

@@ -3,6 +3,7 @@
 manifest.json             what it is, how it was made, sha256 of every file; written last
 merged/                   plain transformers checkpoint and tokenizer
 adapter.safetensors/.json what was trained, for LoRA runs
+head.safetensors          the head of such a run, for serving on a base that others share
 golden.json               a few held-out texts with their logits
 predictions/*.jsonl       the answer to every validation and test text
 """
@@ -21,7 +22,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core.data.records import Example
 from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.checkpoint import silence_transformers
+from lora_core.encoders.modules import linear
 from lora_core.errors import MergeMismatch
 from lora_core.manifest import MERGED
 from lora_core.merge import merge_adapters
@@ -38,6 +41,16 @@ def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], fami
     save_file(tensors, directory / "adapter.safetensors", metadata={"format": "pt"})
     facts = {"encoder": family, "method": spec.model_dump(mode="json")}
     _write_json(directory / "adapter.json", facts)
+
+
+def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) -> None:
+    """The layers after the encoder, merged: what serving needs besides adapter and base."""
+    tensors: dict[str, Tensor] = {}
+    for name, path in zip(("first", "last"), family.head, strict=True):
+        layer = linear(model, path)
+        tensors |= {f"{name}.weight": layer.weight.detach().float().contiguous(),
+                    f"{name}.bias": layer.bias.detach().float().contiguous()}  # fmt: skip
+    save_file(tensors, directory / "head.safetensors", metadata={"format": "pt"})
 
 
 def save_merged(
@@ -82,6 +95,20 @@ def load_merged(directory: Path) -> PreTrainedModel:
     return model.eval()
 
 
+def family_of(directory: Path) -> str:
+    """The architecture of the merged model, such as `distilbert`."""
+    return str(_config(directory)["model_type"])
+
+
+def labels_of(directory: Path) -> list[str]:
+    """The labels of the merged model, in the order of its logits."""
+    config = _config(directory)
+    names = config.get(
+        "id2label", {"0": "LABEL_0", "1": "LABEL_1"}
+    )  # which transformers leaves out
+    return [names[str(i)] for i in range(len(names))]
+
+
 def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
     """The largest difference of logits. Raises `MergeMismatch` above `TOLERANCE`, or if NaN."""
     difference = float(np.abs(unmerged - merged).max())
@@ -113,6 +140,11 @@ def save_predictions(
                 "logits": [round(float(x), 6) for x in row],
             }
             file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((directory / MERGED / "config.json").read_text("utf-8"))
+    return config
 
 
 def _write_json(path: Path, value: Any) -> None:

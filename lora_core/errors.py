@@ -379,6 +379,16 @@ class ArtifactCorrupt(ArtifactError):
     message = "{path} does not match its manifest: {problem}."
 
 
+class EngineDisagrees(ArtifactError):
+    """An engine does not give the logits that were stored with the model."""
+
+    code = "engine_disagrees"
+    message = (
+        "{engine} differs from the stored logits by {difference:.2e}; at most {tolerance:.0e} and "
+        "the same labels are accepted."
+    )
+
+
 class EmptyInput(ArtifactError):
     """Nothing to classify."""
 

@@ -6,6 +6,7 @@ A directory with a manifest that verifies is complete; one without is not there.
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,18 @@ def read(directory: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def verify(directory: Path) -> dict[str, Any]:
-    """The manifest, once every file matches it. Raises `ArtifactCorrupt`."""
+def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, Any]:
+    """The manifest, once every file matches it, or those of these names. Raises `ArtifactCorrupt`.
+
+    No file may be missing or extra in either case.
+    """
     manifest = read(directory)
     found = _names(directory) - {MANIFEST}
     if odd := found.symmetric_difference(manifest["files"]):
         raise ArtifactCorrupt(path=directory.name, problem=f"missing or extra: {sorted(odd)[0]}")
     for name, facts in manifest["files"].items():
+        if only is not None and name not in only:
+            continue
         path = directory / name
         if path.is_symlink() or sha256(path) != facts["sha256"]:
             raise ArtifactCorrupt(path=directory.name, problem=f"{name} has changed")

@@ -1,6 +1,7 @@
 """A finished model directory, made in code in a fraction of a second."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ def make_artifact(
     favours: str = "good",
     seed: int = 0,
     max_length: int = 64,
+    metrics: dict[str, Any] | None = None,
 ) -> Path:
     """A two-layer DistilBERT that gives `favours` the highest score, whatever the text."""
     with torch.random.fork_rng():
@@ -36,7 +38,7 @@ def make_artifact(
     tokenizer().save(str(vocabulary))
     save_merged(directory, model, vocabulary, max_length)
     vocabulary.unlink()
-    predictor = Predictor(model, tokenizer(), max_length)
+    predictor = Predictor.of(model, tokenizer(), max_length)
     save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     spec = TrainSpec(method=LoraSpec())
     manifest.write(
@@ -48,7 +50,8 @@ def make_artifact(
             "encoder": "distilbert",
             "max_length": max_length,
             "data_sha256": "0" * 64,
-            "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
+            "metrics": metrics
+            or {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
         },
     )
     return directory

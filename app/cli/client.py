@@ -11,6 +11,7 @@ import httpx2
 from app.cli.answers import Dataset, Job, Json, Label, Model, Note, Plan, Point
 from app.cli.connection import Connection, check, decoded, given, reaching
 
+LOADING_SECONDS = 120  # the service loads and tries a model before it moves an alias there
 SILENCE_SECONDS = 45  # the stream pings every 15 s; three missed ones mean that nobody is there
 
 
@@ -123,11 +124,17 @@ class Client(Connection):
 
     def promote(self, name: str, version: int, alias: str) -> Json:
         path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}"
-        answer: Json = self.json("PUT", path, json={"version": version})
+        answer: Json = self.json("PUT", path, json={"version": version}, timeout=LOADING_SECONDS)
         return answer
 
     def demote(self, name: str, alias: str) -> None:
         self.request("DELETE", f"{_path('models', name)}/aliases/{quote(alias, safe='')}")
+
+    def roll_back(self, name: str, alias: str) -> Json:
+        """Point an alias at the version before."""
+        path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"
+        answer: Json = self.json("POST", path, timeout=LOADING_SECONDS)
+        return answer
 
     def delete_model(self, name: str, version: int | None = None) -> None:
         versions = "" if version is None else f"/versions/{version}"

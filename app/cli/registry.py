@@ -95,12 +95,23 @@ def register(client: Client, name: Name, job: JobId, as_json: AsJson = False) ->
 def promote(
     client: Client, version: VersionRef, alias: Alias = PRODUCTION, as_json: AsJson = False
 ) -> None:
-    """Move an alias to a version: this deploys it, or rolls back."""
+    """Move an alias to a version: this deploys it."""
     name, number = split_ref(version)
     if number is None:
         raise Misuse(f"which version of {name}? Write it like {name}:3", "invalid_model_ref")
     answer = client.promote(name, number, alias)
     print_json(answer) if as_json else say(f"{name}@{alias} is now {version}.")
+
+
+@app.command("rollback")
+@connected
+def roll_back(
+    client: Client, name: Name, alias: Alias = PRODUCTION, as_json: AsJson = False
+) -> None:
+    """Move an alias back to the version before."""
+    answer = client.roll_back(name, alias)
+    number = answer["aliases"][alias]
+    print_json(answer) if as_json else say(f"{name}@{alias} is {name}:{number} again.")
 
 
 @app.command("demote")

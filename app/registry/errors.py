@@ -63,3 +63,10 @@ class JobMadeNothing(Conflict):
 
     code = "job_without_artifact"
     message = "Job {job_id} has no model: it did not succeed, or its model was removed since."
+
+
+class NothingBefore(Conflict):
+    """The alias has not pointed at another version, or that one was deleted."""
+
+    code = "nothing_to_roll_back"
+    message = "{name}@{alias} has no version before this one; move it to the one that you want."

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.clock import now
 from app.db.turns import take_turns
 from app.errors import AppError
-from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted
+from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingBefore
 from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 
@@ -107,14 +107,31 @@ def names_with(session: Session, alias: str) -> Sequence[str]:
     return session.scalars(statement).all()
 
 
-def move_alias(session: Session, *, model_id: UUID, alias: str, version_id: UUID) -> None:
-    """Point an alias at a version; it is made when it is new."""
+def move_alias(
+    session: Session, *, model_id: UUID, alias: str, version_id: UUID, back: bool = False
+) -> None:
+    """Point an alias at a version; it is made when it is new.
+
+    `back`: nothing is before it then, so that a call that was sent twice does not go forth again.
+    """
     pointer = session.get(ModelAlias, (model_id, alias))
     if pointer is None:
         session.add(ModelAlias(model_id=model_id, alias=alias, version_id=version_id))
-    else:
+    elif pointer.version_id != version_id:
+        pointer.previous_id = None if back else pointer.version_id
         pointer.version_id, pointer.moved_at = version_id, now()
     session.flush()
+
+
+def previous(session: Session, *, owner: RegisteredModel, alias: str) -> int:
+    """The version at which an alias pointed before. Raises `AliasNotFound`, `NothingBefore`."""
+    pointer = session.get(ModelAlias, (owner.id, alias))
+    if pointer is None:
+        raise AliasNotFound(name=owner.name, alias=alias)
+    before = session.get(ModelVersion, pointer.previous_id) if pointer.previous_id else None
+    if before is None:
+        raise NothingBefore(name=owner.name, alias=alias)
+    return before.number
 
 
 def delete_alias(session: Session, *, owner: RegisteredModel, alias: str) -> None:

@@ -1,9 +1,12 @@
 """Named models, their versions and aliases."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, status
+from fastapi import APIRouter, Depends, Path, Request, status
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app.deps import DatabaseDep, StoreDep
 from app.fields import Slug
@@ -12,10 +15,31 @@ from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 from app.registry import repository, service
 from app.registry.schemas import AliasMove, ModelView, VersionCreate, VersionView
+from app.registry.service import Resolved
 from app.registry.tables import RegisteredModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
+TryOut = Callable[[Resolved], Awaitable[object]]  # raises where a version cannot serve
+
+
+class Moving:
+    """Moves an alias once its version has shown that it can serve."""
+
+    def __init__(self, request: Request, database: DatabaseDep, store: StoreDep) -> None:
+        self._try_out: TryOut = request.app.state.try_out  # set by who serves
+        self._database = database
+        self._store = store
+
+    async def __call__(self, name: str, alias: str, number: int, *, back: bool = False) -> None:
+        version = {"name": name, "number": number}
+        examined = partial(service.examined, self._database, store=self._store, **version)
+        await self._try_out(await run_in_threadpool(examined))
+        move = partial(service.move_alias, self._database, alias=alias, back=back, **version)
+        await run_in_threadpool(move)
+
+
+MovingDep = Annotated[Moving, Depends(Moving)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
 _READ = [requires("models:read")]
 _ADMIN = [requires("models:admin")]
@@ -63,12 +87,24 @@ def delete_version(name: Slug, number: Number, database: DatabaseDep, store: Sto
 
 
 @router.put("/{name}/aliases/{alias}", dependencies=_ADMIN)
-def move_alias(
-    name: Slug, alias: Slug, body: AliasMove, database: DatabaseDep, store: StoreDep
+async def move_alias(
+    name: Slug, alias: Slug, body: AliasMove, database: DatabaseDep, moving: MovingDep
 ) -> ModelView:
-    """Point an alias at a version: `production` promotes it, or rolls back."""
-    service.move_alias(database, store=store, name=name, alias=alias, number=body.version)
-    return read_model(name, database)
+    """Point an alias at a version: `production` promotes it.
+
+    Refused, so that the old version serves on, unless the new one is whole, loads, and answers as
+    it did when it was made.
+    """
+    await moving(name, alias, body.version)
+    return await run_in_threadpool(read_model, name, database)
+
+
+@router.post("/{name}/aliases/{alias}/rollback", dependencies=_ADMIN)
+async def roll_back(name: Slug, alias: Slug, database: DatabaseDep, moving: MovingDep) -> ModelView:
+    """Point an alias at the version before, once."""
+    number = await run_in_threadpool(service.previous, database, name=name, alias=alias)
+    await moving(name, alias, number, back=True)
+    return await run_in_threadpool(read_model, name, database)
 
 
 @router.delete("/{name}/aliases/{alias}", dependencies=_ADMIN, status_code=204)

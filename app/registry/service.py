@@ -113,18 +113,31 @@ def resolve_default(session: Session) -> Resolved:
     return resolve(session, names[0])
 
 
-def move_alias(database: Database, *, store: Store, name: str, alias: str, number: int) -> None:
-    """Point `alias` at a version whose files are whole. Raises `ModelNotFound`, `ArtifactDamaged`.
+def examined(database: Database, *, store: Store, name: str, number: int) -> Resolved:
+    """A version whose files are whole. Raises `ModelNotFound`, `ArtifactDamaged`.
 
-    The files are hashed between two short transactions, so that no writer waits for the disk.
+    No transaction is open while files are hashed, so that no writer waits for the disk.
     """
     with database.read() as session:
         target = resolve(session, f"{name}:{number}")
     verified(store, target.artifact, name=f"model {target.ref}")
+    return target
+
+
+def previous(database: Database, *, name: str, alias: str) -> int:
+    """The version before. Raises `ModelNotFound`, `AliasNotFound`, `NothingBefore`."""
+    with database.read() as session:
+        return repository.previous(session, owner=repository.model(session, name), alias=alias)
+
+
+def move_alias(
+    database: Database, *, name: str, alias: str, number: int, back: bool = False
+) -> None:
+    """Point `alias` at a version, or `back` at the one before. Raises `ModelNotFound`."""
     with database.write() as session:
         version = repository.version(session, ModelRef(name, number=number))
         repository.move_alias(
-            session, model_id=version.model_id, alias=alias, version_id=version.id
+            session, model_id=version.model_id, alias=alias, version_id=version.id, back=back
         )
         session.commit()
 

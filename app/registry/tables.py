@@ -54,4 +54,7 @@ class ModelAlias(Base):
     )
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
     version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"))
+    previous_id: Mapped[UUID | None] = mapped_column(  # where it pointed before
+        ForeignKey("model_versions.id", ondelete="SET NULL")
+    )
     moved_at: Mapped[float] = mapped_column(Double, default=now())

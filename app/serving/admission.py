@@ -1,39 +1,92 @@
-"""How many calls may wait."""
+"""How many texts may be on their way. Whoever finds no room is refused at once."""
 
 import math
-from collections.abc import Iterator
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
 
-from app.serving.errors import Busy
+from app.serving.errors import Busy, KeyBusy
 
-_WEIGHT = 0.1  # of the newest call in the running mean
+FLOOR_TOKENS = 32_768  # may always wait: 64 texts of 512 tokens
+SHARE = 0.5  # of all room, for one key
 _LONGEST = 30  # seconds that a caller is told to wait at most
+_JITTER = 0.2  # so that those who were refused together do not come back together
+
+
+@dataclass
+class Place:
+    """Room for one call."""
+
+    texts: int
+    tokens: int  # an upper bound, until the texts are tokenised
 
 
 class Admission:
-    """Places between the door and the answer. Whoever finds none is refused at once.
+    """Room between the door and the answer.
 
-    A place is taken before anything is looked up, loaded or tokenised, so that a refusal costs
-    nothing. Used on the event loop only.
+    It is taken before anything is looked up, loaded or tokenised, so that a refusal costs nothing;
+    until then a text counts with the most tokens that it could have. Used on the event loop only.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
-        self._seconds = 0.1  # running mean of what one call keeps a model busy
+    def __init__(
+        self,
+        *,
+        most_texts: int,
+        most_seconds: float,
+        share: float,
+        tokens_per_second: Callable[[], float | None],
+    ) -> None:
+        self.texts = self.tokens = 0
+        self._most_texts = most_texts
+        self._most_seconds = most_seconds
+        self._share = share
+        self._speed = tokens_per_second
+        self._texts_of: Counter[UUID] = Counter()
+        self._tokens_of: Counter[UUID] = Counter()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Raises `Busy`, which says when it is worth trying again."""
-        if self.taken >= self.limit:
-            wait = math.ceil(self.taken * self._seconds)
-            raise Busy(limit=self.limit, retry_after=min(max(wait, 1), _LONGEST))
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+    def place(self, caller: UUID, *, texts: int, tokens: int) -> Iterator[Place]:
+        """Raises `Busy`, or `KeyBusy` if this caller alone is the cause; both say when to return.
 
-    def took(self, seconds: float) -> None:
-        """What a call kept its model busy."""
-        self._seconds += _WEIGHT * (seconds - self._seconds)
+        With nothing under way everything is let in.
+        """
+        most_tokens = max(FLOOR_TOKENS, self._most_seconds * (self._speed() or 0.0))
+        if self.texts and (
+            self.texts + texts > self._most_texts or self.tokens + tokens > most_tokens
+        ):
+            raise Busy(waiting=self.texts, retry_after=self._advice())
+        mine, my_tokens = self._texts_of[caller], self._tokens_of[caller]
+        if mine and (
+            mine + texts > self._share * self._most_texts
+            or my_tokens + tokens > self._share * most_tokens
+        ):
+            raise KeyBusy(waiting=mine, retry_after=self._advice())
+        place = Place(0, 0)
+        self._change(place, caller, texts=texts, tokens=tokens)
+        try:
+            yield place
+        finally:
+            self._change(place, caller, texts=-place.texts, tokens=-place.tokens)
+
+    def correct(self, place: Place, caller: UUID, tokens: int) -> None:
+        """Its texts are tokenised: they have so many."""
+        self._change(place, caller, texts=0, tokens=tokens - place.tokens)
+
+    def _change(self, place: Place, caller: UUID, *, texts: int, tokens: int) -> None:
+        place.texts += texts
+        place.tokens += tokens
+        self.texts += texts
+        self.tokens += tokens
+        for counts, change in ((self._texts_of, texts), (self._tokens_of, tokens)):
+            counts[caller] += change
+            if not counts[caller]:
+                del counts[caller]
+
+    def _advice(self) -> int:
+        """Seconds until what waits now is computed, for `Retry-After`."""
+        seconds = self.tokens / (self._speed() or FLOOR_TOKENS)
+        jittered = seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        return min(max(math.ceil(jittered), 1), _LONGEST)

@@ -4,77 +4,129 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from statistics import fmean
+from typing import Any, Literal, Protocol
 
+from app.serving.batcher import Batcher, Computed, Engine, Ticket
 from app.serving.errors import NotFinite
 
 Scores = list[tuple[str, float]]
+Side = Literal["left", "right"]
+Function = Literal["softmax", "sigmoid", "none"]
 
 
 class Encoded(Protocol):
     """One text as token ids."""
 
     @property
-    def truncated(self) -> bool: ...
+    def ids(self) -> Sequence[int]: ...
 
     @property
-    def length(self) -> int: ...
+    def truncated(self) -> bool: ...
+
+
+class Network(Engine, Protocol):
+    """An engine that tells what it is."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Sized(Protocol):
+    """What takes memory."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class Predictor(Protocol):
-    """What is needed of `lora_core.inference.predictor.Predictor`; not safe for two threads."""
+    """What is needed of `lora_core.inference.predictor.Predictor`."""
 
-    def encode(self, texts: Sequence[str], *, truncate: bool = True) -> list[Any]: ...
+    @property
+    def engine(self) -> Network: ...
 
-    def forward(self, items: Sequence[Any]) -> Any: ...
+    @property
+    def adapter(self) -> Sized: ...
 
-    def decode(self, logits: Any) -> list[Scores]: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+    def encode(
+        self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
+    ) -> list[Any]: ...
+
+    def decode(self, logits: Any, function: Function | None = None) -> list[Scores]: ...
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Labels of each text, highest first, and what it took. Times in seconds."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The texts of a call as token ids."""
 
-    scores: list[Scores]
-    truncated: int  # texts that were cut
-    tokens: int
-    queued: float
-    tokenising: float
-    computing: float
+    items: Sequence[Encoded]
+    seconds: float
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(item.ids) for item in self.items)
+
+    @property
+    def truncated(self) -> int:
+        """Texts that were cut."""
+        return sum(item.truncated for item in self.items)
 
 
 class Deployment:
-    """A predictor and the one thread that uses it, so that calls do not overlap."""
+    """A predictor, and the threads that it shares with others."""
 
-    def __init__(self, ref: str, predictor: Predictor) -> None:
-        self._ref = ref
-        self._predictor = predictor
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"predict {ref}")
+    def __init__(self, ref: str, predictor: Predictor, batcher: Batcher, readers: Executor) -> None:
+        self.ref = ref
+        self.predictor = predictor
+        self._batcher = batcher
+        self._readers = readers
 
-    async def classify(self, texts: Sequence[str], *, truncate: bool) -> Answer:
-        """Raises `EmptyInput`, `TextTooLong`, `NotFinite`. Who leaves gives up the turn."""
+    async def read(self, texts: Sequence[str], *, truncate: bool, side: Side) -> Reading:
+        """Raises `EmptyInput`, `TextTooLong`."""
+
+        def encode() -> Reading:
+            began = time.perf_counter()
+            items = self.predictor.encode(texts, truncate=truncate, side=side)
+            return Reading(items, time.perf_counter() - began)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, encode)
+
+    async def compute(self, reading: Reading, *, deadline: float) -> list[Computed]:
+        """In the order given. Raises `DeadlinePassed`, `BatchFailed`. Who leaves gives up the turn.
+
+        `deadline` is on the monotonic clock.
+        """
         loop = asyncio.get_running_loop()
-        asked = time.perf_counter()
-        return await loop.run_in_executor(self._thread, self._classify, texts, truncate, asked)
+        engine, adapter = self.predictor.engine, self.predictor.adapter
+        return await self._batcher.compute(
+            [Ticket(engine, adapter, item.ids, deadline, loop.create_future())
+             for item in reading.items]
+        )  # fmt: skip
 
-    def close(self) -> None:
-        """Let the calls that wait be answered, then let go of the model."""
-        self._thread.shutdown(wait=False)
-
-    def _classify(self, texts: Sequence[str], truncate: bool, asked: float) -> Answer:
-        started = time.perf_counter()
-        items: list[Encoded] = self._predictor.encode(texts, truncate=truncate)
-        encoded = time.perf_counter()
-        scores = self._predictor.decode(self._predictor.forward(items))
+    def decode(self, rows: Sequence[Computed], function: Function | None) -> list[Scores]:
+        """The labels of each text, highest first. Raises `NotFinite`."""
+        scores = [self.predictor.decode(row.logits[None], function)[0] for row in rows]
         if not all(math.isfinite(score) for row in scores for _, score in row):
-            raise NotFinite(ref=self._ref)
-        return Answer(
-            scores=scores,
-            truncated=sum(item.truncated for item in items),
-            tokens=sum(item.length for item in items),
-            queued=started - asked,
-            tokenising=encoded - started,
-            computing=time.perf_counter() - encoded,
-        )
+            raise NotFinite(ref=self.ref)
+        return scores
+
+
+def mean_queued(rows: Sequence[Computed]) -> float:
+    """Seconds that a text waited."""
+    return fmean(row.queued for row in rows)
+
+
+def mean_computing(rows: Sequence[Computed]) -> float:
+    """Seconds that the batch of a text took."""
+    return fmean(row.computing for row in rows)

@@ -18,11 +18,70 @@ class TooManyInputs(Invalid):
     message = "There are {count} inputs; one call takes at most {limit}. Send several calls."
 
 
+class PairRefused(Invalid):
+    """Two texts where one is read."""
+
+    code = "pair_refused"
+    message = "Input {index} holds {count} texts; this model reads one text at a time."
+
+
+class FunctionClash(Invalid):
+    """Two ways to make scores at once."""
+
+    code = "function_clash"
+    message = "`raw_scores` and `parameters.function_to_apply` exclude each other; send one."
+
+
+class InvalidTimeout(Invalid):
+    """No number of seconds."""
+
+    code = "invalid_timeout"
+    message = "The header X-Request-Timeout must be a number of seconds above 0."
+
+
 class Busy(Overloaded):
-    """As many calls wait as the service lets wait."""
+    """No room for more texts."""
 
     code = "overloaded"
-    message = "{limit} calls are waiting for an answer. Try again in {retry_after} s."
+    message = "{waiting} texts are waiting for an answer. Try again in {retry_after} s."
+
+
+class KeyBusy(Overloaded):
+    """One key has as many texts under way as one key may have."""
+
+    code = "key_overloaded"
+    message = "{waiting} texts of this key are waiting. Try again in {retry_after} s."
+
+
+class QuotaUsed(Overloaded):
+    """One key sends more texts than its quota."""
+
+    code = "quota_used"
+    message = "This key may send {quota:g} texts a second. Try again in {retry_after} s."
+
+
+class ClientLeft(AppError):
+    """The caller hung up before there was an answer."""
+
+    status = 499  # as proxies write it into their logs
+    code = "client_left"
+    message = "The client closed the connection before there was an answer."
+
+
+class DeadlinePassed(AppError):
+    """The answer would have come too late."""
+
+    status = 504
+    code = "deadline_passed"
+    message = "The text was not computed before its deadline; nothing was computed for it."
+
+
+class BatchFailed(AppError):
+    """Computing failed."""
+
+    status = 424
+    code = "inference_failed"
+    message = "The model could not be computed ({kind}); the log of the service tells more."
 
 
 class ModelDamaged(AppError):
@@ -39,6 +98,22 @@ class ModelUnloadable(AppError):
     status = 424
     code = "model_unloadable"
     message = "{ref} cannot be loaded ({kind}); the log of the service tells more."
+
+
+class ModelDisagrees(AppError):
+    """The model does not answer as it did when it was made."""
+
+    status = 424
+    code = "model_disagrees"
+    message = "{ref} does not answer as it did when it was made: {problem} Promote another version."
+
+
+class ModelTooLarge(AppError):
+    """More than may be in memory at all."""
+
+    status = 424
+    code = "model_too_large"
+    message = "{ref} takes {needed} bytes of memory, and LORAWORKS_MAX_LOADED_BYTES allows {limit}."
 
 
 class NotFinite(AppError):

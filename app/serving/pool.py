@@ -1,9 +1,10 @@
 """Model references → loaded models. All its state is touched on the event loop only."""
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,90 +13,122 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 
 from app.artifacts.errors import StorageRefused, StorageUnavailable
-from app.artifacts.store import Store
-from app.db.engines import Database
 from app.registry.service import Resolved
+from app.resources import Resources
 from app.serving.deployment import Deployment, Predictor
-from app.serving.errors import ModelDamaged, ModelUnloadable
-from app.serving.meanings import Meanings
+from app.serving.errors import ModelDamaged, ModelDisagrees, ModelTooLarge, ModelUnloadable
+from app.serving.meanings import Meanings, Ref
+from app.serving.meters import ServingMeters
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
-from lora_core.process import wait_passively
+from lora_core.errors import ArtifactCorrupt, EngineDisagrees
+
+RETRY_SECONDS = 30.0  # until a version that did not load is tried again while another serves on
 
 T = TypeVar("T")
+Load = Callable[[Path], Predictor]
+Loading = asyncio.Task[Deployment]
 
 log = structlog.get_logger()
 
 
 class Pool:
-    """At most so many models in memory; the one used least recently goes first.
+    """Models in memory, up to so many bytes; the one used least recently goes first.
 
-    Callers of the same model share one load. A failed load reaches them all and is not remembered.
+    Callers of the same model share one load. A failed load reaches them all and is not remembered,
+    but a reference that has been answered is answered on by that version until its new one is
+    loaded, and while its new one does not load.
     """
 
     def __init__(
         self,
         *,
-        database: Database,
-        store: Store,
-        most: int,
-        load: Callable[[Path], Predictor] | None = None,
+        resources: Resources,
+        load: Load,
+        deploy: Callable[[str, Predictor], Deployment],
+        meters: ServingMeters,
     ) -> None:
-        self._meanings = Meanings(database)
-        self._store = store
-        self._most = most
-        self._load = load or _load_predictor
-        self._slots: OrderedDict[str, _Slot] = OrderedDict()  # by artifact, oldest use first
+        self._meanings = Meanings(resources.database)
+        self._store = resources.store
+        self._most = resources.settings.max_loaded_bytes
+        self._load = load
+        self._deploy = deploy
+        self._meters = meters
+        self._loads: OrderedDict[str, Loading] = OrderedDict()  # by artifact, oldest use first
+        self._serves: dict[Ref, Resolved] = {}  # what answered last
+        self._failed_at: dict[str, float] = {}  # by artifact, on the monotonic clock
 
-    @asynccontextmanager
-    async def deployment(self, ref: str | None) -> AsyncIterator[tuple[Resolved, Deployment]]:
-        """The model that `ref` means, kept in memory until the block ends; None: the only one.
+    async def deployment(self, ref: Ref) -> tuple[Resolved, Deployment]:
+        """The model that `ref` means, in memory for as long as it is held; None: the only one.
 
-        Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`,
-        `ModelDamaged`, `ModelUnloadable`.
+        Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`, and what
+        `ready` raises.
         """
-        resolved = await self._meanings.of(ref)
-        slot = self._slot(resolved)
-        slot.users += 1
-        try:
-            yield resolved, await asyncio.shield(slot.loading)
-        finally:
-            slot.release()
+        resolved = self._choose(ref, await self._meanings.of(ref))
+        deployment = await self.ready(resolved)
+        self._serves[ref] = resolved
+        return resolved, deployment
+
+    async def ready(self, resolved: Resolved) -> Deployment:
+        """This version, loaded.
+
+        Raises `ModelDamaged`, `ModelUnloadable`, `ModelDisagrees`, `ModelTooLarge`,
+        `StorageUnavailable`, `StorageRefused`.
+        """
+        return await asyncio.shield(self._loading(resolved))
 
     def close(self) -> None:
         """Let go of everything."""
-        for slot in self._slots.values():
-            slot.retire()
-        self._slots.clear()
+        self._loads.clear()
 
-    def _slot(self, resolved: Resolved) -> "_Slot":
+    def _choose(self, ref: Ref, wanted: Resolved) -> Resolved:
+        """What is wanted; while it loads or does not load, what has served this reference."""
+        serves, key = self._serves.get(ref), wanted.artifact.key
+        if serves is None or serves.artifact.key not in self._loads or serves.artifact.key == key:
+            return wanted
+        if time.monotonic() - self._failed_at.get(key, -math.inf) < RETRY_SECONDS:
+            return serves
+        return wanted if self._loading(wanted).done() else serves
+
+    def _loading(self, resolved: Resolved) -> Loading:
         key = resolved.artifact.key
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._slots[key] = _Slot(_start(self._open(resolved)))
-            slot.loading.add_done_callback(partial(self._settle, key, slot))
-        self._slots.move_to_end(key)
-        return slot
+        loading = self._loads.get(key)
+        if loading is None:
+            loading = self._loads[key] = _start(self._open(resolved))
+            loading.add_done_callback(partial(self._settle, key))
+        self._loads.move_to_end(key)
+        return loading
 
     async def _open(self, resolved: Resolved) -> Deployment:
-        return Deployment(resolved.ref, await run_in_threadpool(self._read, resolved))
+        predictor = await run_in_threadpool(self._read, resolved)
+        needed = predictor.engine.nbytes + predictor.adapter.nbytes
+        if needed > self._most:
+            raise ModelTooLarge(ref=resolved.ref, needed=needed, limit=self._most)
+        return self._deploy(resolved.ref, predictor)
 
-    def _settle(self, key: str, slot: "_Slot", loaded: asyncio.Task[Deployment]) -> None:
-        if self._slots.get(key) is not slot:
+    def _settle(self, key: str, loaded: Loading) -> None:
+        if self._loads.get(key) is not loaded:
             return
         if _failed(loaded):
-            del self._slots[key]
+            self._failed_at[key] = time.monotonic()
+            del self._loads[key]
             return
-        self._slots.move_to_end(key)
-        while len(self._slots) > self._most:  # only now: a broken model pushes no good one out
-            _, oldest = self._slots.popitem(last=False)
-            oldest.retire()
+        self._failed_at.pop(key, None)
+        self._loads.move_to_end(key)
+        while (needed := self._bytes()) > self._most:  # only now: a broken model pushes none out
+            del self._loads[next(iter(self._loads))]
+        self._meters.loaded.set(len(self._loads))
+        self._meters.loaded_bytes.set(needed)
+
+    def _bytes(self) -> int:
+        """Memory of all that is loaded; versions on one base share its engine."""
+        loaded = [each.result().predictor for each in self._loads.values() if each.done()]
+        engines = {id(predictor.engine): predictor.engine for predictor in loaded}
+        return sum(each.nbytes for each in engines.values()) + sum(
+            predictor.adapter.nbytes for predictor in loaded
+        )
 
     def _read(self, resolved: Resolved) -> Predictor:
-        """In a thread: check every byte, load.
-
-        Raises `ModelDamaged`, `ModelUnloadable`, `StorageUnavailable`, `StorageRefused`.
-        """
+        """In a thread: check every byte, load, compare with what it answered when it was made."""
         try:
             directory = self._store.path(resolved.artifact)
             manifest.read(directory)  # raises if there is none
@@ -105,39 +138,13 @@ class Pool:
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelDamaged(ref=resolved.ref, problem=problem) from error
+        except EngineDisagrees as error:
+            raise ModelDisagrees(ref=resolved.ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):
             raise
         except Exception as error:
             log.exception("model_unloadable", model=resolved.ref)
             raise ModelUnloadable(ref=resolved.ref, kind=type(error).__name__) from error
-
-
-class _Slot:
-    """A model that is loading or loaded, and how many calls hold it."""
-
-    def __init__(self, loading: asyncio.Task[Deployment]) -> None:
-        self.loading = loading
-        self.users = 0
-        self.retired = False
-
-    def release(self) -> None:
-        """One call less."""
-        self.users -= 1
-        self._close_if_idle()
-
-    def retire(self) -> None:
-        """No new calls come; close with the last one."""
-        self.retired = True
-        self._close_if_idle()
-
-    def _close_if_idle(self) -> None:
-        if self.retired and not self.users:
-            self.loading.add_done_callback(_close)
-
-
-def _close(loaded: asyncio.Task[Deployment]) -> None:
-    if not _failed(loaded):
-        loaded.result().close()
 
 
 def _start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -148,10 +155,3 @@ def _start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 def _failed(task: asyncio.Task[Any]) -> bool:
     return task.cancelled() or task.exception() is not None
-
-
-def _load_predictor(directory: Path) -> Predictor:
-    wait_passively()
-    from lora_core.inference.predictor import Predictor as Loaded  # loads torch
-
-    return Loaded.load(directory)

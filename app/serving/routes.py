@@ -1,44 +1,41 @@
 """Ask a model. No database call and no computing on the event loop."""
 
+import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from starlette.responses import JSONResponse, Response
 
-from app.deps import SettingsDep
+from app.deps import CallerDep, SettingsDep
 from app.keys.auth import requires
-from app.resources import Resources
-from app.serving.admission import Admission
-from app.serving.deployment import Answer
-from app.serving.errors import Empty, TooManyInputs
-from app.serving.pool import Pool
-from app.serving.schemas import Labels, LabelScore, Predict, RefPredict
-from app.settings import Settings
+from app.serving.dialects import Dialect, Question, understand
+from app.serving.errors import ClientLeft, InvalidTimeout, TooManyInputs
+from app.serving.schemas import (
+    Labels,
+    Predict,
+    RefPredict,
+    VertexAnswers,
+    VertexPredict,
+)
+from app.serving.service import Answer, Serving
 
-MOST_WAITING = 64  # calls between the door and the answer
+LONGEST_SECONDS = 30.0  # until an answer comes, or never does
 
-
-class Serving:
-    """What the routes share while the application runs."""
-
-    def __init__(self, resources: Resources) -> None:
-        self.admission = Admission(MOST_WAITING)
-        self.pool = Pool(
-            database=resources.database,
-            store=resources.store,
-            most=resources.settings.max_loaded_models,
-        )
+T = TypeVar("T")
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.serving = Serving(app.state.resources)
+    serving = app.state.serving = Serving(app.state.resources, app.state.serving_meters)
+    app.state.try_out = serving.pool.ready
     try:
         yield
     finally:
-        app.state.serving.pool.close()
+        serving.close()
 
 
 def _serving(request: Request) -> Serving:
@@ -48,63 +45,127 @@ def _serving(request: Request) -> Serving:
 
 router = APIRouter(tags=["predict"], dependencies=[requires("predict")], lifespan=_lifespan)
 ServingDep = Annotated[Serving, Depends(_serving)]
+DialectQuery = Annotated[
+    Dialect | None,
+    Query(description="`hf`: answers are always nested; `tei`: flat for one text."),
+]
+Answers = Labels | list[Labels]
 
 
-@router.post("/predict")
-async def predict(
-    body: Predict, response: Response, serving: ServingDep, settings: SettingsDep
-) -> Labels | list[Labels]:
+class Asking:
+    """Who asks, what is needed to answer, and how long there is. One for each call."""
+
+    def __init__(
+        self, request: Request, serving: ServingDep, settings: SettingsDep, caller: CallerDep
+    ) -> None:
+        self._request = request
+        self._serving = serving
+        self._most = settings.max_inputs
+        self._caller = caller.id
+        self._deadline = time.monotonic() + _patience(request)
+
+    async def answer(
+        self, body: RefPredict, ref: str | None, dialect: Dialect | None
+    ) -> tuple[Question, Answer]:
+        """Raises what `understand` and `Serving.ask` raise."""
+        question = understand(body, dialect, most=self._most)
+        asked = self._serving.ask(question, ref, caller=self._caller, deadline=self._deadline)
+        return question, await _while_connected(self._request, asked)
+
+
+AskingDep = Annotated[Asking, Depends(Asking)]
+
+
+@router.post("/predict", response_model=Answers)
+@router.post("/", response_model=Answers)
+@router.post("/invocations", response_model=Answers)
+async def predict(body: Predict, asking: AskingDep, dialect: DialectQuery = None) -> Response:
     """Labels with probabilities, highest first: of one text, or a list of them for a list of texts.
 
-    `X-Model-Version` names the version that answered; `X-Truncated` counts texts that were cut.
+    `X-Model-Version` names the version that answered, `X-Engine` what computed it and how
+    precisely; `X-Truncated` counts texts that were cut. `/` and `/invocations` are the same, for
+    clients that know those.
     """
-    return await _answer(body, body.model, response, serving, settings)
+    return _told(*await asking.answer(body, body.model, dialect))
 
 
-@router.post("/models/{ref}/predict")
+@router.post("/models/{ref}/predict", response_model=Answers)
+@router.post("/models/{ref}", response_model=Answers)
 async def predict_by(
-    ref: str, body: RefPredict, response: Response, serving: ServingDep, settings: SettingsDep
-) -> Labels | list[Labels]:
+    ref: str, body: RefPredict, asking: AskingDep, dialect: DialectQuery = None
+) -> Response:
     """The same for the model in the address: `name`, `name@alias` or `name:3`."""
-    return await _answer(body, ref, response, serving, settings)
+    return _told(*await asking.answer(body, ref, dialect))
 
 
-async def _answer(
-    body: RefPredict, ref: str | None, response: Response, serving: Serving, settings: Settings
-) -> Labels | list[Labels]:
-    started = time.perf_counter()
-    texts = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    _check(texts, settings.max_inputs)
-    with serving.admission.place():
-        async with serving.pool.deployment(ref) as (resolved, deployment):
-            answer = await deployment.classify(texts, truncate=body.truncate)
-    serving.admission.took(answer.tokenising + answer.computing)
-    response.headers["X-Model-Version"] = resolved.ref
-    response.headers.update(_measured(answer, texts, time.perf_counter() - started))
-    rows = [[LabelScore(label=label, score=score) for label, score in row] for row in answer.scores]
-    return rows if isinstance(body.inputs, list) else rows[0]
+@router.post("/vertex", response_model=VertexAnswers)
+async def predict_vertex(body: VertexPredict, asking: AskingDep, settings: SettingsDep) -> Response:
+    """The same in the form of Vertex AI: an answer for each instance."""
+    if len(body.instances) > settings.max_inputs:
+        raise TooManyInputs(count=len(body.instances), limit=settings.max_inputs)
+    asked = (asking.answer(one, one.model, None) for one in body.instances)
+    answers = await asyncio.gather(*asked)
+    rows = [_rows(question, answer) for question, answer in answers]
+    return JSONResponse({"predictions": rows}, headers=_headers(answers[-1][1]))
 
 
-def _check(texts: list[str], most: int) -> None:
-    if not texts:
-        raise Empty(what="The list of inputs")
-    if len(texts) > most:
-        raise TooManyInputs(count=len(texts), limit=most)
-    for index, text in enumerate(texts):
-        if not text.strip():
-            raise Empty(what=f"Input {index}")
+def _told(question: Question, answer: Answer) -> Response:
+    return JSONResponse(_rows(question, answer), headers=_headers(answer))
 
 
-def _measured(answer: Answer, texts: list[str], total: float) -> dict[str, str]:
-    """Headers with the names that text-embeddings-inference gives them; times in milliseconds."""
+def _rows(question: Question, answer: Answer) -> Any:
+    rows = [[{"label": label, "score": score} for label, score in row] for row in answer.scores]
+    return rows if question.nested else rows[0]
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    """With the names that text-embeddings-inference gives them; times in milliseconds."""
     headers = {
-        "x-total-time": f"{total * 1000:.0f}",
-        "x-queue-time": f"{answer.queued * 1000:.0f}",
-        "x-tokenization-time": f"{answer.tokenising * 1000:.0f}",
-        "x-inference-time": f"{answer.computing * 1000:.0f}",
-        "x-compute-characters": str(sum(map(len, texts))),
+        "X-Model-Version": answer.version,
+        "X-Engine": answer.engine,
+        "x-compute-type": answer.engine,
+        "x-compute-time": _milliseconds(answer.total),
+        "x-compute-characters": str(answer.characters),
         "x-compute-tokens": str(answer.tokens),
+        "x-total-time": _milliseconds(answer.total),
+        "x-tokenization-time": _milliseconds(answer.tokenising),
+        "x-queue-time": _milliseconds(answer.queued),
+        "x-inference-time": _milliseconds(answer.computing),
     }
     if answer.truncated:
         headers["X-Truncated"] = str(answer.truncated)
+    if answer.abstained:
+        headers["X-Abstained"] = str(answer.abstained)
     return headers
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}"
+
+
+def _patience(request: Request) -> float:
+    """Seconds until nobody waits any more. Raises `InvalidTimeout`."""
+    sent = request.headers.get("x-request-timeout")
+    if sent is None:
+        return LONGEST_SECONDS
+    try:
+        seconds = float(sent)
+    except ValueError:
+        raise InvalidTimeout() from None
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InvalidTimeout()
+    return min(seconds, LONGEST_SECONDS)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result. Raises `ClientLeft`, which nobody hears; then the work is cancelled."""
+    working = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(request.receive())  # after the body: only that it left
+    try:
+        await asyncio.wait((working, left), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft()
+        return working.result()
+    finally:
+        working.cancel()
+        left.cancel()

@@ -1,36 +1,83 @@
-"""Bodies of the predict routes."""
+"""Bodies of the predict routes, as clients of two kinds send them (see `dialects`)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+)
 from pydantic_core import PydanticCustomError
 
-from app.fields import Body, Text, View, clean
+from app.fields import Text, View, clean
+from app.serving.deployment import Function
+
+_KINDS = "Must be a text, a list of texts, or a list of lists of one text each"
 
 
-def _texts(value: Any) -> Any:
-    """One text or a list of texts, exactly as sent: a model must see what the caller wrote."""
-    texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
-        raise PydanticCustomError("inputs_type", "Must be a text or a list of texts")
-    for text in texts:
-        clean(text)  # for its refusals
+def _inputs(value: Any) -> Any:
+    """The texts exactly as sent: a model must see what the caller wrote."""
+    entries = value if isinstance(value, list) else [value]
+    nested = [entry if isinstance(entry, list) else [entry] for entry in entries]
+    if not all(isinstance(text, str) for texts in nested for text in texts):
+        raise PydanticCustomError("inputs_type", _KINDS)
+    for texts in nested:
+        for text in texts:
+            clean(text)  # for its refusals
     return value
 
 
-Inputs = Annotated[
-    str | list[str],
-    BeforeValidator(_texts),
-    Field(description="A text, or a list of texts."),
-]
+class _Lenient(BaseModel):
+    """Fields that nobody knows are ignored, as those clients expect."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="ignore")
 
 
-class RefPredict(Body):
+class Parameters(_Lenient):
+    """What the Hugging Face client sends along, always."""
+
+    function_to_apply: Function | None = None
+    top_k: Annotated[StrictInt, Field(ge=1)] | None = None
+
+
+class RefPredict(_Lenient):
     """Texts for the model that the address names."""
 
-    inputs: Inputs
-    truncate: StrictBool = Field(
-        True, description="Cut texts that are too long for the model; false: refuse them."
+    inputs: Annotated[
+        Any,
+        BeforeValidator(_inputs),
+        Field(
+            description="A text, or a list of texts.",
+            json_schema_extra={
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}},
+                    {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+                ]
+            },
+        ),
+    ]
+    truncate: StrictBool | None = Field(
+        None,
+        description="Cut texts that are too long for the model (the default); false: refuse them.",
+    )
+    truncation_direction: Literal["left", "Left", "right", "Right"] = Field(
+        "right", description="The side at which a text is cut."
+    )
+    raw_scores: StrictBool = Field(False, description="Logits in place of probabilities.")
+    top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="Only so many labels; without it all."
+    )
+    abstain_below: Annotated[StrictFloat | StrictInt, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="No labels for a text whose best probability is below; `X-Abstained` counts.",
+    )
+    parameters: Parameters | None = Field(
+        None, description="Marks a client of the Hugging Face hub: answers are always nested."
     )
 
 
@@ -44,11 +91,23 @@ class Predict(RefPredict):
     )
 
 
+class VertexPredict(_Lenient):
+    """What Vertex AI sends."""
+
+    instances: Annotated[list[Predict], Field(min_length=1)]
+
+
 class LabelScore(View):
-    """A label and its probability."""
+    """A label and its score."""
 
     label: str
     score: float
 
 
 Labels = list[LabelScore]
+
+
+class VertexAnswers(View):
+    """What Vertex AI expects."""
+
+    predictions: list[Labels | list[Labels]]

@@ -23,6 +23,8 @@ class EncoderFamily:
     embeddings: str  # what comes before the first block
     block_list: str  # the list of transformer blocks, in order
     roles: Mapping[Role, tuple[str, ...]]  # linear layers inside one block
+    activation: str  # inside one block: between the two layers of the feed-forward network
+    norms: tuple[str, str]  # inside one block: after attention, and after the feed-forward network
     head: tuple[str, ...]  # linear layers after the last block, in order
     head_activation: Literal["relu", "tanh"]  # between the two layers of the head
     dropouts: tuple[str, ...]  # config fields: dropout inside the encoder

@@ -14,6 +14,8 @@ BERT = EncoderFamily(
         Role.PROJECTION: ("attention.output.dense",),
         Role.MLP: ("intermediate.dense", "output.dense"),
     },
+    activation="intermediate.intermediate_act_fn",
+    norms=("attention.output.LayerNorm", "output.LayerNorm"),
     head=("bert.pooler.dense", "classifier"),
     head_activation="tanh",
     dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),

@@ -1,5 +1,6 @@
 """From the name of a base to a model with a classification head, safely and strictly."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,6 +139,17 @@ def load_classifier(
     if not kept:
         _draw_head(model, family, missing)
     return model, kept
+
+
+def fingerprint(model: nn.Module, family: EncoderFamily) -> str:
+    """sha256 of the weights of an encoder: models that share it can share it in memory."""
+    head = tuple(f"{name}." for name in family.head)
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        if not name.startswith(head):
+            digest.update(f"{name}\0{tuple(weight.shape)}\0".encode())
+            digest.update(weight.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _check_loaded(info: dict[str, Any], family: EncoderFamily, base: str) -> None:

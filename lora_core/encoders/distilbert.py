@@ -14,6 +14,8 @@ DISTILBERT = EncoderFamily(
         Role.PROJECTION: ("attention.out_lin",),
         Role.MLP: ("ffn.lin1", "ffn.lin2"),
     },
+    activation="ffn.activation",
+    norms=("sa_layer_norm", "output_layer_norm"),
     head=("pre_classifier", "classifier"),
     head_activation="relu",
     dropouts=("dropout", "attention_dropout"),

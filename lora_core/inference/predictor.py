@@ -1,4 +1,4 @@
-"""Texts in, labels with probabilities out, from the merged model of an artifact."""
+"""Texts in, labels with probabilities out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,77 +10,73 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_core import manifest
-from lora_core.artifact import load_merged
-from lora_core.data.batching import by_length, collate
-from lora_core.data.tokens import cut, load_tokenizer
-from lora_core.errors import EmptyInput, TextTooLong
-from lora_core.tasks.sequence_classification import decode
+from lora_core.artifact import labels_of
+from lora_core.data.batching import by_length
+from lora_core.encoders import FAMILIES
+from lora_core.inference.adapter import Adapter, head_of
+from lora_core.inference.engine import Engine
+from lora_core.inference.network import Network
+from lora_core.inference.networks import Networks
+from lora_core.inference.reader import Encoded, Reader, Side
+from lora_core.tasks.sequence_classification import Function, decode
 
-BATCH_TOKENS = 4096  # padded tokens computed at once
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One text as token ids; its length is what it costs."""
-
-    ids: Sequence[int]
-    truncated: bool
-
-    @property
-    def length(self) -> int:
-        return len(self.ids)
+BATCH_TOKENS = 4096  # computed at once
 
 
+@dataclass(frozen=True, eq=False)
 class Predictor:
-    """A loaded model version. Not safe for use by two threads at once."""
+    """A model version that can answer. Several may share an engine: no two of them at once."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> None:
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.pad = tokenizer.token_to_id("[PAD]") or 0
-        self.labels: list[str] = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    engine: Engine
+    adapter: Adapter
+    reader: Reader
+    labels: Sequence[str]
 
     @classmethod
-    def load(cls, directory: Path) -> "Predictor":
-        """From an artifact directory, every digest checked. Raises `ArtifactCorrupt`."""
-        facts = manifest.verify(directory)
-        tokenizer = load_tokenizer(directory / manifest.MERGED / "tokenizer.json")
-        return cls(load_merged(directory), tokenizer, facts["max_length"])
+    def of(cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> "Predictor":
+        """A whole model, in float32."""
+        family = FAMILIES[model.config.model_type]
+        labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        network = Network(model, family, torch.float32)
+        return cls(
+            network, Adapter({}, head_of(model, family)), Reader(tokenizer, max_length), labels
+        )
 
-    def encode(self, texts: Sequence[str], *, truncate: bool = True) -> list[Encoded]:
-        """Token ids, cut to the length the model was trained with.
+    @classmethod
+    def load(
+        cls, directory: Path, *, engine: str = "torch-fp32", networks: Networks | None = None
+    ) -> "Predictor":
+        """From an artifact directory, every digest checked. Raises `ArtifactCorrupt`.
 
-        Raises `EmptyInput`, and `TextTooLong` if `truncate` is false.
+        `networks`: what is in memory already and may be shared.
         """
-        for index, text in enumerate(texts):
-            if not text.strip():
-                raise EmptyInput(index=index)
-        rows = []
-        for index, encoding in enumerate(self.tokenizer.encode_batch(list(texts))):
-            too_long = len(encoding.ids) > self.max_length
-            if too_long and not truncate:
-                tokens = len(encoding.ids)
-                raise TextTooLong(index=index, tokens=tokens, limit=self.max_length)
-            rows.append(Encoded(cut(encoding.ids, self.max_length), too_long))
-        return rows
+        computing, adapter, reader = (networks or Networks()).open(directory, engine)
+        return cls(computing, adapter, reader, labels_of(directory))
 
-    @torch.inference_mode()
+    @property
+    def max_length(self) -> int:
+        """Tokens that it reads of a text."""
+        return self.reader.max_length
+
+    def encode(
+        self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
+    ) -> list[Encoded]:
+        """As `Reader.read`."""
+        return self.reader.read(texts, truncate=truncate, side=side)
+
     def forward(self, items: Sequence[Encoded]) -> Tensor:
         """Logits (items, classes) in float32, in the order given; computed by length."""
-        lengths = np.array([item.length for item in items])
         logits = torch.empty(len(items), len(self.labels))
-        for indices in by_length(lengths, BATCH_TOKENS):
-            no_labels = np.zeros(len(indices), dtype=np.int64)
-            batch = collate([items[i].ids for i in indices], no_labels, self.pad)
-            out = self.model(batch.input_ids, attention_mask=batch.attention_mask)
-            logits[indices] = out.logits
+        for indices in by_length(np.array([item.length for item in items]), BATCH_TOKENS):
+            texts = [items[i].ids for i in indices]
+            logits[indices] = torch.stack(self.engine.logits(texts, [self.adapter] * len(texts)))
         return logits
 
-    def decode(self, logits: Tensor) -> list[list[tuple[str, float]]]:
-        """All labels with their probabilities, highest first."""
-        return decode(logits, self.labels)
+    def decode(
+        self, logits: Tensor, function: Function | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """All labels with their scores, highest first; by default with their probabilities."""
+        return decode(logits, self.labels, function)
 
     def predict(
         self, texts: Sequence[str], *, truncate: bool = True

@@ -31,10 +31,15 @@ class AdapterLinear(nn.Module, ABC):
         self._frozen: Tensor | None = None  # the base weight while the adapter is merged into it
         self.reset_parameters()
 
-    @property
+    @staticmethod
     @abstractmethod
+    def scale_of(alpha: float, r: int) -> float:
+        """The factor before B A, for this alpha and rank."""
+
+    @property
     def scale(self) -> float:
         """The factor before B A."""
+        return self.scale_of(self.alpha, self.r)
 
     @abstractmethod
     def reset_parameters(self) -> None:

@@ -12,9 +12,9 @@ from lora_core.layers.base import AdapterLinear
 class LoraLinear(AdapterLinear):
     """LoRA as in the paper: scale = alpha / r."""
 
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.r
+    @staticmethod
+    def scale_of(alpha: float, r: int) -> float:
+        return alpha / r
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # uniform within 1 / sqrt(d_in)
@@ -36,17 +36,17 @@ class LoraLinear(AdapterLinear):
 class RsLoraLinear(LoraLinear):
     """Rank-stabilised LoRA: scale = alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)."""
 
-    @property
-    def scale(self) -> float:
-        return self.alpha / math.sqrt(self.r)
+    @staticmethod
+    def scale_of(alpha: float, r: int) -> float:
+        return alpha / math.sqrt(r)
 
 
 class UnscaledLinear(LoraLinear):
     """The convention of the "LoRA from scratch" lessons: scale = alpha, A ~ N(0, 1/r)."""
 
-    @property
-    def scale(self) -> float:
-        return self.alpha
+    @staticmethod
+    def scale_of(alpha: float, r: int) -> float:  # noqa: ARG004
+        return alpha
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.A, std=1 / math.sqrt(self.r))

@@ -1,7 +1,7 @@
 """One label per text."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
+
+Function = Literal["softmax", "sigmoid", "none"]
 
 
 class SequenceClassification:
@@ -65,11 +67,24 @@ class SequenceClassification:
         }
 
 
-def decode(logits: Tensor, labels: Sequence[str]) -> list[list[tuple[str, float]]]:
-    """Softmax over the labels; for each row all of them, highest first."""
-    scores = torch.softmax(logits.double(), dim=-1)
+def decode(
+    logits: Tensor, labels: Sequence[str], function: Function | None = None
+) -> list[list[tuple[str, float]]]:
+    """A score for each label of each row, the highest first.
+
+    By default the scores are probabilities: softmax, or sigmoid where there is one label only.
+    """
+    function = function or ("softmax" if len(labels) > 1 else "sigmoid")
+    scores = _FUNCTIONS[function](logits.double())
     order = scores.argsort(dim=-1, descending=True, stable=True)
     return [
-        [(labels[i], float(row[i])) for i in ranks.tolist()]
-        for row, ranks in zip(scores, order, strict=True)
+        [(labels[i], row[i]) for i in ranks]
+        for row, ranks in zip(scores.tolist(), order.tolist(), strict=True)
     ]
+
+
+_FUNCTIONS: Mapping[Function, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: torch.softmax(logits, dim=-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda logits: logits,
+}

@@ -14,7 +14,7 @@ from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
 from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
 from lora_core.encoders.first_token import shorten
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.recompute import recompute
@@ -50,6 +50,7 @@ class Prepared:
     task: SequenceClassification
     forward: Forward
     tokenizer_file: Path
+    base_sha256: str
 
 
 def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
@@ -68,6 +69,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     )
     if kept:
         _note(observer, "head_kept", "The base answers the same labels; its head is trained on.")
+    base_sha256 = fingerprint(model, family)
     method = methods.build(spec.method)
     method.prepare(model, family)
     shorten(model, family)
@@ -103,7 +105,18 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
         pulse=pulse,
     )
     return Prepared(
-        spec, machine, splits, parts, cut, model, family, method, task, forward, tokenizer_file
+        spec,
+        machine,
+        splits,
+        parts,
+        cut,
+        model,
+        family,
+        method,
+        task,
+        forward,
+        tokenizer_file,
+        base_sha256,
     )
 
 

@@ -162,6 +162,8 @@ def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> fl
         artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
     length = spec.data.max_length or 0
     artifact.save_merged(out_dir, model, prepared.tokenizer_file, length)
+    if isinstance(spec.method, LoraSpec):
+        artifact.save_head(out_dir, model, prepared.family)
     merged = answers(artifact.load_merged(out_dir).to(exact.device))
     difference = artifact.check_merge(unmerged, merged)
     artifact.save_golden(out_dir, texts, merged)
@@ -198,6 +200,7 @@ def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
         "created_by": {"loraworks": __version__, **libraries},
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,
+        "base_sha256": prepared.base_sha256,
         "labels": list(prepared.splits.labels),
         "max_length": prepared.spec.data.max_length,
         "data_sha256": prepared.splits.digest,

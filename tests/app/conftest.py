@@ -47,7 +47,7 @@ def settings(
     tmp_path: Path, database_kind: str, request: pytest.FixtureRequest
 ) -> Iterator[Settings]:
     """Settings with a data folder and a database of its own, both ready for use."""
-    made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",))
+    made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",), engine="torch-fp32")
     made.data_dir.mkdir()
     if database_kind == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")

@@ -142,7 +142,8 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
 
     refused = httpx2.post(f"{url}/predict", json={"inputs": "good", "model": "films"})
     assert (refused.status_code, refused.json()["code"]) == (404, "no_model_promoted")
-    promoted = httpx2.put(f"{url}/v1/models/films/aliases/production", json={"version": 1})
+    production = f"{url}/v1/models/films/aliases/production"
+    promoted = httpx2.put(production, json={"version": 1}, timeout=60)
     assert promoted.status_code == 200
     texts = ["a good film", "the plot was bad", "good"]
     answer = httpx2.post(f"{url}/predict", json={"inputs": texts, "model": "films"}, timeout=60)

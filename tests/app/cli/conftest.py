@@ -27,9 +27,7 @@ from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
-from lora_core import manifest
-from lora_core.specs.method import LoraSpec
-from lora_core.specs.train import TrainSpec
+from tests.tiny_artifact import make_artifact
 
 Run = Callable[..., Result]
 OWNER = Owner(id="test-worker", host="here", boot_id="boot", pid=1, pid_start=1)
@@ -160,11 +158,8 @@ class FakeWorker:
         self, lease: Lease, directory: Path, *, register_as: str | None = None, **figures: Any
     ) -> UUID:
         """Store a small artifact and finish the job with it."""
-        (directory / "merged").mkdir(parents=True)
-        (directory / "merged" / "config.json").write_text("{}")
         summary = {**SUMMARY, **figures}
-        spec = TrainSpec(method=LoraSpec()).model_dump(mode="json")
-        manifest.write(directory, {"format": 1, "spec": spec, "metrics": summary})
+        make_artifact(directory, metrics=summary)
         ref = self.resources.store.put(directory, f"jobs/{lease.job_id}/a{lease.attempt}")
         with self.database.write() as session:
             artifact = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)

@@ -202,10 +202,10 @@ def test_a_model_is_downloaded_and_checked(cli: Run, worker: FakeWorker, tmp_pat
     before = cli("jobs", "download", job, "--out", str(tmp_path / "early"))
     assert before.exit_code == 2
     assert "(no_artifact)" in before.stderr
-    worker.succeed(worker.claim(), tmp_path / "made")
-    out = tmp_path / "model"
+    made, out = tmp_path / "made", tmp_path / "model"
+    worker.succeed(worker.claim(), made)
     assert cli("jobs", "download", job, "--out", str(out)).exit_code == 0
-    assert (out / "merged" / "config.json").read_text() == "{}"
+    assert (out / "manifest.json").read_bytes() == (made / "manifest.json").read_bytes()
     again = cli("jobs", "download", job, "--out", str(out))
     assert again.exit_code == 2
     assert "(out_exists)" in again.stderr

@@ -30,7 +30,6 @@ def promoted(resources: Resources, tmp_path: Path) -> str:
         session.commit()
     registry.move_alias(
         resources.database,
-        store=resources.store,
         name="sentiment",
         alias="production",
         number=1,

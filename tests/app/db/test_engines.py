@@ -56,7 +56,10 @@ def test_a_reader_sees_one_moment_and_does_not_block_the_writer(database: Databa
 @on_all
 def test_foreign_keys_hold(database: Database) -> None:
     nobody = "00000000-0000-0000-0000-00000000000a"
-    orphan = f"INSERT INTO model_aliases VALUES ('{nobody}', 'production', '{nobody}', 0)"  # noqa: S608
+    orphan = (
+        "INSERT INTO model_aliases (model_id, alias, version_id, moved_at) "  # noqa: S608
+        f"VALUES ('{nobody}', 'production', '{nobody}', 0)"
+    )
     with database.write() as session, pytest.raises(IntegrityError, match=r"(?i)foreign key"):
         session.execute(text(orphan))
 

@@ -5,15 +5,29 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from app.artifacts import repository
 from app.artifacts.tables import Artifact
+from app.registry.service import Resolved
 from app.resources import Resources
 from lora_core import manifest
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 
 METRICS = {"validation": {"accuracy": 0.8}}
+
+
+@pytest.fixture
+def client(app: FastAPI, client: TestClient) -> TestClient:
+    """A caller where every version can serve: the ones here are no models."""
+
+    async def accept(_: Resolved) -> None:
+        pass
+
+    app.state.try_out = accept
+    return client
 
 
 @pytest.fixture

@@ -186,3 +186,21 @@ def test_a_version_is_a_positive_number(client: TestClient) -> None:
         answer = client.put(f"{MODEL}/aliases/production", json={"version": version})
         assert answer.status_code == 422, version
         assert answer.json() == IsPartialDict(code="validation_failed")
+
+
+def test_an_alias_goes_back_to_the_version_before(client: TestClient, register: Register) -> None:
+    register(), register(), register()
+    back = f"{MODEL}/aliases/production/rollback"
+    assert client.post(back).json()["code"] == "alias_not_found"
+    promote(client, 1)
+    promote(client, 1)  # is there already: nothing comes before
+    refused = client.post(back)
+    assert (refused.status_code, refused.json()["code"]) == (409, "nothing_to_roll_back")
+    promote(client, 2), promote(client, 3)
+    assert client.post(back).json()["aliases"] == {"production": 2}
+    assert client.post(back).json()["code"] == "nothing_to_roll_back"  # sent twice: no change
+    promote(client, 1)
+    assert client.delete(f"{MODEL}/versions/2").status_code == 204
+    assert client.post(back).json()["code"] == "nothing_to_roll_back"
+    assert client.get(MODEL).json()["aliases"] == {"production": 1}
+    assert client.post("/v1/models/other/aliases/production/rollback").status_code == 404

@@ -29,9 +29,7 @@ def add(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
 
 
 def promote(resources: Resources, number: int, name: str = "sentiment") -> None:
-    service.move_alias(
-        resources.database, store=resources.store, name=name, alias="production", number=number
-    )
+    service.move_alias(resources.database, name=name, alias="production", number=number)
 
 
 def test_registering_leaves_the_commit_to_its_caller(

@@ -1,28 +1,52 @@
 """Tiny models, registered and promoted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from app.artifacts import repository
 from app.registry import service
 from app.resources import Resources
+from app.serving.deployment import Deployment
+from app.serving.meters import ServingMeters
+from app.serving.pool import Pool
+from tests.app.serving.stub import Loader
 from tests.tiny_artifact import make_artifact
 
 Publish = Callable[..., Path]
+
+
+def open_pool(resources: Resources, loader: Loader, *, most: int) -> Pool:
+    """Of stubs, which are deployed as they are."""
+    settings = resources.settings.model_copy(update={"max_loaded_bytes": most})
+    return Pool(
+        resources=replace(resources, settings=settings),
+        load=loader,
+        deploy=lambda ref, predictor: Deployment(ref, predictor, None, None),  # type: ignore[arg-type]
+        meters=ServingMeters(CollectorRegistry()),
+    )
 
 
 @pytest.fixture
 def publish(resources: Resources, tmp_path: Path) -> Publish:
     """Makes a model, registers it as the next version, promotes it; gives its stored directory."""
 
-    def make(name: str = "sentiment", *, promote: bool = True, favours: str = "good") -> Path:
+    def make(
+        name: str = "sentiment",
+        *,
+        promote: bool = True,
+        favours: str = "good",
+        before: Callable[[Path], None] | None = None,
+    ) -> Path:
         job = uuid4()
-        ref = resources.store.put(
-            make_artifact(tmp_path / job.hex, favours=favours), f"jobs/{job}/a1"
-        )
+        directory = make_artifact(tmp_path / job.hex, favours=favours)
+        if before is not None:
+            before(directory)  # it is stored
+        ref = resources.store.put(directory, f"jobs/{job}/a1")
         with resources.database.write() as session:
             artifact = repository.add(session, job_id=job, kind="model", ref=ref)
             version = service.register(
@@ -38,7 +62,6 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
         if promote:
             service.move_alias(
                 resources.database,
-                store=resources.store,
                 name=name,
                 alias="production",
                 number=version.number,

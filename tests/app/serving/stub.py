@@ -2,43 +2,73 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 WAIT = 20  # seconds after which a test that hangs fails
 
 
 @dataclass(frozen=True)
 class Item:
-    length: int
+    """One token for each character."""
+
+    ids: Sequence[int]
     truncated: bool = False
 
 
-class StubPredictor:
+@dataclass
+class StubAdapter:
+    nbytes: int = 1
+
+
+class StubEngine:
     """Gives every text the same score. While `gate` is closed, computing waits."""
 
-    def __init__(self, score: float = 0.5) -> None:
+    name = "torch-fp32"
+
+    def __init__(self, score: float = 0.5, *, nbytes: int = 10) -> None:
         self.score = score
+        self.nbytes = nbytes
         self.gate = threading.Event()
         self.gate.set()
         self.busy = threading.Event()  # someone computes
-        self.asked: list[str] = []
+        self.batches: list[list[int]] = []  # lengths of the texts
+        self.adapters: list[list[Any]] = []
+        self.fails: list[Exception | None] = []  # one for each of the next batches
         self._one = threading.Lock()
 
-    def encode(self, texts: Sequence[str], *, truncate: bool = True) -> list[Item]:  # noqa: ARG002
-        assert self._one.acquire(blocking=False), "two calls at the same time"
-        self.asked.extend(texts)
-        return [Item(len(text)) for text in texts]
+    def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Any]) -> list[list[float]]:
+        with self._one:
+            self.batches.append([len(text) for text in texts])
+            self.adapters.append(list(adapters))
+            self.busy.set()
+            assert self.gate.wait(WAIT)
+            self.busy.clear()
+            if self.fails and (failure := self.fails.pop(0)) is not None:
+                raise failure
+            return [_Row([self.score, 1 - self.score]) for _ in texts]
 
-    def forward(self, items: Sequence[Item]) -> list[float]:
-        self.busy.set()
-        assert self.gate.wait(WAIT)
-        self.busy.clear()
-        return [self.score] * len(items)
 
-    def decode(self, logits: list[float]) -> list[list[tuple[str, float]]]:
-        self._one.release()
-        return [[("good", score), ("bad", 1 - score)] for score in logits]
+class _Row(list[float]):
+    """A row of logits: as a tensor has it, `row[None]` is a table of this row alone."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return [self] if index is None else super().__getitem__(index)
+
+
+@dataclass
+class StubPredictor:
+    engine: StubEngine = field(default_factory=StubEngine)
+    adapter: StubAdapter = field(default_factory=StubAdapter)
+    labels: Sequence[str] = ("good", "bad")
+    max_length: int = 512
+
+    def encode(self, texts: Sequence[str], **_: Any) -> list[Item]:
+        return [Item(range(len(text))) for text in texts]
+
+    def decode(self, logits: Any, _: str | None = None) -> list[list[tuple[str, float]]]:
+        return [list(zip(self.labels, row, strict=True)) for row in logits]
 
 
 class Loader:

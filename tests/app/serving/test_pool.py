@@ -10,11 +10,12 @@ from sqlalchemy import event
 
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
-from app.serving.errors import ModelDamaged, ModelUnloadable
+from app.serving import meanings
+from app.serving.errors import ModelDamaged, ModelDisagrees, ModelTooLarge, ModelUnloadable
 from app.serving.pool import Pool
-from lora_core.errors import ArtifactCorrupt
-from tests.app.serving.conftest import Publish
-from tests.app.serving.stub import WAIT, Loader
+from lora_core.errors import ArtifactCorrupt, EngineDisagrees
+from tests.app.serving.conftest import Publish, open_pool
+from tests.app.serving.stub import WAIT, Loader, StubEngine, StubPredictor
 
 Work = Callable[[Pool], Awaitable[None]]
 
@@ -28,9 +29,9 @@ def loader() -> Loader:
 def run(resources: Resources, loader: Loader) -> Callable[..., None]:
     """Runs a coroutine function with a pool of stubs."""
 
-    def run(work: Work, *, most: int = 4) -> None:
+    def run(work: Work, *, most: int = 1000) -> None:
         async def main() -> None:
-            pool = Pool(database=resources.database, store=resources.store, most=most, load=loader)
+            pool = open_pool(resources, loader, most=most)
             try:
                 async with asyncio.timeout(WAIT):
                     await work(pool)
@@ -43,8 +44,7 @@ def run(resources: Resources, loader: Loader) -> Callable[..., None]:
 
 
 async def ask(pool: Pool, ref: str | None = None) -> str:
-    async with pool.deployment(ref) as (resolved, deployment):
-        await deployment.classify(["a film"], truncate=True)
+    resolved, _ = await pool.deployment(ref)
     return resolved.ref
 
 
@@ -116,7 +116,7 @@ def test_the_model_used_least_recently_goes_first(
         await ask(pool, "b")
         assert loader.loads == [a, b, c, b]
 
-    run(work, most=2)
+    run(work, most=2 * 11)
 
 
 def test_a_model_that_cannot_be_loaded_pushes_none_out(
@@ -132,23 +132,90 @@ def test_a_model_that_cannot_be_loaded_pushes_none_out(
         await ask(pool, "good")
         assert loader.loads == [good, bad]
 
-    run(work, most=1)
+    run(work, most=11)
 
 
-def test_a_model_in_use_is_let_go_only_afterwards(
+def test_versions_on_one_engine_count_it_once(
     run: Callable[..., None], loader: Loader, publish: Publish
 ) -> None:
-    publish("a"), publish("b")
+    shared = StubEngine()
+    for name in ("a", "b", "c"):
+        loader.stubs[publish(name)] = StubPredictor(shared)
+    own = publish("own")
 
     async def work(pool: Pool) -> None:
-        async with pool.deployment("a") as (_, held):
-            await ask(pool, "b")
-            await held.classify(["still there"], truncate=True)
-        await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match="shutdown"):
-            await held.classify(["gone"], truncate=True)
+        for ref in ("a", "b", "c", "a"):
+            await ask(pool, ref)
+        assert len(loader.loads) == 3  # 10 + 3 · 1 bytes
+        await ask(pool, "own")  # 11 more: b and c go, which frees 2
+        await ask(pool, "a")
+        assert loader.loads[3:] == [own]
+        await ask(pool, "b")
+        assert len(loader.loads) == 5
 
-    run(work, most=1)
+    run(work, most=22)
+
+
+def test_a_model_that_never_fits_is_refused(
+    run: Callable[..., None], loader: Loader, publish: Publish
+) -> None:
+    loader.stubs[publish("large")] = StubPredictor(StubEngine(nbytes=30))
+    publish("small")
+
+    async def work(pool: Pool) -> None:
+        await ask(pool, "small")
+        with pytest.raises(ModelTooLarge, match=r"31 bytes.* 22"):
+            await ask(pool, "large")
+        await ask(pool, "small")
+        assert len(loader.loads) == 2
+
+    run(work, most=22)
+
+
+def test_the_old_version_serves_until_the_new_one_is_loaded(
+    run: Callable[..., None], loader: Loader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meanings, "FRESH_SECONDS", 0.0)
+    publish()
+
+    async def work(pool: Pool) -> None:
+        assert await ask(pool, "sentiment") == "sentiment:1"
+        loader.gate.clear()
+        await asyncio.to_thread(publish)
+        assert await ask(pool, "sentiment") == "sentiment:1"
+        await until(lambda: len(loader.loads) == 2)
+        assert await ask(pool, "sentiment") == "sentiment:1"
+        loader.gate.set()
+        while await ask(pool, "sentiment") == "sentiment:1":
+            await asyncio.sleep(0.005)
+        assert await ask(pool, "sentiment") == "sentiment:2"
+        assert await ask(pool, "sentiment:1") == "sentiment:1"
+        assert len(loader.loads) == 2
+
+    run(work)
+
+
+def test_the_old_version_serves_on_where_the_new_one_does_not_load(
+    run: Callable[..., None], loader: Loader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meanings, "FRESH_SECONDS", 0.0)
+    publish()
+
+    async def work(pool: Pool) -> None:
+        assert await ask(pool, "sentiment") == "sentiment:1"
+        directory = await asyncio.to_thread(publish)
+        loader.broken[directory] = EngineDisagrees(engine="x", difference=1.0, tolerance=1e-4)
+        for _ in range(20):
+            assert await ask(pool, "sentiment") == "sentiment:1"
+            await asyncio.sleep(0)
+        await until(lambda: len(loader.loads) == 2)
+        for _ in range(20):
+            assert await ask(pool, "sentiment") == "sentiment:1"
+        assert len(loader.loads) == 2  # not tried again at once
+        with pytest.raises(ModelDisagrees):
+            await ask(pool, "sentiment:2")
+
+    run(work)
 
 
 def test_a_caller_who_leaves_does_not_stop_the_load(

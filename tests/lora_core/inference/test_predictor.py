@@ -1,5 +1,7 @@
 """Texts in, labels out."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,9 +13,14 @@ TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad "
 
 
 @pytest.fixture
-def predictor() -> Predictor:
+def model() -> Any:
     torch.manual_seed(0)
-    return Predictor(distilbert(labels=3), tokenizer(), max_length=64)
+    return distilbert(labels=3)
+
+
+@pytest.fixture
+def predictor(model: Any) -> Predictor:
+    return Predictor.of(model, tokenizer(), max_length=64)
 
 
 def test_a_batch_answers_like_each_text_alone(predictor: Predictor) -> None:
@@ -22,10 +29,10 @@ def test_a_batch_answers_like_each_text_alone(predictor: Predictor) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_logits_are_those_of_the_model(predictor: Predictor) -> None:
+def test_logits_are_those_of_the_model(model: Any, predictor: Predictor) -> None:
     ids = torch.tensor([tokenizer().encode(TEXTS[2]).ids])
     with torch.no_grad():
-        expected = predictor.model(ids).logits
+        expected = model(ids).logits
     torch.testing.assert_close(predictor.forward(predictor.encode([TEXTS[2]])), expected)
 
 

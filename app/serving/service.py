@@ -1,0 +1,170 @@
+"""From a question to its answer: admitted, tokenised, computed with others, decoded."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.errors import AppError, Overloaded
+from app.registry.service import Resolved
+from app.resources import Resources
+from app.serving.admission import Admission
+from app.serving.batcher import Batcher, Computed
+from app.serving.deployment import (
+    Deployment,
+    Predictor,
+    Reading,
+    Scores,
+    mean_computing,
+    mean_queued,
+)
+from app.serving.dialects import Question
+from app.serving.loader import Loader
+from app.serving.meters import ServingMeters
+from app.serving.pool import Pool
+from app.serving.quota import Quota
+from lora_core.errors import EmptyInput, TextTooLong
+
+MOST_TEXTS = 512  # between door and answer
+SHARE = 0.5  # of all room, for one key
+TOKENISING_THREADS = 2
+_SPECIAL, _USUAL = 2, 512  # tokens that every text has besides its own; that models read
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Labels of each text, highest first, who gave them, and what it took. Times in seconds."""
+
+    scores: list[Scores]
+    version: str
+    engine: str
+    truncated: int  # texts that were cut
+    abstained: int  # texts without labels, because none was probable enough
+    tokens: int
+    characters: int
+    tokenising: float
+    queued: float  # mean of the texts
+    computing: float  # mean of the texts
+    total: float
+
+
+class Serving:
+    """What the routes share while the application runs."""
+
+    def __init__(self, resources: Resources, meters: ServingMeters) -> None:
+        settings = resources.settings
+        self.meters = meters
+        self.batcher = Batcher(meters)
+        self.admission = Admission(
+            most_texts=MOST_TEXTS,
+            most_seconds=settings.max_wait_seconds,
+            share=SHARE if settings.auth == "on" else 1.0,
+            tokens_per_second=lambda: self.batcher.tokens_per_second,
+        )
+        self._quota = Quota(settings.key_texts_per_second)
+        self._readers = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
+        self.pool = Pool(
+            resources=resources, load=Loader(settings.engine), deploy=self._deploy, meters=meters
+        )
+        meters.waiting.set_function(lambda: self.admission.texts)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.batcher.close()
+        self._readers.shutdown(wait=False)
+        self.pool.close()
+
+    async def ask(
+        self, question: Question, ref: str | None, *, caller: UUID, deadline: float
+    ) -> Answer:
+        """The answer by what `ref` means; None: the only model in production.
+
+        `deadline` is on the monotonic clock. Raises what is in `errors`, what `Pool.deployment`
+        raises, `EmptyInput` and `TextTooLong`. Who leaves gives up the place and the turn.
+        """
+        began, texts = time.perf_counter(), question.texts
+        with self._counted(question):
+            self._quota.take(caller, len(texts))
+            most = sum(min(len(text) + _SPECIAL, _USUAL) for text in texts)
+            with self.admission.place(caller, texts=len(texts), tokens=most) as place:
+                resolved, deployment = await self.pool.deployment(ref)
+                reading = await deployment.read(
+                    texts, truncate=question.truncate, side=question.side
+                )
+                self.admission.correct(place, caller, reading.tokens)
+                rows = await deployment.compute(reading, deadline=deadline)
+            answer = _answer(question, resolved, deployment, reading, rows, began)
+            self._measure(answer, reading)
+        return answer
+
+    def _deploy(self, ref: str, predictor: Predictor) -> Deployment:
+        return Deployment(ref, predictor, self.batcher, self._readers)
+
+    @contextmanager
+    def _counted(self, question: Question) -> Iterator[None]:
+        method = "batch" if question.nested else "single"
+        self.meters.requests.labels(method).inc()
+        self.meters.texts.inc(len(question.texts))
+        try:
+            yield
+        except (AppError, EmptyInput, TextTooLong) as error:
+            self.meters.failures.labels(_kind(error)).inc()
+            raise
+        self.meters.successes.labels(method).inc()
+
+    def _measure(self, answer: Answer, reading: Reading) -> None:
+        meters = self.meters
+        parts = (answer.tokenising, answer.queued, answer.computing)
+        meters.call_seconds.observe(answer.total)
+        for histogram, seconds in zip(meters.call_parts, parts, strict=True):
+            histogram.observe(seconds)
+        for item in reading.items:
+            meters.lengths.observe(len(item.ids))
+            meters.text_seconds.observe(answer.total)
+            for histogram, seconds in zip(meters.text_parts, parts, strict=True):
+                histogram.observe(seconds)
+        meters.answers.inc(len(reading.items))
+        meters.by_version.labels(answer.version, answer.engine).inc(len(reading.items))
+
+
+def _answer(
+    question: Question,
+    resolved: Resolved,
+    deployment: Deployment,
+    reading: Reading,
+    rows: Sequence[Computed],
+    began: float,
+) -> Answer:
+    scores = deployment.decode(rows, question.function)
+    abstained = 0
+    if (least := question.abstain_below) is not None:
+        sure = [row if row[0][1] >= least else [] for row in scores]
+        abstained, scores = sum(not row for row in sure), sure
+    return Answer(
+        scores=[row[: question.top_k] for row in scores],
+        version=resolved.ref,
+        engine=deployment.predictor.engine.name,
+        truncated=reading.truncated,
+        abstained=abstained,
+        tokens=reading.tokens,
+        characters=sum(map(len, question.texts)),
+        tokenising=reading.seconds,
+        queued=mean_queued(rows),
+        computing=mean_computing(rows),
+        total=time.perf_counter() - began,
+    )
+
+
+def _kind(error: Exception) -> str:
+    """As text-embeddings-inference calls it."""
+    match error:
+        case Overloaded():
+            return "overloaded"
+        case TextTooLong():
+            return "tokenization"
+        case AppError(status=404 | 409 | 422) | EmptyInput():
+            return "validation"
+        case _:
+            return "inference"

@@ -1,0 +1,132 @@
+"""An encoder for answering: texts lie one after the other, and each has its own adapter.
+
+The same function as the classifiers of transformers, without what answering does not need: there is
+no padding, query, key and value are one product, attention looks at one text at a time, and the
+last block computes the first token of each text, which is all that a head reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from lora_core import fit
+from lora_core.encoders.base import EncoderFamily
+from lora_core.encoders.modules import blocks, linear
+from lora_core.inference.adapter import PIECES, Adapter, Dense
+from lora_core.inference.layout import Layout, Rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    layers: dict[str, Dense]  # by piece
+    norms: tuple[Any, Any]
+    activation: Any
+
+
+class Network:
+    """The encoder of a model, without its head. Not for two threads at once.
+
+    Products are computed in `dtype`; what is added up from block to block stays in float32.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
+    ) -> None:
+        self.dtype, self.device = dtype, device
+        self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
+        self._act = torch.relu if family.head_activation == "relu" else torch.tanh
+        model.eval()
+        self._embeddings = model.get_submodule(family.embeddings).to(device)
+        self._blocks = [_block(each, family, dtype, device) for each in blocks(model, family)]
+
+    @property
+    def name(self) -> str:
+        """As in `engine.Engine`."""
+        return f"torch-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory."""
+        tensors = list(self._embeddings.parameters())
+        for block in self._blocks:
+            tensors += [t for layer in block.layers.values() for t in layer]
+        return sum(t.nbytes for t in tensors)
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Adapter]) -> list[Tensor]:
+        """Token ids of each text -> its logits (classes,) by its adapter, in float32."""
+        layout = Layout([len(text) for text in texts], adapters)
+        x = self._embed([texts[i] for i in layout.order], layout)
+        for number, block in enumerate(self._blocks):
+            x = self._run(number, block, x, layout)
+        return layout.back([row for first, adapter in layout.groups(of="texts") for row in
+                            self._head(x[first], adapter)])  # fmt: skip
+
+    def _embed(self, texts: Sequence[Sequence[int]], layout: Layout) -> Tensor:
+        """(tokens, width)."""
+        ids = torch.from_numpy(np.concatenate([np.asarray(text, dtype=np.int64) for text in texts]))
+        places = torch.cat([torch.arange(length) for length in layout.lengths])
+        x: Tensor = self._embeddings(
+            input_ids=ids[None].to(self.device), position_ids=places[None].to(self.device)
+        )
+        return x[0]
+
+    def _run(self, number: int, block: _Block, x: Tensor, layout: Layout) -> Tensor:
+        """(tokens, width) -> the same, or (texts, width) in the last block."""
+        last = number == len(self._blocks) - 1
+        qkv = self._linear(block, (number, "qkv"), x, layout, of="tokens")
+        of: Rows = "texts" if last else "tokens"
+        y = self._attend(qkv, layout, first_only=last)
+        y = self._linear(block, (number, "projection"), y, layout, of=of)
+        x = block.norms[0](y + (x[layout.starts] if last else x))
+        y = self._linear(block, (number, "up"), x, layout, of=of)
+        y = self._linear(block, (number, "down"), block.activation(y), layout, of=of)
+        out: Tensor = block.norms[1](y + x)
+        return out
+
+    def _linear(
+        self, block: _Block, place: tuple[int, str], x: Tensor, layout: Layout, *, of: Rows
+    ) -> Tensor:
+        x = x.to(self.dtype)
+        y = F.linear(x, *block.layers[place[1]])
+        for rows, adapter in layout.groups(of=of):
+            if (pair := adapter.pairs.get(place)) is not None:
+                y[rows].addmm_(x[rows] @ pair.A.t(), pair.B.t())
+        return y
+
+    def _attend(self, qkv: Tensor, layout: Layout, *, first_only: bool) -> Tensor:
+        """(tokens, 3 · width) -> (tokens or texts, width)."""
+        rows = len(layout.lengths) if first_only else len(qkv)
+        out = qkv.new_empty(rows, qkv.shape[1] // 3)
+        for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
+            text = qkv[start : start + length].view(length, 3, self._heads, -1)
+            q, k, v = text.permute(1, 2, 0, 3)  # each (heads, length, size)
+            if first_only:
+                q, at = q[:, :1], slice(i, i + 1)
+            else:
+                at = slice(start, start + length)
+            y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+            out[at] = y.transpose(0, 1).flatten(1)
+        return out
+
+    def _head(self, x: Tensor, adapter: Adapter) -> Tensor:
+        """First tokens (texts, width) -> logits (texts, classes)."""
+        first, last = adapter.head
+        return F.linear(self._act(F.linear(x.float(), *first)), *last)
+
+
+def _block(block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: str) -> _Block:
+    layers: dict[str, Dense] = {}
+    for piece, parts in PIECES.items():
+        found = [linear(block, family.roles[role][i]) for role, i in parts]
+        weight = torch.cat([each.weight.detach() for each in found])
+        bias = torch.cat([each.bias.detach() for each in found])
+        layers[piece] = weight.to(device, dtype), bias.to(device, dtype)
+    first, second = (block.get_submodule(name).to(device) for name in family.norms)
+    return _Block(layers, (first, second), block.get_submodule(family.activation))

@@ -1,0 +1,53 @@
+"""Texts to token ids, as the model that answers read them in training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tokenizers import Tokenizer
+
+from lora_core.data.tokens import cut
+from lora_core.errors import EmptyInput, TextTooLong
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One text as token ids; its length is what it costs."""
+
+    ids: Sequence[int]
+    truncated: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+
+class Reader:
+    """The tokenizer of a model. May be used by several threads at once."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def read(
+        self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
+    ) -> list[Encoded]:
+        """Token ids, cut to the length the model was trained with, at this side.
+
+        Raises `EmptyInput`, and `TextTooLong` if `truncate` is false.
+        """
+        for index, text in enumerate(texts):
+            if not text.strip():
+                raise EmptyInput(index=index)
+        rows = []
+        for index, encoding in enumerate(self.tokenizer.encode_batch_fast(list(texts))):
+            ids = encoding.ids
+            too_long = len(ids) > self.max_length
+            if too_long and not truncate:
+                raise TextTooLong(index=index, tokens=len(ids), limit=self.max_length)
+            if too_long and side == "left":
+                ids = [ids[0], *ids[len(ids) - self.max_length + 1 :]]
+            rows.append(Encoded(cut(ids, self.max_length), too_long))
+        return rows

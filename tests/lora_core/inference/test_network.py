@@ -1,0 +1,127 @@
+"""One network, many adapters: each text is answered as by its own merged model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from lora_core import manifest
+from lora_core.artifact import save_adapter, save_head, save_merged
+from lora_core.encoders import FAMILIES
+from lora_core.encoders.checkpoint import fingerprint
+from lora_core.errors import ArtifactCorrupt
+from lora_core.inference.networks import Networks
+from lora_core.inference.predictor import Predictor
+from lora_core.methods.lora import Lora
+from lora_core.specs.method import Head, LoraSpec, Role, Variant
+from tests.tiny_base import FAMILIES as TINY
+from tests.tiny_base import tokenizer
+
+TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad " * 30, "story end"]
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Saves a LoRA run with random adapters on a base that is the same for one family."""
+
+    def make(family: str, spec: LoraSpec, *, labels: int, seed: int) -> Path:
+        torch.manual_seed(0)
+        model = TINY[family](labels=labels)
+        sha256 = fingerprint(model, FAMILIES[family])
+        torch.manual_seed(seed)
+        method = Lora(spec)
+        method.prepare(model, FAMILIES[family])
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        directory = tmp_path / f"{family}-{seed}"
+        directory.mkdir()
+        tokenizer().save(str(tmp_path / "tokenizer.json"))
+        save_adapter(directory, spec, method.state(model), family)
+        save_merged(directory, model, tmp_path / "tokenizer.json", 64)
+        save_head(directory, model, FAMILIES[family])
+        facts = {"encoder": family, "max_length": 64, "base_sha256": sha256}
+        manifest.write(directory, facts)
+        return directory
+
+    return make
+
+
+def merged(directory: Path, text: str) -> torch.Tensor:
+    """What plain transformers makes of it."""
+    model = AutoModelForSequenceClassification.from_pretrained(directory / "merged").eval()
+    with torch.no_grad():
+        logits: torch.Tensor = model(torch.tensor([tokenizer().encode(text).ids])).logits[0]
+    return logits
+
+
+SPECS = [
+    LoraSpec(r=4, targets=(Role.QUERY, Role.VALUE)),
+    LoraSpec(r=2, targets=(Role.MLP,), variant=Variant.RSLORA, layers=(1,)),
+    LoraSpec(r=8, alpha=1.0, variant=Variant.UNSCALED, head=Head.LORA),
+    LoraSpec(r=3, targets=(Role.KEY, Role.PROJECTION), head=Head.FROZEN),
+    LoraSpec(r=4, variant=Variant.DORA),
+]
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_rows_of_one_batch_may_have_different_adapters(make: Make, family: str) -> None:
+    networks = Networks()
+    directories = [make(family, spec, labels=2 + i, seed=i) for i, spec in enumerate(SPECS)]
+    loaded = [Predictor.load(each, networks=networks) for each in directories]
+    shared, own = loaded[:-1], loaded[-1]
+    assert len({id(each.engine) for each in shared}) == 1
+    assert own.engine is not shared[0].engine  # DoRA
+    for one in loaded:
+        of = [i for i, each in enumerate(loaded) if each.engine is one.engine]
+        order = [of[i % len(of)] for i in range(len(TEXTS) * len(of))]
+        texts = [TEXTS[i % len(TEXTS)] for i in range(len(order))]
+        ids = [one.encode([text])[0].ids for text in texts]
+        rows = one.engine.logits(ids, [loaded[i].adapter for i in order])
+        for i, text, row in zip(order, texts, rows, strict=True):
+            assert row.shape == (2 + i,)
+            torch.testing.assert_close(row, merged(directories[i], text), rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_adds_little_to_the_memory_of_its_base(make: Make) -> None:
+    networks = Networks()
+    first, second = (
+        Predictor.load(make("distilbert", SPECS[0], labels=2, seed=i), networks=networks)
+        for i in range(2)
+    )
+    assert first.engine is second.engine
+    assert first.reader is second.reader
+    assert first.adapter.nbytes == 4 * (2 * (2 * 4 * 32 + 3 * 32 * 8) + 32 * 32 + 32 + 2 * 32 + 2)
+
+
+def test_a_base_goes_with_its_last_version(make: Make) -> None:
+    networks = Networks()
+    predictor: Any = Predictor.load(make("bert", SPECS[0], labels=2, seed=0), networks=networks)
+    assert len(networks._networks) == len(networks._readers) == 1
+    del predictor
+    assert len(networks._networks) == len(networks._readers) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter.safetensors", "head.safetensors", "merged/model.safetensors"]
+)
+def test_what_is_read_is_checked(make: Make, name: str) -> None:
+    directory = make("distilbert", SPECS[0], labels=2, seed=0)
+    content = (directory / name).read_bytes()
+    (directory / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ArtifactCorrupt, match=name):
+        Predictor.load(directory)
+
+
+def test_bf16_stays_close(make: Make) -> None:
+    directory = make("distilbert", SPECS[0], labels=3, seed=1)
+    exact, fast = (Predictor.load(directory, engine=name) for name in ("torch-fp32", "torch-bf16"))
+    items = exact.encode(TEXTS)
+    torch.testing.assert_close(fast.forward(items), exact.forward(items), rtol=0, atol=3e-2)
+    assert fast.engine.nbytes < exact.engine.nbytes
