@@ -25,7 +25,7 @@ from app.metrics.routes import Metrics
 from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
 from app.registry import routes as registry
 from app.resources import open_resources
-from app.serving import info
+from app.serving import comparison, info
 from app.serving import routes as serving
 from app.serving.meters import ServingMeters
 from app.settings import Settings
@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(registry.router)
     app.include_router(serving.router)
     app.include_router(info.router)
+    app.include_router(comparison.router)
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)

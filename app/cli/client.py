@@ -130,6 +130,11 @@ class Client(Connection):
     def demote(self, name: str, alias: str) -> None:
         self.request("DELETE", f"{_path('models', name)}/aliases/{quote(alias, safe='')}")
 
+    def shadow(self, name: str) -> list[Json]:
+        """How candidates compare with what answers."""
+        pairs: list[Json] = self.json("GET", f"{_path('models', name)}/shadow")
+        return pairs
+
     def roll_back(self, name: str, alias: str) -> Json:
         """Point an alias at the version before."""
         path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"

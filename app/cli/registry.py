@@ -114,6 +114,32 @@ def roll_back(
     print_json(answer) if as_json else say(f"{name}@{alias} is {name}:{number} again.")
 
 
+@app.command("shadow")
+@connected
+def shadow(client: Client, name: Name, as_json: AsJson = False) -> None:
+    """How NAME@shadow compares with what answers. Start one with `promote --alias shadow`."""
+    pairs = client.shadow(name)
+    if as_json:
+        print_json(pairs)
+        return
+    table(
+        ["answers", "shadow", ">texts", ">agreement", ">difference", ">skipped", ">failed"],
+        [
+            (
+                pair["version"],
+                pair["shadow"],
+                pair["texts"],
+                percent(pair["agreement"]),
+                percent(pair["mean_difference"]),
+                pair["skipped"],
+                pair["failed"],
+            )
+            for pair in pairs
+        ],
+        empty=f"Nothing was compared yet. `loraworks models promote {name}:N --alias shadow`.",
+    )
+
+
 @app.command("demote")
 @connected
 def demote(client: Client, name: Name, alias: Alias = PRODUCTION) -> None:

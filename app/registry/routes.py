@@ -1,7 +1,6 @@
 """Named models, their versions and aliases."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, status
@@ -32,11 +31,13 @@ class Moving:
         self._store = store
 
     async def __call__(self, name: str, alias: str, number: int, *, back: bool = False) -> None:
-        version = {"name": name, "number": number}
-        examined = partial(service.examined, self._database, store=self._store, **version)
-        await self._try_out(await run_in_threadpool(examined))
-        move = partial(service.move_alias, self._database, alias=alias, back=back, **version)
-        await run_in_threadpool(move)
+        target = await run_in_threadpool(
+            service.examined, self._database, store=self._store, name=name, number=number
+        )
+        await self._try_out(target)
+        await run_in_threadpool(
+            service.move_alias, self._database, name=name, alias=alias, number=number, back=back
+        )
 
 
 MovingDep = Annotated[Moving, Depends(Moving)]

@@ -103,6 +103,12 @@ def resolve(session: Session, ref: str) -> Resolved:
     return Resolved(parsed.name, version.number, artifact.ref)
 
 
+def resolve_all(session: Session, alias: str) -> list[Resolved]:
+    """Every version under this alias."""
+    names = repository.names_with(session, alias)
+    return [resolve(session, f"{name}@{alias}") for name in names]
+
+
 def resolve_default(session: Session) -> Resolved:
     """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
     names = repository.names_with(session, PRODUCTION)

@@ -43,6 +43,9 @@ class ServingMeters:
         self.by_version = counter(
             "loraworks_predictions", "Texts that were answered.", "version", "engine"
         )
+        self.shadows = counter(
+            "loraworks_shadow_texts", "Texts for candidates.", "version", "shadow", "outcome"
+        )
         self.loaded = Gauge("loraworks_loaded_models", "Versions in memory.", registry=registry)
         self.loaded_bytes = Gauge(
             "loraworks_loaded_bytes", "Memory of their weights.", registry=registry

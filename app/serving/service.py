@@ -25,11 +25,13 @@ from app.serving.loader import Loader
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
 from app.serving.quota import Quota
+from app.serving.shadow import Shadows
 from lora_core.errors import EmptyInput, TextTooLong
 
 MOST_TEXTS = 512  # between door and answer
 SHARE = 0.5  # of all room, for one key
 TOKENISING_THREADS = 2
+FEW_TEXTS = 8  # between door and answer, so that there is time for a shadow
 _SPECIAL, _USUAL = 2, 512  # tokens that every text has besides its own; that models read
 
 
@@ -68,10 +70,12 @@ class Serving:
         self.pool = Pool(
             resources=resources, load=Loader(settings.engine), deploy=self._deploy, meters=meters
         )
+        self.shadows = Shadows(resources.database, self.pool, meters, idle=self._is_idle)
         meters.waiting.set_function(lambda: self.admission.texts)
 
     def close(self) -> None:
         """Let go of everything."""
+        self.shadows.close()
         self.batcher.close()
         self._readers.shutdown(wait=False)
         self.pool.close()
@@ -97,10 +101,14 @@ class Serving:
                 rows = await deployment.compute(reading, deadline=deadline)
             answer = _answer(question, resolved, deployment, reading, rows, began)
             self._measure(answer, reading)
+        self.shadows.watch(question, resolved, lambda: deployment.decode(rows, None))
         return answer
 
     def _deploy(self, ref: str, predictor: Predictor) -> Deployment:
         return Deployment(ref, predictor, self.batcher, self._readers)
+
+    def _is_idle(self) -> bool:
+        return self.admission.texts <= FEW_TEXTS
 
     @contextmanager
     def _counted(self, question: Question) -> Iterator[None]:

@@ -1,0 +1,112 @@
+"""The client of the Hugging Face hub, as it is, against the running service."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+
+from app.keys.service import NewKey
+from app.main import create_app
+from app.settings import Settings
+from tests.app.cli.conftest import serving
+from tests.app.serving.conftest import Publish
+from tests.app.serving.stub import StubPredictor
+
+TEXT = "a good film"
+
+
+@pytest.fixture
+def url(app: FastAPI, publish: Publish) -> Iterator[str]:
+    publish()
+    with serving(app) as address:
+        yield address
+
+
+def scores(rows: Any) -> dict[str, float]:
+    return {row.label: row.score for row in rows}
+
+
+def plain(url: str, **body: Any) -> dict[str, float]:
+    rows = httpx2.post(f"{url}/predict", json={"inputs": TEXT, **body}, timeout=60).json()
+    return {row["label"]: row["score"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict", "/", "/models/sentiment/predict", "/models/sentiment:1"]
+)
+def test_a_text_is_classified(url: str, path: str) -> None:
+    rows = InferenceClient().text_classification(TEXT, model=url + path)
+    assert [row.label for row in rows] == ["good", "bad"]
+    assert scores(rows) == plain(url)
+
+
+def test_its_options_are_honoured(url: str) -> None:
+    client = InferenceClient(model=f"{url}/predict")
+    assert [row.label for row in client.text_classification(TEXT, top_k=1)] == ["good"]
+    logits = scores(client.text_classification(TEXT, function_to_apply="none"))
+    assert logits == plain(url, raw_scores=True)
+    sigmoid = scores(client.text_classification(TEXT, function_to_apply="sigmoid"))
+    assert sigmoid == pytest.approx({k: 1 / (1 + math.exp(-v)) for k, v in logits.items()})
+    assert scores(client.text_classification(TEXT, function_to_apply="softmax")) == plain(url)
+
+
+def test_the_asynchronous_client_gets_the_same(url: str) -> None:
+    async def ask() -> Any:
+        async with AsyncInferenceClient(model=f"{url}/predict") as client:
+            return await client.text_classification(TEXT)
+
+    assert scores(asyncio.run(ask())) == plain(url)
+
+
+def test_its_errors_say_what_is_wrong(url: str) -> None:
+    client = InferenceClient()
+    for path, text, status, words in (
+        ("/models/other/predict", TEXT, 404, "There is no model other@production"),
+        ("/predict", "   ", 400, "Input 0 is empty"),
+        ("/predict", "a\x00b", 422, "must not contain a NUL character"),
+    ):
+        with pytest.raises(HfHubHTTPError) as refused:
+            client.text_classification(text, model=url + path)
+        assert refused.value.response.status_code == status
+        assert words in str(refused.value)
+
+
+def test_info_and_health(url: str) -> None:
+    client = InferenceClient(provider="hf-inference", model=f"{url}/models/sentiment/predict")
+    info = client.get_endpoint_info()
+    assert info["model_type"]["classifier"]["label2id"] == {"bad": 0, "good": 1}
+    assert client.health_check()
+
+
+def test_a_slow_answer_is_a_timeout(app: FastAPI, url: str) -> None:
+    stub = StubPredictor()
+    stub.engine.gate.clear()
+    app.state.serving.pool._load = lambda _: stub
+    with pytest.raises(InferenceTimeoutError):
+        InferenceClient(timeout=0.3).text_classification(TEXT, model=f"{url}/predict")
+    stub.engine.gate.set()
+
+
+class TestWithKeys:
+    """Keys are on."""
+
+    @pytest.fixture
+    def app(self, locked: Settings) -> FastAPI:
+        return create_app(locked)
+
+    def test_its_token_is_the_key(self, url: str, new_key: Callable[..., NewKey]) -> None:
+        rows = InferenceClient(token=new_key("predict").text).text_classification(
+            TEXT, model=f"{url}/predict"
+        )
+        assert [row.label for row in rows] == ["good", "bad"]
+        with pytest.raises(HfHubHTTPError) as refused:
+            InferenceClient(token="hf_other").text_classification(TEXT, model=f"{url}/predict")
+        assert refused.value.response.status_code == 401
+        assert "key" in str(refused.value)
+        assert "hf_other" not in str(refused.value.response.text)
