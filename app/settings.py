@@ -169,7 +169,14 @@ class Settings(BaseSettings):
         ge=1,
         description="Memory of the models kept for `/predict`; the least used go first.",
     )
-    engine: Literal["auto", "torch-fp32", "torch-bf16"] = Field(
+    engine: Literal[
+        "auto",
+        "torch-fp32",
+        "torch-bf16",
+        "compiled-fp32",
+        "compiled-bf16",
+        "cuda-bf16",
+    ] = Field(
         "auto",
         description="What computes answers; `auto`: the fastest here that is true to a model.",
     )
@@ -248,6 +255,11 @@ class Settings(BaseSettings):
     def datasets_dir(self) -> Path:
         """Uploaded files."""
         return self.data_dir / "datasets"
+
+    @property
+    def engines_dir(self) -> Path:
+        """How fast engines are here; measured again where it is empty."""
+        return self.data_dir / "engines"
 
     @property
     def work_dir(self) -> Path:

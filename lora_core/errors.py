@@ -379,6 +379,13 @@ class ArtifactCorrupt(ArtifactError):
     message = "{path} does not match its manifest: {problem}."
 
 
+class EngineMissing(ArtifactError):
+    """This machine does not have what an engine needs."""
+
+    code = "engine_missing"
+    message = "The engine {engine} needs {needs}."
+
+
 class EngineDisagrees(ArtifactError):
     """An engine does not give the logits that were stored with the model."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from statistics import fmean
@@ -58,6 +58,9 @@ class Predictor(Protocol):
 
     @property
     def max_length(self) -> int: ...
+
+    @property
+    def speeds(self) -> Mapping[str, float]: ...
 
     def encode(
         self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"

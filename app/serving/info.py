@@ -43,6 +43,7 @@ class Info(View):
     sha: str | None
     docker_label: str | None
     engine: str
+    engine_tokens_per_second: dict[str, float]  # of those that were measured here
 
 
 @router.get("/info")
@@ -91,6 +92,7 @@ def _info(resolved: Resolved, deployment: Deployment, settings: Settings) -> Inf
         sha=None,
         docker_label=None,
         engine=predictor.engine.name,
+        engine_tokens_per_second=dict(predictor.speeds),
     )
 
 

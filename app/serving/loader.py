@@ -1,5 +1,9 @@
 """From the files of a version to one that answers. Where the service loads torch."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -13,36 +17,46 @@ from lora_core.process import wait_passively
 if TYPE_CHECKING:
     from lora_core.inference.networks import Networks
 
+AUTO = "auto"
+
 log = structlog.get_logger()
 
 
 class Loader:
     """Loads versions for one engine, or for the fastest that is true to each."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, speeds: Path) -> None:
         self._engine = engine
+        self._speeds = speeds  # folder
         self._networks: Networks | None = None
         self._first = Lock()
 
     def __call__(self, directory: Path) -> Predictor:
-        """Raises `ArtifactCorrupt`, `EngineDisagrees`."""
+        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`."""
         wait_passively()
         from lora_core.inference import golden
-        from lora_core.inference.engines import engines
+        from lora_core.inference.engines import candidates
         from lora_core.inference.networks import Networks
         from lora_core.inference.predictor import Predictor as Loaded
+        from lora_core.inference.speeds import Speeds
 
         with self._first:
             self._networks = self._networks or Networks()
-        names = engines() if self._engine == "auto" else [self._engine]
-        for name in names:
-            predictor = Loaded.load(directory, engine=name, networks=self._networks)
+        networks = self._networks
+
+        def load(name: str) -> Loaded:
+            return Loaded.load(directory, engine=name, networks=networks)
+
+        speeds: Mapping[str, float] = {self._engine: 0.0}
+        if self._engine == AUTO:
+            speeds = Speeds(self._speeds).of(directory, candidates(), load)
+        for name in speeds:
+            predictor = load(name)
             try:
                 golden.check(predictor, directory)
             except EngineDisagrees as error:
-                if name == names[-1]:
-                    raise
+                refused = error
                 log.warning("engine_disagrees", model=directory.name, reason=str(error))
             else:
-                return predictor
-        raise AssertionError("there is always a last engine")
+                return replace(predictor, speeds=speeds if self._engine == AUTO else {})
+        raise refused

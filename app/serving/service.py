@@ -68,7 +68,10 @@ class Serving:
         self._quota = Quota(settings.key_texts_per_second)
         self._readers = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
         self.pool = Pool(
-            resources=resources, load=Loader(settings.engine), deploy=self._deploy, meters=meters
+            resources=resources,
+            load=Loader(settings.engine, settings.engines_dir),
+            deploy=self._deploy,
+            meters=meters,
         )
         self.shadows = Shadows(resources.database, self.pool, meters, idle=self._is_idle)
         meters.waiting.set_function(lambda: self.admission.texts)

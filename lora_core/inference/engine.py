@@ -21,6 +21,10 @@ class Engine(Protocol):
         """Of memory."""
         ...
 
+    def prepared(self, adapter: Adapter) -> Adapter:
+        """As this engine computes with it."""
+        ...
+
     def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Adapter]) -> list[Tensor]:
         """Token ids of each text -> its logits (classes,) by its adapter, in float32."""
         ...

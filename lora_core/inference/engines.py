@@ -1,8 +1,72 @@
-"""Which engines there are on this machine."""
+"""Which engines there are, and which of them this machine has."""
 
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from transformers import PreTrainedModel
+
+from lora_core.encoders.base import EncoderFamily
+from lora_core.errors import EngineMissing
+from lora_core.inference.compiled import CompiledNetwork
+from lora_core.inference.engine import Engine
+from lora_core.inference.network import Network
 from lora_core.processor import has_fast_bf16
 
+EXACT, FAST = torch.float32, torch.bfloat16
 
-def engines() -> list[str]:
-    """The fastest first."""
-    return ["torch-bf16", "torch-fp32"] if has_fast_bf16() else ["torch-fp32"]
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to compute."""
+
+    build: Callable[[PreTrainedModel, EncoderFamily], Engine]
+    is_here: Callable[[], bool]
+    pays: Callable[[], bool]  # whether it could be the fastest here
+
+
+def has_compiler() -> bool:
+    """Whether torch can compile for the processor: it needs a compiler of C++."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU."""
+    return torch.cuda.is_available()
+
+
+def _only_exact() -> bool:
+    return not has_fast_bf16()
+
+
+def _always() -> bool:
+    return True
+
+
+ENGINES: Mapping[str, Kind] = {
+    "torch-fp32": Kind(partial(Network, dtype=EXACT), _always, _always),
+    "torch-bf16": Kind(partial(Network, dtype=FAST), _always, has_fast_bf16),
+    "compiled-fp32": Kind(partial(CompiledNetwork, dtype=EXACT), has_compiler, _only_exact),
+    "compiled-bf16": Kind(partial(CompiledNetwork, dtype=FAST), has_compiler, has_fast_bf16),
+    "cuda-bf16": Kind(partial(Network, dtype=FAST, device="cuda"), has_gpu, has_gpu),
+}
+_NEEDS = {
+    "compiled": "a compiler of C++; install g++",
+    "cuda": "a GPU and the CUDA build of torch",
+}
+
+
+def candidates() -> list[str]:
+    """Engines that could be the fastest here."""
+    return [name for name, kind in ENGINES.items() if kind.is_here() and kind.pays()]
+
+
+def kind(name: str) -> Kind:
+    """Raises `EngineMissing` if this machine does not have it."""
+    found = ENGINES[name]
+    if not found.is_here():
+        raise EngineMissing(engine=name, needs=_NEEDS[name.partition("-")[0]])
+    return found

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,9 +13,14 @@ from lora_core.inference.predictor import Predictor
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2, "int8": 3e-2}
 
 
+def texts_of(directory: Path) -> list[str]:
+    """The texts whose logits were stored."""
+    return [row["text"] for row in _rows(directory)]
+
+
 def check(predictor: Predictor, directory: Path) -> float:
     """The largest difference of a logit. Raises `EngineDisagrees` if it is too large, or NaN."""
-    rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
+    rows = _rows(directory)
     expected = torch.tensor([row["logits"] for row in rows])
     found = predictor.forward(predictor.encode([row["text"] for row in rows]))
     difference = float((found - expected).abs().max())
@@ -24,3 +30,8 @@ def check(predictor: Predictor, directory: Path) -> float:
     if not difference <= tolerance or not same:
         raise EngineDisagrees(engine=engine, difference=difference, tolerance=tolerance)
     return difference
+
+
+def _rows(directory: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((directory / "golden.json").read_text("utf-8"))
+    return rows

@@ -40,7 +40,7 @@ class Network:
     ) -> None:
         self.dtype, self.device = dtype, device
         self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
-        self._act = torch.relu if family.head_activation == "relu" else torch.tanh
+        self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
         self._embeddings = model.get_submodule(family.embeddings).to(device)
         self._blocks = [_block(each, family, dtype, device) for each in blocks(model, family)]
@@ -57,6 +57,10 @@ class Network:
         for block in self._blocks:
             tensors += [t for layer in block.layers.values() for t in layer]
         return sum(t.nbytes for t in tensors)
+
+    def prepared(self, adapter: Adapter) -> Adapter:
+        """In the precision and on the device of this network."""
+        return adapter.to(self.dtype, self.device)
 
     @torch.inference_mode()
     def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Adapter]) -> list[Tensor]:
@@ -84,10 +88,17 @@ class Network:
         of: Rows = "texts" if last else "tokens"
         y = self._attend(qkv, layout, first_only=last)
         y = self._linear(block, (number, "projection"), y, layout, of=of)
-        x = block.norms[0](y + (x[layout.starts] if last else x))
-        y = self._linear(block, (number, "up"), x, layout, of=of)
-        y = self._linear(block, (number, "down"), block.activation(y), layout, of=of)
-        out: Tensor = block.norms[1](y + x)
+        x = self._sum(block.norms[0], y, x[layout.starts] if last else x)
+        y = self._act(block.activation, self._linear(block, (number, "up"), x, layout, of=of))
+        y = self._linear(block, (number, "down"), y, layout, of=of)
+        return self._sum(block.norms[1], y, x)
+
+    def _sum(self, norm: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = norm(y + x)
+        return out
+
+    def _act(self, activation: nn.Module, y: Tensor) -> Tensor:
+        out: Tensor = activation(y)
         return out
 
     def _linear(
@@ -118,7 +129,7 @@ class Network:
     def _head(self, x: Tensor, adapter: Adapter) -> Tensor:
         """First tokens (texts, width) -> logits (texts, classes)."""
         first, last = adapter.head
-        return F.linear(self._act(F.linear(x.float(), *first)), *last)
+        return F.linear(self._between(F.linear(x.float(), *first)), *last)
 
 
 def _block(block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: str) -> _Block:

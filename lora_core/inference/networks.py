@@ -15,6 +15,7 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks, linear
+from lora_core.inference import engines
 from lora_core.inference.adapter import (
     PIECES,
     Adapter,
@@ -25,11 +26,9 @@ from lora_core.inference.adapter import (
     spec_of,
 )
 from lora_core.inference.engine import Engine
-from lora_core.inference.network import Network
 from lora_core.inference.reader import Reader
 from lora_core.specs.method import Variant
 
-DTYPES = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}
 TOKENIZER = f"{manifest.MERGED}/tokenizer.json"
 # All that a version needs whose base is in memory.
 SMALL = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json", TOKENIZER,
@@ -40,7 +39,7 @@ class Networks:
     """Each stays for as long as somebody has a version that needs it."""
 
     def __init__(self) -> None:
-        self._networks: WeakValueDictionary[tuple[str, str], Network] = WeakValueDictionary()
+        self._engines: WeakValueDictionary[tuple[str, str], Engine] = WeakValueDictionary()
         self._readers: WeakValueDictionary[tuple[str, int], Reader] = WeakValueDictionary()
         self._one_at_a_time = Lock()
 
@@ -55,25 +54,26 @@ class Networks:
 
     def _computing(
         self, directory: Path, facts: Mapping[str, Any], name: str
-    ) -> tuple[Network, Adapter]:
+    ) -> tuple[Engine, Adapter]:
         """A LoRA run shares the network of its base.
 
         Its files hold the merged model; the base is that without the adapter, to rounding. DoRA
         also stretches the rows of the base, so it has a network of its own, as full fine-tuning
-        has, and an artifact that does not tell its base.
+        has, and what does not tell its base.
         """
-        family, dtype = FAMILIES[family_of(directory)], DTYPES[name]
+        family, kind = FAMILIES[family_of(directory)], engines.kind(name)
         spec, base = spec_of(directory), facts.get("base_sha256")
-        if base is None or spec is None or spec.variant is Variant.DORA:
+        if spec is None or base is None or spec.variant is Variant.DORA:
             model = _merged(directory)
-            return Network(model, family, dtype), Adapter({}, head_of(model, family))
+            engine = kind.build(model, family)
+            return engine, engine.prepared(Adapter({}, head_of(model, family)))
         pairs = load_pairs(directory, spec)
-        network = self._networks.get((base, name))
-        if network is None:
+        shared = self._engines.get((base, name))
+        if shared is None:
             model = _merged(directory)
             _take_out(model, family, pairs)
-            network = self._networks[base, name] = Network(model, family, dtype)
-        return network, Adapter(pairs, load_head(directory)).to(dtype, network.device)
+            shared = self._engines[base, name] = kind.build(model, family)
+        return shared, shared.prepared(Adapter(pairs, load_head(directory)))
 
     def _reader(self, directory: Path, facts: Mapping[str, Any]) -> Reader:
         known = facts["files"][TOKENIZER]["sha256"], facts["max_length"]

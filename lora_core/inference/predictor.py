@@ -1,7 +1,7 @@
 """Texts in, labels with probabilities out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class Predictor:
     adapter: Adapter
     reader: Reader
     labels: Sequence[str]
+    speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s by engine, if measured
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> "Predictor":

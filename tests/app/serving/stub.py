@@ -1,7 +1,7 @@
 """A predictor without a model, which tells how it is used."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class StubPredictor:
     adapter: StubAdapter = field(default_factory=StubAdapter)
     labels: Sequence[str] = ("good", "bad")
     max_length: int = 512
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
     def encode(self, texts: Sequence[str], **_: Any) -> list[Item]:
         return [Item(range(len(text))) for text in texts]

@@ -103,9 +103,9 @@ def test_an_adapter_adds_little_to_the_memory_of_its_base(make: Make) -> None:
 def test_a_base_goes_with_its_last_version(make: Make) -> None:
     networks = Networks()
     predictor: Any = Predictor.load(make("bert", SPECS[0], labels=2, seed=0), networks=networks)
-    assert len(networks._networks) == len(networks._readers) == 1
+    assert len(networks._engines) == len(networks._readers) == 1
     del predictor
-    assert len(networks._networks) == len(networks._readers) == 0
+    assert len(networks._engines) == len(networks._readers) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""How fast the engines of this machine answer a version: measured once, then read from a file."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from lora_core import manifest, processor
+from lora_core.inference.golden import texts_of
+from lora_core.inference.predictor import Predictor
+
+LIBRARIES = ("loraworks", "torch", "transformers")
+ROUNDS = 2  # after one that is not counted; the faster counts
+
+
+class Speeds:
+    """A folder of such files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(
+        self, directory: Path, names: Iterable[str], load: Callable[[str], Predictor]
+    ) -> Mapping[str, float]:
+        """Engine -> tokens a second, the fastest first, for an artifact.
+
+        Versions that share a network share the figures: it is the network that takes the time.
+        """
+        file = self._folder / f"{_key(directory, names)}.json"
+        try:
+            known: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))[
+                "tokens_per_second"
+            ]
+        except (OSError, ValueError, KeyError):
+            texts = texts_of(directory)
+            found = {name: round(_measured(load(name), texts), 1) for name in names}
+            known = dict(sorted(found.items(), key=lambda pair: -pair[1]))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(f".{time.monotonic_ns()}")
+            facts = {"processor": processor.model(), "tokens_per_second": known}
+            unfinished.write_text(json.dumps(facts), encoding="utf-8")
+            unfinished.replace(file)
+        return known
+
+
+def _measured(predictor: Predictor, texts: list[str]) -> float:
+    items = predictor.encode(texts)
+    predictor.forward(items)
+    best = min(_seconds(lambda: predictor.forward(items)) for _ in range(ROUNDS))
+    return sum(item.length for item in items) / best
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _key(directory: Path, names: Iterable[str]) -> str:
+    """What the figures depend on: network, engines, machine, versions."""
+    facts = manifest.read(directory)
+    network = facts.get("base_sha256") or manifest.sha256(directory / manifest.MANIFEST)
+    machine = [processor.model(), *processor.instructions(), str(torch.get_num_threads())]
+    parts = [network, *sorted(names), *machine, *(version(name) for name in LIBRARIES)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
