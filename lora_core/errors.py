@@ -303,6 +303,16 @@ class NonFiniteWeights(TrainingError):
     message = "The weight of {module} is not finite after merging; the model was not saved."
 
 
+class NonFiniteLogits(TrainingError):
+    """The trained model answers held-out texts with what is no number."""
+
+    code = "non_finite_logits"
+    message = (
+        "The answers to {texts} of {of} held-out texts are not finite; the model was not saved. "
+        "Lower the learning rate, or set precision to fp32."
+    )
+
+
 class DiskFull(TrainingError):
     """No room to write."""
 

@@ -1,4 +1,4 @@
-"""The final table of a run: its own figures beside those of the linear rival."""
+"""What a run came to: its own figures beside those of the linear rival, and its confidence."""
 
 from app.cli.answers import Json
 from app.cli.output import percent, say, show, table
@@ -16,12 +16,14 @@ def result_rows(method: str, summary: Json) -> list[list[object]]:
 
 
 def print_results(method: str, summary: Json) -> None:
-    """The table, and a sentence about who is ahead on the test part."""
+    """The table, and sentences about who is ahead on the test part and about its confidence."""
     table(COLUMNS, result_rows(method, summary), empty="")
     rival = summary.get("linear") or {}
     ours, theirs = _accuracy(summary), _accuracy(rival)
     if ours is not None and theirs is not None:
         say(verdict(method, ours, theirs, tests=summary.get("examples", {}).get("test")))
+    if calibration := summary.get("calibration"):
+        say(confidence(calibration))
     if version := summary.get("model_version"):
         say(f"Registered as {version}.")
 
@@ -42,6 +44,16 @@ def verdict(method: str, ours: float, theirs: float, *, tests: int | None) -> st
     if abs(lead) < margin:
         return f"{text}, which may be chance (± {margin:.1f} with {tests:,} texts)."
     return f"{text} (± {margin:.1f} with {tests:,} texts)."
+
+
+def confidence(calibration: Json) -> str:
+    """The temperature, and the calibration error on the test part with it and without."""
+    temperature, test = calibration["temperature"], calibration["test"]
+    after, before = (100 * test[which]["ece"] for which in ("after", "before"))
+    return (
+        f"With temperature {temperature:.2f}, confidence is {after:.1f} points off accuracy on the "
+        f"test part ({before:.1f} without)."
+    )
 
 
 def _row(name: str, figures: Json, trainable: object) -> list[object]:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lora_core import manifest
 from lora_core.artifact import labels_of
 from lora_core.data.batching import by_length
 from lora_core.encoders import FAMILIES
@@ -31,6 +32,7 @@ class Predictor:
     adapter: Adapter
     reader: Reader
     labels: Sequence[str]
+    temperature: float = 1.0  # of softmax
     speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s by engine, if measured
 
     @classmethod
@@ -52,7 +54,9 @@ class Predictor:
         `networks`: what is in memory already and may be shared.
         """
         computing, adapter, reader = (networks or Networks()).open(directory, engine)
-        return cls(computing, adapter, reader, labels_of(directory))
+        facts = manifest.read(directory)
+        temperature = facts.get("calibration", {}).get("temperature", 1.0)  # none in older ones
+        return cls(computing, adapter, reader, labels_of(directory), temperature)
 
     @property
     def max_length(self) -> int:
@@ -76,8 +80,8 @@ class Predictor:
     def decode(
         self, logits: Tensor, function: Function | None = None
     ) -> list[list[tuple[str, float]]]:
-        """All labels with their scores, highest first; by default with their probabilities."""
-        return decode(logits, self.labels, function)
+        """All labels with their scores, highest first: by default calibrated probabilities."""
+        return decode(logits, self.labels, function, self.temperature)
 
     def predict(
         self, texts: Sequence[str], *, truncate: bool = True

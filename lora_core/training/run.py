@@ -26,6 +26,7 @@ from lora_core.faults import reach
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks import calibration
 from lora_core.training import causes, checkpoint, evaluate, origin, ranks
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
@@ -123,7 +124,10 @@ def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
 def _judge(
     prepared: Prepared, trained: Trained, observer: Observer, pulse: Pulse
 ) -> tuple[dict[str, Any], Logits]:
-    """The figures of the best weights on validation and test, beside the linear rival's."""
+    """The figures of the best weights on validation and test, beside the linear rival's.
+
+    The temperature is fitted on validation alone.
+    """
     pulse.enter(Phase.LINEAR_RIVAL)
     with ranks.first_ahead():
         rival = linear.fit(prepared.splits)
@@ -136,8 +140,13 @@ def _judge(
         Split.VALIDATION: trained.validation_logits,
         Split.TEST: evaluate.logits(prepared.forward, test_part, budget=budget, pulse=pulse),
     }
+    validation_labels = prepared.parts[Split.VALIDATION].labels
+    temperature = calibration.fit(trained.validation_logits, validation_labels)
+    figures["calibration"] = {"temperature": temperature}
     for split, rows in logits.items():
-        figures[split] = prepared.task.report(rows, prepared.parts[split].labels)
+        labels = prepared.parts[split].labels
+        figures[split] = prepared.task.report(rows, labels)
+        figures["calibration"][split] = calibration.compare(rows, labels, temperature)
     test = {name: figures[Split.TEST][name] for name in ("loss", "accuracy", "macro_f1")}
     observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
     return figures, logits
@@ -204,5 +213,6 @@ def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
         "labels": list(prepared.splits.labels),
         "max_length": prepared.spec.data.max_length,
         "data_sha256": prepared.splits.digest,
+        "calibration": {"temperature": summary["calibration"]["temperature"]},
         "metrics": summary,
     }

@@ -1,12 +1,15 @@
 """Texts in, labels out."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from lora_core import manifest
 from lora_core.errors import EmptyInput, TextTooLong
 from lora_core.inference.predictor import Predictor
+from tests.tiny_artifact import make_artifact
 from tests.tiny_base import distilbert, tokenizer
 
 TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad " * 100]
@@ -61,3 +64,18 @@ def test_every_label_is_answered_highest_first(predictor: Predictor) -> None:
         assert scores == sorted(scores, reverse=True)
         assert sum(scores) == pytest.approx(1)
         assert {label for label, _ in answer} == {"LABEL_0", "LABEL_1", "LABEL_2"}
+
+
+def test_the_temperature_of_the_artifact_softens_and_an_older_artifact_has_none(
+    tmp_path: Path,
+) -> None:
+    directory = make_artifact(tmp_path / "artifact")
+    before = Predictor.load(directory)
+    manifest.save(directory, {**manifest.read(directory), "calibration": {"temperature": 4.0}})
+    after = Predictor.load(directory)
+    logits = before.forward(before.encode(TEXTS))
+    assert torch.equal(logits, after.forward(after.encode(TEXTS)))
+    for row, plain, soft in zip(logits, before.predict(TEXTS), after.predict(TEXTS), strict=True):
+        assert [label for label, _ in soft] == [label for label, _ in plain]
+        assert plain[0][1] == pytest.approx(torch.softmax(row, dim=0).max().item())
+        assert soft[0][1] == pytest.approx(torch.softmax(row / 4, dim=0).max().item())

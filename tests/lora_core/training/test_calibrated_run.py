@@ -1,0 +1,103 @@
+"""What a run fits, tells, keeps and leaves alone."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from lora_core import manifest
+from lora_core.errors import NonFiniteLogits
+from lora_core.inference.predictor import Predictor
+from lora_core.specs.train import TrainSpec
+from lora_core.training import evaluate
+from tests.listener import Listener
+from tests.tiny_base import make_reviews
+
+Make = Callable[..., TrainSpec]
+Train = Callable[..., tuple[Listener, Path]]
+
+UNSURE = {"epochs": 1, "learning_rate": 0.002}  # so short that some answers are wrong
+
+
+def kept(out: Path, split: str) -> tuple[NDArray[np.float64], list[int]]:
+    """Logits and true labels of the stored predictions."""
+    lines = (out / "predictions" / f"{split}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return np.array([row["logits"] for row in rows]), [row["label"] for row in rows]
+
+
+def test_the_temperature_is_the_best_for_the_stored_logits_of_validation(
+    spec: Make, train: Train
+) -> None:
+    _, out = train(spec(optim=UNSURE))
+    facts = manifest.read(out)
+    told = facts["metrics"]["calibration"]
+    temperature = told["temperature"]
+    assert facts["calibration"] == {"temperature": temperature}
+    assert temperature != 1
+    logits, labels = kept(out, "validation")
+    losses = {t: log_loss(labels, softmax(logits / t, axis=1)) for t in np.geomspace(0.05, 20, 601)}
+    assert temperature == pytest.approx(min(losses, key=lambda t: losses[t]), rel=0.01)
+    for split in ("validation", "test"):
+        logits, labels = kept(out, split)
+        assert told[split]["texts"] == len(labels)
+        assert told[split]["before"]["loss"] == pytest.approx(facts["metrics"][split]["loss"])
+        after = log_loss(labels, softmax(logits / temperature, axis=1))
+        assert told[split]["after"]["loss"] == pytest.approx(after, rel=1e-4)
+    assert told["validation"]["after"]["loss"] <= told["validation"]["before"]["loss"]
+
+
+def test_probabilities_are_calibrated_where_they_are_made(spec: Make, train: Train) -> None:
+    _, out = train(spec(optim=UNSURE))
+    golden = json.loads((out / "golden.json").read_text())
+    temperature = manifest.read(out)["calibration"]["temperature"]
+    expected = softmax(np.array([row["logits"] for row in golden]) / temperature, axis=1)
+    for answer, row in zip(
+        Predictor.load(out).predict([row["text"] for row in golden]), expected, strict=True
+    ):
+        assert [score for _, score in answer] == pytest.approx(sorted(row, reverse=True), abs=1e-4)
+
+
+def test_the_test_part_has_no_say(spec: Make, train: Train, tmp_path: Path) -> None:
+    with make_reviews(tmp_path / "all.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+
+    def part(name: str, rows: list[list[str]]) -> str:
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file).writerows([head, *rows])
+        return str(tmp_path / name)
+
+    given = {"train": part("train.csv", rows[:80]), "validation": part("val.csv", rows[80:100])}
+    wrong = [[text, "good" if label == "bad" else "bad"] for text, label in rows[100:]]
+    told = []
+    for test in (part("test.csv", rows[100:]), part("wrong.csv", wrong)):
+        _, out = train(spec(optim=UNSURE, data={"source": {**given, "test": test}}))
+        told.append(manifest.read(out)["metrics"]["calibration"])
+    assert told[0]["temperature"] == told[1]["temperature"]
+    assert told[0]["validation"] == told[1]["validation"]
+    assert told[0]["test"] != told[1]["test"]
+
+
+def test_held_out_answers_that_are_no_numbers_end_the_run(
+    spec: Make, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One text of the test part overflows; the loss of validation was finite."""
+    whole = evaluate.logits
+
+    def overflowing(forward: Any, part: Any, **more: Any) -> NDArray[np.float32]:
+        rows = whole(forward, part, **more)
+        if len(part) == 24:
+            rows[3] = np.inf
+        return rows
+
+    monkeypatch.setattr(evaluate, "logits", overflowing)
+    with pytest.raises(NonFiniteLogits, match="1 of 24 held-out texts"):
+        train(spec())
+    assert not list(tmp_path.glob("artifact-*/manifest.json"))
