@@ -138,7 +138,7 @@ SOME_LOGITS = arrays.arrays(
 def test_no_temperature_changes_the_answer(logits: Floats, temperature: float) -> None:
     labels = [str(i) for i in range(logits.shape[1])]
     plain = decode(torch.from_numpy(logits), labels)
-    scaled = decode(torch.from_numpy(logits), labels, temperature)
+    scaled = decode(torch.from_numpy(logits), labels, temperature=temperature)
     for row, before, after in zip(logits, plain, scaled, strict=True):
         assert [name for name, _ in after] == [name for name, _ in before]
         assert after[0][0] == str(row.argmax())
