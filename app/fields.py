@@ -1,5 +1,6 @@
 """Types of what callers send and get: capped clean text, slugs, metadata, times."""
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Body(BaseModel):
@@ -35,7 +38,7 @@ def clean(value: Any) -> Any:
         return value
     if "\x00" in value:
         raise PydanticCustomError("nul_character", "Text must not contain a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if _SURROGATE.search(value):
         raise PydanticCustomError("lone_surrogate", "Text must not contain a lone surrogate")
     return unicodedata.normalize("NFC", value)
 

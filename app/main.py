@@ -68,11 +68,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.leaving = threading.Event()  # set by whoever stops the process
     problems.install(app)
     replay.install(app)
+    app.include_router(serving.router)  # first, because routes are tried in this order
     app.include_router(jobs.router)
     app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + FORM_BYTES)
     app.include_router(artifacts.router)
     app.include_router(registry.router)
-    app.include_router(serving.router)
     app.include_router(info.router)
     app.include_router(comparison.router)
     app.include_router(health.router)

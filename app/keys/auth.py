@@ -71,7 +71,7 @@ async def still_good(request: Request) -> bool:
     return True
 
 
-def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:
+async def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:
     caller: Caller = request.state.caller
     for scope in needed.scopes:
         if scope not in caller.scopes:

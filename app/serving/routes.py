@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.deps import CallerDep, SettingsDep
+from app.deps import Caller, CallerDep, SettingsDep
 from app.keys.auth import requires
 from app.serving.dialects import Dialect, Question, understand
 from app.serving.errors import ClientLeft, InvalidTimeout, TooManyInputs
@@ -22,6 +22,7 @@ from app.serving.schemas import (
     VertexPredict,
 )
 from app.serving.service import Answer, Serving
+from app.settings import Settings
 
 LONGEST_SECONDS = 30.0  # until an answer comes, or never does
 
@@ -38,7 +39,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving.close()
 
 
-def _serving(request: Request) -> Serving:
+async def _serving(request: Request) -> Serving:
     serving: Serving = request.app.state.serving
     return serving
 
@@ -56,8 +57,9 @@ class Asking:
     """Who asks, what is needed to answer, and how long there is. One for each call."""
 
     def __init__(
-        self, request: Request, serving: ServingDep, settings: SettingsDep, caller: CallerDep
+        self, request: Request, serving: Serving, settings: Settings, caller: Caller
     ) -> None:
+        """Raises `InvalidTimeout`."""
         self._request = request
         self._serving = serving
         self._most = settings.max_inputs
@@ -73,7 +75,13 @@ class Asking:
         return question, await _while_connected(self._request, asked)
 
 
-AskingDep = Annotated[Asking, Depends(Asking)]
+async def _asking(
+    request: Request, serving: ServingDep, settings: SettingsDep, caller: CallerDep
+) -> Asking:
+    return Asking(request, serving, settings, caller)
+
+
+AskingDep = Annotated[Asking, Depends(_asking)]
 
 
 @router.post("/predict", response_model=Answers)
