@@ -47,12 +47,12 @@ def verdict(method: str, ours: float, theirs: float, *, tests: int | None) -> st
 
 
 def confidence(calibration: Json) -> str:
-    """The temperature, and the calibration error on the test part with it and without."""
-    temperature, test = calibration["temperature"], calibration["test"]
-    after, before = (100 * test[which]["ece"] for which in ("after", "before"))
+    """The temperature, and what it does to the probabilities of the test part."""
+    before, after = calibration["test"]["before"], calibration["test"]["after"]
     return (
-        f"With temperature {temperature:.2f}, confidence is {after:.1f} points off accuracy on the "
-        f"test part ({before:.1f} without)."
+        f"With temperature {calibration['temperature']:.2f} the calibration error on the test part "
+        f"is {percent(after['ece'])} (without {percent(before['ece'])}), the loss "
+        f"{after['loss']:.3f} ({before['loss']:.3f})."
     )
 
 

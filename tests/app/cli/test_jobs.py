@@ -196,8 +196,8 @@ def test_a_result_is_shown_with_the_rival(cli: Run, worker: FakeWorker, tmp_path
     assert "82.3 %" in shown
     assert "74.4 %" in shown
     assert "lora beats the linear rival by 7.9 points" in shown
-    told = "With temperature 1.40, confidence is 2.4 points off accuracy on the test part"
-    assert f"{told} (7.1 without)." in " ".join(shown.split())
+    told = "With temperature 1.40 the calibration error on the test part is 2.4 % (without 7.1 %)"
+    assert f"{told}, the loss 0.390 (0.410)." in " ".join(shown.split())
 
 
 def test_a_model_is_downloaded_and_checked(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
