@@ -39,6 +39,7 @@ def test_a_run_writes_an_artifact_and_shows_its_events(
     assert manifest.verify(tmp_path / "out")["spec"]["method"]["r"] == 2
     assert "parameters train" in result.stderr
     assert "linear (TF-IDF + logistic regression)" in result.stdout
+    assert "the calibration error on the test part is" in " ".join(result.stdout.split())
 
 
 def test_a_failure_ends_with_1_and_its_code(
