@@ -20,6 +20,7 @@ class Layout:
         ends = [*self.starts[1:], self.starts[-1] + self.lengths[-1]]
         self._texts: list[tuple[slice, Adapter]] = []
         self._tokens: list[tuple[slice, Adapter]] = []
+        self.tokens = ends[-1]
         first = 0
         for adapter, same in groupby(adapters[i] for i in self.order):
             after = first + len(list(same))

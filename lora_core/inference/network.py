@@ -22,6 +22,9 @@ from lora_core.inference.adapter import PIECES, Adapter, Dense
 from lora_core.inference.layout import Layout, Rows
 
 
+STEP = 64  # of the rows of a batch
+
+
 @dataclass(frozen=True, eq=False)
 class _Block:
     layers: dict[str, Dense]  # by piece
@@ -39,6 +42,8 @@ class Network:
         self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
     ) -> None:
         self.dtype, self.device = dtype, device
+        # oneDNN, which multiplies bf16, builds a kernel for each number of rows that it meets.
+        self._step = STEP if (dtype, device) == (torch.bfloat16, "cpu") else 1
         self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
         self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
@@ -73,9 +78,10 @@ class Network:
                             self._head(x[first], adapter)])  # fmt: skip
 
     def _embed(self, texts: Sequence[Sequence[int]], layout: Layout) -> Tensor:
-        """(tokens, width)."""
-        ids = torch.from_numpy(np.concatenate([np.asarray(text, dtype=np.int64) for text in texts]))
-        places = torch.cat([torch.arange(length) for length in layout.lengths])
+        """(tokens, width), with rows for nobody at the end."""
+        idle = -layout.tokens % self._step
+        ids = torch.from_numpy(np.concatenate([*texts, np.zeros(idle, dtype=np.int64)]))
+        places = torch.cat([torch.arange(length) for length in (*layout.lengths, idle)])
         x: Tensor = self._embeddings(
             input_ids=ids[None].to(self.device), position_ids=places[None].to(self.device)
         )
@@ -114,7 +120,7 @@ class Network:
     def _attend(self, qkv: Tensor, layout: Layout, *, first_only: bool) -> Tensor:
         """(tokens, 3 · width) -> (tokens or texts, width)."""
         rows = len(layout.lengths) if first_only else len(qkv)
-        out = qkv.new_empty(rows, qkv.shape[1] // 3)
+        out = qkv.new_zeros(rows, qkv.shape[1] // 3)
         for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
             text = qkv[start : start + length].view(length, 3, self._heads, -1)
             q, k, v = text.permute(1, 2, 0, 3)  # each (heads, length, size)
