@@ -69,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + FORM_BYTES)
     app.include_router(artifacts.router)
     app.include_router(registry.router)
+    app.include_router(registry.importing, max_body_size=settings.max_import_bytes + FORM_BYTES)
     app.include_router(serving.router)
     app.include_router(health.router)
     app.include_router(measured.router)

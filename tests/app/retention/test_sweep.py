@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, update
 
+from app.artifacts import repository as artifacts
 from app.artifacts.errors import StorageUnavailable
 from app.artifacts.store import StoredFile
 from app.artifacts.tables import Artifact
@@ -93,6 +94,18 @@ def test_files_of_a_running_attempt_stay_and_those_of_the_one_before_go(world: W
         world.files(f"checkpoints/{job_id}/a{attempt}/step-1")
     sweep(world.resources)
     assert world.left() == {f"jobs/{job_id}/a2", f"checkpoints/{job_id}/a2/step-1"}
+
+
+def test_a_model_from_elsewhere_stays_as_long_as_a_row_knows_it(world: World) -> None:
+    kept, gone = f"imports/{new_id()}", f"imports/{new_id()}"
+    ref = world.files(kept)
+    with world.database.write() as session:
+        artifacts.add(session, job_id=None, kind="model", ref=ref)
+        session.commit()
+    world.files(gone)
+    [removal] = sweep(world.resources).removals
+    assert (removal.kind, removal.key) == (Kind.IMPORT, gone)
+    assert world.left() == {kept}
 
 
 def test_what_a_killed_copy_left_goes(world: World) -> None:
