@@ -11,6 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from app.artifacts.archive import tar_stream
+from app.cli.download import save
+from app.cli.errors import Unreachable
 from app.db.migrate import upgrade
 from app.main import create_app
 from app.resources import Resources
@@ -160,3 +163,16 @@ def test_a_damaged_file_is_refused(other: Run, tmp_path: Path) -> None:
     assert (refused.exit_code, "(archive_broken)" in refused.stderr) == (3, True)
     missing = other("models", "import", str(tmp_path / "none"), "--name", "moved")
     assert missing.exit_code == 2
+
+
+def test_a_download_that_broke_off_leaves_no_file(tmp_path: Path) -> None:
+    made = make_artifact(tmp_path / "made")
+    names = [manifest.MANIFEST, *manifest.read(made)["files"]]
+    whole = b"".join(tar_stream(made, names, folder="m", modified=0))
+    out = tmp_path / "out"
+    for content in (whole[: len(whole) // 2], whole.replace(b"logits", b"LOGITS"), b""):
+        with pytest.raises(Unreachable, match="not complete"):
+            save(iter([content]), out / "m.tar")
+        assert list(out.iterdir()) == []
+    save(iter([whole]), out / "m.tar")
+    assert (out / "m.tar").read_bytes() == whole

@@ -333,7 +333,7 @@ def test_disk_use_is_told_by_what_takes_it(world: World) -> None:
     (world.settings.work_dir / "jobs" / "file").write_bytes(b"x" * 7)
     use = disk_use(world.resources)
     assert list(use) == [
-        "models", "checkpoints", "uploads", "other", "database", "copies", "work",
+        "models", "checkpoints", "uploads", "imports", "other", "database", "copies", "work",
     ]  # fmt: skip
     assert (use["models"], use["uploads"], use["work"], use["copies"]) == (size, 4, 7, 0)
     assert min(use["checkpoints"], use["other"]) > 0
