@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(registry.router)
     app.include_router(info.router)
     app.include_router(comparison.router)
+    app.include_router(registry.importing, max_body_size=settings.max_import_bytes + FORM_BYTES)
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)

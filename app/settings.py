@@ -66,9 +66,7 @@ class Settings(BaseSettings):
         "(credentials as for every S3 client: `AWS_ACCESS_KEY_ID` …); empty: the data folder.",
     )
     store_cache_bytes: int = Field(
-        20_000_000_000,
-        ge=0,
-        description="Local copies of what is kept elsewhere; the least used go first.",
+        20_000_000_000, ge=0, description="Room for copies of what is kept elsewhere; old ones go."
     )
 
     host: str = Field(
@@ -103,6 +101,9 @@ class Settings(BaseSettings):
     max_inputs: int = Field(64, ge=1, description="Most texts in one call of `/predict`.")
     inspect_memory_mb: int = Field(2048, ge=256, description="Memory to check an upload, in MB.")
     inspect_seconds: float = Field(60, gt=0, description="Time to check an upload.")
+    max_import_bytes: int = Field(2 * 10**9, ge=1, description="Largest model to take in.")
+    import_memory_mb: int = Field(8192, ge=1024, description="Memory to check a model, in MB.")
+    import_seconds: float = Field(300, gt=0, description="Time to check a model.")
 
     poll_seconds: float | None = Field(
         None,

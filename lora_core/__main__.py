@@ -99,6 +99,43 @@ def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
         lines.write(Answer(text=text, labels=[Score(label=n, score=s) for n, s in answer]))
 
 
+def _export(arguments: argparse.Namespace, _: Lines) -> None:
+    if arguments.format == "transformers":
+        from lora_core.export import merged
+
+        merged.export(arguments.artifact, arguments.out)
+    else:
+        from lora_core.export import peft
+
+        peft.export(arguments.artifact, arguments.out, base=_place(arguments.base))
+
+
+def _import_peft(arguments: argparse.Namespace, _: Lines) -> None:
+    from lora_core.imports.peft import import_adapter
+
+    import_adapter(
+        arguments.adapter,
+        arguments.out,
+        base=_place(arguments.base),
+        labels=arguments.labels or (),
+        max_length=arguments.max_length,
+    )
+
+
+def _unpack(arguments: argparse.Namespace, lines: Lines) -> None:
+    from lora_core.imports.archive import unpack
+
+    directory = unpack(arguments.archive, arguments.into)  # before torch takes its time
+    from lora_core.imports.check import check
+
+    lines.write(check(directory))
+
+
+def _place(base: str | None) -> str | None:
+    """A directory by its full path, so that its name cannot be taken for one on the hub."""
+    return str(Path(base).absolute()) if base and Path(base).is_dir() else base
+
+
 class Score(BaseModel):
     """A label and its probability."""
 
@@ -165,7 +202,30 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("artifact", type=Path)
     predict.add_argument("text", nargs="+")
     predict.set_defaults(command=_predict)
+    _doors(commands)
     return parser
+
+
+def _doors(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="write a model in the format of another program")
+    export.add_argument("artifact", type=Path)
+    export.add_argument("--format", choices=("peft", "transformers"), required=True)
+    export.add_argument("--out", type=Path, required=True, help="folder to write")
+    export.add_argument("--base", help="what the adapter was trained on, if it lies elsewhere now")
+    export.set_defaults(command=_export)
+
+    adapter = commands.add_parser("import-peft", help="make an artifact of a PEFT adapter")
+    adapter.add_argument("adapter", type=Path, help="folder with adapter_config.json")
+    adapter.add_argument("--out", type=Path, required=True, help="folder of the artifact")
+    adapter.add_argument("--base", help="what it was trained on (default: as its config says)")
+    adapter.add_argument("--labels", nargs="+", help="names of the labels, in their order")
+    adapter.add_argument("--max-length", type=int, help="tokens of the longest text")
+    adapter.set_defaults(command=_import_peft)
+
+    unpack = commands.add_parser("unpack", help="unpack an exported model and check its answers")
+    unpack.add_argument("archive", type=Path, help="tar file")
+    unpack.add_argument("--into", type=Path, required=True, help="empty folder")
+    unpack.set_defaults(command=_unpack)
 
 
 def _end() -> None:

@@ -40,7 +40,7 @@ def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], fami
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / "adapter.safetensors", metadata={"format": "pt"})
     facts = {"encoder": family, "method": spec.model_dump(mode="json")}
-    _write_json(directory / "adapter.json", facts)
+    write_json(directory / "adapter.json", facts)
 
 
 def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) -> None:
@@ -62,12 +62,12 @@ def save_merged(
     """
     merge_adapters(model)
     merged = directory / MERGED
-    model.save_pretrained(merged)
+    save_classifier(merged, model)
     tokenizer = load_tokenizer(tokenizer_file)
     tokenizer.save(str(merged / "tokenizer.json"))
     special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
                "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
-    _write_json(
+    write_json(
         merged / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -77,6 +77,27 @@ def save_merged(
                is not None},
         },
     )  # fmt: skip
+
+
+def save_classifier(directory: Path, model: PreTrainedModel) -> None:
+    """Weights and config, in which labels have their names.
+
+    transformers leaves `LABEL_0` and `LABEL_1` out, and text-embeddings-inference will not load a
+    classifier without both maps.
+    """
+    model.save_pretrained(directory)
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    labels = label_names(model)
+    config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    config["label2id"] = {label: i for i, label in enumerate(labels)}
+    config["architectures"] = [type(model).__name__]
+    write_json(path, config)
+
+
+def label_names(model: PreTrainedModel) -> list[str]:
+    """The labels of a classifier, in the order of its outputs."""
+    return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
 def load_merged(directory: Path) -> PreTrainedModel:
@@ -123,7 +144,7 @@ def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.float3
         {"text": text, "logits": [float(x) for x in row]}
         for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
     ]
-    _write_json(directory / "golden.json", rows)
+    write_json(directory / "golden.json", rows)
 
 
 def save_predictions(
@@ -147,7 +168,8 @@ def _config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """A file of one JSON value, for people too."""
     path.write_text(
         json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
     )

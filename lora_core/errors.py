@@ -5,7 +5,9 @@
     ├── BaseError        the base model cannot be used
     ├── DataError        the texts and labels cannot be used
     ├── TrainingError    the run stopped on the way
-    └── ArtifactError    a finished model directory cannot be used, or a text cannot be answered
+    ├── ArtifactError    a finished model directory cannot be used, or a text cannot be answered
+    ├── ExportError      a model cannot be written in the format of another program
+    └── AdapterError     an adapter of another program cannot be taken in
 
 A class holds a stable `code` and a message with named gaps; the caller gives the data that fills
 them. `detail` keeps that data, so that a service can show it without parsing prose.
@@ -43,6 +45,14 @@ class TrainingError(LoraCoreError):
 
 class ArtifactError(LoraCoreError):
     """A finished model directory cannot be used."""
+
+
+class ExportError(LoraCoreError):
+    """A model cannot be written in the format of another program."""
+
+
+class AdapterError(LoraCoreError):
+    """An adapter of another program cannot be taken in."""
 
 
 # -- the spec against the base ------------------------------------------------------------------
@@ -421,3 +431,126 @@ class TextTooLong(ArtifactError):
         "Input {index} has {tokens} tokens, more than the limit of {limit}. "
         "Shorten it or set truncate to true."
     )
+
+
+class ArchiveBroken(ArtifactError):
+    """Not the archive of a model, or not all of it."""
+
+    code = "archive_broken"
+    message = (
+        "The archive cannot be read: {problem}. Send the tar file that "
+        "`loraworks models export` writes, uncompressed."
+    )
+
+
+class ArchiveUnsafe(ArtifactError):
+    """An archive with an entry that no model has."""
+
+    code = "archive_unsafe"
+    message = "The archive holds {entry}, {problem}; nothing of it is kept."
+
+
+class HeaderTooLarge(ArtifactError):
+    """A safetensors file with a head that no model needs."""
+
+    code = "header_too_large"
+    message = "The head of {file} is over the limit of {limit:,} bytes or tensors."
+
+
+class ArtifactUnfit(ArtifactError):
+    """A model directory that holds what it should, but not a model to serve."""
+
+    code = "artifact_unfit"
+    message = "The model cannot be taken in: {problem}."
+
+
+class GoldenMismatch(ArtifactError):
+    """A model that does not give the answers that were kept with it."""
+
+    code = "golden_mismatch"
+    message = (
+        "The model does not give the answers that were kept with it: logits differ by "
+        "{difference:.2e}, more than {tolerance:.0e}. It is damaged, or was made in another way."
+    )
+
+
+# -- export -------------------------------------------------------------------------------------
+
+
+class OutExists(ExportError):
+    """The folder to write is there already."""
+
+    code = "out_exists"
+    message = "{path} is there already and not an empty folder; name a new one."
+
+
+class NoAdapter(ExportError):
+    """A model without an adapter of its own."""
+
+    code = "no_adapter"
+    message = (
+        "{path} holds no adapter: its method was {method!r}. Export the merged model instead "
+        "(format transformers)."
+    )
+
+
+class BaseDiffers(ExportError):
+    """Another base than the one that the adapter was trained on."""
+
+    code = "base_differs"
+    message = (
+        "With {base!r} under it the adapter gives other answers than the model: logits differ by "
+        "{difference:.2e}. Say with --base where the base lies that it was trained on."
+    )
+
+
+# -- adapters of PEFT ---------------------------------------------------------------------------
+
+
+class AdapterNotFound(AdapterError):
+    """Not the directory of a PEFT adapter."""
+
+    code = "adapter_not_found"
+    message = "{path} is no PEFT adapter that can be read: {problem}."
+
+
+class AdapterSetting(AdapterError):
+    """A setting of PEFT whose meaning cannot be kept."""
+
+    code = "adapter_setting_unsupported"
+    message = "adapter_config.json has {key} = {value}, which is not possible here: {problem}."
+
+
+class AdapterBaseUnknown(AdapterError):
+    """An adapter that does not say what it was trained on."""
+
+    code = "adapter_base_unknown"
+    message = "adapter_config.json names no base_model_name_or_path. Name the base with --base."
+
+
+class AdapterTensors(AdapterError):
+    """Tensors that the config or the base does not account for, or too few of them."""
+
+    code = "adapter_tensors"
+    message = "Tensors of the adapter are {problem}: {names}."
+
+
+class AdapterShape(AdapterError):
+    """A tensor of a shape that does not fit."""
+
+    code = "adapter_shape"
+    message = "{tensor} has the shape {found}; the config and the base ask for {expected}."
+
+
+class AdapterNotFinite(AdapterError):
+    """A tensor with a number that is none."""
+
+    code = "adapter_not_finite"
+    message = "{tensor} holds numbers that are not finite. Train the adapter again."
+
+
+class AdapterLabels(AdapterError):
+    """Another number of labels than the head has."""
+
+    code = "adapter_labels"
+    message = "There are names for {given} labels, and the head answers {count}."

@@ -6,6 +6,7 @@ under a key never changes; it is there in full or not at all.
     jobs/<job>/a<attempt>                  model
     checkpoints/<job>/a<attempt>/step-<n>  checkpoint
     uploads/<data set>/<file>              upload
+    imports/<id>                           model that was made elsewhere
 """
 
 import json

@@ -84,6 +84,9 @@ class Dataset(TypedDict):
     filename: str
     bytes: int
     rows: int
+    text_column: str
+    label_column: str
+    split_column: str | None
     labels: dict[str, int]
     created_at: str
 
@@ -91,6 +94,7 @@ class Dataset(TypedDict):
 class Version(TypedDict):
     number: int
     ref: str
+    artifact_id: str
     job_id: str | None
     base: str
     method: str

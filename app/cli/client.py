@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 import httpx2
 
-from app.cli.answers import Dataset, Job, Json, Label, Model, Note, Plan, Point
+from app.cli.answers import Dataset, Job, Json, Label, Model, Note, Plan, Point, Version
 from app.cli.connection import Connection, check, decoded, given, reaching
 
 LOADING_SECONDS = 120  # the service loads and tries a model before it moves an alias there
+IMPORT_SECONDS = 900  # an imported model may wait for its turn, and is loaded
 SILENCE_SECONDS = 45  # the stream pings every 15 s; three missed ones mean that nobody is there
 
 
@@ -83,12 +84,8 @@ class Client(Connection):
     @contextmanager
     def archive(self, artifact_id: str) -> Iterator[Iterator[bytes]]:
         """The artifact as the bytes of a tar file."""
-        with (
-            reaching(self.url),
-            self.http.stream("GET", f"{_path('artifacts', artifact_id)}/archive") as response,
-        ):
-            check(response)
-            yield response.iter_bytes()
+        with self._bytes(f"{_path('artifacts', artifact_id)}/archive") as pieces:
+            yield pieces
 
     # -- data sets ----------------------------------------------------------------------------
 
@@ -98,6 +95,12 @@ class Client(Connection):
                 "/v1/datasets", data=given(fields), files={"file": (file.name, content)}
             )
         return dataset
+
+    @contextmanager
+    def content(self, ref: str) -> Iterator[Iterator[bytes]]:
+        """The file of a data set."""
+        with self._bytes(f"{_path('datasets', ref)}/content") as pieces:
+            yield pieces
 
     def datasets(self, limit: int) -> list[Dataset]:
         return list(self.pages("/v1/datasets", limit))
@@ -121,6 +124,16 @@ class Client(Connection):
     def register(self, name: str, job_id: str) -> Json:
         answer: Json = self.create(f"{_path('models', name)}/versions", json={"job_id": job_id})
         return answer
+
+    def import_version(self, name: str, archive: Path) -> Version:
+        """Send an exported model, which is loaded before the answer comes."""
+        with archive.open("rb") as content:
+            version: Version = self.create(
+                f"{_path('models', name)}/versions/import",
+                files={"file": (archive.name, content, "application/x-tar")},
+                timeout=httpx2.Timeout(IMPORT_SECONDS, connect=5),
+            )
+        return version
 
     def promote(self, name: str, version: int, alias: str) -> Json:
         path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}"
@@ -153,6 +166,12 @@ class Client(Connection):
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
         )
+
+    @contextmanager
+    def _bytes(self, path: str) -> Iterator[Iterator[bytes]]:
+        with reaching(self.url), self.http.stream("GET", path) as response:
+            check(response)
+            yield response.iter_bytes()
 
     def ready(self) -> bool:
         """Whether the service is there and well."""

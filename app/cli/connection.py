@@ -125,7 +125,12 @@ def check(response: httpx2.Response) -> None:
     code = str(problem.get("code") or f"http_{response.status_code}")
     if response.is_client_error:
         fields = problem.get("errors")
+        wait = response.headers.get("Retry-After", "")
         raise Refused(
-            detail, code, response.status_code, fields if isinstance(fields, list) else []
+            detail,
+            code,
+            response.status_code,
+            fields if isinstance(fields, list) else [],
+            float(wait) if wait.isdecimal() else None,
         )
     raise Unreachable(detail, code)

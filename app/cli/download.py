@@ -29,6 +29,20 @@ class _Pieces(io.RawIOBase):
         return taken
 
 
+def save(pieces: Iterator[bytes], file: Path) -> None:
+    """Write the archive as it comes. Raises `Misuse`, and `Unreachable` if it is not complete."""
+    if file.exists():
+        raise Misuse(f"{file} is there already; give a new name with --out", "out_exists")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".loraworks-", dir=file.parent) as work:
+        unfinished = Path(work, file.name)
+        with unfinished.open("xb") as opened:
+            opened.writelines(pieces)
+        with unfinished.open("rb") as opened:
+            unpack(iter(lambda: opened.read(1 << 20), b""), Path(work, "unpacked"))
+        unfinished.rename(file)
+
+
 def unpack(pieces: Iterator[bytes], directory: Path) -> None:
     """Unpack an artifact and check it against its manifest. Raises `Misuse`, `Unreachable`."""
     if directory.exists():

@@ -52,16 +52,25 @@ class Misuse(CliError):
 
 
 class Refused(CliError):
-    """The service said no. `fields` are the single faults of a body, one line each."""
+    """The service said no. `fields` are the single faults of a body, one line each.
+
+    `retry_after`: seconds after which it may say yes, if it told.
+    """
 
     exit_code = 3
 
     def __init__(
-        self, detail: str, code: str, status: int, fields: Sequence[Mapping[str, Any]] = ()
+        self,
+        detail: str,
+        code: str,
+        status: int,
+        fields: Sequence[Mapping[str, Any]] = (),
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(detail, code)
         self.status = status
         self.fields = fields
+        self.retry_after = retry_after
 
     def lines(self) -> list[str]:
         return [

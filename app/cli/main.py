@@ -12,6 +12,8 @@ from app.cli import datasets, jobs, keys, registry
 from app.cli.api import api
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, UNEXPECTED, CliError
+from app.cli.evaluate import evaluate
+from app.cli.exchange import export_model, import_model
 from app.cli.gc import gc
 from app.cli.migrate_command import migrate
 from app.cli.options import DEFAULT_URL
@@ -114,8 +116,11 @@ app.command()(migrate)
 app.command()(train)
 app.command()(watch)
 app.command()(predict)
+app.command()(evaluate)
 app.command()(demo)
 app.command()(gc)
+registry.app.command("export")(export_model)
+registry.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
 app.add_typer(registry.app, name="models", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)

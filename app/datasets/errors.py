@@ -17,6 +17,13 @@ class DatasetInUse(Conflict):
     message = "{ref} is read by {count} queued or running job(s). Wait for them or cancel them."
 
 
+class DatasetDamaged(Conflict):
+    """The stored file is not the one that was uploaded."""
+
+    code = "dataset_damaged"
+    message = "The file of {ref} is damaged: {problem}. Upload it again."
+
+
 class UploadTooLarge(TooLarge):
     """The file is over the limit."""
 

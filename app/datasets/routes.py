@@ -5,11 +5,12 @@ from functools import partial
 from uuid import UUID
 
 import anyio
-from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Request, Response, status
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
+from app import child
 from app.datasets import files, repository, service
 from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView
 from app.datasets.upload import receive
@@ -22,8 +23,6 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 _READ = [requires("datasets:read")]
 _WRITE = [requires("datasets:write")]
-_INSPECTIONS = 2  # files parsed at the same time; each may take `inspect_memory_mb`
-_LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("inspections")
 
 
 @router.post(
@@ -55,7 +54,7 @@ async def upload_dataset(
             fields=_fields(upload.fields),
             call=keyed.call([upload.sha256, upload.filename, upload.fields]),
         )
-        dataset, is_new = await anyio.to_thread.run_sync(work, limiter=_limiter())
+        dataset, is_new = await anyio.to_thread.run_sync(work, limiter=child.limiter())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not is_new:
@@ -80,6 +79,21 @@ def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
         return DatasetView.of(repository.resolve(session, ref))
 
 
+@router.get("/{ref}/content", dependencies=_READ, response_class=FileResponse)
+def read_content(
+    ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+) -> FileResponse:
+    """The file as it was uploaded."""
+    with database.read() as session:
+        dataset = repository.resolve(session, ref)
+    return FileResponse(
+        service.content(store, settings=settings, dataset=dataset),
+        media_type="application/octet-stream",
+        filename=dataset.filename,
+        headers={"X-Content-Type-Options": "nosniff"},
+    )
+
+
 @router.delete("/{dataset_id}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
 def delete_dataset(
     dataset_id: UUID, settings: SettingsDep, database: DatabaseDep, store: StoreDep
@@ -96,13 +110,3 @@ def _fields(sent: dict[str, str]) -> DatasetFields:
         raise RequestValidationError(
             [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
         ) from error
-
-
-def _limiter() -> anyio.CapacityLimiter:
-    """One limiter for each event loop."""
-    try:
-        return _LIMITER.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(_INSPECTIONS)
-        _LIMITER.set(limiter)
-        return limiter

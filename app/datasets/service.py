@@ -2,12 +2,12 @@
 
 import re
 import unicodedata
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from uuid import UUID
 
 from app.artifacts.store import Store
 from app.datasets import files, repository
-from app.datasets.errors import DatasetInUse, NameNeeded
+from app.datasets.errors import DatasetDamaged, DatasetInUse, NameNeeded
 from app.datasets.inspection import Columns, inspect
 from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
@@ -18,7 +18,7 @@ from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.settings import Settings
-from lora_core.errors import DataTooLarge
+from lora_core.errors import ArtifactCorrupt, DataTooLarge
 
 
 def add(
@@ -78,6 +78,15 @@ def add(
         if unwanted:
             store.discard(files.key(dataset))
     return dataset, True
+
+
+def content(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
+    """The file, to read only. Raises `DatasetDamaged`, and what a store raises."""
+    try:
+        return files.find(settings, store, dataset)
+    except ArtifactCorrupt as error:
+        problem = error.detail["problem"]
+        raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
 
 
 def delete(database: Database, store: Store, *, settings: Settings, dataset_id: UUID) -> None:

@@ -1,6 +1,6 @@
 """What can go wrong with named models."""
 
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, Invalid, NotFound, TooLarge
 
 
 class InvalidModelRef(Invalid):
@@ -70,3 +70,20 @@ class NothingBefore(Conflict):
 
     code = "nothing_to_roll_back"
     message = "{name}@{alias} has no version before this one; move it to the one that you want."
+
+
+class ImportTooLarge(TooLarge):
+    """Checking the model takes more than it may."""
+
+    code = "import_too_large"
+    message = (
+        "The model was not taken in: checking it needs more than {limit}. The operator can allow "
+        "more with {setting}."
+    )
+
+
+class ImportCrashed(Invalid):
+    """The check of the model stopped without saying why."""
+
+    code = "import_crashed"
+    message = "The model was not taken in: its check stopped unexpectedly. It may be damaged."

@@ -1,23 +1,30 @@
 """Named models, their versions and aliases."""
 
+import shutil
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Depends, Path, Request, status
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.deps import DatabaseDep, StoreDep
+from app import child
+from app.datasets import files
+from app.datasets.upload import receive
+from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.fields import Slug
 from app.idempotency.header import KeyedDep
 from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
-from app.registry import repository, service
-from app.registry.schemas import AliasMove, ModelView, VersionCreate, VersionView
+from app.registry import imports, repository, service
+from app.registry.schemas import IMPORT_FORM, AliasMove, ModelView, VersionCreate, VersionView
 from app.registry.service import Resolved
 from app.registry.tables import RegisteredModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+importing = APIRouter(prefix="/v1/models", tags=["models"])  # with a limit of the body of its own
 
 TryOut = Callable[[Resolved], Awaitable[object]]  # raises where a version cannot serve
 
@@ -76,6 +83,40 @@ def register_version(
     """Make the result of a job the next version."""
     call = keyed.call(body.model_dump(mode="json"))
     return service.register_job(database, name=name, job_id=body.job_id, store=store, call=call)
+
+
+@importing.post(
+    "/{name}/versions/import", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED,
+    openapi_extra=IMPORT_FORM,
+)  # fmt: skip
+async def import_version(
+    name: Slug,
+    request: Request,
+    keyed: KeyedDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+) -> VersionView:
+    """Make the archive of a model of another installation the next version.
+
+    It is unpacked and loaded apart, and must give the answers that were kept with it.
+    """
+    folder = files.incoming(settings)
+    try:
+        path = folder / "archive.tar"
+        upload = await receive(request, path=path, limit=settings.max_import_bytes)
+        work = partial(
+            imports.add,
+            database,
+            store,
+            settings=settings,
+            name=name,
+            archive=path,
+            call=keyed.call(upload.sha256),
+        )
+        return await anyio.to_thread.run_sync(work, limiter=child.limiter())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @router.delete(

@@ -54,3 +54,25 @@ class ModelView(View):
     created_at: Timestamp
     aliases: dict[str, int]
     versions: list[VersionView]
+
+
+IMPORT_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The tar file of GET /v1/artifacts/{id}/archive.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}

@@ -16,18 +16,20 @@ class Kind(StrEnum):
     MODEL = "model"
     CHECKPOINT = "checkpoint"
     UPLOAD = "upload"
+    IMPORT = "import"  # a model that was made elsewhere
     UNFINISHED = "unfinished"  # of a process that was killed
     COPY = "copy"  # on this machine, of what is kept elsewhere
     OTHER = "other"  # not ours: never touched
 
 
-STORED = (Kind.MODEL, Kind.CHECKPOINT, Kind.UPLOAD)
+STORED = (Kind.MODEL, Kind.CHECKPOINT, Kind.UPLOAD, Kind.IMPORT)
 
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEYS = {
     Kind.MODEL: re.compile(rf"(jobs/({_ID})/a([0-9]{{1,9}}))/.+"),
     Kind.CHECKPOINT: re.compile(rf"(checkpoints/({_ID})/a([0-9]{{1,9}})/step-[0-9]+)/.+"),
     Kind.UPLOAD: re.compile(rf"(uploads/{_ID}/[^/]+)"),
+    Kind.IMPORT: re.compile(rf"(imports/{_ID})/.+"),
     Kind.UNFINISHED: re.compile(r"(\.unfinished/[0-9a-f]{32})(?:/.+)?"),
 }
 
@@ -88,8 +90,8 @@ def orphans(found: Iterable[Unit], known: Known, *, now: float, older_than: floa
 
     `found` was listed before the rows were read: whatever has no row then, and whose attempt does
     not run, can get none any more, since only a running attempt writes rows. `older_than` in
-    seconds, on the clock of the store, is for uploads, whose row follows within the call, and is
-    a second guard for the rest.
+    seconds, on the clock of the store, is for uploads and imports, whose row follows within the
+    call, and is a second guard for the rest.
     """
     return [
         Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, "no row knows it")

@@ -22,7 +22,7 @@ def read(source: str | Mapping[Split, str], columns: Columns) -> Parts:
     if isinstance(source, str):
         if source in reviews.SAMPLES:
             columns.find(source, reviews.COLUMNS)
-        found = _read(source, columns)
+        found = read_one(source, columns)
         return with_train(shown(source), found if isinstance(found, dict) else {Split.TRAIN: found})
     named = replace(columns, look_for_split=False)
     return with_train(
@@ -40,7 +40,7 @@ def shown(source: str | Mapping[Split, str]) -> str:
 
 def _part(part: Split, source: str, columns: Columns) -> list[Row]:
     """What a source holds for a part: all of it or, if it names parts itself, this one."""
-    found = _read(source, columns)
+    found = read_one(source, columns)
     if isinstance(found, list):
         return found
     if part not in found:
@@ -48,7 +48,8 @@ def _part(part: Split, source: str, columns: Columns) -> list[Row]:
     return found[part]
 
 
-def _read(source: str, columns: Columns) -> Parts | list[Row]:
+def read_one(source: str, columns: Columns) -> Parts | list[Row]:
+    """One source: its parts, or all rows of one that names none. Raises what the readers raise."""
     if source in reviews.SAMPLES:
         return [
             Row(number, text, label)

@@ -26,6 +26,7 @@ from lora_core.samples import minilm
 
 WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
           "special_tokens_map.json")  # fmt: skip
+_PATHS = ("./", "../", "/")  # what the name of a directory begins with
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Base:
     def family(self) -> EncoderFamily:
         return FAMILIES[self.config["model_type"]]
 
+    @property
+    def commit(self) -> str | None:
+        """Of a hub model, whose folder in the cache is called by it; None for all others."""
+        here = self.name == minilm.NAME or self.name.startswith(_PATHS)
+        return None if here else self.directory.name
+
 
 def locate(base: str, revision: str | None = None) -> Base:
     """A base on this machine: packaged sample, directory, or hub name.
@@ -49,7 +56,7 @@ def locate(base: str, revision: str | None = None) -> Base:
     """
     if base == minilm.NAME:
         directory = minilm.directory()
-    elif base.startswith(("./", "../", "/")):
+    elif base.startswith(_PATHS):
         directory = Path(base)
         if not directory.is_dir():
             raise BaseNotFound(base=base, reason="there is no such directory")
@@ -105,9 +112,29 @@ def load_classifier(
     The head of a base is kept when it answers the same labels in the same order, else drawn anew
     from torch's generator. Everything else must be in the file: raises `BrokenBase`.
     """
+    kept = [base.config.get("id2label", {}).get(str(i)) for i in range(len(labels))] == list(labels)
+    model, missing = load_with_head(
+        base, labels, encoder_dropout=encoder_dropout, head_dropout=head_dropout
+    )
+    kept = kept and not missing
+    if not kept:
+        _draw_head(model, base.family, missing)
+    return model, kept
+
+
+def load_with_head(
+    base: Base,
+    labels: Sequence[str],
+    *,
+    encoder_dropout: float = 0.0,
+    head_dropout: float = 0.0,
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model in float32 with the head of the file, and the layers of it that are not there.
+
+    Raises `BrokenBase` if anything else is missing.
+    """
     family = base.family
     id2label = dict(enumerate(labels))
-    kept = [base.config.get("id2label", {}).get(str(i)) for i in id2label] == list(labels)
     dropouts = {
         **dict.fromkeys(family.dropouts, encoder_dropout),
         family.head_dropout: head_dropout,
@@ -133,12 +160,12 @@ def load_classifier(
             raise
         reason = str(error).splitlines()[0].replace(str(base.directory), base.name)[:200]
         raise BrokenBase(base=base.name, reason=reason) from error
-    _check_loaded(info, family, base.name)
-    missing = {key.rsplit(".", 1)[0] for key in info["missing_keys"]}
-    kept = kept and not missing.intersection(family.head) and not info["mismatched_keys"]
-    if not kept:
-        _draw_head(model, family, missing)
-    return model, kept
+    odd = {
+        key if isinstance(key, str) else key[0]
+        for key in [*info["missing_keys"], *info["mismatched_keys"]]
+    }
+    _check_loaded(odd, family, base.name)
+    return model, {key.rsplit(".", 1)[0] for key in odd}
 
 
 def fingerprint(model: nn.Module, family: EncoderFamily) -> str:
@@ -152,11 +179,9 @@ def fingerprint(model: nn.Module, family: EncoderFamily) -> str:
     return digest.hexdigest()
 
 
-def _check_loaded(info: dict[str, Any], family: EncoderFamily, base: str) -> None:
+def _check_loaded(odd: set[str], family: EncoderFamily, base: str) -> None:
     """Only the head may be missing or of another size."""
     head = tuple(f"{name}." for name in family.head)
-    odd = {key if isinstance(key, str) else key[0]
-           for key in [*info["missing_keys"], *info["mismatched_keys"]]}  # fmt: skip
     if wrong := sorted(key for key in odd if not key.startswith(head)):
         raise BrokenBase(base=base, reason=f"{len(wrong)} tensors are missing, first {wrong[0]}")
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import linear
 from lora_core.layers import VARIANTS
 from lora_core.specs.method import LoraSpec, Role
 
@@ -105,7 +104,8 @@ def load_head(directory: Path) -> Head:
 
 def head_of(model: nn.Module, family: EncoderFamily) -> Head:
     """The layers after the encoder."""
-    first, last = (linear(model, name) for name in family.head)
+    layers: list[Any] = [model.get_submodule(name) for name in family.head]
+    first, last = layers
     return ((first.weight.detach().float(), first.bias.detach().float()),
             (last.weight.detach().float(), last.bias.detach().float()))  # fmt: skip
 

@@ -17,10 +17,9 @@ from transformers import PreTrainedModel
 
 from lora_core import fit
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks, linear
+from lora_core.encoders.modules import blocks
 from lora_core.inference.adapter import PIECES, Adapter, Dense
 from lora_core.inference.layout import Layout, Rows
-
 
 STEP = 64  # of the rows of a batch
 
@@ -141,7 +140,7 @@ class Network:
 def _block(block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: str) -> _Block:
     layers: dict[str, Dense] = {}
     for piece, parts in PIECES.items():
-        found = [linear(block, family.roles[role][i]) for role, i in parts]
+        found: list[Any] = [block.get_submodule(family.roles[role][i]) for role, i in parts]
         weight = torch.cat([each.weight.detach() for each in found])
         bias = torch.cat([each.bias.detach() for each in found])
         layers[piece] = weight.to(device, dtype), bias.to(device, dtype)

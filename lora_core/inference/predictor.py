@@ -37,7 +37,7 @@ class Predictor:
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> "Predictor":
-        """A whole model, in float32."""
+        """A whole model in float32, with its adapters if it has some."""
         family = FAMILIES[model.config.model_type]
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         network = Network(model, family, torch.float32)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from lora_core import manifest
 from lora_core.events import parse_event
+from lora_core.specs.method import LoraSpec
+from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base, make_reviews
 
 COMMAND = [sys.executable, "-m", "lora_core"]
@@ -157,3 +160,32 @@ def test_a_failure_is_told_while_the_lifeline_is_held(
         assert child.wait(timeout=60) == 65
         assert child.stdout is not None
         assert json.loads(child.stdout.readline())["code"] == "invalid_spec"
+
+
+def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    made = make_lora_artifact(tmp_path, LoraSpec(r=2))
+    for form in ("peft", "transformers"):
+        out = ["--format", form, "--out", str(tmp_path / form)]
+        done = run("export", str(made), *out, environment=environment)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    again = run("export", str(made), *out, environment=environment)
+    assert again.returncode == 65
+    assert json.loads(again.stdout)["code"] == "out_exists"
+
+    wanted = ["--base", str(tmp_path / "base"), "--labels", "no", "yes", "--max-length", "32"]
+    back = ["import-peft", str(tmp_path / "peft"), "--out", str(tmp_path / "back"), *wanted]
+    done = run(*back, environment=environment)
+    assert done.returncode == 0, done.stderr
+    facts = manifest.verify(tmp_path / "back")
+    assert (facts["labels"], facts["max_length"]) == (["no", "yes"], 32)
+
+    archive, into = tmp_path / "m.tar", tmp_path / "into"
+    into.mkdir()
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tmp_path / "back", arcname="m")
+    done = run("unpack", str(archive), "--into", str(into), environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["facts"]["spec"]["method"]["type"] == "lora"
+    assert manifest.verify(into / "m") == facts

@@ -51,6 +51,22 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         assert client.get(f"/v1/datasets/{ref}").json() == dataset
 
 
+def test_the_file_comes_back_as_it_was_unless_it_is_damaged(
+    client: TestClient, upload: Upload, settings: Settings
+) -> None:
+    dataset = upload(filename="My \u00fc.csv").json()
+    for ref in (dataset["name"], dataset["ref"], dataset["id"]):
+        answer = client.get(f"/v1/datasets/{ref}/content")
+        assert answer.text == REVIEWS
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert "attachment" in answer.headers["Content-Disposition"]
+    assert client.get("/v1/datasets/none/content").json()["code"] == "dataset_not_found"
+    [file] = settings.artifacts_dir.rglob("*.csv")
+    file.write_bytes(b"other")
+    damaged = client.get(f"/v1/datasets/{dataset['id']}/content")
+    assert (damaged.status_code, damaged.json()["code"]) == (409, "dataset_damaged")
+
+
 def _parquet(tmp_path: Path) -> bytes:
     file = tmp_path / "made.parquet"
     pq.write_table(pa.table({"text": ["good", "bad"] * 10, "label": ["pos", "neg"] * 10}), file)

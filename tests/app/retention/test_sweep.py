@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, update
 
+from app.artifacts import repository as artifacts
 from app.artifacts.errors import StorageUnavailable
 from app.artifacts.store import StoredFile
 from app.artifacts.tables import Artifact
@@ -93,6 +94,18 @@ def test_files_of_a_running_attempt_stay_and_those_of_the_one_before_go(world: W
         world.files(f"checkpoints/{job_id}/a{attempt}/step-1")
     sweep(world.resources)
     assert world.left() == {f"jobs/{job_id}/a2", f"checkpoints/{job_id}/a2/step-1"}
+
+
+def test_a_model_from_elsewhere_stays_as_long_as_a_row_knows_it(world: World) -> None:
+    kept, gone = f"imports/{new_id()}", f"imports/{new_id()}"
+    ref = world.files(kept)
+    with world.database.write() as session:
+        artifacts.add(session, job_id=None, kind="model", ref=ref)
+        session.commit()
+    world.files(gone)
+    [removal] = sweep(world.resources).removals
+    assert (removal.kind, removal.key) == (Kind.IMPORT, gone)
+    assert world.left() == {kept}
 
 
 def test_what_a_killed_copy_left_goes(world: World) -> None:
@@ -320,7 +333,7 @@ def test_disk_use_is_told_by_what_takes_it(world: World) -> None:
     (world.settings.work_dir / "jobs" / "file").write_bytes(b"x" * 7)
     use = disk_use(world.resources)
     assert list(use) == [
-        "models", "checkpoints", "uploads", "other", "database", "copies", "work",
+        "models", "checkpoints", "uploads", "imports", "other", "database", "copies", "work",
     ]  # fmt: skip
     assert (use["models"], use["uploads"], use["work"], use["copies"]) == (size, 4, 7, 0)
     assert min(use["checkpoints"], use["other"]) > 0

@@ -1,6 +1,6 @@
 """Set limits on this process, then become another program.
 
-    python -m app.datasets.limited MEMORY_BYTES CPU_SECONDS FILE_BYTES PROGRAM [ARGUMENT …]
+    python -m app.limited MEMORY_BYTES CPU_SECONDS FILE_BYTES PROGRAM [ARGUMENT …]
 
 A process of its own sets them because the service has threads, and Python code between fork and
 exec of a threaded process can hang. There is no limit on the number of processes: the system counts

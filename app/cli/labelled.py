@@ -1,0 +1,68 @@
+"""Labelled texts for `loraworks evaluate`: of a file, a sample, or a data set of the service."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from app.cli.client import Client
+from lora_core.data.rows import Columns, Row
+from lora_core.errors import MissingSplit
+from lora_core.specs.data import DataSpec, Split
+
+_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows, and what they are a part of; None: they are all that there is."""
+
+    rows: list[Row]
+    part: Split | None
+
+
+def read(client: Client, data: str, columns: Columns, split: Split | None) -> Labelled:
+    """The rows that `data` means.
+
+    Without `split` it is the test part, where the data names parts or is a sample; else all rows.
+    Parts that are not named are drawn as a training with default settings draws them. Raises a
+    `DataError`, and `Refused` for the name of no data set.
+    """
+    from lora_core.data import hub
+    from lora_core.samples import reviews
+
+    sample = data in reviews.SAMPLES
+    if sample or data.startswith(hub.PREFIX) or _is_file(data):
+        return _part(data, columns, split, sample=sample)
+    dataset = client.dataset(data)
+    of_upload = replace(
+        columns,
+        text=dataset["text_column"],
+        label=dataset["label_column"],
+        split=dataset["split_column"],
+    )
+    with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
+        file = Path(work, Path(dataset["filename"]).name)
+        with client.content(dataset["ref"]) as pieces, file.open("xb") as opened:
+            opened.writelines(pieces)
+        return _part(str(file), of_upload, split, sample=False)
+
+
+def _is_file(data: str) -> bool:
+    return "/" in data or data.lower().endswith(_ENDINGS) or Path(data).is_file()
+
+
+def _part(source: str, columns: Columns, split: Split | None, *, sample: bool) -> Labelled:
+    from lora_core.data import sources
+    from lora_core.data.split import draw
+
+    found = sources.read_one(source, columns)
+    wanted = split or Split.TEST
+    if isinstance(found, dict):
+        if wanted not in found:
+            raise MissingSplit(file=sources.shown(source), split=wanted)
+        return Labelled(found[wanted], wanted)
+    if split is None and not sample:
+        return Labelled(found, None)
+    usual = DataSpec()
+    sizes = {Split.VALIDATION: usual.validation_size, Split.TEST: usual.test_size}
+    return Labelled(draw(found, sizes, usual.split_seed)[wanted], wanted)

@@ -1,0 +1,82 @@
+"""A model of another installation as a version of this one."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from app import child
+from app.artifacts import repository as artifacts
+from app.artifacts.store import Store
+from app.db.base import new_id
+from app.db.engines import Database
+from app.idempotency import service as idempotency
+from app.idempotency.calls import Call
+from app.registry import service
+from app.registry.errors import ImportCrashed, ImportTooLarge
+from app.registry.schemas import VersionView
+from app.settings import Settings
+from lora_core import exit_codes
+from lora_core.errors import LoraCoreError
+
+_LOG = logging.getLogger(__name__)
+
+
+def add(
+    database: Database, store: Store, *, settings: Settings, name: str, archive: Path, call: Call
+) -> VersionView:
+    """Unpack an archive, check what is in it, and make it the next version of `name`.
+
+    Raises what is wrong with it, `ImportTooLarge`, `ImportCrashed`, and what `idempotency.begin`
+    and a store raise; nothing is kept then.
+    """
+    with database.read() as session:
+        idempotency.recall(session, call)
+    folder = archive.with_name("unpacked")
+    folder.mkdir()
+    checked = _check(archive, folder, settings)
+    facts = checked["facts"]
+    key = f"imports/{new_id()}"
+    ref = store.put(folder / checked["directory"], key)  # before the transaction: nobody waits
+    unwanted = True
+    try:
+        with database.write() as session:
+            idempotency.begin(session, call)
+            version = service.register(
+                session,
+                name=name,
+                artifact_id=artifacts.add(session, job_id=None, kind="model", ref=ref).id,
+                job_id=None,
+                base=facts["spec"]["base"],
+                method=facts["spec"]["method"]["type"],
+                metrics=facts["metrics"],
+            )
+            view = VersionView.of(name, version)
+            idempotency.keep(session, call, status=201, body=view)
+            unwanted = False  # a commit that breaks may have been made; the sweep will know
+            session.commit()
+    finally:
+        if unwanted:
+            store.discard(key)
+    return view
+
+
+def _check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
+    """What `python -m lora_core unpack` found, under limits."""
+    limits = child.Limits(
+        settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
+    )
+    arguments = ["unpack", str(archive), "--into", str(folder)]
+    ended = child.run(arguments, limits=limits, folder=folder)
+    if ended.status == 0:
+        return dict(json.loads(ended.report))
+    if ended.status == exit_codes.FAILED:
+        raise ended.cause(LoraCoreError)
+    if ended.out_of_time:
+        limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
+        raise ImportTooLarge(limit=limit, setting=setting)
+    if ended.out_of_memory:
+        limit, setting = f"{settings.import_memory_mb} MB", "LORAWORKS_IMPORT_MEMORY_MB"
+        raise ImportTooLarge(limit=limit, setting=setting)
+    _LOG.error("the check ended with status %s: %s", ended.status, ended.complaints[-2000:])
+    raise ImportCrashed()

@@ -1,0 +1,148 @@
+"""An adapter as `peft` writes it.
+
+adapter_config.json        a scale that gives the same product, and the layers by one pattern
+adapter_model.safetensors  A, B and magnitude of each layer, and the head in full
+id2label.json              names of the labels, for which the config has no place
+tokenizer.json, tokenizer_config.json
+base/                      the frozen model, unless the hub has it
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lora_core import manifest, peft_format
+from lora_core.artifact import TOLERANCE, label_names, load_merged, save_classifier, write_json
+from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.base import EncoderFamily
+from lora_core.encoders.checkpoint import Base, load_with_head, locate
+from lora_core.errors import BaseDiffers, NoAdapter
+from lora_core.export.folder import new_folder
+from lora_core.inference.predictor import Predictor
+from lora_core.inject import adapters
+from lora_core.methods.lora import Lora
+from lora_core.specs.method import Head, LoraSpec, Variant
+
+HEAD_NAMES = {"bert.pooler.dense": "pooler"}  # PEFT saves modules as a whole
+BASE = "base"
+
+
+def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
+    """Write the adapter of a LoRA run into the folder `out`.
+
+    `base` says where the model lies that was trained on, if not where the artifact says. It must
+    be that model: the answers kept in the artifact have to come out again.
+
+    Raises `NoAdapter`, `BaseDiffers`, `ArtifactCorrupt`, `OutExists`, and what `locate` raises.
+    """
+    facts = manifest.verify(artifact)
+    if not (artifact / "adapter.safetensors").is_file():
+        raise NoAdapter(path=artifact.name, method=facts["spec"]["method"]["type"])
+    described = json.loads((artifact / "adapter.json").read_text(encoding="utf-8"))
+    spec = LoraSpec.model_validate(described["method"])
+    revision = None if base else facts["spec"].get("base_revision")
+    found = locate(base or facts["spec"]["base"], revision)
+    merged = load_merged(artifact)
+    with new_folder(out) as folder:
+        model = _with_head_of(merged, found)
+        place = {"base_model_name_or_path": found.name, "revision": found.commit}
+        if found.commit is None:
+            save_classifier(folder / BASE, model)
+            _copy_tokenizer(artifact, folder / BASE)
+            place = {"base_model_name_or_path": str(out.absolute() / BASE)}
+        _adapt(model, found.family, spec, load_file(artifact / "adapter.safetensors"))
+        _check(artifact, model, found, facts["max_length"])
+        _write(folder, model, found.family, place | _config(spec, found.family, model))
+        _copy_tokenizer(artifact, folder)
+
+
+def _with_head_of(merged: PreTrainedModel, base: Base) -> PreTrainedModel:
+    """The base under the final head: an adapter on the head is folded in, PEFT has none there."""
+    model, _ = load_with_head(base, label_names(merged))
+    for name in base.family.head:
+        model.set_submodule(name, merged.get_submodule(name))
+    return model.eval()
+
+
+def _adapt(
+    model: PreTrainedModel, family: EncoderFamily, spec: LoraSpec, state: dict[str, Tensor]
+) -> None:
+    method = Lora(spec.model_copy(update={"head": Head.FROZEN}))
+    method.prepare(model, family)
+    head = tuple(f"{name}." for name in family.head)
+    method.restore(model, {n: t for n, t in state.items() if not n.startswith(head)})
+
+
+def _check(artifact: Path, model: PreTrainedModel, base: Base, max_length: int) -> None:
+    """Raises `BaseDiffers` unless the kept answers come out again."""
+    golden = json.loads((artifact / "golden.json").read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(artifact / manifest.MERGED / "tokenizer.json")
+    predictor = Predictor.of(model, tokenizer, max_length)
+    logits = predictor.forward(predictor.encode([row["text"] for row in golden])).numpy()
+    kept = np.array([row["logits"] for row in golden], dtype=np.float32)
+    difference = float(np.abs(logits - kept).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(kept).max())):
+        raise BaseDiffers(base=base.name, difference=difference)
+
+
+def _config(spec: LoraSpec, family: EncoderFamily, model: PreTrainedModel) -> dict[str, Any]:
+    scale = spec.alpha * spec.r if spec.variant is Variant.UNSCALED else spec.alpha
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "inference_mode": True,
+        "r": spec.r,
+        "lora_alpha": int(scale) if scale.is_integer() else scale,
+        "lora_dropout": spec.dropout,
+        "use_rslora": spec.variant is Variant.RSLORA,
+        "use_dora": spec.variant is Variant.DORA,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "target_modules": _pattern(family, adapters(model)),
+        "modules_to_save": [HEAD_NAMES.get(name, name) for name in family.head],
+    }
+
+
+def _pattern(family: EncoderFamily, names: Any) -> str:
+    """One expression for exactly these layers. A list goes by endings, and BERT's are not clear."""
+    blocks, paths = set(), set()
+    for name in names:
+        block, path = name.removeprefix(f"{family.block_list}.").split(".", 1)
+        blocks.add(int(block))
+        paths.add(path)
+    numbers = "|".join(map(str, sorted(blocks)))
+    ends = "|".join(map(re.escape, sorted(paths)))
+    return rf"{re.escape(family.block_list)}\.({numbers})\.({ends})"
+
+
+def _write(
+    folder: Path, model: PreTrainedModel, family: EncoderFamily, config: dict[str, Any]
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, adapter in adapters(model).items():
+        tensors[f"{name}.{peft_format.A}"] = adapter.A
+        tensors[f"{name}.{peft_format.B}"] = adapter.B
+        if config["use_dora"]:
+            tensors[f"{name}.{peft_format.MAGNITUDE}"] = adapter.get_parameter("magnitude")
+    for name in family.head:
+        for part, parameter in model.get_submodule(name).named_parameters():
+            tensors[f"{name}.{part}"] = parameter
+    named = {f"{peft_format.PREFIX}{n}": t.detach().to(torch.float32) for n, t in tensors.items()}
+    save_file(named, folder / peft_format.WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / peft_format.CONFIG, config)
+    labels = {str(i): label for i, label in enumerate(label_names(model))}
+    write_json(folder / "id2label.json", labels)
+
+
+def _copy_tokenizer(artifact: Path, folder: Path) -> None:
+    for file in (artifact / manifest.MERGED).glob("tokenizer*.json"):
+        shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,178 @@
+"""Versions leave one running service, for another one or for another program."""
+
+import json
+import tarfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from app.artifacts.archive import tar_stream
+from app.cli.download import save
+from app.cli.errors import Unreachable
+from app.db.migrate import upgrade
+from app.main import create_app
+from app.resources import Resources
+from app.settings import Settings
+from lora_core import manifest
+from lora_core.inference.predictor import Predictor
+from lora_core.specs.method import LoraSpec, Variant
+from tests.app.cli.conftest import Run, answer, serving
+from tests.app.cli.versions import add_version
+from tests.lora_artifact import make_lora_artifact
+from tests.tiny_artifact import TEXTS, make_artifact
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return make_lora_artifact(tmp_path, LoraSpec(variant=Variant.DORA, r=3))
+
+
+@pytest.fixture
+def version(resources: Resources, artifact: Path, tmp_path: Path) -> str:
+    """`sentiment:1`, in production."""
+    return add_version(resources, artifact, tmp_path / "copy")
+
+
+@pytest.fixture
+def other(run: Run, tmp_path: Path) -> Iterator[Run]:
+    """A command that talks to another installation, which has nothing yet."""
+    settings = Settings(data_dir=tmp_path / "other", log_level="ERROR")
+    settings.data_dir.mkdir()
+    upgrade(settings)
+    with serving(create_app(settings)) as url:
+        yield lambda *arguments, **more: run(*arguments, LORAWORKS_URL=url, **more)
+
+
+def test_a_version_moves_to_another_installation_and_answers_alike(
+    cli: Run, other: Run, version: str, artifact: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.tar"
+    told = answer(cli("models", "export", version, "--out", str(file), "--json"))
+    assert told == {"ref": "sentiment:1", "format": "loraworks", "path": str(file)}
+    moved = answer(other("models", "import", str(file), "--name", "moved", "--json"))
+    assert (moved["ref"], moved["job_id"], moved["method"]) == ("moved:1", None, "lora")
+    assert moved["metrics"] == manifest.read(artifact)["metrics"]
+    assert other("models", "promote", "moved:1").exit_code == 0
+    here = answer(cli("predict", *TEXTS, "--json"))
+    there = answer(other("predict", *TEXTS, "--json"))
+    assert there["model"] == "moved:1"
+    assert there["predictions"] == here["predictions"]
+    again = other("models", "import", str(file), "--name", "moved")
+    assert "Imported as moved:2." in again.stdout
+
+
+@pytest.mark.parametrize("ref", ["sentiment", "sentiment@production", "sentiment:1"])
+def test_a_version_has_several_names(
+    ref: str, cli: Run, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "sentiment:1 is in sentiment-1.tar." in cli("models", "export", ref).stdout
+    with tarfile.open("sentiment-1.tar") as tar:
+        assert any(name.endswith("merged/model.safetensors") for name in tar.getnames())
+    again = cli("models", "export", ref)
+    assert (again.exit_code, "(out_exists)" in again.stderr) == (2, True)
+
+
+def test_names_of_no_version(cli: Run, version: str) -> None:
+    for ref in ("sentiment:2", "sentiment@candidate"):
+        missing = cli("models", "export", ref)
+        assert (missing.exit_code, "there are sentiment:1" in missing.stderr) == (2, True)
+    assert cli("models", "export", "other").exit_code == 3
+
+
+def test_peft_and_transformers_get_the_same_model(
+    cli: Run, version: str, artifact: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor.load(artifact)
+    expected = predictor.forward(predictor.encode(TEXTS))
+    for form in ("peft", "transformers"):
+        out = str(tmp_path / form)
+        done = cli("models", "export", version, "--format", form, "--out", out)
+        assert done.exit_code == 0, done.output
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "peft" / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what PEFT calls
+        wrapped = PeftModel.from_pretrained(base, tmp_path / "peft")
+    for model in (
+        wrapped,
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "transformers"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "transformers")
+        batch = tokenizer(list(TEXTS), padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model.eval()(**batch).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_of_peft_comes_in(cli: Run, other: Run, version: str, tmp_path: Path) -> None:
+    out = tmp_path / "peft"
+    cli("models", "export", version, "--format", "peft", "--out", str(out))
+    moved = answer(other("models", "import", str(out), "--name", "moved", "--json"))
+    assert (moved["method"], moved["metrics"]["labels"]) == ("lora", ["bad", "good"])
+    told = answer(other("predict", *TEXTS, "--model", "moved:1", "--json"))
+    here = answer(cli("predict", *TEXTS, "--json"))
+    for ours, theirs in zip(here["predictions"], told["predictions"], strict=True):
+        for a, b in zip(ours["labels"], theirs["labels"], strict=True):
+            assert a["label"] == b["label"]
+            assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+    named = answer(
+        other("models", "import", str(out), "--name", "moved", "--labels", "no,yes", "--json")
+    )
+    assert named["metrics"]["labels"] == ["no", "yes"]
+    config = json.loads((out / "adapter_config.json").read_text())
+    (out / "adapter_config.json").write_text(json.dumps(config | {"bias": "all"}))
+    refused = other("models", "import", str(out), "--name", "moved")
+    assert (refused.exit_code, "(adapter_setting_unsupported)" in refused.stderr) == (1, True)
+
+
+def test_the_base_of_an_adapter_may_be_a_version_itself(
+    cli: Run, resources: Resources, tmp_path: Path
+) -> None:
+    """Only the service has it: it is fetched with the adapter."""
+    origin = make_artifact(tmp_path / "origin", seed=0)
+    add_version(resources, origin, tmp_path / "copied", name="first")
+    trained = make_lora_artifact(tmp_path / "second", LoraSpec(r=2), base=origin / "merged")
+    facts = manifest.read(trained)
+    facts["spec"]["base"] = "first:1"
+    facts.pop("files")
+    (trained / "manifest.json").unlink()
+    manifest.write(trained, facts)
+    add_version(resources, trained, tmp_path / "copied2", name="second")
+    done = cli("models", "export", "second", "--format", "peft", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "base" / "model.safetensors").is_file()
+
+
+def test_a_folder_of_a_model_comes_in(other: Run, tmp_path: Path) -> None:
+    made = make_artifact(tmp_path / "made")
+    done = other("models", "import", str(made), "--name", "moved")
+    assert "Imported as moved:1." in done.stdout, done.output
+    none = other("models", "import", str(made / "merged"), "--name", "moved")
+    assert (none.exit_code, "(no_model)" in none.stderr) == (2, True)
+
+
+def test_a_damaged_file_is_refused(other: Run, tmp_path: Path) -> None:
+    file = tmp_path / "x.tar"
+    file.write_bytes(b"x" * 2048)
+    refused = other("models", "import", str(file), "--name", "moved")
+    assert (refused.exit_code, "(archive_broken)" in refused.stderr) == (3, True)
+    missing = other("models", "import", str(tmp_path / "none"), "--name", "moved")
+    assert missing.exit_code == 2
+
+
+def test_a_download_that_broke_off_leaves_no_file(tmp_path: Path) -> None:
+    made = make_artifact(tmp_path / "made")
+    names = [manifest.MANIFEST, *manifest.read(made)["files"]]
+    whole = b"".join(tar_stream(made, names, folder="m", modified=0))
+    out = tmp_path / "out"
+    for content in (whole[: len(whole) // 2], whole.replace(b"logits", b"LOGITS"), b""):
+        with pytest.raises(Unreachable, match="not complete"):
+            save(iter([content]), out / "m.tar")
+        assert list(out.iterdir()) == []
+    save(iter([whole]), out / "m.tar")
+    assert (out / "m.tar").read_bytes() == whole

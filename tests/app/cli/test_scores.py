@@ -1,0 +1,53 @@
+"""Figures against scikit-learn and torch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from app.cli.answers import Label
+from app.cli.scores import scores
+from lora_core.specs.task import SequenceClassificationSpec
+from lora_core.tasks.sequence_classification import SequenceClassification, decode
+
+NAMES = ["a", "b", "c"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2**32 - 1)), min_size=1, max_size=30))
+def test_they_are_those_of_a_run(rows: list[tuple[int, int]]) -> None:
+    truth = np.array([label for label, _ in rows], dtype=np.int64)
+    logits = np.stack([np.random.default_rng(seed).normal(size=3) for _, seed in rows])
+    task = SequenceClassification(SequenceClassificationSpec(), NAMES, [1, 1, 1])
+    expected = task.report(logits.astype(np.float32), truth)
+    answers = [
+        [Label(label=name, score=score) for name, score in row]
+        for row in decode(torch.from_numpy(logits.astype(np.float32)), NAMES)
+    ]
+    found = scores(NAMES, [NAMES[i] for i in truth], answers)
+    assert found["confusion_matrix"] == expected["confusion_matrix"]
+    assert found["texts"] == len(rows)
+    for name in ("accuracy", "macro_f1", "loss"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-5)
+    for name in NAMES:
+        assert found["per_class"][name] == pytest.approx(expected["per_class"][name])
+
+
+def test_the_standard_error_is_that_of_a_share() -> None:
+    right = [Label(label="a", score=0.75), Label(label="b", score=0.25)]
+    found = scores(["a", "b"], ["a"] * 80 + ["b"] * 20, [right] * 100)
+    assert found["accuracy"] == 0.8
+    assert found["accuracy_standard_error"] == pytest.approx(0.04)
+    matrix = confusion_matrix(["a"] * 80 + ["b"] * 20, ["a"] * 100)
+    assert found["confusion_matrix"] == matrix.tolist()
+    *_, f1, _ = precision_recall_fscore_support(
+        ["a"] * 80 + ["b"] * 20, ["a"] * 100, zero_division=0.0
+    )
+    assert found["macro_f1"] == pytest.approx(f1.mean())
+
+
+def test_a_probability_of_nothing_has_no_loss() -> None:
+    sure = [Label(label="a", score=1.0), Label(label="b", score=0.0)]
+    assert scores(["a", "b"], ["b"], [sure])["loss"] is None
+    assert scores(["a", "b"], ["a"], [sure])["loss"] == 0

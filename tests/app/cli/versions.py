@@ -1,0 +1,31 @@
+"""Versions that no job made."""
+
+import shutil
+from pathlib import Path
+
+from app.artifacts import repository as artifacts
+from app.db.base import new_id
+from app.registry import service as registry
+from app.resources import Resources
+from lora_core import manifest
+
+
+def add_version(resources: Resources, artifact: Path, work: Path, name: str = "sentiment") -> str:
+    """Register a copy of an artifact and put it into production; returns its name."""
+    facts = manifest.read(artifact)
+    ref = resources.store.put(Path(shutil.copytree(artifact, work)), f"jobs/{new_id()}/a1")
+    with resources.database.write() as session:
+        row = artifacts.add(session, job_id=None, kind="model", ref=ref)
+        version = registry.register(
+            session,
+            name=name,
+            artifact_id=row.id,
+            job_id=None,
+            base=facts["spec"]["base"],
+            method=facts["spec"]["method"]["type"],
+            metrics=facts["metrics"],
+        )
+        number = version.number
+        session.commit()
+    registry.move_alias(resources.database, name=name, alias="production", number=number)
+    return f"{name}:{number}"

@@ -1,0 +1,205 @@
+"""A model that is sent becomes a version, or leaves nothing behind."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from app.artifacts.archive import tar_stream
+from app.artifacts.tables import Artifact
+from app.db.engines import Database
+from app.keys import service as keys
+from app.main import create_app
+from app.registry.tables import ModelVersion
+from app.settings import Settings
+from lora_core import manifest
+from tests.tiny_artifact import TEXTS, make_artifact
+
+URL = "/v1/models/sentiment/versions/import"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return make_artifact(tmp_path / "made")
+
+
+def packed(directory: Path) -> bytes:
+    names = ["manifest.json", *manifest.read(directory)["files"]]
+    return b"".join(tar_stream(directory, names, folder="m", modified=0))
+
+
+def send(client: TestClient, content: bytes, **headers: str) -> Response:
+    return client.post(URL, files={"file": ("m.tar", content)}, headers=headers)
+
+
+@pytest.fixture
+def nothing_kept(database: Database, settings: Settings) -> Callable[[], None]:
+    """Says that neither rows nor files are there."""
+
+    def check() -> None:
+        with database.read() as session:
+            assert not session.scalar(select(func.count()).select_from(Artifact))
+            assert not session.scalar(select(func.count()).select_from(ModelVersion))
+        assert list(settings.data_dir.rglob("*.safetensors")) == []
+        assert list((settings.datasets_dir / ".incoming").glob("*")) == []
+
+    return check
+
+
+def test_an_import_is_a_version_like_any_other(client: TestClient, made: Path) -> None:
+    answer = send(client, packed(made))
+    assert answer.status_code == 201, answer.text
+    version = answer.json()
+    assert (version["ref"], version["job_id"]) == ("sentiment:1", None)
+    assert (version["base"], version["method"]) == ("minilm-l6", "lora")
+    assert version["metrics"]["validation"]["accuracy"] == 0.8
+    assert client.get("/v1/models/sentiment").json()["versions"] == [version]
+    said = client.get(f"/v1/artifacts/{version['artifact_id']}").json()
+    assert said == json.loads((made / "manifest.json").read_text())
+    moved = client.put("/v1/models/sentiment/aliases/production", json={"version": 1})
+    assert moved.status_code == 200
+    told = client.post("/predict", json={"inputs": list(TEXTS)})
+    assert {answer[0]["label"] for answer in told.json()} == {"good"}
+
+
+def test_what_comes_out_can_go_in_again(client: TestClient, made: Path) -> None:
+    first = send(client, packed(made)).json()
+    archive = client.get(f"/v1/artifacts/{first['artifact_id']}/archive").content
+    second = send(client, archive).json()
+    assert second["ref"] == "sentiment:2"
+    assert second["metrics"] == first["metrics"]
+
+
+def test_the_same_call_again_makes_no_second_version(client: TestClient, made: Path) -> None:
+    archive = packed(made)
+    first, again = (send(client, archive, **{"Idempotency-Key": "k"}) for _ in range(2))
+    assert again.json() == first.json()
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = send(client, archive + bytes(512), **{"Idempotency-Key": "k"})
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
+def test_a_version_that_is_deleted_takes_its_files_along(
+    client: TestClient, made: Path, nothing_kept: Callable[[], None]
+) -> None:
+    send(client, packed(made))
+    assert client.delete("/v1/models/sentiment/versions/1").status_code == 204
+    nothing_kept()
+
+
+def resealed(directory: Path) -> Path:
+    facts = manifest.read(directory)
+    facts.pop("files")
+    (directory / "manifest.json").unlink()
+    manifest.write(directory, facts)
+    return directory
+
+
+def golden(directory: Path) -> bytes:
+    rows = json.loads((directory / "golden.json").read_text())
+    rows[0]["logits"][0] += 0.1
+    (directory / "golden.json").write_text(json.dumps(rows))
+    return packed(resealed(directory))
+
+
+def altered(directory: Path) -> bytes:
+    (directory / "golden.json").write_text("[]")
+    return packed(directory)
+
+
+def outside(_: Path) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../../escaped.json"))
+    return file.getvalue()
+
+
+def kernel(directory: Path) -> bytes:
+    path = directory / "merged" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "a/b"}))
+    return packed(resealed(directory))
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "answers that do not come out": (golden, "golden_mismatch"),
+    "a file that was changed": (altered, "artifact_corrupt"),
+    "a way out": (outside, "archive_unsafe"),
+    "a kernel of its own": (kernel, "artifact_unfit"),
+    "no archive": (lambda _: b"x" * 3000, "archive_broken"),
+    "half an archive": (lambda d: packed(d)[:5000], "archive_broken"),
+    "an empty file": (lambda _: b"", "archive_broken"),
+}
+
+
+@pytest.mark.parametrize("what", list(HOSTILE))
+def test_what_is_wrong_is_said_and_nothing_is_kept(
+    what: str, client: TestClient, made: Path, nothing_kept: Callable[[], None]
+) -> None:
+    spoil, code = HOSTILE[what]
+    answer = send(client, spoil(made))
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert str(made.parent) not in answer.text
+    nothing_kept()
+    assert client.get("/v1/models/sentiment").status_code == 404
+
+
+@pytest.fixture
+def stingy(settings: Settings) -> Iterator[Callable[..., TestClient]]:
+    """An application with other settings."""
+    opened: list[TestClient] = []
+
+    def make(**changes: Any) -> TestClient:
+        opened.append(TestClient(create_app(settings.model_copy(update=changes))))
+        return opened[-1].__enter__()
+
+    yield make
+    for each in opened:
+        each.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("limit", [{"import_seconds": 0.05}, {"import_memory_mb": 400}], ids=str)
+def test_limits_hold(
+    limit: dict[str, Any],
+    stingy: Callable[..., TestClient],
+    made: Path,
+    nothing_kept: Callable[[], None],
+) -> None:
+    answer = send(stingy(**limit), packed(made))
+    assert (answer.status_code, answer.json()["code"]) == (413, "import_too_large"), answer.text
+    [name] = limit
+    assert f"LORAWORKS_{name.upper()}" in answer.json()["detail"]
+    nothing_kept()
+
+
+def test_a_larger_archive_is_not_received(
+    stingy: Callable[..., TestClient], nothing_kept: Callable[[], None]
+) -> None:
+    answer = send(stingy(max_import_bytes=10_000), bytes(10_001))
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large"), answer.text
+    nothing_kept()
+
+
+def test_only_an_administrator_of_models_may(
+    locked: Settings, new_key: Callable[..., keys.NewKey], made: Path
+) -> None:
+    with TestClient(create_app(locked)) as client:
+        archive = packed(made)
+        reader = new_key("models:read", "jobs:write", "predict")
+        refused = send(client, archive, Authorization=f"Bearer {reader.text}")
+        assert refused.status_code == 403
+        admin = new_key("models:admin")
+        assert send(client, archive, Authorization=f"Bearer {admin.text}").status_code == 201
+
+
+def test_other_forms_of_bodies_are_refused(client: TestClient, made: Path) -> None:
+    raw = client.post(URL, content=packed(made), headers={"Content-Type": "application/x-tar"})
+    assert (raw.status_code, raw.json()["code"]) == (422, "malformed_upload")
+    upper = client.post("/v1/models/Sent/versions/import", files={"file": ("m", b"x")})
+    assert upper.status_code == 422

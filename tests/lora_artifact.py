@@ -1,0 +1,57 @@
+"""The artifact of a LoRA run that was never run: its adapter is drawn at random."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_core import manifest
+from lora_core.artifact import FORMAT, save_adapter, save_golden, save_merged
+from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.inference.predictor import Predictor
+from lora_core.methods.lora import Lora
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import TrainSpec
+from tests.tiny_artifact import TEXTS
+from tests.tiny_base import make_base, tokenizer
+
+LABELS = ("bad", "good")
+
+
+def make_lora_artifact(
+    directory: Path,
+    spec: LoraSpec,
+    *,
+    family: str = "distilbert",
+    labels: tuple[str, ...] = LABELS,
+    max_length: int = 64,
+    base: Path | None = None,
+) -> Path:
+    """In `directory/artifact`; on `base`, which else is made in `directory/base`."""
+    found = locate(str(base or make_base(directory / "base", family)))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model, _ = load_classifier(found, labels)
+        method = Lora(spec)
+        method.prepare(model, found.family)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter, mean=float(name.endswith("magnitude")), std=0.1)
+    out = directory / "artifact"
+    out.mkdir(parents=True)
+    save_adapter(out, spec, method.state(model), family)
+    save_merged(out, model, found.directory / "tokenizer.json", max_length)
+    predictor = Predictor.of(model, tokenizer(), max_length)
+    save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "created_by": {"loraworks": "0"},
+        "spec": TrainSpec(method=spec, base=found.name).model_dump(mode="json"),
+        "encoder": family,
+        "labels": list(labels),
+        "max_length": max_length,
+        "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
+    }
+    manifest.write(out, facts)
+    return out

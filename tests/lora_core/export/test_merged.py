@@ -1,0 +1,110 @@
+"""The merged model in the hands of transformers, and what text-embeddings-inference asks of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from lora_core import manifest
+from lora_core.artifact import load_merged
+from lora_core.errors import OutExists
+from lora_core.export.merged import export
+from lora_core.inference.predictor import Predictor
+from lora_core.specs.method import LoraSpec, Variant
+from tests.lora_artifact import make_lora_artifact
+from tests.tiny_artifact import make_artifact
+from tests.tiny_base import FAMILIES
+
+# What its models read of a config; it stops where one is missing or null.
+SIZES = {
+    "distilbert": ("vocab_size", "dim", "n_layers", "n_heads", "hidden_dim"),
+    "bert": (
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+        "intermediate_size", "type_vocab_size",
+    ),
+}  # fmt: skip
+ACTIVATION = {"distilbert": "activation", "bert": "hidden_act"}
+TEXTS = ["a good film", "not a very good story and it was boring"]
+CLASSES = {
+    "distilbert": "DistilBertForSequenceClassification",
+    "bert": "BertForSequenceClassification",
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_transformers_loads_it_strictly_and_answers_alike(family: str, tmp_path: Path) -> None:
+    artifact = make_lora_artifact(tmp_path, LoraSpec(variant=Variant.DORA, r=3), family=family)
+    out = tmp_path / "merged"
+    export(artifact, out)
+    model, info = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values()), info
+    batch = AutoTokenizer.from_pretrained(out)(TEXTS, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = model.eval()(**batch).logits
+    [kept, *_] = json.loads((artifact / "golden.json").read_text())
+    assert kept["text"] == TEXTS[0]
+    torch.testing.assert_close(logits[0], torch.tensor(kept["logits"]), rtol=1e-5, atol=1e-5)
+    answers = pipeline("text-classification", model=str(out), top_k=None)(TEXTS)
+    predicted = Predictor.load(artifact).predict(TEXTS)
+    for answer, expected in zip(answers, predicted, strict=True):
+        assert [each["label"] for each in answer] == [label for label, _ in expected]
+
+
+@pytest.mark.parametrize("labels", [("bad", "good"), ("LABEL_0", "LABEL_1"), ("a", "b", "c")])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_the_conditions_of_text_embeddings_inference(
+    family: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Of `router/src/lib.rs` and of `bert.rs` and `distilbert.rs` in its candle backend."""
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), family=family, labels=labels)
+    config = json.loads((artifact / "merged" / "config.json").read_text())
+    assert config["architectures"] == [CLASSES[family]]
+    assert config["model_type"] == family
+    assert config["id2label"] == {str(i): label for i, label in enumerate(labels)}
+    assert config["label2id"] == {label: i for i, label in enumerate(labels)}
+    assert config["max_position_embeddings"] == 64
+    assert config["pad_token_id"] == 0
+    assert all(isinstance(config[name], int) for name in SIZES[family])
+    assert config[ACTIVATION[family]] == "gelu"
+    if family == "bert":
+        assert config["layer_norm_eps"] == 1e-12
+        assert config["hidden_dropout_prob"] == 0
+        assert config["initializer_range"] == 0.1
+    tokenizer = json.loads((artifact / "merged" / "tokenizer.json").read_text())
+    assert tokenizer["truncation"] is None
+    assert tokenizer["padding"] is None
+    assert not (artifact / "merged" / "sentence_bert_config.json").exists()
+    with safe_open(artifact / "merged" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        assert {str(file.get_tensor(name).dtype) for name in names} == {"torch.float32"}
+    head = {"distilbert": "pre_classifier.weight", "bert": "bert.pooler.dense.weight"}[family]
+    assert {head, "classifier.weight", "classifier.bias"} <= names
+    assert not [name for name in names if not name.startswith((family, "pre_", "classifier"))]
+
+
+def test_a_text_is_not_cut_where_the_base_was(tmp_path: Path) -> None:
+    """The sample base cuts at 128 and pads to 128."""
+    artifact = make_artifact(tmp_path / "made")
+    tokens = AutoTokenizer.from_pretrained(artifact / "merged")(["film " * 300, "film"])
+    assert [len(ids) for ids in tokens["input_ids"]] == [302, 3]
+
+
+def test_an_artifact_of_the_first_version_gets_its_labels_named(tmp_path: Path) -> None:
+    artifact = make_artifact(tmp_path / "made", labels=("LABEL_0", "LABEL_1"), favours="LABEL_1")
+    path = artifact / "merged" / "config.json"
+    config = json.loads(path.read_text())
+    del config["id2label"], config["label2id"]
+    path.write_text(json.dumps(config))
+    facts = manifest.read(artifact)
+    facts.pop("files")
+    (artifact / "manifest.json").unlink()
+    manifest.write(artifact, facts)
+    export(artifact, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert told["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
+    assert load_merged(artifact).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    with pytest.raises(OutExists):
+        export(artifact, tmp_path / "out")

@@ -1,0 +1,296 @@
+"""Adapters that the real `peft` made, as artifacts."""
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.errors import (
+    AdapterBaseUnknown,
+    AdapterLabels,
+    AdapterNotFinite,
+    AdapterNotFound,
+    AdapterSetting,
+    AdapterShape,
+    AdapterTensors,
+    BaseNotFound,
+    HeaderTooLarge,
+    LengthTooLarge,
+    UnsafeWeights,
+)
+from lora_core.imports.peft import import_adapter
+from lora_core.inference.predictor import Predictor
+from lora_core.methods.lora import Lora
+from lora_core.peft_format import DEFAULTS, AdapterConfig
+from lora_core.specs.method import LoraSpec
+from tests.tiny_base import FAMILIES, make_base, tokenizer
+
+TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
+QUERY = {"distilbert": "q_lin", "bert": "query"}
+MLP = {"distilbert": "lin1", "bert": "intermediate.dense"}
+Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
+
+
+class Made:
+    """An adapter of `peft` with the logits that it gives there."""
+
+    def __init__(self, folder: Path, family: str, labels: int = 2, **settings: Any) -> None:
+        self.base = make_base(folder / "base", family)
+        self.directory = folder / "adapter"
+        model, _ = load_classifier(locate(str(self.base)), [str(i) for i in range(labels)])
+        wanted: dict[str, Any] = {
+            "r": 3,
+            "lora_alpha": 5,
+            "target_modules": [QUERY[family]],
+        } | settings
+        if family == "bert" and wanted["target_modules"] != "all-linear":
+            wanted["modules_to_save"] = ["pooler", *wanted.get("modules_to_save", ())]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **wanted))
+        torch.manual_seed(3)
+        for name, parameter in wrapped.named_parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter, mean=float("magnitude" in name), std=0.1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped.save_pretrained(self.directory)
+        self.logits = answers(wrapped)
+        path = self.directory / "adapter_config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"base_model_name_or_path": str(self.base)}))
+
+    def change(self, change: Change) -> None:
+        config_file = self.directory / "adapter_config.json"
+        weights_file = self.directory / "adapter_model.safetensors"
+        config, tensors = json.loads(config_file.read_text()), load_file(weights_file)
+        change(config, tensors)
+        config_file.write_text(json.dumps(config))
+        save_file(tensors, weights_file)
+
+
+@torch.inference_mode()
+def answers(model: PreTrainedModel) -> Tensor:
+    """One text at a time, so that nothing is padded."""
+    ids = [torch.tensor([tokenizer().encode(text).ids]) for text in TEXTS]
+    return torch.cat([model.eval()(one).logits for one in ids])
+
+
+def check_logits(made: Made, artifact: Path) -> None:
+    predictor = Predictor.load(artifact)
+    found = predictor.forward(predictor.encode(TEXTS))
+    torch.testing.assert_close(found, made.logits, rtol=1e-5, atol=1e-5)
+
+
+def check_adapter(made: Made, artifact: Path, family: str) -> None:
+    """`adapter.*` on the base gives the same, put in as a run would."""
+    said = json.loads((artifact / "adapter.json").read_text())
+    assert said["encoder"] == family
+    base = locate(str(made.base))
+    model, _ = load_classifier(base, ["x", "y"])
+    method = Lora(LoraSpec.model_validate(said["method"]))
+    method.prepare(model, base.family)
+    method.restore(model, load_file(artifact / "adapter.safetensors"))
+    torch.testing.assert_close(answers(model), made.logits, rtol=1e-5, atol=1e-5)
+
+
+KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "lora": lambda _: {},
+    "rslora": lambda _: {"use_rslora": True},
+    "dora": lambda _: {"use_dora": True},
+    "dora with the scale of rslora": lambda _: {"use_dora": True, "use_rslora": True},
+    "dropout": lambda _: {"lora_dropout": 0.1, "init_lora_weights": "gaussian"},
+    "a pattern": lambda f: {"target_modules": rf".*\.\d+\..*\.{QUERY[f]}"},
+    "one layer": lambda _: {"layers_to_transform": [1], "layers_pattern": "layer"},
+    "one layer by number": lambda _: {"layers_to_transform": 0},
+    "one rank for all by pattern": lambda f: {"rank_pattern": {QUERY[f]: 2}},
+    "one alpha for all by pattern": lambda f: {"alpha_pattern": {f"layer.*.{QUERY[f]}": 9}},
+}
+MIXED: dict[str, Callable[[str], dict[str, Any]]] = {
+    "ranks": lambda f: {"rank_pattern": {rf"layer.1.*{QUERY[f]}": 2}},
+    "alphas": lambda f: {"alpha_pattern": {rf"layer\.0\..*{QUERY[f]}": 2}},
+    "half of a role": lambda f: {"target_modules": [MLP[f]]},
+    "another role in each layer": lambda f: {
+        "target_modules": rf".*layer\.(0\..*{QUERY[f]}|1\..*{MLP[f]})"
+    },
+    "a part in full": lambda _: {"modules_to_save": ["word_embeddings"]},
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_an_adapter_answers_as_it_did_in_peft(family: str, kind: str, tmp_path: Path) -> None:
+    made = Made(tmp_path, family, **KINDS[kind](family))
+    facts = import_adapter(made.directory, tmp_path / "artifact")
+    check_logits(made, tmp_path / "artifact")
+    check_adapter(made, tmp_path / "artifact", family)
+    assert facts["spec"]["method"]["type"] == "lora"
+    assert facts["spec"]["base"] == str(made.base)
+    assert facts["labels"] == ["LABEL_0", "LABEL_1"]
+    assert facts["max_length"] == 64
+
+
+def test_an_adapter_on_the_pooler_becomes_part_of_the_head(tmp_path: Path) -> None:
+    """`all-linear` puts one there. On DistilBERT, `peft` 0.21 cannot do it."""
+    made = Made(tmp_path, "bert", target_modules="all-linear")
+    keys = load_file(made.directory / "adapter_model.safetensors")
+    assert "base_model.model.bert.pooler.dense.lora_A.weight" in keys
+    facts = import_adapter(made.directory, tmp_path / "artifact")
+    check_logits(made, tmp_path / "artifact")
+    check_adapter(made, tmp_path / "artifact", "bert")
+    assert facts["spec"]["method"]["targets"] == ["query", "key", "value", "projection", "mlp"]
+
+
+@pytest.mark.parametrize("kind", list(MIXED))
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_what_no_spec_describes_is_merged_alone(family: str, kind: str, tmp_path: Path) -> None:
+    made = Made(tmp_path, family, **MIXED[kind](family))
+    facts = import_adapter(made.directory, tmp_path / "artifact")
+    check_logits(made, tmp_path / "artifact")
+    assert facts["spec"]["method"] == {"type": "merged"}
+    assert not list((tmp_path / "artifact").glob("adapter*"))
+
+
+def test_names_of_labels_come_from_beside_or_are_given(tmp_path: Path) -> None:
+    made = Made(tmp_path, "distilbert", labels=3)
+    (made.directory / "id2label.json").write_text('{"0": "bad", "1": "so-so", "2": "good"}')
+    beside = import_adapter(made.directory, tmp_path / "one", max_length=16)
+    assert (beside["labels"], beside["max_length"]) == (["bad", "so-so", "good"], 16)
+    given = import_adapter(made.directory, tmp_path / "two", labels=["x", "y", "z"])
+    assert given["labels"] == ["x", "y", "z"]
+    check_logits(made, tmp_path / "two")
+    for labels in (["x", "y"], ["x", "x", "y"]):
+        with pytest.raises(AdapterLabels):
+            import_adapter(made.directory, tmp_path / "three", labels=labels)
+    with pytest.raises(LengthTooLarge):
+        import_adapter(made.directory, tmp_path / "three", max_length=65)
+
+
+def test_our_table_of_defaults_is_that_of_peft() -> None:
+    theirs = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(LoraConfig)
+    }
+    theirs.pop("runtime_config")  # never written
+    assert {name: theirs.get(name) for name in DEFAULTS} == DEFAULTS
+    read = set(AdapterConfig.model_fields)
+    assert theirs.keys() - read - DEFAULTS.keys() == {"inference_mode", "peft_version"}
+    assert not read & DEFAULTS.keys()
+
+
+NOT_DEFAULT: dict[str, Any] = {
+    "bias": "all",
+    "fan_in_fan_out": True,
+    "exclude_modules": ["x"],
+    "lora_bias": True,
+    "layer_replication": [[0, 1]],
+    "trainable_token_indices": [1],
+    "megatron_core": "other",
+    "qalora_group_size": 8,
+    "use_qalora": True,
+    "task_type": "CAUSAL_LM",
+    "peft_type": "LOHA",
+    "init_lora_weights": "pissa",
+    "r": 0,
+    "lora_alpha": -1,
+    "rank_pattern": {"x": "y"},
+    "target_modules": "(",
+    "a_setting_of_tomorrow": {"on": True},
+}
+
+
+@pytest.mark.parametrize("key", list(NOT_DEFAULT))
+def test_a_setting_that_is_not_read_is_refused_by_name(key: str, tmp_path: Path) -> None:
+    made = Made(tmp_path, "distilbert")
+    made.change(lambda config, _: config.update({key: NOT_DEFAULT[key]}))
+    with pytest.raises(AdapterSetting, match=f"has {key} = "):
+        import_adapter(made.directory, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_setting_of_tomorrow_that_is_off_is_no_hindrance(tmp_path: Path) -> None:
+    made = Made(tmp_path, "distilbert")
+    made.change(lambda config, _: config.update(tomorrow=None, peft_version="9.0"))
+    import_adapter(made.directory, tmp_path / "artifact")
+
+
+FIRST = "base_model.model.distilbert.transformer.layer.0.attention.q_lin"
+DAMAGES: dict[str, tuple[Change, type[Exception], str]] = {
+    "a tensor is missing": (
+        lambda _, t: t.pop(f"{FIRST}.lora_B.weight"), AdapterTensors, "missing"),
+    "a tensor too many": (
+        lambda _, t: t.update({f"{FIRST}.lora_C.weight": torch.zeros(2)}), AdapterTensors,
+        "unexpected"),
+    "another prefix": (
+        lambda _, t: t.update({"model.x": torch.zeros(2)}), AdapterTensors, "unexpected"),
+    "an adapter that the config does not name": (
+        lambda c, _: c.update(target_modules=["k_lin"]), AdapterTensors, "k_lin"),
+    "no classifier": (
+        lambda _, t: [t.pop(f"base_model.model.classifier.{p}") for p in ("weight", "bias")],
+        AdapterTensors, "here and in the base"),
+    "another rank": (lambda c, _: c.update(r=2), AdapterShape, r"\[3, 32\].*\[2, 32\]"),
+    "another base": (
+        lambda _, t: t.update({f"{FIRST}.lora_A.weight": torch.zeros(3, 40)}), AdapterShape,
+        r"\[3, 40\]"),
+    "not a number": (
+        lambda _, t: t[f"{FIRST}.lora_A.weight"].fill_(torch.nan), AdapterNotFinite,
+        "q_lin"),
+    "infinite": (
+        lambda _, t: t["base_model.model.classifier.bias"].fill_(torch.inf),
+        AdapterNotFinite, "classifier"),
+    "no base": (
+        lambda c, _: c.update(base_model_name_or_path=None), AdapterBaseUnknown, "--base"),
+    "a base that is gone": (
+        lambda c, _: c.update(base_model_name_or_path="/nowhere"), BaseNotFound, "nowhere"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_each_damage_has_its_own_error(damage: str, tmp_path: Path) -> None:
+    made = Made(tmp_path, "distilbert")
+    change, error, words = DAMAGES[damage]
+    made.change(change)
+    if damage == "no classifier":
+        file = made.base / "model.safetensors"
+        left = {n: t for n, t in load_file(file).items() if not n.startswith("classifier")}
+        save_file(left, file, metadata={"format": "pt"})
+    with pytest.raises(error, match=words):
+        import_adapter(made.directory, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
+    made = Made(tmp_path, "distilbert")
+    weights = made.directory / "adapter_model.safetensors"
+    weights.rename(made.directory / "adapter_model.bin")
+    with pytest.raises(UnsafeWeights, match=re.escape("adapter_model.bin")):
+        import_adapter(made.directory, tmp_path / "artifact")
+
+
+def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdapterNotFound, match="no adapter_config"):
+        import_adapter(tmp_path, tmp_path / "artifact")
+    made = Made(tmp_path / "made", "distilbert")
+    weights = made.directory / "adapter_model.safetensors"
+    weights.write_bytes((2**40).to_bytes(8, "little"))
+    with pytest.raises(HeaderTooLarge):
+        import_adapter(made.directory, tmp_path / "artifact")
+    weights.unlink()
+    with pytest.raises(AdapterNotFound, match="there is no adapter_model"):
+        import_adapter(made.directory, tmp_path / "artifact")
+    for text in ("[]", "{", "\udc80"):
+        config = made.directory / "adapter_config.json"
+        config.write_text(text, errors="surrogateescape")
+        with pytest.raises(AdapterNotFound):
+            import_adapter(made.directory, tmp_path / "artifact")
