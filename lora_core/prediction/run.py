@@ -97,7 +97,7 @@ class _Course:
         """All rows, from the first."""
         begun, saved = self.known.step, self.known.rows()
         while chunk := list(islice(records, _size(begun - written.rows))):
-            self.pulse.beat()
+            self.pulse.beat(self.known.step)
             if written.rows < begun:
                 logits = saved[written.rows : written.rows + len(chunk)]
             else:
@@ -109,12 +109,11 @@ class _Course:
 
     def _compute(self, chunk: list[Record]) -> Tensor:
         """Logits (rows, labels) of the next rows, which are known from then on."""
-        step = self.known.step
         encoded = self.predictor.encode([record.text for record in chunk])
         logits = torch.empty(len(chunk), len(self.known.labels))
         order = np.argsort([item.length for item in encoded], kind="stable")
         for indices in np.array_split(order, range(SLICE, len(order), SLICE)):
-            self.pulse.beat(step)
+            self.pulse.beat()
             logits[indices] = self.predictor.forward([encoded[i] for i in indices])
         reach("answered")
         self.known.add(logits, cut=sum(item.truncated for item in encoded))
