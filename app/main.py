@@ -23,6 +23,7 @@ from app.metrics import routes as measured
 from app.metrics.requests import Meter
 from app.metrics.routes import Metrics
 from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
+from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
 from app.serving import routes as serving
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + FORM_BYTES)
     app.include_router(artifacts.router)
     app.include_router(registry.router)
+    app.include_router(predictions.router)
     app.include_router(serving.router)
     app.include_router(health.router)
     app.include_router(measured.router)

@@ -37,10 +37,10 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what."""
+    """Which columns hold what. `label` None: there are no labels."""
 
     text: str
-    label: str
+    label: str | None
     split: str | None
 
 
@@ -91,7 +91,8 @@ def _command(file: Path, columns: Columns, settings: Settings) -> list[str]:
         math.ceil(settings.inspect_seconds),
         _OUTPUT_BYTES,
     ]
-    wanted = [f"--text-column={columns.text}", f"--label-column={columns.label}"]
+    wanted = [f"--text-column={columns.text}"]
+    wanted.append("--texts" if columns.label is None else f"--label-column={columns.label}")
     if columns.split is not None:
         wanted.append(f"--split-column={columns.split}")
     inspect = [*python, "lora_core", "inspect", str(file), *wanted]

@@ -103,6 +103,11 @@ def resolve(session: Session, ref: str) -> Resolved:
     return Resolved(parsed.name, version.number, artifact.ref)
 
 
+def find(session: Session, ref: str | None) -> Resolved:
+    """The version that `ref` means now, else the only one in production. Raises as both do."""
+    return resolve_default(session) if ref is None else resolve(session, ref)
+
+
 def resolve_default(session: Session) -> Resolved:
     """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
     names = repository.names_with(session, PRODUCTION)

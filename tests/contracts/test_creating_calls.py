@@ -4,7 +4,10 @@ from app.main import create_app
 from app.settings import Settings
 
 # What changes or asks without creating: sent again, it does the same again.
-HARMLESS = {"/v1/jobs/{job_id}/cancel", "/predict", "/models/{ref}/predict"}
+HARMLESS = {
+    *("/v1/jobs/{job_id}/cancel", "/v1/predictions/{run_id}/cancel"),
+    *("/predict", "/models/{ref}/predict"),
+}
 
 
 def test_every_creating_post_takes_an_idempotency_key(tmp_path: object) -> None:

@@ -17,7 +17,7 @@ from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_until
 
-HEAD = "0002"
+HEAD = "0003"
 
 
 @pytest.fixture
