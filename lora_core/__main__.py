@@ -63,7 +63,7 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
     keep_freed_memory()
     lifeline = _listening(arguments)
     with _together():
-        spec = read_spec(arguments.spec, TrainSpec)
+        spec = read_spec(arguments.spec)
         from lora_core.training.run import run
 
         plan = _plan(arguments)
@@ -73,7 +73,7 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
 
 def _predict_file(arguments: argparse.Namespace, lines: Lines) -> None:
     lifeline = _listening(arguments)
-    spec = read_spec(arguments.spec, PredictSpec)
+    spec = _read(arguments.spec, PredictSpec)
     from lora_core.prediction.run import run
 
     plan = _plan(arguments)
@@ -137,8 +137,12 @@ class Answer(BaseModel):
     labels: list[Score]
 
 
-def read_spec(path: Path, kind: type[Spec]) -> Spec:
-    """The run that a JSON file describes. Raises `InvalidSpec`."""
+def read_spec(path: Path) -> TrainSpec:
+    """The training run that a JSON file describes. Raises `InvalidSpec`."""
+    return _read(path, TrainSpec)
+
+
+def _read(path: Path, kind: type[Spec]) -> Spec:
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -19,7 +19,7 @@ from tests.job_rows import take
 from tests.prediction_rows import add_model
 
 TEXTS = 'id,body\n1,"good, and more"\n2,so bad\n3,"a ""film"""\n'
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "1", "body": "good, and more", "share": 0.5, "seen": True, "tags": ["a", "b"]},
     {"id": "2", "body": "so bad", "share": None, "seen": False},
 ]

@@ -19,7 +19,7 @@ from lora_core.errors import (
     EmptyText,
     Stopped,
 )
-from lora_core.events import Event
+from lora_core.events import Event, Failed
 from lora_core.inference.predictor import Predictor
 from lora_core.prediction.run import CHUNK, run
 from lora_core.specs.predict import RESULTS, PredictSpec
@@ -171,7 +171,8 @@ def test_an_error_is_told_by_the_process_with_its_code(
     Path(spec.data.source).write_text("id,body\n1,good\n2, \n")
     status, [*_, failed] = attempts.attempt()
     assert status == exit_codes.FAILED
-    assert (failed.event, failed.code) == ("failed", EmptyText.code)
+    assert isinstance(failed, Failed)
+    assert failed.code == EmptyText.code
     assert failed.message == "texts.csv: the text is empty in 1 rows, first in rows 2."
 
 
