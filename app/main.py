@@ -23,6 +23,7 @@ from app.metrics import routes as measured
 from app.metrics.requests import Meter
 from app.metrics.routes import Metrics
 from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
+from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
 from app.serving import comparison, info
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(info.router)
     app.include_router(comparison.router)
     app.include_router(registry.importing, max_body_size=settings.max_import_bytes + FORM_BYTES)
+    app.include_router(predictions.router)
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)

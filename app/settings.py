@@ -158,6 +158,7 @@ class Settings(BaseSettings):
         ge=0,
         description="How long models stay that no version is made of; empty: for ever.",
     )
+    keep_prediction_days: float = Field(30, ge=0, description="How long prediction results stay.")
     orphan_seconds: float = Field(
         86_400, ge=0, description="Age at which files are removed that no row knows."
     )

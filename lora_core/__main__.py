@@ -1,4 +1,4 @@
-"""`python -m lora_core train spec.json --out DIR`: a run without any service.
+"""`python -m lora_core train spec.json --out DIR`: a run without any service. So is `predict-file`.
 
 Events go to standard output, one JSON object a line; everything else to standard error.
 """
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,7 +18,13 @@ from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
 from lora_core.process import keep_freed_memory, of_one_run, wait_passively
+from lora_core.specs.predict import PredictSpec
 from lora_core.specs.train import TrainSpec
+
+if TYPE_CHECKING:
+    from lora_core.training.saves import SavePlan
+
+Spec = TypeVar("Spec", bound=BaseModel)
 
 
 class Lines:
@@ -54,25 +61,39 @@ def main() -> int:
 
 def _train(arguments: argparse.Namespace, lines: Lines) -> None:
     keep_freed_memory()
+    lifeline = _listening(arguments)
+    with _together():
+        spec = read_spec(arguments.spec)
+        from lora_core.training.run import run
+
+        plan = _plan(arguments)
+        out, resume = arguments.out, arguments.resume
+        run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
+
+
+def _predict_file(arguments: argparse.Namespace, lines: Lines) -> None:
+    lifeline = _listening(arguments)
+    spec = _read(arguments.spec, PredictSpec)
+    from lora_core.prediction.run import run
+
+    plan = _plan(arguments)
+    out, resume = arguments.out, arguments.resume
+    run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
+
+
+def _listening(arguments: argparse.Namespace) -> Lifeline:
     lifeline = Lifeline()
     lifeline.listen()
     if arguments.lifeline:
         lifeline.follow_parent()
-    with _together():
-        spec = read_spec(arguments.spec)
-        from lora_core.training.run import run
-        from lora_core.training.saves import SavePlan
+    return lifeline
 
-        where: Path | None = arguments.checkpoints
-        plan = SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
-        run(
-            spec,
-            out_dir=arguments.out,
-            observer=lines,
-            stop=lifeline,
-            plan=plan,
-            resume=arguments.resume,
-        )
+
+def _plan(arguments: argparse.Namespace) -> "SavePlan | None":
+    from lora_core.training.saves import SavePlan
+
+    where: Path | None = arguments.checkpoints
+    return SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
 
 
 def _together() -> AbstractContextManager[None]:
@@ -85,8 +106,11 @@ def _together() -> AbstractContextManager[None]:
 
 
 def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.data.inspect import inspect
+    from lora_core.data.inspect import inspect, inspect_texts
 
+    if arguments.texts:
+        lines.write(inspect_texts(arguments.file, arguments.text_column))
+        return
     columns = (arguments.text_column, arguments.label_column, arguments.split_column)
     lines.write(inspect(arguments.file, *columns))
 
@@ -151,9 +175,13 @@ class Answer(BaseModel):
 
 
 def read_spec(path: Path) -> TrainSpec:
-    """The run that a JSON file describes. Raises `InvalidSpec`."""
+    """The training run that a JSON file describes. Raises `InvalidSpec`."""
+    return _read(path, TrainSpec)
+
+
+def _read(path: Path, kind: type[Spec]) -> Spec:
     try:
-        return TrainSpec.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InvalidSpec(path=path.name, problem=error.strerror) from error
     except ValidationError as error:
@@ -178,24 +206,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     train = commands.add_parser("train", help="train, evaluate and save a model")
-    train.add_argument("spec", type=Path, help="JSON description of the run")
-    train.add_argument("--out", type=Path, required=True, help="directory of the artifact")
-    train.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
-    train.add_argument("--checkpoints", type=Path, help="directory to save checkpoints in")
-    train.add_argument(
-        "--checkpoint-seconds",
-        type=_seconds,
-        default=300.0,
-        help="seconds between two checkpoints; 0: one after every step (default: 300)",
-    )
-    train.add_argument("--resume", type=Path, help="directory of a checkpoint to go on from")
+    _add_run(train)
     train.set_defaults(command=_train)
+
+    predict_file = commands.add_parser("predict-file", help="answer every row of a file")
+    _add_run(predict_file)
+    predict_file.set_defaults(command=_predict_file)
 
     inspect = commands.add_parser("inspect", help="check a data file and describe it")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--text-column", default="text")
     inspect.add_argument("--label-column", default="label")
     inspect.add_argument("--split-column")
+    inspect.add_argument("--texts", action="store_true", help="there are no labels to check")
     inspect.set_defaults(command=_inspect)
 
     predict = commands.add_parser("predict", help="answer texts from an artifact")
@@ -226,6 +249,21 @@ def _doors(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     unpack.add_argument("archive", type=Path, help="tar file")
     unpack.add_argument("--into", type=Path, required=True, help="empty folder")
     unpack.set_defaults(command=_unpack)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """What every run takes that can be stopped and go on later."""
+    parser.add_argument("spec", type=Path, help="JSON description of the run")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the result")
+    parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
+    parser.add_argument("--checkpoints", type=Path, help="directory to save checkpoints in")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=_seconds,
+        default=300.0,
+        help="seconds between two checkpoints; 0: one after every step (default: 300)",
+    )
+    parser.add_argument("--resume", type=Path, help="directory of a checkpoint to go on from")
 
 
 def _end() -> None:

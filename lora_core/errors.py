@@ -227,6 +227,16 @@ class MissingColumn(DataError):
     message = "{file} has no column {column!r}. Columns: {available}."
 
 
+class ColumnTaken(DataError):
+    """A column with a name that the answers need."""
+
+    code = "column_taken"
+    message = (
+        "{file} has a column {column!r}, under which a prediction run writes its answers. "
+        "Rename it."
+    )
+
+
 class EmptyText(DataError):
     """Rows without text."""
 

@@ -26,6 +26,7 @@ class Phase(StrEnum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     SAVING = "saving"
+    PREDICTING = "predicting"
 
 
 class Tick(_Event):

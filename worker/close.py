@@ -19,8 +19,7 @@ from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
 from worker.inputs import Inputs
-
-KIND = "model"  # of the artifacts that a training makes
+from worker.work import WORK
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +30,7 @@ def finish(resources: Resources, lease: Lease, ending: Ending, left: ExitStatus 
 
 
 def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) -> bool:
-    """Store what the training made and end the attempt. `False`: fenced, nothing was published.
+    """Store what was made and end the attempt. `False`: fenced, nothing was published.
 
     Files first, then one transaction of artifact, version and ending: only rows make files count.
     Files without one are swept up later, not here: a connection that broke in its commit leaves
@@ -43,13 +42,16 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
     if inputs.names:  # the paths of this machine are nobody's business
         facts = {**inputs.public(facts), "files": facts["files"]}
         manifest.save(made, facts)
-    ref = resources.store.put(made, f"jobs/{lease.job_id}/a{lease.attempt}")
+    shelf = WORK[claimed.kind].shelf
+    ref = resources.store.put(made, f"{shelf}/{lease.job_id}/a{lease.attempt}")
     return _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts))
 
 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
     lease = claimed.lease
-    artifact = artifacts.add(session, job_id=lease.job_id, kind=KIND, ref=ref)
+    artifact = artifacts.add(
+        session, job_id=lease.job_id, kind=WORK[claimed.kind].artifact, ref=ref
+    )
     summary = facts["metrics"]
     if claimed.register_as is not None:
         version = registry.register(

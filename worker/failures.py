@@ -27,20 +27,20 @@ class Cause:
     again: str  # the code once a second failure brought no new checkpoint
 
 
-CRASHED = Cause("crashed", "The training process ended unexpectedly ({how}).", "crash_loop")
-STALLED = Cause("stalled", "The training gave no sign of life for {how}.", "stalled")
+CRASHED = Cause("crashed", "The process ended unexpectedly ({how}).", "crash_loop")
+STALLED = Cause("stalled", "The process gave no sign of life for {how}.", "stalled")
 OOM_HOST = Cause(
     "oom_host",
-    "The training was ended because the memory of the machine ran out. Choose a smaller "
-    "`optim.micro_batch_tokens` or `data.max_length`, or train fewer jobs at a time.",
+    "The process was ended because the memory of the machine ran out. Run fewer at a time; for a "
+    "training, choose a smaller `optim.micro_batch_tokens` or `data.max_length`.",
     "oom_host",
 )
-LOST = Cause("lost_worker", "The worker that ran the job is gone.", "lost_worker")
-BROKEN = Cause("worker_error", "The worker failed while it ran the job ({how}).", "worker_error")
+LOST = Cause("lost_worker", "The worker that ran it is gone.", "lost_worker")
+BROKEN = Cause("worker_error", "The worker itself failed ({how}).", "worker_error")
 
 NO_FURTHER = "{message} It came no further than the time before, so it is not tried again."
 SPENT = "{message} This was failure {failures}, and the last that is allowed."
-OVER_TIME = "The job has run for {seconds:g} s, the longest that is allowed, and was stopped."
+OVER_TIME = "It has run for {seconds:g} s, the longest that is allowed, and was stopped."
 IMPATIENT = "{message} That went on for over {seconds:g} s."
 
 # What may be well again in a while, whoever is to blame: disk, storage, hub. Rights and credentials

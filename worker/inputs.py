@@ -1,6 +1,6 @@
 """From the description that a job keeps to the one that its training process reads.
 
-A job names its data and base as users do (`reviews:2`, `sentiment:3`); the process gets local
+A job names its data and model as users do (`reviews:2`, `sentiment:3`); the process gets local
 paths. What comes back from it (messages, the manifest) must name them as users do again.
 """
 
@@ -20,9 +20,9 @@ from app.db.engines import Database
 from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
-from lora_core import manifest
 from lora_core.errors import ArtifactCorrupt
 from worker.errors import InputChanged
+from worker.work import WORK
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,15 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
     Files are read after the look at the rows, so that no writer waits for the disk. Raises
     `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, and what a store raises.
     """
-    spec = dict(claimed.spec)
+    spec, work = dict(claimed.spec), WORK[claimed.kind]
+    model = spec[work.model]
     names: dict[str, str] = {}
     with database.read() as session:
         uploads = {
             part: datasets.get(session, UUID(dataset_id))
             for part, dataset_id in claimed.dataset_ids.items()
         }
-        version = registry.resolve(session, spec["base"]) if _is_version(spec["base"]) else None
+        version = registry.resolve(session, model) if _is_version(model) else None
     sources: dict[str, str] = {}
     for part, upload in uploads.items():
         name = f"{upload.name}:{upload.version}"
@@ -72,8 +73,8 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
         directory = verified(store, version.artifact, name=f"model {version.ref}")
-        spec["base"] = str(directory / manifest.MERGED)
-        names[spec["base"]] = version.ref
+        spec[work.model] = str(work.of(directory))
+        names[spec[work.model]] = version.ref
     return Inputs(spec, names)
 
 

@@ -41,8 +41,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be trained, where, and with what."""
+    """What is to be done, where, and with what."""
 
+    command: str  # "train" or "predict-file"
     place: Place
     resume: Path | None  # a checkpoint to go on from
     checkpoint_seconds: float
@@ -77,7 +78,7 @@ class Launcher(Protocol):
 
 
 class ProcessLauncher:
-    """Real processes: `program train SPEC …`, each the leader of a session of its own."""
+    """Real processes: `program COMMAND SPEC …`, each the leader of a session of its own."""
 
     def __init__(self, program: Sequence[str] = (sys.executable, "-P", "-m", "lora_core")) -> None:
         self._program = program
@@ -189,11 +190,11 @@ class ProcessChild:
 
 def _arguments(order: Order) -> list[str]:
     place = order.place
-    train = ["train", str(place.spec), "--out", str(place.out), "--lifeline"]
+    run = [order.command, str(place.spec), "--out", str(place.out), "--lifeline"]
     save = ["--checkpoints", str(place.checkpoints)]
     often = ["--checkpoint-seconds", str(order.checkpoint_seconds)]
     resume = [] if order.resume is None else ["--resume", str(order.resume)]
-    return [*train, *save, *often, *resume]
+    return [*run, *save, *often, *resume]
 
 
 def child_environment(environ: Mapping[str, str], order: Order) -> dict[str, str]:

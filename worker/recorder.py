@@ -20,7 +20,7 @@ from app.jobs import checkpoints, ownership
 from app.jobs.endings import Told
 from app.jobs.leases import Lease, StoredCheckpoint
 from app.jobs.tables import JobEvent, MetricPoint
-from lora_core.events import Event, Resumed, Started, StepLogged, Tick
+from lora_core.events import CheckpointSaved, Event, Resumed, Started, StepLogged, Tick
 from worker.contact import Contact
 from worker.meanwhile import meanwhile
 from worker.rows import Kept, Point, points, told
@@ -73,7 +73,7 @@ class Recorder:
 
     def add(self, event: Event) -> None:
         """Take an event in; `write` brings it to the database."""
-        if isinstance(event, Tick | StepLogged):
+        if isinstance(event, Tick | StepLogged | CheckpointSaved):
             self.step = max(self.step, event.step)
         elif isinstance(event, Started):
             self._total_steps = event.total_steps

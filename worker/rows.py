@@ -75,7 +75,7 @@ def told(event: Event) -> Told | None:
         case RivalFitted():
             return Told("rival", "info", _rival(event), _data(event))
         case Finished():
-            return Told("trained", "info", "Training is done; the model is being stored.", {})
+            return Told("trained", "info", "Done; the result is being stored.", {})
         case _:
             return None
 

@@ -1,4 +1,7 @@
-"""One attempt of a job: claimed → inputs → training → artifact or failure → ending."""
+"""One attempt of a job: claimed → inputs → training → artifact or failure → ending.
+
+A prediction run lives the same life; `work` says in what it differs.
+"""
 
 import dataclasses
 import json
@@ -26,6 +29,7 @@ from worker.launch import Launcher, Order
 from worker.recorder import Recorder
 from worker.slots import Slot
 from worker.supervisor import Asked, Ended, Supervisor
+from worker.work import WORK
 from worker.workplace import Place
 
 LOG_TAIL = 4_000  # bytes
@@ -175,6 +179,7 @@ class _Attempt:
 
     def order(self, resume: Path | None) -> Order:
         return Order(
+            command=WORK[self.claimed.kind].command,
             place=self.place,
             resume=resume,
             checkpoint_seconds=self._settings.checkpoint_seconds,

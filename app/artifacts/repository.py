@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.errors import ArtifactNotFound
 from app.artifacts.store import ArtifactRef
-from app.artifacts.tables import Artifact
+from app.artifacts.tables import MODEL, Artifact
 
 
 def add(session: Session, *, job_id: UUID | None, kind: str, ref: ArtifactRef) -> Artifact:
@@ -34,8 +34,9 @@ def get(session: Session, artifact_id: UUID) -> Artifact:
 
 
 def by_job(session: Session, job_id: UUID) -> Artifact | None:
-    """What a job made, the newest first."""
-    statement = select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.id.desc())
+    """The model that a job made, the newest first."""
+    made = (Artifact.job_id == job_id, Artifact.kind == MODEL)
+    statement = select(Artifact).where(*made).order_by(Artifact.id.desc())
     return session.scalars(statement.limit(1)).first()
 
 

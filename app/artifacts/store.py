@@ -4,6 +4,7 @@ A key names a directory with a manifest (a model, a checkpoint) or one file (an 
 under a key never changes; it is there in full or not at all.
 
     jobs/<job>/a<attempt>                  model
+    predictions/<run>/a<attempt>           results of a prediction run
     checkpoints/<job>/a<attempt>/step-<n>  checkpoint
     uploads/<data set>/<file>              upload
     imports/<id>                           model that was made elsewhere

@@ -1,4 +1,4 @@
-"""Finished model directories."""
+"""Finished directories: models, and results of prediction runs."""
 
 from uuid import UUID
 
@@ -8,6 +8,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.artifacts.store import ArtifactRef
 from app.db.base import Base, BigInt, new_id
 from app.db.clock import now
+
+MODEL, RESULTS = "model", "results"  # kinds: what a training makes, what a prediction run makes
 
 
 class Artifact(Base):

@@ -109,6 +109,25 @@ class Model(TypedDict):
     versions: list[Version]
 
 
+class Prediction(TypedDict):
+    """A prediction run."""
+
+    id: str
+    name: str | None
+    state: State
+    model: str
+    dataset: str
+    rows_done: int
+    rows: int
+    queue_position: int | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    summary: Json | None
+    error: Failure | None
+    has_results: bool
+
+
 class Label(TypedDict):
     label: str
     score: float

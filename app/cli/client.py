@@ -8,7 +8,18 @@ from urllib.parse import quote
 
 import httpx2
 
-from app.cli.answers import Dataset, Job, Json, Label, Model, Note, Plan, Point, Version
+from app.cli.answers import (
+    Dataset,
+    Job,
+    Json,
+    Label,
+    Model,
+    Note,
+    Plan,
+    Point,
+    Prediction,
+    Version,
+)
 from app.cli.connection import Connection, check, decoded, given, reaching
 
 LOADING_SECONDS = 120  # the service loads and tries a model before it moves an alias there
@@ -166,6 +177,36 @@ class Client(Connection):
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
         )
+
+    # -- prediction runs ----------------------------------------------------------------------
+
+    def submit_prediction(self, body: Json) -> Prediction:
+        run: Prediction = self.create("/v1/predictions", json=body)
+        return run
+
+    def prediction(self, run_id: str) -> Prediction:
+        run: Prediction = self.json("GET", _path("predictions", run_id))
+        return run
+
+    def predictions(self, limit: int, **filters: str | None) -> list[Prediction]:
+        return list(self.pages("/v1/predictions", limit, **filters))
+
+    def cancel_prediction(self, run_id: str) -> Prediction:
+        run: Prediction = self.json("POST", f"{_path('predictions', run_id)}/cancel")
+        return run
+
+    def delete_prediction(self, run_id: str) -> None:
+        self.request("DELETE", _path("predictions", run_id))
+
+    @contextmanager
+    def results(self, run_id: str, format: str) -> Iterator[Iterator[bytes]]:
+        """The rows with their answers, as the bytes of a file."""
+        path, params = f"{_path('predictions', run_id)}/results", {"format": format}
+        with reaching(self.url), self.http.stream("GET", path, params=params) as response:
+            check(response)
+            yield response.iter_bytes()
+
+    # -----------------------------------------------------------------------------------------
 
     @contextmanager
     def _bytes(self, path: str) -> Iterator[Iterator[bytes]]:

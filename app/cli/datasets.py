@@ -1,7 +1,7 @@
 """`loraworks datasets …`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ Ref = Annotated[str, typer.Argument(metavar="DATASET", help="name (the newest), 
 Name = Annotated[str | None, typer.Option("--name", help="Default: from the name of the file.")]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column of the texts.")]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column of the labels.")]
+Purpose = Annotated[
+    Literal["train", "predict"] | None,
+    typer.Option("--purpose", help="predict: there are no labels. Default: train."),
+]
 SplitColumn = Annotated[
     str | None, typer.Option("--split-column", help="Column that names the part of each row.")
 ]
@@ -38,6 +42,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     client: Client,
     file: File,
     name: Name = None,
+    purpose: Purpose = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
@@ -47,6 +52,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     dataset = client.upload(
         file,
         name=name,
+        purpose=purpose,
         text_column=text_column,
         label_column=label_column,
         split_column=split_column,

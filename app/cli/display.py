@@ -107,7 +107,8 @@ def _position(progress: Progress) -> str:
     """`step 120/250, 96 reviews/s, 40 s left`"""
     if progress.state == "queued" and progress.queue_position is not None:
         return f"place {progress.queue_position} in the queue"
-    parts = [f"step {progress.step}/{progress.total}" if progress.total else progress.state]
+    place = f"{progress.unit} {progress.step}/{progress.total}"
+    parts = [place if progress.total else progress.state]
     speed = progress.curve(SPEED).last()
     if speed is not None:
         parts.append(f"{speed:.0f} reviews/s")

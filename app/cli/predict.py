@@ -1,4 +1,4 @@
-"""`loraworks predict`: what a model thinks of a text."""
+"""`loraworks predict`: what a model thinks of a text, or of every row of a file."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import percent, table, warn
+from app.cli.prediction_runs import answer_file
 
 BATCH = 32  # texts in one call
 SHOWN = 60  # characters of a text in the table
@@ -26,20 +27,57 @@ NoTruncate = Annotated[
     typer.Option("--no-truncate", help="Refuse texts that are too long; do not cut."),
 ]
 File = Annotated[
-    Path | None, typer.Option("--file", help="A file with one text a line, - for standard input.")
+    Path | None,
+    typer.Option(
+        "--file",
+        help="A file with one text a line, - for standard input. With --out: a CSV, TSV, JSONL or "
+        "Parquet file.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="New .csv or .jsonl: the rows of --file with their answers."),
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text-column", help="With --out: column of the texts [text].")
+]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="RUN", help="With --out: come back to a prediction run."),
 ]
 
 
 @connected
-def predict(
+def predict(  # noqa: PLR0913 - one parameter per option
     client: Client,
     texts: Texts = None,
     model: Model = None,
     no_truncate: NoTruncate = False,
     file: File = None,
+    out: Out = None,
+    text_column: TextColumn = None,
+    resume: Resume = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify texts with a model in production."""
+    """Classify texts with a model in production.
+
+    With --out every row of a file, however large: a worker does it, and Ctrl-C does not stop it.
+    """
+    if out is not None:
+        if texts or no_truncate:
+            raise Misuse("--out takes a --file, neither texts nor --no-truncate", "wrong_options")
+        answer_file(
+            client,
+            out,
+            file=file,
+            resume=resume,
+            text_column=text_column,
+            model=model,
+            as_json=as_json,
+        )
+        return
+    if resume or text_column:
+        raise Misuse("--resume and --text-column need --out", "wrong_options")
     given = [*(texts or []), *(_lines(file) if file else [])]
     if not given:
         raise Misuse("no text: give some as arguments or with --file", "no_text")

@@ -41,6 +41,7 @@ class Progress:
     queue_position: int | None = None
     step: int = 0
     total: int | None = None
+    unit: str = "step"
     curves: dict[Series, Curve] = field(default_factory=dict)
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_NOTES))
     _pace: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_POINTS))
@@ -53,10 +54,14 @@ class Progress:
     ) -> None:
         self.curves.setdefault(series, Curve()).add(step, value, attempt)
         if series == TRAIN_LOSS:
-            self.step = step
-            if self._pace and step <= self._pace[-1][1]:  # begun anew
-                self._pace.clear()
-            self._pace.append((at, step))
+            self.reach(step, at=at)
+
+    def reach(self, step: int, *, at: float) -> None:
+        """So far it has come."""
+        self.step = step
+        if self._pace and step <= self._pace[-1][1]:  # begun anew
+            self._pace.clear()
+        self._pace.append((at, step))
 
     def curve(self, series: Series) -> Curve:
         return self.curves.get(series, Curve())

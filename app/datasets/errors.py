@@ -11,10 +11,13 @@ class DatasetNotFound(NotFound):
 
 
 class DatasetInUse(Conflict):
-    """A job still reads the data set."""
+    """A job or a prediction run still reads the data set."""
 
     code = "dataset_in_use"
-    message = "{ref} is read by {count} queued or running job(s). Wait for them or cancel them."
+    message = (
+        "{ref} is read by {count} queued or running job(s) or prediction run(s). "
+        "Wait for them or cancel them."
+    )
 
 
 class DatasetDamaged(Conflict):

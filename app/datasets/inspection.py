@@ -18,10 +18,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what."""
+    """Which columns hold what. `label` None: there are no labels."""
 
     text: str
-    label: str
+    label: str | None
     split: str | None
 
 
@@ -48,7 +48,8 @@ def inspect(file: Path, *, filename: str, columns: Columns, settings: Settings) 
 
 
 def _arguments(file: Path, columns: Columns) -> list[str]:
-    wanted = [f"--text-column={columns.text}", f"--label-column={columns.label}"]
+    wanted = [f"--text-column={columns.text}"]
+    wanted.append("--texts" if columns.label is None else f"--label-column={columns.label}")
     if columns.split is not None:
         wanted.append(f"--split-column={columns.split}")
     return ["inspect", str(file), *wanted]

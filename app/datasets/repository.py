@@ -14,7 +14,7 @@ from app.db.clock import now
 _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 
 # Jobs lie above data sets and cannot be imported here; this look at who still reads a file knows
-# two of their columns by name.
+# two of their columns by name. Prediction runs are among them.
 _JOBS = table("jobs", column("state"), column("dataset_ids"))
 
 
@@ -64,7 +64,7 @@ def same(session: Session, wanted: Dataset) -> Dataset | None:
             Dataset.sha256 == wanted.sha256,
             Dataset.suffix == wanted.suffix,
             Dataset.text_column == wanted.text_column,
-            Dataset.label_column == wanted.label_column,
+            Dataset.label_column.is_not_distinct_from(wanted.label_column),
             Dataset.split_column.is_not_distinct_from(wanted.split_column),
         )
         .order_by(Dataset.version.desc())
@@ -80,7 +80,7 @@ def add(session: Session, dataset: Dataset) -> None:
 
 
 def readers(session: Session, dataset_id: UUID) -> int:
-    """How many queued or running jobs read it."""
+    """How many queued or running jobs and prediction runs read it."""
     statement = (
         select(func.count())
         .select_from(_JOBS)

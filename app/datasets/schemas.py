@@ -1,8 +1,11 @@
 """Bodies of the data set routes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from pydantic import Field
+
+from app.datasets.inspection import Columns
 from app.datasets.tables import Dataset
 from app.fields import Body, Slug, Text, Timestamp, View
 
@@ -10,16 +13,27 @@ Column = Annotated[str, Text(256)]
 
 
 class DatasetFields(Body):
-    """What may come beside the file. The name is by default made from that of the file."""
+    """What may come beside the file. The name is by default made from that of the file.
+
+    With `purpose=predict` no labels are looked for; such a file serves prediction runs only.
+    """
 
     name: Slug | None = None
+    purpose: Literal["train", "predict"] = "train"
     text_column: Column = "text"
     label_column: Column = "label"
     split_column: Column | None = None
 
+    @property
+    def columns(self) -> Columns:
+        """The columns that are checked."""
+        if self.purpose == "predict":
+            return Columns(self.text_column, None, None)
+        return Columns(self.text_column, self.label_column, self.split_column)
+
 
 class DatasetView(View):
-    """One uploaded file. `ref` is what a job takes as `data.source`."""
+    """One uploaded file. A job takes `ref` as `data.source`, a prediction run as `dataset`."""
 
     id: UUID
     name: str
@@ -30,7 +44,7 @@ class DatasetView(View):
     bytes: int
     rows: int
     text_column: str
-    label_column: str
+    label_column: str | None = Field(description="Null: it was uploaded without labels.")
     split_column: str | None
     labels: dict[str, int]
     profile: dict[str, Any]

@@ -8,7 +8,7 @@ from uuid import UUID
 from app.artifacts.store import Store
 from app.datasets import files, repository
 from app.datasets.errors import DatasetDamaged, DatasetInUse, NameNeeded
-from app.datasets.inspection import Columns, inspect
+from app.datasets.inspection import inspect
 from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
@@ -19,6 +19,8 @@ from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.settings import Settings
 from lora_core.errors import ArtifactCorrupt, DataTooLarge
+
+TO_PREDICT = "-to-predict"
 
 
 def add(
@@ -38,24 +40,24 @@ def add(
     """
     ending = files.suffix(upload.filename)
     file = upload.path.rename(upload.path.with_suffix(ending))  # the parser goes by the ending
+    columns = fields.columns
     dataset = Dataset(
         id=new_id(),
         created_by=call.caller_id,
-        name=fields.name or _name(upload.filename),
+        name=fields.name or _name(upload.filename, to_predict=columns.label is None),
         filename=upload.filename,
         suffix=ending,
         sha256=upload.sha256,
         bytes=upload.bytes,
-        text_column=fields.text_column,
-        label_column=fields.label_column,
-        split_column=fields.split_column,
+        text_column=columns.text,
+        label_column=columns.label,
+        split_column=columns.split,
     )
     with database.read() as session:
         idempotency.recall(session, call)
         if there := repository.same(session, dataset):
             return there, False
 
-    columns = Columns(fields.text_column, fields.label_column, fields.split_column)
     dataset.profile = inspect(file, filename=upload.filename, columns=columns, settings=settings)
     dataset.rows = dataset.profile["rows"]
     if dataset.rows > settings.max_rows:
@@ -100,11 +102,15 @@ def delete(database: Database, store: Store, *, settings: Settings, dataset_id: 
     files.discard(settings, store, dataset)
 
 
-def _name(filename: str) -> str:
-    """A slug from a file name: `My Reviews (1).csv` → `my-reviews-1`. Raises `NameNeeded`."""
+def _name(filename: str, *, to_predict: bool) -> str:
+    """A slug from a file name: `My Reviews (1).csv` → `my-reviews-1`. Raises `NameNeeded`.
+
+    A file without labels gets another one, or the newest `my-reviews-1` could not be trained on.
+    """
     stem = unicodedata.normalize("NFKD", PurePath(filename).stem).lower()
     plain = stem.encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:64].strip("-")
+    ending = TO_PREDICT if to_predict else ""
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: 64 - len(ending)].strip("-")
     if not slug:
         raise NameNeeded(filename=filename)
-    return slug
+    return slug + ending

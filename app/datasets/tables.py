@@ -27,7 +27,7 @@ class Dataset(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[BigInt]
     text_column: Mapped[str] = mapped_column(String(256))
-    label_column: Mapped[str] = mapped_column(String(256))
+    label_column: Mapped[str | None] = mapped_column(String(256))  # None: to be predicted
     split_column: Mapped[str | None] = mapped_column(Text)  # as asked for
     rows: Mapped[int]
     profile: Mapped[JsonObject]  # labels with counts, split counts, duplicates

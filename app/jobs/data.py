@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.errors import ColumnNotChecked, ColumnsDiffer
+from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, NoLabels
 from app.settings import Settings
 from lora_core.errors import DataNotFound, MissingColumn, MissingSplit, OneClass, TooFewRows
 from lora_core.samples import reviews
@@ -51,7 +51,8 @@ class Data:
 def resolve(
     session: Session, data: DataSpec, *, settings: Settings, max_length: int = DEFAULT_LENGTH
 ) -> Data:
-    """Raises `ColumnNotChecked`, `ColumnsDiffer` and the kinds of `lora_core.errors.DataError`.
+    """Raises `NoLabels`, `ColumnNotChecked`, `ColumnsDiffer` and the kinds of
+    `lora_core.errors.DataError`.
 
     A column that the job leaves out is the one that the upload was checked for.
     """
@@ -111,8 +112,11 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
         samples = ", ".join(reviews.SAMPLES)
         reason = f"it is no uploaded data set, no sample ({samples}) and no hub:NAME"
         raise DataNotFound(source=name[:100], reason=reason) from error
+    ref = f"{upload.name}:{upload.version}"
+    if upload.label_column is None:
+        raise NoLabels(ref=ref, at="data.source")
     return Source(
-        name=f"{upload.name}:{upload.version}",
+        name=ref,
         rows=upload.profile.get("splits") or {ALL: upload.rows},
         mean_tokens=_tokens(upload.profile["mean_characters"], max_length),
         labels=frozenset(upload.profile["labels"]),

@@ -62,6 +62,16 @@ class ColumnNotChecked(Invalid):
     )
 
 
+class NoLabels(Invalid):
+    """A data set that was uploaded without labels."""
+
+    code = "no_labels"
+    message = (
+        "{ref} was uploaded with purpose=predict, so it has no labels to learn. "
+        "Upload a file with labels."
+    )
+
+
 class ColumnsDiffer(Invalid):
     """Files of one job that do not fit together."""
 

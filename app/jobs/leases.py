@@ -5,6 +5,7 @@ from uuid import UUID
 
 from app.artifacts.store import ArtifactRef
 from app.db.base import JsonObject
+from app.jobs.states import Kind
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Claimed:
     """A job in the hands of a worker, with what its earlier attempts tell."""
 
     lease: Lease
+    kind: Kind
     spec: JsonObject
     dataset_ids: JsonObject
     register_as: str | None

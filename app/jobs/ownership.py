@@ -18,7 +18,7 @@ from app.jobs import checkpoints, moves
 from app.jobs.endings import Ending, ExitStatus, Retry, Told, closing
 from app.jobs.guards import UNSYNCED, Guard, append, held
 from app.jobs.leases import Beat, Claimed, Lease, Owner, StoredCheckpoint
-from app.jobs.states import JobState, Lane, Outcome
+from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Job
 
 
@@ -68,6 +68,7 @@ def claim(
     step = checkpoint.step if checkpoint else 0
     claimed = Claimed(
         lease=Lease(job.id, job.attempt, owner.id, lease_seconds),
+        kind=Kind(job.kind),
         spec=job.spec,
         dataset_ids=job.dataset_ids,
         register_as=job.register_as,

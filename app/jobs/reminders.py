@@ -45,7 +45,7 @@ def forget_waits(session: Session) -> None:
 
 def fail_overdue(session: Session, *, queue_seconds: float) -> list[UUID]:
     """End the jobs that have waited for longer than that."""
-    message = f"The job waited in the queue for over {queue_seconds:g} s."
+    message = f"It waited in the queue for over {queue_seconds:g} s."
     rows = session.execute(
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.run_after <= now() - queue_seconds)

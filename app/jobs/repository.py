@@ -1,10 +1,12 @@
 """Rows of jobs, their events and their metric points, as the service reads and writes them.
 
+Whoever asks by id or for a list gets one kind of row; the queue is one for both.
+
 What a worker writes is in `ownership`.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import and_, case, delete, func, or_, select, update
@@ -13,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.base import JsonObject
 from app.db.clock import now
 from app.jobs.errors import JobNotFinished, JobNotFound
-from app.jobs.states import JobState, Lane
+from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job, JobEvent, MetricPoint
 
 FINAL = tuple(state for state in JobState if state.final)
@@ -21,10 +23,16 @@ FINAL = tuple(state for state in JobState if state.final)
 
 def get(session: Session, job_id: UUID) -> Job:
     """Raises `JobNotFound`."""
-    job = session.get(Job, job_id)
+    job = find(session, job_id, kind=Kind.TRAINING)
     if job is None:
         raise JobNotFound(job_id=job_id)
     return job
+
+
+def find(session: Session, job_id: UUID, *, kind: Kind) -> Job | None:
+    """The row of that kind."""
+    job = session.get(Job, job_id)
+    return job if job is not None and job.kind == kind else None
 
 
 def page(
@@ -32,11 +40,12 @@ def page(
     *,
     after: UUID | None,
     limit: int,
+    kind: Kind = Kind.TRAINING,
     state: JobState | None = None,
     method: str | None = None,
 ) -> Sequence[Job]:
     """The newest first."""
-    statement = select(Job).order_by(Job.id.desc()).limit(limit)
+    statement = select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Job.id < after)
     if state is not None:
@@ -79,7 +88,8 @@ def finished(
     """Plan and summary of the jobs that succeeded last."""
     statement = (
         select(Job.plan, Job.summary)
-        .where(Job.state == JobState.SUCCEEDED, Job.lane.in_(_rivals(lane)))
+        .where(Job.kind == Kind.TRAINING, Job.state == JobState.SUCCEEDED)
+        .where(Job.lane.in_(_rivals(lane)))
         .order_by(Job.finished_at.desc())
         .limit(limit)
     )
@@ -126,16 +136,27 @@ def remove(session: Session, job_id: UUID) -> UUID | None:
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
+    row = discard(session, job_id, kind=Kind.TRAINING)
+    if row is None:
+        raise JobNotFinished(job_id=job_id, state=get(session, job_id).state)
+    return row.artifact_id
+
+
+class Discarded(NamedTuple):
+    """A row that was deleted."""
+
+    artifact_id: UUID | None
+
+
+def discard(session: Session, job_id: UUID, *, kind: Kind) -> Discarded | None:
+    """Delete a row that has ended, with all that hangs on it. `None`: there is none such."""
     row = session.execute(
         delete(Job)
-        .where(Job.id == job_id, Job.state.in_(FINAL))
+        .where(Job.id == job_id, Job.kind == kind, Job.state.in_(FINAL))
         .returning(Job.artifact_id)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    if row is None:
-        raise JobNotFinished(job_id=job_id, state=get(session, job_id).state)
-    artifact_id: UUID | None = row.artifact_id
-    return artifact_id
+    return None if row is None else Discarded(row.artifact_id)
 
 
 def events(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequence[JobEvent]:

@@ -115,10 +115,10 @@ class JobView(View):
             metadata=job.labels,
             progress=progress(job),
             queue_position=queue_position,
-            waiting=_waiting(job),
+            waiting=waiting_for(job),
             parameters=_parameters(job),
             estimated_seconds=job.plan["estimated_seconds"],
-            error=_error(job),
+            error=why_failed(job),
             model_version=(job.summary or {}).get("model_version"),
         )
 
@@ -199,7 +199,8 @@ def _parameters(job: Job) -> Parameters:
     return Parameters.model_validate(job.plan["parameters"])
 
 
-def _waiting(job: Job) -> JobWait | None:
+def waiting_for(job: Job) -> JobWait | None:
+    """What a queued job waits for, other than its turn."""
     if job.state != JobState.QUEUED or job.waiting_code is None or job.waiting_since is None:
         return None
     return JobWait(
@@ -207,7 +208,8 @@ def _waiting(job: Job) -> JobWait | None:
     )
 
 
-def _error(job: Job) -> JobError | None:
+def why_failed(job: Job) -> JobError | None:
+    """The cause, of a job that failed."""
     if job.error_code is None:
         return None
     return JobError(code=job.error_code, message=job.error_message or "", detail=job.error_detail)

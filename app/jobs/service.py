@@ -81,7 +81,7 @@ def submit(
         priority=body.priority,
         spec=spec,
         spec_version=draft.spec.spec_version,
-        spec_sha256=_sha256(spec),
+        spec_sha256=digest(spec),
         dataset_ids=draft.dataset_ids,
         base=draft.spec.base,
         register_as=body.register_as,
@@ -164,7 +164,8 @@ def _speed(session: Session, lane: Lane) -> float:
     return estimate.speed(reached, lane)
 
 
-def _sha256(spec: JsonObject) -> str:
+def digest(spec: JsonObject) -> str:
+    """Names the content of a description."""
     canonical = json.dumps(
         spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

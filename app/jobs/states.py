@@ -11,6 +11,13 @@ attempt.
 from enum import StrEnum
 
 
+class Kind(StrEnum):
+    """What a row of the queue is. Both kinds live the same life and take turns for the devices."""
+
+    TRAINING = "training"  # a job, to its callers
+    PREDICTION = "prediction"  # a prediction run
+
+
 class JobState(StrEnum):
     """Where a job is. Final states never change."""
 

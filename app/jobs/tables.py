@@ -1,4 +1,7 @@
-"""Jobs, their attempts, events and metric points, and the workers that run them."""
+"""Jobs, their attempts, events and metric points, and the workers that run them.
+
+A prediction run is a row among them, of another kind: see `app.predictions`.
+"""
 
 from uuid import UUID
 
@@ -18,18 +21,24 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, BigInt, JsonObject, new_id, one_of
 from app.db.clock import now
-from app.jobs.states import JobState, Lane, Outcome
+from app.jobs.states import JobState, Kind, Lane, Outcome
 
 ZERO = text("0")  # for rows that are older than the column
 
 
 class Job(Base):
-    """One training run. `attempt` counts claims and fences every write of a worker."""
+    """One training run, or one prediction run.
+
+    `attempt` counts claims and fences every write of a worker.
+    """
 
     __tablename__ = "jobs"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
+    kind: Mapped[str] = mapped_column(
+        String(16), default=Kind.TRAINING, server_default=text("'training'")
+    )
     name: Mapped[str | None] = mapped_column(String(200))
     labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
     method: Mapped[str] = mapped_column(String(32))
@@ -62,7 +71,7 @@ class Job(Base):
     )
     dispatched_at: Mapped[float | None] = mapped_column(Double)  # of the last hint
     dispatch_count: Mapped[int] = mapped_column(default=0, server_default=ZERO)
-    step: Mapped[int] = mapped_column(default=0)
+    step: Mapped[int] = mapped_column(default=0)  # of a prediction run: rows
     total_steps: Mapped[int | None]
     stream_seq: Mapped[int] = mapped_column(default=0)  # last number given to an event or point
 
@@ -76,6 +85,7 @@ class Job(Base):
     finished_at: Mapped[float | None] = mapped_column(Double)
 
     __table_args__ = (
+        one_of("kind", tuple(Kind), "kind"),
         one_of("state", tuple(JobState), "state"),
         one_of("lane", tuple(Lane), "lane"),
         CheckConstraint("(worker IS NOT NULL) = (state = 'running')", name="worker"),

@@ -10,6 +10,8 @@ Scope = Literal[
     "models:read",
     "models:admin",
     "predict",
+    "predictions:read",
+    "predictions:write",
     "metrics:read",
     "keys:admin",
 ]

@@ -24,9 +24,10 @@ class Measure:
 
 MEASURES = (
     Measure("loraworks_jobs", "Jobs.", ("state", "method"), Look.jobs),
+    Measure("loraworks_predictions", "Prediction runs.", ("state",), Look.predictions),
     Measure(
         "loraworks_queued_jobs",
-        "Jobs that wait, by the kind of device that they need.",
+        "Jobs and prediction runs that wait, by the kind of device that they need.",
         ("lane",),
         Look.queued,
     ),
@@ -38,13 +39,14 @@ MEASURES = (
     ),
     Measure(
         "loraworks_hints_resent",
-        "Hints that were sent again for the jobs that wait now.",
+        "Hints that were sent again for what waits now.",
         (),
         Look.hints_resent,
     ),
     Measure(
         "loraworks_attempts",
-        "Attempts that have ended. The last one of a failed job has the code of the failure.",
+        "Attempts of both that have ended. The last one of a failed job or run has the code of "
+        "the failure.",
         ("outcome", "code"),
         Look.attempts,
     ),
@@ -57,7 +59,7 @@ MEASURES = (
     Measure("loraworks_running_attempts", "Attempts that run.", ("device",), Look.running),
     Measure(
         "loraworks_slots",
-        "Jobs that the workers alive can run at a time.",
+        "Jobs and prediction runs that the workers alive can run at a time.",
         ("device",),
         Look.slots,
     ),

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, and_, case, func, select
 from sqlalchemy.orm import Session
 
-from app.artifacts.tables import Artifact
+from app.artifacts.tables import MODEL, RESULTS, Artifact
 from app.datasets.tables import Dataset
 from app.db.clock import now
-from app.jobs.states import JobState, Lane, Outcome
+from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Checkpoint, Job, Worker
 
 Row = tuple[Any, ...]
@@ -30,9 +30,16 @@ class Look:
 
     def jobs(self) -> Rows:
         """State, method."""
-        grouped = select(Job.state, Job.method, func.count()).group_by(Job.state, Job.method)
+        counted = select(Job.state, Job.method, func.count()).where(Job.kind == Kind.TRAINING)
+        grouped = counted.group_by(Job.state, Job.method)
         expected = [(state.value, method) for state in JobState for method in _METHODS]
         return _filled(expected, self._rows(grouped))
+
+    def predictions(self) -> Rows:
+        """State."""
+        counted = select(Job.state, func.count()).where(Job.kind == Kind.PREDICTION)
+        expected = [(state.value,) for state in JobState]
+        return _filled(expected, self._rows(counted.group_by(Job.state)))
 
     def queued(self) -> Rows:
         """Lane."""
@@ -85,7 +92,8 @@ class Look:
     def stored_bytes(self) -> Rows:
         """Kind of file."""
         kinds = {
-            "artifacts": self._sum(Artifact.bytes),
+            "artifacts": self._sum(Artifact.bytes, Artifact.kind == MODEL),
+            "results": self._sum(Artifact.bytes, Artifact.kind == RESULTS),
             "checkpoints": self._sum(Checkpoint.bytes),
             "datasets": self._sum(Dataset.bytes, Dataset.deleted_at.is_(None)),
         }

@@ -109,6 +109,11 @@ def resolve_all(session: Session, alias: str) -> list[Resolved]:
     return [resolve(session, f"{name}@{alias}") for name in names]
 
 
+def find(session: Session, ref: str | None) -> Resolved:
+    """The version that `ref` means now, else the only one in production. Raises as both do."""
+    return resolve_default(session) if ref is None else resolve(session, ref)
+
+
 def resolve_default(session: Session) -> Resolved:
     """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
     names = repository.names_with(session, PRODUCTION)

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     """What takes room."""
 
     MODEL = "model"
+    RESULT = "result"  # of a prediction run
     CHECKPOINT = "checkpoint"
     UPLOAD = "upload"
     IMPORT = "import"  # a model that was made elsewhere
@@ -22,11 +23,12 @@ class Kind(StrEnum):
     OTHER = "other"  # not ours: never touched
 
 
-STORED = (Kind.MODEL, Kind.CHECKPOINT, Kind.UPLOAD, Kind.IMPORT)
+STORED = (Kind.MODEL, Kind.RESULT, Kind.CHECKPOINT, Kind.UPLOAD, Kind.IMPORT)
 
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEYS = {
     Kind.MODEL: re.compile(rf"(jobs/({_ID})/a([0-9]{{1,9}}))/.+"),
+    Kind.RESULT: re.compile(rf"(predictions/({_ID})/a([0-9]{{1,9}}))/.+"),
     Kind.CHECKPOINT: re.compile(rf"(checkpoints/({_ID})/a([0-9]{{1,9}})/step-[0-9]+)/.+"),
     Kind.UPLOAD: re.compile(rf"(uploads/{_ID}/[^/]+)"),
     Kind.IMPORT: re.compile(rf"(imports/{_ID})/.+"),

@@ -18,6 +18,7 @@ from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append
 from app.jobs.repository import FINAL
 from app.jobs.states import JobState
+from app.jobs.states import Kind as Work
 from app.jobs.tables import Checkpoint, Job
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.registry.tables import ModelVersion
@@ -29,6 +30,9 @@ REMOVED = Told(
     "info",
     "The model was removed: no version was made of it within the time that models are kept.",
     {},
+)
+RESULTS_REMOVED = Told(
+    "results_removed", "info", "The results were removed: they were kept for long enough.", {}
 )
 _SIZES = {
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
@@ -83,13 +87,29 @@ def forget_models(session: Session, *, days: float) -> list[Removal]:
     unused = session.execute(
         select(Job.id, Artifact.id.label("artifact_id"), Artifact.key, Artifact.bytes, age)
         .join(Artifact, Artifact.id == Job.artifact_id)
-        .where(_ended(days), ~registered)
+        .where(Job.kind == Work.TRAINING, _ended(days), ~registered)
     ).all()
     why = f"no version is made of it, and its job ended over {days:g} days ago"
     return [
         Removal(Kind.MODEL, row.key, row.bytes, row.age, why)
         for row in unused
-        if _forget_model(session, row.id, row.artifact_id)
+        if _forget(session, row.id, row.artifact_id, REMOVED)
+    ]
+
+
+def forget_results(session: Session, *, days: float) -> list[Removal]:
+    """Those of prediction runs that ended so long ago. The runs stay. As `forget_models`."""
+    age = (now() - Artifact.created_at).label("age")
+    old = session.execute(
+        select(Job.id, Artifact.id.label("artifact_id"), Artifact.key, Artifact.bytes, age)
+        .join(Artifact, Artifact.id == Job.artifact_id)
+        .where(Job.kind == Work.PREDICTION, _ended(days))
+    ).all()
+    why = f"its prediction run ended over {days:g} days ago"
+    return [
+        Removal(Kind.RESULT, row.key, row.bytes, row.age, why)
+        for row in old
+        if _forget(session, row.id, row.artifact_id, RESULTS_REMOVED)
     ]
 
 
@@ -110,8 +130,8 @@ def database_bytes(session: Session) -> int:
     return size
 
 
-def _forget_model(session: Session, job_id: UUID, artifact_id: UUID) -> bool:
-    """Take the model off its job. False: somebody needs it after all, or was faster."""
+def _forget(session: Session, job_id: UUID, artifact_id: UUID, told: Told) -> bool:
+    """Take what it made off its row. False: somebody needs it after all, or was faster."""
     with session.begin_nested() as step:
         job = session.execute(
             update(Job)
@@ -122,7 +142,7 @@ def _forget_model(session: Session, job_id: UUID, artifact_id: UUID) -> bool:
         ).one_or_none()
         if job is None:
             return False
-        append(session, job, REMOVED)
+        append(session, job, told)
         if artifacts.remove_unused(session, artifact_id) is None:
             step.rollback()
             return False

@@ -41,6 +41,7 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         expired = repository.forget_checkpoints(session, days=settings.keep_checkpoint_days)
         if settings.keep_artifact_days is not None:
             expired += repository.forget_models(session, days=settings.keep_artifact_days)
+        expired += repository.forget_results(session, days=settings.keep_prediction_days)
         answers = repository.forget_answers(session, seconds=settings.idempotency_seconds)
         if not dry_run:
             session.commit()

@@ -24,10 +24,12 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def check_types(file: str, kinds: Sequence[pa.DataType]) -> None:
-    """Text, label and perhaps split must be of a type that is read. Raises `BrokenRows`."""
-    text, label = kinds[:2]
-    if not is_text(text):
-        raise BrokenRows(file=file, row=1, problem=f"the text column holds {text}, not strings")
+    """Text, perhaps label and split must be of a type that is read. Raises `BrokenRows`."""
+    if not is_text(kinds[0]):
+        raise BrokenRows(file=file, row=1, problem=f"the text column holds {kinds[0]}, not strings")
+    if len(kinds) == 1:
+        return
+    label = kinds[1]
     whole = pa.types.is_integer(label) or pa.types.is_boolean(label)
     if not (is_text(label) or whole or pa.types.is_null(label)):
         problem = f"the label column holds {label}; strings, whole numbers or bools are needed"
@@ -43,22 +45,29 @@ class ArrowRows:
 
     def __init__(self, file: str) -> None:
         self.collector = RowCollector(file)
-        self._file = file
-        self._row = 0
-        self._bytes = 0
+        self._cells = ArrowCells(file)
 
     def add(self, columns: Sequence[pa.Array]) -> None:
-        """A batch of at most `BATCH` rows: text, label and perhaps split.
+        """A batch of at most `BATCH` rows: text, perhaps label and split.
 
-        Raises `DataTooLarge` before a cell becomes a Python object, `WrongEncoding`, and what
-        `RowCollector.add` raises.
+        Raises what `ArrowCells.values` and `RowCollector.add` raise.
         """
-        values = [self._values(column) for column in columns]
+        values = [self._cells.values(column) for column in columns]
         for cells in zip(*values, strict=True):
-            self._row += 1
-            self.collector.add(self._row, cells)
+            self._cells.row += 1
+            self.collector.add(self._cells.row, cells)
 
-    def _values(self, column: pa.Array) -> list[object]:
+
+class ArrowCells:
+    """Turns columns of at most `BATCH` rows into Python objects. `row`: how many came before."""
+
+    def __init__(self, file: str) -> None:
+        self.row = 0
+        self._file = file
+        self._bytes = 0
+
+    def values(self, column: pa.Array) -> list[object]:
+        """Raises `WrongEncoding`, and `DataTooLarge` before a cell becomes a Python object."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if is_text(column.type) and len(column):
@@ -66,13 +75,13 @@ class ArrowRows:
         try:
             return list(column.to_pylist())
         except UnicodeDecodeError as error:
-            raise WrongEncoding(file=self._file, row=self._row + _undecodable(column)) from error
+            raise WrongEncoding(file=self._file, row=self.row + _undecodable(column)) from error
 
     def _measure(self, column: pa.Array) -> None:
         lengths = pc.binary_length(column)
         longest = pc.max(lengths).as_py() or 0
         if longest > 4 * MAX_CELL:  # a character has at most 4 bytes
-            row = self._row + 1 + pc.index(lengths, longest).as_py()
+            row = self.row + 1 + pc.index(lengths, longest).as_py()
             raise DataTooLarge(
                 file=self._file, what=f"a cell in row {row}", limit=f"{MAX_CELL:,} characters"
             )

@@ -24,14 +24,27 @@ def read(path: Path, columns: Columns, delimiter: str) -> list[Row]:
     Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `EmptyText`, `MissingLabel`,
     `MissingColumn`, `DataTooLarge`.
     """
-    lines = Lines(path)
     rows = RowCollector(path.name)
+    table = read_table(path, delimiter)
+    _, header = next(table)
+    positions = columns.find(path.name, header)
+    for number, cells in table:
+        rows.add(number, [cells[i] for i in positions])
+    return rows.rows()
+
+
+def read_table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The header as row 0, then the other rows with their numbers, all with as many cells.
+
+    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `DataTooLarge`.
+    """
+    lines = Lines(path)
     with _cell_limit():
         records = _records(lines, delimiter)
         header = next((cells for cells in records if cells), None)
         if header is None:
             raise EmptyData(file=path.name)
-        positions = columns.find(path.name, header)
+        yield 0, header
         lines.row = 1
         for cells in records:
             if cells:  # [] is a blank line
@@ -39,9 +52,8 @@ def read(path: Path, columns: Columns, delimiter: str) -> list[Row]:
                     raise BrokenRows(
                         file=path.name, row=lines.row, problem=_count(len(cells), len(header))
                     )
-                rows.add(lines.row, [cells[i] for i in positions])
+                yield lines.row, cells
             lines.row += 1
-    return rows.rows()
 
 
 def _records(lines: Lines, delimiter: str) -> Iterator[list[str]]:

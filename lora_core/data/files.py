@@ -25,6 +25,18 @@ def read(path: Path, columns: Columns) -> list[Row]:
     Raises `DataNotFound`, `UnsupportedFormat`, `EmptyData`, `DataTooLarge`, and what the reader of
     the format raises.
     """
+    ending = check(path)
+    try:
+        return _read(path, ending, columns)
+    except MemoryError as error:
+        raise DataTooLarge(file=path.name, what="its content", limit="the memory here") from error
+
+
+def check(path: Path) -> str:
+    """The ending of a file that looks as it promises.
+
+    Raises `DataNotFound`, `UnsupportedFormat`, `EmptyData`, `DataTooLarge`.
+    """
     if not os.path.isfile(path):  # False, not an error, for a name that is too long
         reason = "it is a directory" if os.path.isdir(path) else "there is no such file"
         raise DataNotFound(source=path.name, reason=reason)
@@ -37,10 +49,7 @@ def read(path: Path, columns: Columns) -> list[Row]:
     if size > MAX_BYTES:
         raise DataTooLarge(file=path.name, what="its size", limit=f"{MAX_BYTES:,} bytes")
     _check_start(path, ending)
-    try:
-        return _read(path, ending, columns)
-    except MemoryError as error:
-        raise DataTooLarge(file=path.name, what="its content", limit="the memory here") from error
+    return ending
 
 
 def _read(path: Path, ending: str, columns: Columns) -> list[Row]:

@@ -1,6 +1,7 @@
 """JSONL: one JSON object a line."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,19 +16,27 @@ def read(path: Path, columns: Columns) -> list[Row]:
     Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `EmptyText`, `MissingLabel`,
     `MissingColumn`, `DataTooLarge`.
     """
-    lines = Lines(path)
-    lines.row = 1
     rows = RowCollector(path.name)
     names: list[str] = []
+    for number, found in read_objects(path):
+        if not names:
+            available = list(found)
+            names = [available[i] for i in columns.find(path.name, available)]
+        rows.add(number, [value(path.name, number, found, name) for name in names])
+    return rows.rows()
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects with the numbers of their lines.
+
+    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `DataTooLarge`.
+    """
+    lines = Lines(path)
+    lines.row = 1
     for line in lines:
         if line.strip():
-            found = _object(lines, line)
-            if not names:
-                available = list(found)
-                names = [available[i] for i in columns.find(path.name, available)]
-            rows.add(lines.row, [_value(lines, found, name) for name in names])
+            yield lines.row, _object(lines, line)
         lines.row += 1
-    return rows.rows()
 
 
 def _object(lines: Lines, line: str) -> dict[str, Any]:
@@ -40,11 +49,12 @@ def _object(lines: Lines, line: str) -> dict[str, Any]:
     return found
 
 
-def _value(lines: Lines, found: dict[str, Any], name: str) -> Any:
+def value(file: str, row: int, found: dict[str, Any], name: str) -> Any:
+    """What an object has under a name. Raises `BrokenRows` if it has no such name."""
     try:
         return found[name]
     except KeyError:
-        raise BrokenRows(file=lines.file, row=lines.row, problem=f"no {name!r}") from None
+        raise BrokenRows(file=file, row=row, problem=f"no {name!r}") from None
 
 
 def _refuse(constant: str) -> NoReturn:

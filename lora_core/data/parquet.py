@@ -1,5 +1,7 @@
 """Parquet: the claims of the footer are checked first, then batches are decoded and counted."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +22,30 @@ def read(path: Path, columns: Columns) -> list[Row]:
     Raises `UnsupportedFormat` for a damaged or encrypted file, `EmptyData`, `EmptyText`,
     `MissingLabel`, `MissingColumn`, `WrongEncoding`, `NulByte`, `BrokenRows`, `DataTooLarge`.
     """
+    with opened(path) as parquet:
+        schema = parquet.schema_arrow
+        positions = columns.find(path.name, schema.names)
+        check_types(path.name, [schema.field(i).type for i in positions])
+        names = [schema.names[i] for i in positions]
+        rows = ArrowRows(path.name)
+        for batch in batches(parquet, names):
+            rows.add([batch.column(name) for name in names])
+        return rows.collector.rows()
+
+
+def batches(parquet: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """These columns, at most `BATCH` rows at a time, row group by row group."""
+    for group in range(parquet.metadata.num_row_groups):
+        yield from parquet.iter_batches(
+            batch_size=BATCH, row_groups=[group], columns=names, use_threads=False
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file whose claims were checked. Raises `UnsupportedFormat` for one that is damaged or
+    encrypted, here or while it is read, `EmptyData`, `DataTooLarge`.
+    """
     with path.open("rb") as end:
         end.seek(-min(4, path.stat().st_size), 2)
         if end.read() == ENCRYPTED:
@@ -34,27 +60,13 @@ def read(path: Path, columns: Columns) -> list[Row]:
                 arrow_extensions_enabled=False,
             ) as parquet,
         ):
-            return _read(path.name, parquet, columns)
+            _check_claims(path.name, parquet.metadata)
+            yield parquet
     except MemoryError:  # pyarrow's own is an ArrowException as well
         raise
     except (pa.ArrowException, OSError) as error:
         reason = "it is damaged, or parts of it are encrypted"
         raise UnsupportedFormat(file=path.name, reason=reason) from error
-
-
-def _read(file: str, parquet: pq.ParquetFile, columns: Columns) -> list[Row]:
-    schema = parquet.schema_arrow
-    positions = columns.find(file, schema.names)
-    check_types(file, [schema.field(i).type for i in positions])
-    names = [schema.names[i] for i in positions]
-    _check_claims(file, parquet.metadata)
-    rows = ArrowRows(file)
-    for group in range(parquet.metadata.num_row_groups):
-        for batch in parquet.iter_batches(
-            batch_size=BATCH, row_groups=[group], columns=names, use_threads=False
-        ):
-            rows.add([batch.column(name) for name in names])
-    return rows.collector.rows()
 
 
 def _check_claims(file: str, metadata: pq.FileMetaData) -> None:

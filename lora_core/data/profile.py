@@ -9,7 +9,7 @@ class Profile(Frozen):
 
     rows: int
     text_column: str
-    label_column: str
+    label_column: str | None  # None: it was read without labels, and the figures below are 0
     split_column: str | None  # None: there is none
     labels: dict[str, int]  # rows of each, in the order of training
     splits: dict[Split, int]  # empty without a split column

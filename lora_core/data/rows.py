@@ -17,6 +17,7 @@ from lora_core.errors import (
 
 SPLIT_COLUMN = "split"  # used when it is there and no other is named
 SHOWN = 10  # row numbers in an error
+NO_LABEL = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +32,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns to read."""
+    """The names of the columns to read. `label` None: the texts alone."""
 
     text: str = "text"
-    label: str = "label"
+    label: str | None = "label"
     split: str | None = None
     look_for_split: bool = True  # with `split` None: `SPLIT_COLUMN` is read when there is one
 
     def find(self, file: str, available: Sequence[str]) -> list[int]:
-        """Positions of text, label and, if there is one, split.
+        """Positions of text, of label unless there is none, and, if there is one, of split.
 
         Raises `MissingColumn`; `BrokenRows` if a wanted column is there twice; `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
             raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
-        wanted = [self.text, self.label]
+        wanted = [self.text] if self.label is None else [self.text, self.label]
         if self.split is not None:
             wanted.append(self.split)
         elif self.look_for_split and SPLIT_COLUMN in available:
@@ -71,18 +72,22 @@ class RowCollector:
         self._without_label: list[int] = []
 
     def add(self, number: int, cells: Sequence[object]) -> None:
-        """One row: text, label and, if the source has one, split.
+        """One row: text, label unless it is read without, and, if the source has one, split.
 
         Raises `BrokenRows`, `NulByte`, `DataTooLarge`.
         """
         if len(self._rows) >= MAX_ROWS:
             raise DataTooLarge(file=self.file, what="the number of rows", limit=f"{MAX_ROWS:,}")
-        text, label = self._text(number, cells[0]), self._label(number, cells[1])
-        split = None if len(cells) == 2 else str("" if cells[2] is None else cells[2])[:MAX_LABEL]
+        text = self._text(number, cells[0])
         if not text:
             self._without_text.append(number)
-        if not label:
-            self._without_label.append(number)
+        label, split = NO_LABEL, None
+        if len(cells) > 1:
+            label = self._label(number, cells[1])
+            if not label:
+                self._without_label.append(number)
+        if len(cells) > 2:
+            split = str("" if cells[2] is None else cells[2])[:MAX_LABEL]
         self._rows.append(Row(number, text, label, split))
 
     def rows(self) -> list[Row]:

@@ -50,7 +50,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
 
-def write(parent: Path, origin: Origin, progress: Progress) -> Path:
+def write(parent: Path, progress: Progress, origin: Origin) -> Path:
     """Publish a new directory `step-<n>` in `parent`. Raises `DiskFull`; then nothing is left."""
     unfinished = parent / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -46,7 +46,7 @@ class Trainer:
         *,
         observer: Observer,
         pulse: Pulse,
-        saves: Saves | None = None,
+        saves: Saves[Progress] | None = None,
     ) -> None:
         self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
         self.spec, self.runtime = prepared.spec, prepared.machine

@@ -1,8 +1,10 @@
 """From a prepared run to its trainer: at the first step, or where a checkpoint stands."""
 
+from functools import partial
+
 from lora_core.errors import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
-from lora_core.training import environment, origin
+from lora_core.training import checkpoint, environment, origin
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.loop import Trainer
 from lora_core.training.origin import Origin
@@ -24,7 +26,8 @@ def build_trainer(
         return Trainer(prepared, observer=observer, pulse=pulse)
     here = origin.of(prepared)
     step = saved.figures.step if saved is not None else 0
-    saves = Saves(plan, here, observer, step=step) if plan is not None else None
+    write = partial(checkpoint.write, origin=here)
+    saves = Saves(plan, write, observer, step=step) if plan is not None else None
     trainer = Trainer(prepared, observer=observer, pulse=pulse, saves=saves)
     if saved is not None:
         _go_on(trainer, saved, here)

@@ -1,13 +1,12 @@
 """When a run saves a checkpoint, and who hears of it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from lora_core.events import CheckpointSaved, Observer
-from lora_core.training import checkpoint
-from lora_core.training.origin import Origin
-from lora_core.training.progress import Progress
 
 DEFAULT_SECONDS = 300.0
 MOST_SHARE = 0.05  # of the time may go into saving: a slow disk makes saves rarer
@@ -21,11 +20,31 @@ class SavePlan:
     seconds: float = DEFAULT_SECONDS
 
 
-class Saves:
-    """Counts from the step that the run begins with: there is nothing to save before the next."""
+class Progress(Protocol):
+    """What a checkpoint keeps; `step` says how far it got."""
 
-    def __init__(self, plan: SavePlan, origin: Origin, observer: Observer, *, step: int) -> None:
-        self._plan, self._origin, self._observer = plan, origin, observer
+    @property
+    def step(self) -> int: ...
+
+
+ProgressT = TypeVar("ProgressT", bound=Progress, contravariant=True)
+
+
+class Saves(Generic[ProgressT]):
+    """Counts from the step that the run begins with: there is nothing to save before the next.
+
+    `write` publishes a progress below a directory and returns where.
+    """
+
+    def __init__(
+        self,
+        plan: SavePlan,
+        write: Callable[[Path, ProgressT], Path],
+        observer: Observer,
+        *,
+        step: int,
+    ) -> None:
+        self._plan, self._write, self._observer = plan, write, observer
         self._step = step
         self._saved_at = time.monotonic()
         self._took = 0.0  # seconds
@@ -36,12 +55,12 @@ class Saves:
         waited = time.monotonic() - self._saved_at
         return waited >= (max(wanted, self._took / MOST_SHARE) if wanted else 0.0)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: ProgressT) -> None:
         """Publish and tell it, if there was a step since the last one. Raises `DiskFull`."""
         if progress.step == self._step:
             return
         began = time.monotonic()
-        made = checkpoint.write(self._plan.directory, self._origin, progress)
+        made = self._write(self._plan.directory, progress)
         self._step, self._saved_at = progress.step, time.monotonic()
         self._took = self._saved_at - began
         self._observer.on_event(CheckpointSaved(step=progress.step, directory=made.name))

@@ -5,7 +5,7 @@ from app.settings import Settings
 
 # What changes or asks without creating: sent again, it does the same again.
 HARMLESS = {
-    "/v1/jobs/{job_id}/cancel",
+    *("/v1/jobs/{job_id}/cancel", "/v1/predictions/{run_id}/cancel"),
     "/v1/models/{name}/aliases/{alias}/rollback",
     *("/predict", "/", "/invocations", "/vertex", "/models/{ref}/predict", "/models/{ref}"),
 }

@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, column, inspect, select, table
+from sqlalchemy import JSON, Connection, Uuid, column, inspect, select, table, update
 
 from app.db import migrate
 from app.db.engines import migration_engine
+from app.keys.scopes import ALL_SCOPES
 from app.settings import Settings
 from tests.servers import PostgresServer
 
 FIRST = "0001"
+AFTER_0004 = ("predictions:read", "predictions:write")
+BEFORE_0004 = tuple(scope for scope in ALL_SCOPES if scope not in AFTER_0004)
 ROWS = Path(__file__).with_name("rows_of_0001.sql")
 
 Columns = dict[str, list[str]]  # of each table
@@ -79,10 +83,49 @@ def test_nothing_is_lost_on_the_way_up_and_down(settings: Settings, columns: Col
 def test_what_is_new_has_a_value_in_old_rows(settings: Settings) -> None:
     migrate.upgrade(settings)
     new = {
-        "jobs": "running_seconds, resume_exact, dispatched_at, dispatch_count",
+        "jobs": "kind, running_seconds, resume_exact, dispatched_at, dispatch_count",
         "attempts": "device, first_step",
         "workers": "devices",
     }
     found = kept(settings, {name: columns.split(", ") for name, columns in new.items()})
     assert {name: len(set(rows)) for name, rows in found.items()} == dict.fromkeys(new, 1)
     assert found["attempts"][0] == "(None, 0)"
+
+
+def test_a_key_that_might_do_everything_still_may(settings: Settings) -> None:
+    keys = table(
+        "api_keys",
+        *(column("id", Uuid()), column("name"), column("scopes", JSON()), column("created_at")),
+    )
+    before = {"everything": [*BEFORE_0004], "some": ["predict"]}
+    with connected(settings) as connection:
+        for name, scopes in before.items():
+            connection.execute(
+                keys.insert().values(id=uuid4(), name=name, scopes=scopes, created_at=1.0)
+            )
+
+    def found() -> dict[str, list[str]]:
+        with connected(settings) as connection:
+            rows = connection.execute(select(keys).where(keys.c.name != "local")).all()
+        return {row.name: row.scopes for row in rows}
+
+    migrate.upgrade(settings)
+    assert found() == {"everything": [*BEFORE_0004, *AFTER_0004], "some": ["predict"]}
+    assert set(found()["everything"]) == set(ALL_SCOPES)
+    migrate.downgrade(settings, "0002")
+    assert found() == before
+
+
+def test_a_prediction_run_is_lost_on_the_way_down_and_nothing_else(settings: Settings) -> None:
+    migrate.upgrade(settings)
+    jobs = table("jobs", column("id"), column("kind"))
+    with connected(settings) as connection:
+        before = connection.execute(select(jobs)).all()
+        first = before[0].id
+        connection.execute(update(jobs).where(jobs.c.id == first).values(kind="prediction"))
+    migrate.downgrade(settings, "0002")
+    migrate.upgrade(settings)
+    with connected(settings) as connection:
+        assert {row.id for row in connection.execute(select(jobs))} == {
+            row.id for row in before[1:]
+        }

@@ -179,7 +179,7 @@ class Installation:
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 line = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"train" in line and any(
+                if {b"train", b"predict-file"} & set(line) and any(
                     str(self.settings.work_dir).encode() in part for part in line
                 ):
                     found.append(int(entry.name))

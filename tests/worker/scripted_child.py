@@ -189,8 +189,8 @@ def follow_parent() -> None:
 
 
 lifeline = True
-actions = sys.argv[1 : sys.argv.index("train")]
-_, spec, *options = sys.argv[sys.argv.index("train") :]
+command = next(i for i, each in enumerate(sys.argv) if each in ("train", "predict-file"))
+actions, (_, spec, *options) = sys.argv[1:command], sys.argv[command:]
 out = Path(options[options.index("--out") + 1])
 checkpoints = Path(options[options.index("--checkpoints") + 1])
 resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None

@@ -21,6 +21,7 @@ from app.jobs.endings import (
     Waiting,
 )
 from app.jobs.leases import Claimed, Lease, StoredCheckpoint
+from app.jobs.states import Kind
 from app.settings import Settings
 from lora_core import events
 from worker import failures
@@ -35,6 +36,7 @@ TOLD = events.Failed(code="one_class", message="Only one label.", detail={"label
 def claimed(**values: Any) -> Claimed:
     known: dict[str, Any] = {
         "lease": Lease(uuid4(), 1, "alice", 60),
+        "kind": Kind.TRAINING,
         "spec": {},
         "dataset_ids": {},
         "register_as": None,
@@ -76,9 +78,7 @@ def test_the_reason_counts_even_while_the_worker_leaves() -> None:
 
 
 def test_a_code_without_a_reason_is_a_crash() -> None:
-    assert ending(code=65) == Retry(
-        "crashed", "The training process ended unexpectedly (exit code 65).", 10
-    )
+    assert ending(code=65) == Retry("crashed", "The process ended unexpectedly (exit code 65).", 10)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from app.db.base import new_id
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs.leases import Claimed, Lease
-from app.jobs.states import JobState
+from app.jobs.states import JobState, Kind
 from app.keys.tables import LOCAL_KEY_ID
 from app.registry import service as registry
 from app.resources import Resources
@@ -106,6 +106,7 @@ def locate(
     lease = Lease(UUID(int=1), 1, "alice", 60)
     claimed = Claimed(
         lease=lease,
+        kind=Kind.TRAINING,
         spec=spec,
         dataset_ids=ids or {},
         register_as=None,

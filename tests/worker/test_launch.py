@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def order(directory: Path, device: str = "cpu") -> Order:
     place = Place(UUID(int=1), 1, directory)
-    return Order(place, resume=None, checkpoint_seconds=60, threads=1, device=device)
+    return Order("train", place, resume=None, checkpoint_seconds=60, threads=1, device=device)
 
 
 def hear(child: ProcessChild) -> list[Event]:

@@ -83,7 +83,7 @@ class Watched:
     def _run(self, actions: tuple[str, ...]) -> None:
         place = Place(self.lease.job_id, 1, self._directory)
         place.spec.write_text(json.dumps(SPEC))
-        order = Order(place, resume=None, checkpoint_seconds=0, threads=1, device="cpu")
+        order = Order("train", place, resume=None, checkpoint_seconds=0, threads=1, device="cpu")
         self.child = scripted(*actions).start(order)
         supervisor = Supervisor(
             self.child,

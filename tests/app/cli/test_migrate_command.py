@@ -17,7 +17,7 @@ from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_until
 
-HEAD = "0003"
+HEAD = "0004"
 
 
 @pytest.fixture

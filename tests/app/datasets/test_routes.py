@@ -229,3 +229,43 @@ def test_a_broken_file_is_refused_with_the_place(
     assert problem["detail"].startswith("films.csv")
     assert kept() == []
     assert client.get("/v1/datasets").json()["data"] == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_file_to_predict_needs_no_labels(client: TestClient, upload: Upload, ending: str) -> None:
+    content = {"csv": "id,body\n1,good\n2,good\n", "jsonl": '{"body": "good"}\n{"body": "bad"}\n'}
+    sent = upload(
+        content[ending], f"My Mails.{ending}", purpose="predict", text_column="body"
+    ).json()
+    assert (sent["name"], sent["rows"]) == ("my-mails-to-predict", 2)
+    assert (sent["text_column"], sent["label_column"], sent["labels"]) == ("body", None, {})
+    assert client.get("/v1/datasets/my-mails-to-predict").json() == sent
+    again = upload(content[ending], f"My Mails.{ending}", purpose="predict", text_column="body")
+    assert (again.status_code, again.json()["id"]) == (200, sent["id"])
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        ("text,n\na,1\n ,2\nb,3\n,4\n", "empty_text", "empty in 2 rows, first in rows 2, 4"),
+        ("body\na\n", "missing_column", "no column 'text'. Columns: body"),
+        (b"text\na\n\xff\n", "wrong_encoding", "row 2: not valid UTF-8"),
+        ("text,n\na\n", "broken_rows", "row 1: the header has 2 cells, this row 1"),
+        ("text,predicted_label\na,b\n", "column_taken", "column 'predicted_label'"),
+    ],
+)
+def test_a_file_that_cannot_be_predicted_is_refused_with_its_rows(
+    upload: Upload, kept: Kept, content: str | bytes, code: str, said: str
+) -> None:
+    refused = upload(content, purpose="predict")
+    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert said in refused.json()["detail"]
+    assert kept() == []
+
+
+def test_a_file_without_labels_trains_nothing(client: TestClient, upload: Upload) -> None:
+    upload("text\na\nb\n", purpose="predict", name="texts")
+    body = {"method": {"type": "lora"}, "data": {"source": "texts"}}
+    refused = client.post("/v1/jobs", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "no_labels")
+    assert [error["at"] for error in refused.json()["errors"]] == ["data.source"]

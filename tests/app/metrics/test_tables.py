@@ -14,7 +14,7 @@ from app.db.clock import now
 from app.db.engines import Database
 from app.jobs import ownership, presence
 from app.jobs.endings import Failed, Retry
-from app.jobs.states import JobState, Lane
+from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Attempt, Checkpoint, Worker
 from app.keys import service
 from app.keys.tables import LOCAL_KEY_ID
@@ -80,6 +80,19 @@ def test_jobs_are_counted_by_state_method_and_lane(scrape: Scrape, database: Dat
         ("lora", "running"): 1,
     }
     assert seen(found["loraworks_queued_jobs"]) == {("cpu",): 2, ("gpu",): 1}
+
+
+def test_prediction_runs_are_counted_apart_and_wait_in_the_same_queue(
+    scrape: Scrape, database: Database
+) -> None:
+    run = {"kind": Kind.PREDICTION, "method": "predict"}
+    add_job(database, **run), add_job(database, **run), add_job(database)
+    take(database)
+    found = scrape()
+    assert seen(found["loraworks_predictions"]) == {("queued",): 1, ("running",): 1}
+    assert len(found["loraworks_predictions"]) == len(JobState)
+    assert seen(found["loraworks_jobs"]) == {("lora", "queued"): 1}
+    assert seen(found["loraworks_queued_jobs"]) == {("cpu",): 2}
 
 
 def test_the_age_of_the_queue_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:
@@ -167,9 +180,12 @@ def test_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
                     deleted_at=1.0 if number == 1 else None,
                 )
             )  # fmt: skip
+        ref = ArtifactRef(f"predictions/{job_id}/a1", "0" * 64, 7)
+        artifacts.add(session, job_id=job_id, kind="results", ref=ref)
         session.commit()
     assert scrape()["loraworks_stored_bytes"] == {
         ("artifacts",): 2 * large,
+        ("results",): 7,
         ("checkpoints",): 20,
         ("datasets",): 5,
     }

@@ -12,7 +12,7 @@ import pytest
 from app.artifacts import repository as artifacts
 from app.artifacts.store import ArtifactRef
 from app.artifacts.tables import Artifact
-from app.jobs.states import JobState
+from app.jobs.states import JobState, Kind
 from app.jobs.tables import Checkpoint, Job
 from app.registry import service as registry
 from app.resources import Resources
@@ -59,6 +59,16 @@ class World:
             session.commit()
         change(self.database, job_id, artifact_id=artifact.id)
         return artifact
+
+    def results(self, *, days: float) -> UUID:
+        """A prediction run that ended so long ago, with its results."""
+        run_id = self.job(days=days)
+        ref = self.files(f"predictions/{run_id}/a1", days=days)
+        with self.database.write() as session:
+            artifact = artifacts.add(session, job_id=run_id, kind="results", ref=ref)
+            session.commit()
+        change(self.database, run_id, artifact_id=artifact.id, kind=Kind.PREDICTION)
+        return run_id
 
     def version(self, artifact: Artifact) -> None:
         """Register it."""

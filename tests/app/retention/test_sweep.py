@@ -23,6 +23,8 @@ from app.idempotency.tables import IdempotencyKey
 from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
+from app.predictions import service as predictions
+from app.predictions.errors import ResultsRemoved
 from app.resources import Resources
 from app.retention.errors import StoreOfAnother
 from app.retention.removals import Kind
@@ -196,6 +198,30 @@ def test_models_that_no_version_is_made_of_go_in_time(world: World, keeping: Kee
         assert world.row(job_id).artifact_id == made[job_id].id
 
 
+def test_results_of_prediction_runs_go_in_time_and_the_runs_stay(
+    world: World, keeping: Keeping
+) -> None:
+    old, new = world.results(days=4), world.results(days=2)
+    sweep(world.resources)
+    assert world.left() == {f"predictions/{old}/a1", f"predictions/{new}/a1"}
+    swept = sweep(keeping(keep_prediction_days=3))
+    [removal] = swept.removals
+    assert (removal.kind, removal.key) == (Kind.RESULT, f"predictions/{old}/a1")
+    assert world.left() == {f"predictions/{new}/a1"}
+    assert world.row(old).artifact_id is None
+    assert [event.kind for event in events(world.database, old)] == ["results_removed"]
+    with pytest.raises(ResultsRemoved):
+        predictions.results(world.database, world.resources.store, run_id=old)
+
+
+def test_results_that_no_row_knows_are_swept_like_models(world: World) -> None:
+    running = world.job(JobState.RUNNING)
+    world.files(f"predictions/{uuid4()}/a1", days=2)
+    world.files(f"predictions/{running}/a1", days=2)
+    sweep(world.resources)
+    assert world.left() == {f"predictions/{running}/a1"}
+
+
 def test_old_answers_are_dropped(world: World) -> None:
     with world.database.write() as session:
         for hours in (23, 25):
@@ -333,7 +359,8 @@ def test_disk_use_is_told_by_what_takes_it(world: World) -> None:
     (world.settings.work_dir / "jobs" / "file").write_bytes(b"x" * 7)
     use = disk_use(world.resources)
     assert list(use) == [
-        "models", "checkpoints", "uploads", "imports", "other", "database", "copies", "work",
+        *("models", "results", "checkpoints", "uploads", "imports", "other"),
+        *("database", "copies", "work"),
     ]  # fmt: skip
     assert (use["models"], use["uploads"], use["work"], use["copies"]) == (size, 4, 7, 0)
     assert min(use["checkpoints"], use["other"]) > 0

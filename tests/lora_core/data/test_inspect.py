@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data.inspect import inspect
+from lora_core.data.inspect import inspect, inspect_texts
 from lora_core.errors import MissingColumn, MissingSplit, OneClass, UnseenLabel
 from lora_core.specs.data import Split
 
@@ -32,6 +32,13 @@ def test_a_file_is_described(tmp_path: Path) -> None:
         "max_characters": 6,
     }
     assert list(profile.labels) == ["9", "10"]
+
+
+def test_texts_without_labels_are_described(tmp_path: Path) -> None:
+    path = write(tmp_path, "1,good,train", "2,bad,x", "3, good ,", header="id,body,split")
+    profile = inspect_texts(path, "body")
+    assert (profile.rows, profile.duplicates, profile.max_characters) == (3, 1, 6)
+    assert (profile.label_column, profile.split_column, profile.labels) == (None, None, {})
 
 
 def test_given_parts_are_counted_and_so_is_what_leaks(tmp_path: Path) -> None:

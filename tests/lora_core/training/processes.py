@@ -1,4 +1,5 @@
-"""Real training processes, to be killed: each is `python -m lora_core train` in all but its start.
+"""Real processes of runs, to be killed: each is `python -m lora_core train`, or `predict-file`, in
+all but its start.
 
 They are forked from a process that has loaded the libraries and computed nothing. That takes a
 fraction of a second instead of several.
@@ -17,12 +18,14 @@ from tests.lora_core.training.twins import stands
 from tests.waiting import wait_until
 
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["lora_core.__main__", "lora_core.training.run"])
+FORKING.set_forkserver_preload(
+    ["lora_core.__main__", "lora_core.training.run", "lora_core.prediction.run"]
+)
 
 
-def _train(arguments: list[str], environment: dict[str, str], told: Path) -> None:
+def _run(arguments: list[str], environment: dict[str, str], told: Path) -> None:
     os.environ.update(environment)
-    sys.argv = ["lora_core", "train", *arguments]
+    sys.argv = ["lora_core", *arguments]
     with told.open("ab") as file:  # which the processes of one run share
         os.dup2(file.fileno(), 1)
     sys.exit(main())
@@ -37,6 +40,7 @@ class Attempts:
     told: list[Event] = field(default_factory=list)  # by all attempts, as far as it stands
     newest: Path | None = None
     count: int = 0
+    command: str = "train"
 
     @property
     def checkpoints(self) -> Path:
@@ -67,7 +71,8 @@ class Attempts:
     def launch(
         self, arguments: list[str], environment: dict[str, str]
     ) -> multiprocessing.process.BaseProcess:
-        child = FORKING.Process(target=_train, args=(arguments, environment, self.lines))
+        whole = [self.command, *arguments]
+        child = FORKING.Process(target=_run, args=(whole, environment, self.lines))
         child.start()
         return child
 

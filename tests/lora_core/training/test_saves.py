@@ -3,13 +3,9 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from lora_core.training import checkpoint
-from lora_core.training.origin import Origin
-from lora_core.training.progress import Progress
 from lora_core.training.saves import SavePlan, Saves
 from tests.listener import Listener
 
@@ -36,26 +32,25 @@ def move(monkeypatch: pytest.MonkeyPatch) -> Move:
 
 
 @pytest.fixture
-def open_saves(move: Move, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Saves]:
+def open_saves(move: Move) -> Callable[..., Saves[At]]:
     """Saves that take some seconds each and write nothing."""
 
-    def make(every: float, takes: float, heard: Listener, step: int = 0) -> Saves:
-        def write(parent: Path, _: Any, progress: Progress) -> Path:
+    def make(every: float, takes: float, heard: Listener, step: int = 0) -> Saves[At]:
+        def write(parent: Path, progress: At) -> Path:
             move(takes)
             return parent / f"step-{progress.step}"
 
-        monkeypatch.setattr(checkpoint, "write", write)
-        return Saves(SavePlan(Path("here"), every), cast(Origin, None), heard, step=step)
+        return Saves(SavePlan(Path("here"), every), write, heard, step=step)
 
     return make
 
 
-def save(saves: Saves, step: int) -> None:
-    saves.save(cast(Progress, At(step)))
+def save(saves: Saves[At], step: int) -> None:
+    saves.save(At(step))
 
 
 def test_it_is_due_after_the_time_and_told_when_done(
-    move: Move, open_saves: Callable[..., Saves]
+    move: Move, open_saves: Callable[..., Saves[At]]
 ) -> None:
     heard = Listener()
     saves = open_saves(300, 1, heard)
@@ -68,7 +63,7 @@ def test_it_is_due_after_the_time_and_told_when_done(
     assert [(event.step, event.directory) for event in heard.all("checkpoint")] == [(7, "step-7")]
 
 
-def test_a_slow_disk_makes_saves_rarer(move: Move, open_saves: Callable[..., Saves]) -> None:
+def test_a_slow_disk_makes_saves_rarer(move: Move, open_saves: Callable[..., Saves[At]]) -> None:
     saves = open_saves(300, 60, Listener())
     save(saves, 1)
     move(300)
@@ -78,7 +73,7 @@ def test_a_slow_disk_makes_saves_rarer(move: Move, open_saves: Callable[..., Sav
 
 
 def test_zero_is_every_step_however_long_it_takes(
-    move: Move, open_saves: Callable[..., Saves]
+    move: Move, open_saves: Callable[..., Saves[At]]
 ) -> None:
     saves = open_saves(0, 60, Listener())
     save(saves, 1)
@@ -86,7 +81,7 @@ def test_zero_is_every_step_however_long_it_takes(
 
 
 def test_without_a_step_since_the_last_one_there_is_nothing_to_save(
-    open_saves: Callable[..., Saves],
+    open_saves: Callable[..., Saves[At]],
 ) -> None:
     heard = Listener()
     saves = open_saves(0, 0, heard, step=4)

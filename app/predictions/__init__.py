@@ -1,0 +1,1 @@
+"""Prediction runs: a model's answers to every row of a file."""

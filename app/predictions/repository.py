@@ -1,0 +1,37 @@
+"""Rows of prediction runs. They stand in the table of jobs, which is the queue of both."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.jobs import repository as queue
+from app.jobs.states import JobState, Kind
+from app.jobs.tables import Job
+from app.predictions.errors import PredictionNotFinished, PredictionNotFound
+
+
+def get(session: Session, run_id: UUID) -> Job:
+    """Raises `PredictionNotFound`."""
+    run = queue.find(session, run_id, kind=Kind.PREDICTION)
+    if run is None:
+        raise PredictionNotFound(run_id=run_id)
+    return run
+
+
+def page(
+    session: Session, *, after: UUID | None, limit: int, state: JobState | None = None
+) -> Sequence[Job]:
+    """The newest first."""
+    return queue.page(session, after=after, limit=limit, kind=Kind.PREDICTION, state=state)
+
+
+def remove(session: Session, run_id: UUID) -> UUID | None:
+    """Delete a run that has ended; returns the artifact of its results.
+
+    Raises `PredictionNotFound`, `PredictionNotFinished`.
+    """
+    row = queue.discard(session, run_id, kind=Kind.PREDICTION)
+    if row is None:
+        raise PredictionNotFinished(run_id=run_id, state=get(session, run_id).state)
+    return row.artifact_id

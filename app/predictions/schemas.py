@@ -1,0 +1,84 @@
+"""Bodies of the routes of prediction runs."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from app.fields import Body, Metadata, Text, Timestamp, View
+from app.jobs.schemas import JobError, JobWait, progress, waiting_for, why_failed
+from app.jobs.states import JobState
+from app.jobs.tables import Job
+
+
+class PredictionCreate(Body):
+    """A model's answers to every row of an uploaded file. Only `dataset` has no default."""
+
+    dataset: Annotated[str, Text(128)] = Field(
+        description="An uploaded data set: `name` (its newest version), `name:2`, or its id. It "
+        "needs no labels: upload it with `purpose=predict`."
+    )
+    model: Annotated[str, Text(200)] | None = Field(
+        default=None,
+        description="`name` (its production), `name@alias` or `name:3`; left out: the only one in "
+        "production. The run keeps the version that this means now.",
+    )
+    name: Annotated[str, Text(200)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    priority: int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
+
+
+class PredictionSummary(View):
+    """What came out."""
+
+    rows: int
+    cut: int = Field(description="Texts that were longer than the model reads.")
+    predicted: dict[str, int] = Field(description="Rows by the label that they got.")
+
+
+class PredictionView(View):
+    """A prediction run."""
+
+    id: UUID
+    name: str | None
+    metadata: dict[str, str]
+    state: JobState
+    model: str = Field(description="The version that answers.")
+    dataset: str
+    text_column: str
+    priority: int
+    attempt: int
+    failures_counted: int = Field(description="Since rows were last saved.")
+    rows_done: int
+    rows: int
+    progress: float
+    queue_position: int | None
+    waiting: JobWait | None
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    cancel_requested_at: Timestamp | None
+    summary: PredictionSummary | None
+    error: JobError | None
+    has_results: bool
+
+    @classmethod
+    def of(cls, run: Job, queue_position: int | None) -> "PredictionView":
+        """`queue_position` is not in the row: it depends on the others."""
+        return cls(
+            **{name: getattr(run, name) for name in _SAME},
+            metadata=run.labels,
+            model=run.base,
+            dataset=run.spec["data"]["source"],
+            text_column=run.spec["data"]["text_column"],
+            rows_done=run.step,
+            rows=run.total_steps or 0,
+            progress=progress(run) or 0.0,
+            queue_position=queue_position,
+            waiting=waiting_for(run),
+            error=why_failed(run),
+            has_results=run.artifact_id is not None,
+        )
+
+
+_SAME = frozenset(PredictionView.model_fields) & frozenset(Job.__mapper__.columns.keys())

@@ -1,0 +1,113 @@
+"""What callers do with prediction runs: submit, cancel, delete, read the results."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.content import verified
+from app.artifacts.store import Store
+from app.datasets import repository as datasets
+from app.datasets.errors import DatasetNotFound
+from app.db.clock import now
+from app.db.engines import Database
+from app.idempotency import service as idempotency
+from app.idempotency.calls import Call
+from app.jobs import repository as jobs
+from app.jobs.service import digest
+from app.jobs.states import JobState, Kind, Lane
+from app.jobs.tables import Job
+from app.predictions import repository
+from app.predictions.errors import NoResults, ResultsRemoved
+from app.predictions.schemas import PredictionCreate, PredictionView
+from app.queue import JobQueue
+from app.registry import service as registry
+from lora_core import manifest
+from lora_core.specs.predict import PredictSpec, TextsSpec
+
+METHOD = "predict"  # in the column where a job has baseline, lora or full
+LANE = Lane.ANY
+
+log = structlog.get_logger(__name__)
+
+
+def submit(
+    session: Session, *, body: PredictionCreate, queue: JobQueue, call: Call
+) -> PredictionView:
+    """Store a run with the version that `model` means now, commit, then tell the workers.
+
+    Raises `DatasetNotFound`, and what `registry.resolve` and `idempotency.begin` raise.
+    """
+    idempotency.begin(session, call)
+    model = registry.find(session, body.model)
+    upload = datasets.resolve(session, body.dataset)
+    if not datasets.hold(session, upload.id):
+        raise DatasetNotFound(ref=repr(body.dataset))
+    source = TextsSpec(source=f"{upload.name}:{upload.version}", text_column=upload.text_column)
+    spec = PredictSpec(model=model.ref, data=source)
+    described = spec.model_dump(mode="json")
+    run = Job(
+        kind=Kind.PREDICTION,
+        created_by=call.caller_id,
+        name=body.name,
+        labels=body.metadata,
+        method=METHOD,
+        lane=LANE,
+        priority=body.priority,
+        spec=described,
+        spec_version=spec.spec_version,
+        spec_sha256=digest(described),
+        dataset_ids={"all": str(upload.id)},
+        base=model.ref,
+        total_steps=upload.rows,
+        dispatched_at=now(),  # the hint below; a lost one is repeated
+    )
+    jobs.add(session, run)
+    view = PredictionView.of(run, jobs.positions(session, [run.id]).get(run.id))
+    idempotency.keep(session, call, status=202, body=view, location=f"/v1/predictions/{run.id}")
+    session.commit()
+    log.info("prediction run submitted", job_id=str(run.id), model=model.ref)
+    queue.hint(run.id, lane=LANE)
+    return view
+
+
+def cancel(session: Session, *, run_id: UUID) -> Job:
+    """A queued run is cancelled, a running one asked to stop, an ended one stays as it is.
+
+    Raises `PredictionNotFound`.
+    """
+    jobs.request_cancel(session, run_id)
+    run = repository.get(session, run_id)
+    session.commit()
+    return run
+
+
+def delete(session: Session, *, run_id: UUID, store: Store) -> None:
+    """Forget a run that has ended, and its results.
+
+    Raises `PredictionNotFound`, `PredictionNotFinished`.
+    """
+    artifact_id = repository.remove(session, run_id)
+    unused = None if artifact_id is None else artifacts.remove_unused(session, artifact_id)
+    session.commit()
+    if unused is not None:
+        store.discard(unused)
+
+
+def results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, dict[str, Any]]:
+    """The directory of the results, every byte checked, and its manifest.
+
+    Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `ArtifactDamaged`.
+    """
+    with database.read() as session:
+        run = repository.get(session, run_id)
+        if run.state != JobState.SUCCEEDED:
+            raise NoResults(run_id=run_id, state=run.state)
+        if run.artifact_id is None:
+            raise ResultsRemoved(run_id=run_id)
+        ref = artifacts.get(session, run.artifact_id).ref
+    directory = verified(store, ref, name=f"prediction run {run_id}")
+    return directory, manifest.read(directory)

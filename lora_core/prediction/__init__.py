@@ -1,0 +1,1 @@
+"""Answers to every row of a file."""

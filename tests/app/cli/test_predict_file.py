@@ -1,0 +1,187 @@
+"""`loraworks predict --file … --out …` and `loraworks predictions …`."""
+
+import csv
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from app.cli import prediction_runs
+from app.jobs import ownership
+from app.jobs.endings import Failed
+from app.jobs.states import JobState
+from app.jobs.tables import Job
+from app.resources import Resources
+from tests.app.cli.conftest import Run, answer
+from tests.app.predictions.conftest import TEXTS, answered, model, store_results
+from tests.job_rows import take
+from tests.prediction_rows import submit
+from tests.waiting import wait_until
+
+__all__ = ["model"]
+
+pytestmark = pytest.mark.usefixtures("model")
+Serve = Callable[[], None]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.csv"
+    path.write_text(TEXTS)
+    return path
+
+
+def queued(resources: Resources) -> bool:
+    with resources.database.read() as session:
+        return session.scalar(select(Job.id).where(Job.state == JobState.QUEUED)) is not None
+
+
+@pytest.fixture
+def served(resources: Resources, tmp_path: Path) -> Serve:
+    """A worker in the background, for one run."""
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        wait_until(lambda: queued(resources))
+        store_results(resources, tmp_path / "results")
+
+    def start() -> None:
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    return start
+
+
+def test_a_file_comes_back_with_its_answers(
+    cli: Run, served: Serve, file: Path, tmp_path: Path
+) -> None:
+    served()
+    out = tmp_path / "labelled.csv"
+    result = cli("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
+    assert result.exit_code == 0, result.output
+    with out.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["id"], row["predicted_label"]) for row in rows] == [("1", "good"), ("2", "bad")]
+    assert "reviews-to-predict:1 by sentiment:1: succeeded" in result.stderr
+    assert "good 1, bad 1" in result.stdout
+    assert f"The results are in {out}." in result.stdout
+    assert sorted(each.name for each in tmp_path.glob("*labelled*")) == ["labelled.csv"]
+
+
+def test_json_tells_the_run_and_the_file(
+    cli: Run, served: Serve, file: Path, tmp_path: Path
+) -> None:
+    served()
+    out = tmp_path / "labelled.jsonl"
+    told = answer(
+        cli(
+            "predict", "--file", str(file), "--out", str(out), "--text-column", "body",
+            "--model", "sentiment:1", "--json",
+        )
+    )  # fmt: skip
+    assert (told["state"], told["model"], told["out"]) == ("succeeded", "sentiment:1", str(out))
+    assert [json.loads(line) for line in out.read_text().splitlines()] == answered()
+
+
+def test_after_ctrl_c_the_run_goes_on_and_can_be_come_back_to(
+    cli: Run,
+    resources: Resources,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "labelled.csv"
+    arguments = ("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction_runs, "_observe", interrupt)
+        left = cli(*arguments)
+    assert left.exit_code == 130
+    [run] = answer(cli("predictions", "list", "--json"))
+    assert f"loraworks predict --resume {run['id']} --out {out}" in left.stderr
+    assert f"loraworks predictions cancel {run['id']}" in left.stderr
+    assert run["state"] == "queued"
+    store_results(resources, tmp_path / "results")
+    back = cli("predict", "--resume", run["id"], "--out", str(out))
+    assert back.exit_code == 0, back.output
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_a_run_that_fails_or_is_cancelled_ends_the_command_with_1(
+    cli: Run, resources: Resources, file: Path, tmp_path: Path
+) -> None:
+    dataset = answer(
+        cli("datasets", "upload", str(file), "--purpose", "predict", "--text-column", "body",
+            "--json")
+    )  # fmt: skip
+    assert dataset["labels"] == {}
+    out = tmp_path / "labelled.csv"
+    run = str(submit(resources, dataset=dataset["ref"]))
+    cancelled = answer(cli("predictions", "cancel", run, "--json"))
+    assert cancelled["state"] == "cancelled"
+    result = cli("predict", "--resume", run, "--out", str(out))
+    assert (result.exit_code, "(run_cancelled)" in result.stderr) == (1, True)
+    failed = submit(resources, dataset=dataset["ref"])
+    with resources.database.write() as session:
+        ending = Failed("column_taken", "reviews has a column.", {})
+        assert ownership.finish(session, take(resources.database).lease, ending)
+        session.commit()
+    result = cli("predict", "--resume", str(failed), "--out", str(out))
+    assert (result.exit_code, "reviews has a column. (column_taken)" in result.stderr) == (1, True)
+    assert not out.exists()
+
+
+def test_runs_are_listed_shown_downloaded_and_deleted(
+    cli: Run, resources: Resources, file: Path, tmp_path: Path
+) -> None:
+    assert "No prediction runs." in cli("predictions", "list").stdout
+    uploaded = cli("datasets", "upload", str(file), "--purpose", "predict", "--text-column", "body")
+    assert uploaded.exit_code == 0, uploaded.output
+    run = str(submit(resources, dataset="reviews-to-predict"))
+    assert run in cli("predictions", "list").stdout
+    assert "0/3" in cli("predictions", "show", run).stdout
+    early = cli("predictions", "download", run, "--out", str(tmp_path / "a.csv"))
+    assert (early.exit_code, "(no_results)" in early.stderr) == (3, True)
+    assert list(tmp_path.glob("*a.csv*")) == []
+    store_results(resources, tmp_path / "results")
+    assert "good 1, bad 1" in cli("predictions", "show", run).stdout
+    done = cli("predictions", "download", run, "--out", str(tmp_path / "a.jsonl"))
+    assert done.exit_code == 0, done.output
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 2
+    assert cli("predictions", "delete", run).exit_code == 0
+    assert cli("predictions", "show", run).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--out", "a.txt", "--file", "f.csv"), "out_format"),
+        (("--out", "there.csv", "--file", "f.csv"), "out_exists"),
+        (("--out", "none/a.csv", "--file", "f.csv"), "no_folder"),
+        (("--out", "a.csv", "--file", "none.csv"), "no_file"),
+        (("--out", "a.csv"), "no_file"),
+        (("--out", "a.csv", "--file", "f.csv", "a text"), "wrong_options"),
+        (("--out", "a.csv", "--file", "f.csv", "--no-truncate"), "wrong_options"),
+        (("--out", "a.csv", "--file", "f.csv", "--resume", "1"), "wrong_options"),
+        (("--resume", "1"), "wrong_options"),
+        (("--file", "f.csv", "--text-column", "body"), "wrong_options"),
+    ],
+)
+def test_wrong_usage_is_seen_before_anything_is_sent(
+    cli: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("f.csv", "there.csv"):
+        Path(name).write_text(TEXTS)
+    result = cli("predict", *arguments)
+    assert (result.exit_code, f"({code})" in result.stderr) == (2, True), result.output
+    assert answer(cli("datasets", "list", "--json")) == []

@@ -1,0 +1,85 @@
+"""A model, an uploaded file without labels, and a worker that answers without computing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.artifacts.tables import RESULTS
+from app.jobs import ownership
+from app.jobs.endings import Succeeded
+from app.resources import Resources
+from lora_core import manifest
+from tests.job_rows import take
+from tests.prediction_rows import add_model
+
+TEXTS = 'id,body\n1,"good, and more"\n2,so bad\n3,"a ""film"""\n'
+ROWS: list[dict[str, Any]] = [
+    {"id": "1", "body": "good, and more", "share": 0.5, "seen": True, "tags": ["a", "b"]},
+    {"id": "2", "body": "so bad", "share": None, "seen": False},
+]
+SCORES = ({"good": 0.75, "bad": 0.25}, {"bad": 1.0, "good": 0.0})
+SUMMARY = {"rows": 2, "cut": 0, "predicted": {"good": 1, "bad": 1}}
+Answer = Callable[[], UUID]
+
+
+def answered() -> list[dict[str, Any]]:
+    """The rows as a run writes them."""
+    return [
+        {
+            **row,
+            "predicted_label": next(iter(scores)),
+            "predicted_score": next(iter(scores.values())),
+            "predicted_scores": scores,
+        }
+        for row, scores in zip(ROWS, SCORES, strict=True)
+    ]
+
+
+def store_results(resources: Resources, directory: Path) -> UUID:
+    """Claim the run that waits and end it with `answered`."""
+    claimed = take(resources.database)
+    directory.mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in answered())
+    (directory / "results.jsonl").write_text(lines, encoding="utf-8")
+    facts = {"columns": ["id", "body", "share", "seen", "tags"], "labels": ["bad", "good"]}
+    manifest.write(directory, {"format": 1, "metrics": SUMMARY, **facts})
+    run_id = claimed.lease.job_id
+    ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
+    with resources.database.write() as session:
+        artifact = artifacts.add(session, job_id=run_id, kind=RESULTS, ref=ref)
+        assert ownership.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
+        session.commit()
+    return run_id
+
+
+@pytest.fixture
+def model(resources: Resources, tmp_path: Path) -> str:
+    """A version in production, of which nobody reads the files."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    manifest.write(directory, {"format": 1})
+    return add_model(resources, directory)
+
+
+@pytest.fixture
+def texts(client: TestClient) -> str:
+    """The name of an uploaded file of three rows."""
+    sent = client.post(
+        "/v1/datasets",
+        files={"file": ("reviews.csv", TEXTS)},
+        data={"purpose": "predict", "text_column": "body", "name": "texts"},
+    )
+    assert sent.status_code == 201, sent.text
+    return "texts"
+
+
+@pytest.fixture
+def answer(resources: Resources, tmp_path: Path) -> Answer:
+    """Ends the run that waits."""
+    return lambda: store_results(resources, tmp_path / "results")

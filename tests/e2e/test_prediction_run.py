@@ -1,0 +1,130 @@
+"""A prediction run with real processes, which are killed on the way."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from transformers import pipeline
+
+from app.db import migrate
+from app.jobs.states import Outcome
+from app.predictions import service
+from app.resources import Resources, open_resources
+from app.settings import Settings
+from lora_core.prediction.run import CHUNK
+from tests.e2e.installation import Installation
+from tests.e2e.kinds import EMBEDDED_FIRST
+from tests.job_rows import attempts
+from tests.lora_core.prediction.conftest import ROWS, make_texts
+from tests.prediction_rows import add_model, add_texts, submit
+from tests.tiny_artifact import make_artifact
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def resources(installation: Installation, tmp_path: Path) -> Iterator[Resources]:
+    """With a model and a file of texts."""
+    opened = open_resources(installation.settings)
+    add_model(opened, make_artifact(tmp_path / "model"))
+    make_texts(tmp_path / "texts.csv")
+    add_texts(opened, tmp_path / "texts.csv", rows=ROWS)
+    yield opened
+    opened.close()
+
+
+def results(resources: Resources, run_id: UUID) -> str:
+    """Their digest."""
+    directory, _ = service.results(resources.database, resources.store, run_id=run_id)
+    return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
+
+
+@EMBEDDED_FIRST
+def test_killed_processes_and_workers_change_no_row(
+    installation: Installation, resources: Resources, tmp_path: Path
+) -> None:
+    trigger, hold = tmp_path / "trigger", tmp_path / "hold"
+    trigger.touch()
+    killed_child = submit(resources)
+    worker = installation.worker(fault=f"answered@2:kill:{trigger}")
+    installation.succeeded(killed_child)
+    assert worker.leave() == 0
+
+    hold.touch()
+    killed_worker = submit(resources)
+    worker = installation.worker(fault=f"answered@2:pause:{hold}")
+    wait_until(tmp_path.joinpath("hold.reached").exists, seconds=60)
+    installation.saw(killed_worker, "checkpoint")
+    worker.kill()
+    hold.unlink()
+    unbroken = submit(resources)
+    installation.worker()
+    installation.succeeded(killed_worker, unbroken)
+
+    expected = results(resources, unbroken)
+    for run_id, outcome in ((killed_child, Outcome.FAILED), (killed_worker, Outcome.LOST)):
+        legs = attempts(installation.database, run_id)
+        assert [leg.outcome for leg in legs] == [outcome, Outcome.SUCCEEDED]
+        assert [leg.first_step for leg in legs] == [0, CHUNK]
+        assert results(resources, run_id) == expected
+    assert installation.children() == []
+
+
+def cli(url: str, *arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli.main", "--url", url, *arguments, "--json"],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """`loraworks up` on a data folder that holds a model."""
+    settings = Settings(data_dir=tmp_path / "data")
+    migrate.upgrade(settings)
+    opened = open_resources(settings)
+    add_model(opened, make_artifact(tmp_path / "model", favours="bad"))
+    opened.close()
+    command = [sys.executable, "-m", "app.cli.main", "up", "--port", "0", "--json", "--data-dir"]
+    with subprocess.Popen(
+        [*command, str(settings.data_dir)], stdout=subprocess.PIPE, text=True
+    ) as service:
+        assert service.stdout is not None
+        yield json.loads(service.stdout.readline())["url"]
+        service.terminate()
+        assert service.wait(timeout=60) == 0
+
+
+def test_a_file_goes_through_the_command_line_and_comes_back_labelled(
+    url: str, tmp_path: Path
+) -> None:
+    texts = make_texts(tmp_path / "reviews.csv")
+    out = tmp_path / "labelled.csv"
+    run = cli(
+        url, "predict", "--file", str(tmp_path / "reviews.csv"), "--text-column", "body",
+        "--out", str(out),
+    )  # fmt: skip
+    assert (run["state"], run["rows_done"], run["rows"]) == ("succeeded", ROWS, ROWS)
+    with out.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["id"], row["body"]) for row in rows] == [
+        (str(i), text) for i, text in enumerate(texts)
+    ]
+    [merged] = (tmp_path / "data").rglob("merged")
+    plain = pipeline("text-classification", str(merged), top_k=None)
+    answers = plain(texts, truncation=True, max_length=64)
+    for row, scores in zip(rows, answers, strict=True):
+        assert row["predicted_label"] == scores[0]["label"]
+        for each in scores:
+            found = float(row[f"predicted_scores.{each['label']}"])
+            assert found == pytest.approx(each["score"], abs=1e-5)

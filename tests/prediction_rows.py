@@ -1,0 +1,65 @@
+"""What a prediction run needs: a model version, an uploaded file, the row itself."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from app.artifacts import repository as artifacts
+from app.artifacts.tables import MODEL
+from app.datasets import files
+from app.datasets.tables import Dataset
+from app.db.base import new_id
+from app.idempotency.calls import Call
+from app.keys.tables import LOCAL_KEY_ID
+from app.predictions import service
+from app.predictions.schemas import PredictionCreate
+from app.registry import repository as versions
+from app.registry import service as registry
+from app.resources import Resources
+
+CALL = Call(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)
+
+
+def add_model(resources: Resources, directory: Path, name: str = "sentiment") -> str:
+    """Make a directory the next version of a name, in production; returns its reference."""
+    job_id = new_id()
+    ref = resources.store.put(directory, f"jobs/{job_id}/a1")
+    with resources.database.write() as session:
+        artifact = artifacts.add(session, job_id=job_id, kind=MODEL, ref=ref)
+        version = registry.register(
+            session, name=name, artifact_id=artifact.id, job_id=None, base="minilm-l6",
+            method="lora", metrics={},
+        )  # fmt: skip
+        versions.move_alias(
+            session, model_id=version.model_id, alias="production", version_id=version.id
+        )
+        session.commit()
+    return f"{name}:{version.number}"
+
+
+def add_texts(
+    resources: Resources, file: Path, *, rows: int, name: str = "texts", column: str = "body"
+) -> Dataset:
+    """An uploaded file without labels."""
+    dataset = Dataset(
+        id=new_id(), created_by=LOCAL_KEY_ID, name=name, version=1, filename=file.name,
+        suffix=file.suffix, sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        bytes=file.stat().st_size, text_column=column, label_column=None, rows=rows,
+        profile={"rows": rows, "labels": {}, "split_column": None},
+    )  # fmt: skip
+    copy = Path(shutil.copy(file, file.with_name(f"copy-{file.name}")))
+    resources.store.put_file(copy, files.key(dataset))
+    with resources.database.write() as session:
+        session.add(dataset)
+        session.commit()
+    return dataset
+
+
+def submit(resources: Resources, **body: Any) -> UUID:
+    """Queue a run."""
+    with resources.database.write() as session:
+        made = PredictionCreate.model_validate({"dataset": "texts", **body})
+        run = service.submit(session, body=made, queue=resources.queue, call=CALL)
+    return run.id
