@@ -6,7 +6,7 @@ Events go to standard output, one JSON object a line; everything else to standar
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lora_core import exit_codes
+from lora_core.arguments import parser
 from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
@@ -44,12 +45,11 @@ class Lines:
 
 def main() -> int:
     """Run one command; returns the exit status."""
-    arguments = _parser().parse_args()
+    arguments = parser(__doc__).parse_args()
     wait_passively()
-    command: Callable[[argparse.Namespace, Lines], None] = arguments.command
     lines = Lines()
     try:
-        command(arguments, lines)
+        _COMMANDS[arguments.command](arguments, lines)
     except Stopped as error:
         sys.stderr.write(f"{error}\n")
         return exit_codes.STOPPED
@@ -194,78 +194,6 @@ def _plain(detail: dict[str, object]) -> dict[str, object]:
     return {k: v if isinstance(v, str | int | float | list) else str(v) for k, v in detail.items()}
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(text)
-    return seconds
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lora_core", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-
-    train = commands.add_parser("train", help="train, evaluate and save a model")
-    _add_run(train)
-    train.set_defaults(command=_train)
-
-    predict_file = commands.add_parser("predict-file", help="answer every row of a file")
-    _add_run(predict_file)
-    predict_file.set_defaults(command=_predict_file)
-
-    inspect = commands.add_parser("inspect", help="check a data file and describe it")
-    inspect.add_argument("file", type=Path)
-    inspect.add_argument("--text-column", default="text")
-    inspect.add_argument("--label-column", default="label")
-    inspect.add_argument("--split-column")
-    inspect.add_argument("--texts", action="store_true", help="there are no labels to check")
-    inspect.set_defaults(command=_inspect)
-
-    predict = commands.add_parser("predict", help="answer texts from an artifact")
-    predict.add_argument("artifact", type=Path)
-    predict.add_argument("text", nargs="+")
-    predict.set_defaults(command=_predict)
-    _doors(commands)
-    return parser
-
-
-def _doors(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    export = commands.add_parser("export", help="write a model in the format of another program")
-    export.add_argument("artifact", type=Path)
-    export.add_argument("--format", choices=("peft", "transformers"), required=True)
-    export.add_argument("--out", type=Path, required=True, help="folder to write")
-    export.add_argument("--base", help="what the adapter was trained on, if it lies elsewhere now")
-    export.set_defaults(command=_export)
-
-    adapter = commands.add_parser("import-peft", help="make an artifact of a PEFT adapter")
-    adapter.add_argument("adapter", type=Path, help="folder with adapter_config.json")
-    adapter.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    adapter.add_argument("--base", help="what it was trained on (default: as its config says)")
-    adapter.add_argument("--labels", nargs="+", help="names of the labels, in their order")
-    adapter.add_argument("--max-length", type=int, help="tokens of the longest text")
-    adapter.set_defaults(command=_import_peft)
-
-    unpack = commands.add_parser("unpack", help="unpack an exported model and check its answers")
-    unpack.add_argument("archive", type=Path, help="tar file")
-    unpack.add_argument("--into", type=Path, required=True, help="empty folder")
-    unpack.set_defaults(command=_unpack)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    """What every run takes that can be stopped and go on later."""
-    parser.add_argument("spec", type=Path, help="JSON description of the run")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the result")
-    parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
-    parser.add_argument("--checkpoints", type=Path, help="directory to save checkpoints in")
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=_seconds,
-        default=300.0,
-        help="seconds between two checkpoints; 0: one after every step (default: 300)",
-    )
-    parser.add_argument("--resume", type=Path, help="directory of a checkpoint to go on from")
-
-
 def _end() -> None:
     """One of several processes leaves without tearing torch down, which now and then aborts it."""
     if of_one_run() == 1:
@@ -276,6 +204,17 @@ def _end() -> None:
         status = int(left.code or 0)
     sys.stderr.flush()
     os._exit(status)
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace, Lines], None]] = {
+    "train": _train,
+    "predict-file": _predict_file,
+    "inspect": _inspect,
+    "predict": _predict,
+    "export": _export,
+    "import-peft": _import_peft,
+    "unpack": _unpack,
+}
 
 
 if __name__ == "__main__":
