@@ -57,7 +57,7 @@ def test_what_is_not_here_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineMissing, match=r"compiled-fp32 needs a compiler of C\+\+"):
         engines.kind("compiled-fp32")
-    assert "compiled-fp32" not in engines.candidates()
+    assert set(engines.candidates()) <= {"torch-fp32", "torch-bf16", "cuda-bf16"}
     if not torch.cuda.is_available():
         with pytest.raises(EngineMissing, match="a GPU"):
             engines.kind("cuda-bf16")
