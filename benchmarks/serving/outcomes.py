@@ -22,8 +22,8 @@ def statuses(samples: Iterable[Sample]) -> dict[str, int]:
 
 
 def waits(samples: Iterable[Sample]) -> list[float]:
-    """Milliseconds of those that were let in and stayed. One that waited in vain counts so far."""
-    return [ms for _, ms, status, *_ in samples if status in (200, "late")]
+    """Milliseconds of those that were let in and stayed, those that waited in vain among them."""
+    return [ms for _, ms, status, *_ in samples if status in (200, 504, "late")]
 
 
 def refusals(samples: Iterable[Sample]) -> list[float]:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from benchmarks.apart import ROOT
@@ -34,7 +34,7 @@ def closed(target: Target, warm: float, seconds: float) -> dict[str, Any]:
 
 def opened(target: Target, phases: Phases, visitors: Visitors, *, told: bool = False) -> Any:
     """The task of an open loop, for `begin` and `finish`."""
-    return _task("open", target) | {
+    return _task("open", replace(target, patience=PATIENCE_SECONDS)) | {
         "phases": phases, "visitors": asdict(visitors), "patience": PATIENCE_SECONDS, "told": told,
     }  # fmt: skip
 

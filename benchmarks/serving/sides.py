@@ -56,7 +56,7 @@ def rival(name: str) -> Side:
 
 def _pipeline() -> Side:
     port = free_port()
-    settings = ["--precision", _precision(), "--threads", "1"]
+    settings = ["--precision", _precision(), "--threads", "1", "--at-once", str(cores())]
     return _script(Path(sys.executable), "pipeline_server.py", settings, port)
 
 

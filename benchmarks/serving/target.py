@@ -17,6 +17,7 @@ class Target:
     before: str = '{"inputs":'
     after: str = "}"
     keys: tuple[str, ...] = ()
+    patience: float | None = None  # seconds, told to the server
     host: str = "127.0.0.1"
 
     def request(self, text: bytes, path: str, key: int = 0) -> bytes:
@@ -27,6 +28,7 @@ class Target:
             f"Host: {self.host}:{self.port}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
+            *([f"X-Request-Timeout: {self.patience}"] if self.patience else []),
             *(f"{name}: {value}" for name, value in self._key(key).items()),
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
