@@ -47,7 +47,7 @@ def _offline(size: Size) -> dict[str, Any]:
     predictor = engine.load(checkpoint.artifact())
     texts = checkpoint.read_texts(20 * engine.AT_ONCE)
     found = engine.offline(predictor, texts, size.offline_seconds)
-    return found | {"engine": engine.name(predictor)}
+    return found | {"engine": predictor.engine.name}
 
 
 def _closed(name: str, size: Size) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def _closed(name: str, size: Size) -> dict[str, Any]:
         return {
             **put.closed(side.target, size.warm_seconds, size.closed_seconds),
             "agreement": _agreement(side.target),
+            "engine": side.target.ask("Who computes?")[1].get("X-Engine"),
             "rss_mb": server.rss_mb(),
             "settings": side.settings,
             "libraries": sides.libraries(side.python),
@@ -80,7 +81,7 @@ def _single(size: Size) -> dict[str, Any]:
         "bare_ms_p50": percentile(bare, 0.5),
         "http_ms_p99": percentile(http, 0.99),
         "bare_ms_p99": percentile(bare, 0.99),
-        "engine": engine.name(predictor),
+        "engine": predictor.engine.name,
     }
 
 

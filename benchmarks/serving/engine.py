@@ -6,22 +6,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from lora_core.process import wait_passively
+from app.serving.loader import Loader
 
 AT_ONCE = 256  # texts that are sorted by length together
 
 
 def load(directory: Path) -> Any:
-    """As the service loads a model."""
-    wait_passively()
-    from lora_core.inference.predictor import Predictor  # loads torch
-
-    return Predictor.load(directory)
-
-
-def name(predictor: Any) -> str:
-    """What computes, and in which precision."""
-    return str(getattr(predictor, "engine", "torch fp32"))
+    """As the service loads a model: on the fastest engine that is true to it."""
+    return Loader("auto")(directory)
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:

@@ -73,9 +73,7 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
         number = version.number
         session.commit()
     if promote:
-        registry.move_alias(
-            resources.database, store=resources.store, name=name, alias=PRODUCTION, number=number
-        )
+        registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
 
 
 def make_keys(resources: Resources, count: int) -> list[str]:

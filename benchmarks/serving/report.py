@@ -45,7 +45,7 @@ def summary(results: Kept) -> dict[str, Any]:
         "swap_failures": swaps["failures"],
         "client_share_of_core": round(max(each["client_share_of_core"] for each in clients), 4),
         "offline_per_s": round(offline["per_s"], 2),
-        "engine": offline["engine"],
+        "engine": ours["engine"],
         "processor": results.cells["closed-ours"]["processor"],
         "cores": ours["cores"],
         "versions": results.cells["closed-ours"]["versions"] | {

@@ -41,11 +41,8 @@ def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[s
     """The service as it is installed, on a data folder with models."""
     port, python = free_port(), Path(sys.executable)
     words = [str(python), "-m", "app.cli.main", "api", "--port", str(port)]
-    environment = {
-        "LORAWORKS_AUTH": "on" if keys else "off",
-        "LORAWORKS_MAX_LOADED_MODELS": str(len(paths) + 1),
-    }
     target = Target(port, tuple(paths), keys=tuple(keys))
+    environment = {"LORAWORKS_AUTH": "on" if keys else "off"}
     return Side(python, [*words, "--data-dir", str(folder)], target, environment)
 
 

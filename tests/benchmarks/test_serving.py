@@ -26,7 +26,7 @@ def invented(cell: str) -> dict[str, Any]:
     common = {"client_share_of_core": 0.01, "cores": 2}
     match kind:
         case "offline":
-            return {"per_s": 50.0, "engine": "torch fp32"}
+            return {"per_s": 50.0, "engine": "torch-fp32"}
         case "single":
             return {"http_ms_p50": 25.5, "bare_ms_p50": 23.0}
         case "adapters":
@@ -35,7 +35,7 @@ def invented(cell: str) -> dict[str, Any]:
             return common | {"failures": 0}
         case "closed":
             closed = {"per_s": PER_S[name], "p50_ms": 1500.0, "p99_ms": 2000.0, "agreement": 1.0}
-            return common | closed | {"rss_mb": 500.0, "libraries": {"torch": "2"}}
+            return common | closed | {"rss_mb": 500.0, "libraries": {}, "engine": "torch-fp32"}
     found: dict[str, Any] = {
         "p50_ms": 40.0, "p99_ms": 100.0, "goodput_per_s": 36.0, "refusal_ms_p99": 4.0,
         "others_answered": 0.9, "statuses": {"200": 10, "429": 5}, "rss_before_mb": 500.0,
