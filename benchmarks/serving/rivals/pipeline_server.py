@@ -29,7 +29,7 @@ def build(model: str, precision: str, at_once: int) -> FastAPI:
 
     @app.post("/predict")
     def predict(inputs: str = Body(embed=True)) -> list[dict[str, object]]:
-        return classify(inputs, truncation=True)
+        return classify([inputs], truncation=True)[0]
 
     return app
 
