@@ -11,7 +11,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long chaos bench-train bench-accuracy gpu-check check format audit clean
+.PHONY: help demo test test-long chaos bench-train bench-serve bench-accuracy gpu-check check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,12 @@ help:  ## Show the targets
 
 .venv/.dev: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# Other servers, which need older libraries. Of torch the build that pip finds is good.
+.venv-rivals/.made: benchmarks/rivals.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rivals.txt
 	@touch $@
 
 demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
@@ -41,6 +47,9 @@ chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES
 
 bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-serve: .venv/.dev .venv-rivals/.made  ## Our answers beside LitServe, infinity and a pipeline: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.serve $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
 	$(BIN)/python -m benchmarks.accuracy $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
@@ -65,4 +74,4 @@ audit: .venv/.dev  ## Known vulnerabilities in the installed packages
 	$(BIN)/pip-audit --strict --skip-editable
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -54,12 +54,12 @@ class Kept:
         unfinished.replace(self.path)
 
 
-def choose(directory: Path, *, quick: bool, fresh: bool) -> Kept:
+def choose(directory: Path, *, quick: bool, fresh: bool, what: str = "train") -> Kept:
     """The newest file of this processor and size; a new one of today if there is none, or `fresh`.
 
-    One name for each processor, size and day: `fresh` begins today's again.
+    One name for each benchmark, processor, size and day: `fresh` begins today's again.
     """
-    start = "quick" if quick else "train"
+    start = f"quick-{what}" if quick else what
     start += "-" + re.sub(r"[^a-z0-9_]+", "-", machine.described().lower()).strip("-")
     found = sorted(directory.glob(f"{start}-????-??-??.jsonl"))
     if found and not fresh:

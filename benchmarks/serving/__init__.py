@@ -1,0 +1,1 @@
+"""How fast we answer, under load that people make, beside other servers of the same checkpoint."""

@@ -1,0 +1,156 @@
+"""One cell of the benchmark, in a process of its own. Torch is loaded where it is needed only."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.serving import checkpoint, outcomes, plan, put, sides, stage, swaps
+from benchmarks.serving.arrivals import Visitors
+from benchmarks.serving.connection import Connection
+from benchmarks.serving.outcomes import percentile
+from benchmarks.serving.plan import Size
+from benchmarks.serving.target import Target, scores
+
+BLOCK = 20  # texts asked in a row before the bare engine has its turn
+VISITORS = Visitors(plan.KEYS, plan.GREEDY, plan.HANG_UPS, plan.HANG_UP_SECONDS)
+
+
+def run(cell: str, size: Size, capacity: float) -> dict[str, Any]:
+    """The figures of a cell named in `plan.CELLS`.
+
+    Capacity: answers a second of the closed loop, for the cells that take a share of it.
+    """
+    return _figures(cell, size, capacity) | {"cores": sides.cores()}
+
+
+def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
+    kind, _, name = cell.partition("-")
+    match kind:
+        case "closed":
+            return _closed(name, size)
+        case "open":
+            return _open(float(name), size, capacity)
+        case "swaps":
+            return swaps.run(size, capacity)
+        case "adapters":
+            return _adapters(size)
+        case "single":
+            return _single(size)
+    return _offline(size)
+
+
+def _offline(size: Size) -> dict[str, Any]:
+    from benchmarks.serving import engine
+
+    predictor = engine.load(checkpoint.artifact())
+    texts = checkpoint.read_texts(20 * engine.AT_ONCE)
+    found = engine.offline(predictor, texts, size.offline_seconds)
+    return found | {"engine": predictor.engine.name}
+
+
+def _closed(name: str, size: Size) -> dict[str, Any]:
+    with stage.ours() if name == "ours" else stage.rival(name) as (server, side):
+        return {
+            **put.closed(side.target, size.warm_seconds, size.closed_seconds),
+            "agreement": _agreement(side.target),
+            "engine": side.target.ask("Who computes?")[1].get("X-Engine"),
+            "rss_mb": server.rss_mb(),
+            "settings": side.settings,
+            "libraries": sides.libraries(side.python),
+        }
+
+
+def _single(size: Size) -> dict[str, Any]:
+    """One question at a time over HTTP, and the forward pass alone, in turns."""
+    from benchmarks.serving import engine
+
+    texts = checkpoint.read_texts(size.single_texts)
+    http: list[float] = []
+    bare: list[float] = []
+    with stage.ours() as (_, side):
+        predictor = engine.load(checkpoint.artifact())
+        for start in (0, *range(0, len(texts), BLOCK)):  # the first block warms up
+            block = texts[start : start + BLOCK]
+            http += asyncio.run(one_by_one(side.target, block))
+            bare += engine.one_by_one(predictor, block)
+    http, bare = http[BLOCK:], bare[BLOCK:]
+    return {
+        "http_ms_p50": percentile(http, 0.5),
+        "bare_ms_p50": percentile(bare, 0.5),
+        "http_ms_p99": percentile(http, 0.99),
+        "bare_ms_p99": percentile(bare, 0.99),
+        "engine": predictor.engine.name,
+    }
+
+
+def _open(rate: float, size: Size, capacity: float) -> dict[str, Any]:
+    seconds, top = size.open_seconds, rate == max(plan.RATES)
+    phases = [(rate * capacity, seconds)]
+    phases += [(plan.CALM * capacity, size.recovery_seconds)] * top
+    with stage.ours(keys=plan.KEYS) as (server, side):
+        put.closed(side.target, size.warm_seconds, 0.1)
+        before = server.rss_mb()
+        seen = put.finish(put.begin(put.opened(side.target, phases, VISITORS)))
+        after = server.rss_mb()
+    samples = [each for each in seen["samples"] if each[0] < seconds]
+    waits = outcomes.waits(samples)
+    found = {
+        "rate_per_s": rate * capacity,
+        "p50_ms": percentile(waits, 0.5),
+        "p99_ms": percentile(waits, 0.99),
+        "goodput_per_s": outcomes.goodput(samples, seconds),
+        "refusal_ms_p99": percentile(outcomes.refusals(samples), 0.99),
+        "greedy_answered": outcomes.answered_share(each for each in samples if each[3] == 0),
+        "others_answered": outcomes.answered_share(each for each in samples if each[3] != 0),
+        "statuses": outcomes.statuses(seen["samples"]),
+        "rss_before_mb": before,
+        "rss_after_mb": after,
+        "client_share_of_core": seen["client_share_of_core"],
+    }
+    rest = [each[:3] for each in seen["samples"] if each[0] >= seconds]
+    return found | ({"overload_seconds": seconds, "recovery": rest} if top else {})
+
+
+def _adapters(size: Size) -> dict[str, Any]:
+    """Closed loop on one adapter of many, then on all of them at random, in one server."""
+    paths = [f"/models/adapter-{number}/predict" for number in range(plan.ADAPTERS)]
+    with stage.ours(paths=paths, adapters=plan.ADAPTERS) as (server, side):
+        for path in paths:
+            status, _, answer = side.target.ask("It is loaded.", path)
+            assert status == 200, answer
+        one = Target(side.target.port, tuple(paths[:1]))
+        alone = put.closed(one, size.warm_seconds, size.closed_seconds)
+        mixed = put.closed(side.target, size.warm_seconds, size.closed_seconds)
+        rss = server.rss_mb()
+    share = mixed["per_s"] / alone["per_s"]
+    return {"share": share, "one": alone, "all": mixed, "rss_mb": rss}
+
+
+async def one_by_one(target: Target, texts: Sequence[str]) -> list[float]:
+    """Milliseconds of each, over one connection."""
+    connection = await Connection.to(target.host, target.port)
+    took = []
+    for text in texts:
+        request = target.request(json.dumps(text).encode(), target.paths[0])
+        began = time.perf_counter()
+        answer = await connection.ask(request)
+        took.append((time.perf_counter() - began) * 1000)
+        assert answer is not None
+        assert answer.status == 200, answer
+    connection.leave()
+    return took
+
+
+def _agreement(target: Target) -> float:
+    """The share of kept texts that get the label which the trained model gave them in float32."""
+    config = json.loads((checkpoint.merged() / "config.json").read_text())
+    kept = json.loads((checkpoint.artifact() / "golden.json").read_text())
+    right = 0
+    for each in kept:
+        logits, (_, _, answer) = each["logits"], target.ask(each["text"])
+        given = scores(answer)
+        expected = config["id2label"][str(logits.index(max(logits)))]
+        right += max(given, key=lambda label: given[label]) == expected
+    return right / len(kept)

@@ -1,0 +1,78 @@
+"""The trained model that all servers serve, and the reviews that they are asked.
+
+Both are made once and kept in the cache: `python -m benchmarks.serving.checkpoint` makes them.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+from benchmarks.apart import ROOT
+from lora_core.cache import cache_dir, new_entry
+from lora_core.data.load import load
+from lora_core.manifest import MERGED
+from lora_core.samples import reviews
+from lora_core.specs.data import DataSpec
+from lora_core.specs.method import LoraSpec
+from lora_core.specs.train import OptimSpec, StopSpec, TrainSpec
+
+SPEC = TrainSpec(
+    method=LoraSpec(),
+    data=DataSpec(
+        source="imdb", train_size=2000, validation_size=200, test_size=200, max_length=512
+    ),
+    optim=OptimSpec(epochs=1),
+    stop=StopSpec(evaluations_per_epoch=1),
+)
+
+
+def artifact() -> Path:
+    """The directory of the trained model: LoRA on 2,000 reviews."""
+    final = _place("model")
+    if not final.is_dir():
+        with new_entry(final) as unfinished:
+            spec = unfinished.with_suffix(".json")
+            spec.write_text(SPEC.model_dump_json())
+            subprocess.run(
+                [sys.executable, "-m", "lora_core", "train", str(spec), "--out", str(unfinished)],
+                cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+    return final
+
+
+def merged() -> Path:
+    """The same as a plain transformers checkpoint."""
+    return artifact() / MERGED
+
+
+def texts() -> Path:
+    """Reviews of natural length that it was not trained on, in a random order, a JSON text a line.
+
+    There are enough of them that no server is asked the same twice.
+    """
+    final = _place("reviews")
+    if not final.is_file():
+        trained = {example.text for example in load(SPEC.data).train}
+        others = [text for text, _ in reviews.load("imdb") if text not in trained]
+        Random(SPEC.data.split_seed).shuffle(others)  # noqa: S311
+        with new_entry(final) as unfinished:
+            unfinished.write_text("".join(json.dumps(text) + "\n" for text in others))
+    return final
+
+
+def read_texts(count: int) -> list[str]:
+    """The first of them."""
+    with texts().open(encoding="utf-8") as file:
+        return [json.loads(line) for _, line in zip(range(count), file, strict=False)]
+
+
+def _place(name: str) -> Path:
+    digest = hashlib.sha256(SPEC.model_dump_json().encode()).hexdigest()
+    return cache_dir() / "bench-serve" / f"{name}-{digest[:12]}"
+
+
+if __name__ == "__main__":
+    print(json.dumps({"model": str(artifact()), "reviews": str(texts())}))

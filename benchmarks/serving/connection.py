@@ -1,0 +1,88 @@
+"""HTTP/1.1 over one kept connection, no more of it than load needs: it must not cost a core."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `head` is in lower case."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, in lower case too."""
+        _, found, rest = self.head.partition(f"\r\n{name}:".encode())
+        return rest.partition(b"\r\n")[0].strip().decode("latin-1") if found else None
+
+
+class Connection(asyncio.Protocol):
+    """One question at a time. Its answer is `None` if the connection was lost or left before."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._waiting: asyncio.Future[Answer | None] | None = None
+        self.open = False
+        self.used_at = 0.0
+
+    @classmethod
+    async def to(cls, host: str, port: int) -> "Connection":
+        """A new one. Raises `OSError`."""
+        _, made = await asyncio.get_running_loop().create_connection(cls, host, port)
+        return made
+
+    def ask(self, request: bytes) -> "asyncio.Future[Answer | None]":
+        """Send it; the future ends with the answer."""
+        assert self._transport is not None
+        assert self._waiting is None, "one question at a time"
+        answer = self._waiting = asyncio.get_running_loop().create_future()
+        if self.open:
+            self._transport.write(request)
+        else:
+            self._finish(None)
+        return answer
+
+    def leave(self) -> None:
+        """Hang up, answered or not."""
+        if self._transport is not None:
+            self._transport.abort()
+        self.open = False
+        self._finish(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self.open = transport, True
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.open = False
+        self._finish(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(_END)
+        if end < 0:
+            return
+        head = bytes(self._buffer[: end + 2]).lower()
+        answer = Answer(int(head[9:12]), head, b"")
+        length = answer.header("content-length")
+        assert length is not None, "an answer without its length"
+        whole = end + len(_END) + int(length)
+        if len(self._buffer) < whole:
+            return
+        body = bytes(self._buffer[end + len(_END) : whole])
+        del self._buffer[:whole]
+        if answer.header("connection") == "close":
+            self.open = False
+        self._finish(Answer(answer.status, head, body))
+
+    def _finish(self, answer: Answer | None) -> None:
+        waiting, self._waiting = self._waiting, None
+        self.used_at = time.monotonic()
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)

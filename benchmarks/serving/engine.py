@@ -1,0 +1,49 @@
+"""The engine without a server around it: what serving may cost is told beside this."""
+
+import time
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from app.serving.loader import Loader
+
+AT_ONCE = 256  # texts that are sorted by length together
+
+
+def load(directory: Path) -> Any:
+    """As the service loads a model: on the fastest engine that is true to it."""
+    return Loader("auto")(directory)
+
+
+def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:
+    """Texts a second from their characters to logits, all of them there from the beginning.
+
+    Rounds of `AT_ONCE` texts until the time is over; one before that warms up.
+    """
+    predictor.forward(predictor.encode(texts[:AT_ONCE]))
+    encoding = computing = 0.0
+    done = 0
+    for start in cycle(range(0, len(texts) - AT_ONCE + 1, AT_ONCE)):
+        began = time.perf_counter()
+        items = predictor.encode(texts[start : start + AT_ONCE])
+        encoded = time.perf_counter()
+        predictor.forward(items)
+        encoding += encoded - began
+        computing += time.perf_counter() - encoded
+        done += AT_ONCE
+        if encoding + computing >= seconds:
+            break
+    whole = encoding + computing
+    return {"per_s": done / whole, "encoding_share": encoding / whole, "texts": done}
+
+
+def one_by_one(predictor: Any, texts: Sequence[str]) -> list[float]:
+    """Milliseconds of the forward pass of each text alone."""
+    took = []
+    for text in texts:
+        (item,) = predictor.encode([text])
+        began = time.perf_counter()
+        predictor.forward([item])
+        took.append((time.perf_counter() - began) * 1000)
+    return took

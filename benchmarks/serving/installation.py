@@ -1,0 +1,97 @@
+"""A data folder with models in production: `python -m benchmarks.serving.installation FOLDER`.
+
+The services of the application put them there, as a worker would. Prints the texts of the keys as
+one line of JSON.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+from app.artifacts import repository
+from app.db import migrate
+from app.keys import service as keys
+from app.keys.secret import load_pepper
+from app.registry import service as registry
+from app.registry.tables import PRODUCTION
+from app.resources import Resources, open_resources
+from app.settings import Settings
+from benchmarks.serving import checkpoint
+from lora_core import manifest
+
+NAME = "reviews"  # version 1 is the trained model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--adapters", type=int, default=0, help="models more, invented")
+    parser.add_argument("--second", action="store_true", help="an invented version 2")
+    parser.add_argument("--keys", type=int, default=0)
+    arguments = parser.parse_args()
+    settings = Settings(data_dir=arguments.folder)
+    migrate.upgrade(settings)
+    resources = open_resources(settings)
+    workshop = arguments.folder / "workshop"
+    try:
+        trained = workshop / "trained"
+        shutil.copytree(checkpoint.artifact(), trained, copy_function=_link)
+        publish(resources, trained, NAME)
+        names = [f"adapter-{number}" for number in range(arguments.adapters)]
+        if names or arguments.second:
+            from benchmarks.serving import invented  # loads torch
+
+            for number, name in enumerate(names):
+                invented.save(workshop / name, number)
+                publish(resources, workshop / name, name)
+            if arguments.second:
+                invented.save(workshop / "second", number=0)
+                publish(resources, workshop / "second", NAME, promote=False)
+        print(json.dumps(make_keys(resources, arguments.keys)))
+    finally:
+        resources.close()
+
+
+def publish(resources: Resources, directory: Path, name: str, *, promote: bool = True) -> None:
+    """Take it in as the next version of a name, and let the name mean it."""
+    facts, job = manifest.read(directory), uuid4()
+    ref = resources.store.put(directory, f"jobs/{job}/a1")
+    with resources.database.write() as session:
+        artifact = repository.add(session, job_id=job, kind="model", ref=ref)
+        version = registry.register(
+            session,
+            name=name,
+            artifact_id=artifact.id,
+            job_id=job,
+            base=facts["spec"]["base"],
+            method=facts["spec"]["method"]["type"],
+            metrics=facts["metrics"],
+        )
+        number = version.number
+        session.commit()
+    if promote:
+        registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
+
+
+def make_keys(resources: Resources, count: int) -> list[str]:
+    """The texts of so many new keys."""
+    pepper, made = load_pepper(resources.settings), []
+    for i in range(count):
+        with resources.database.write() as session:
+            made.append(keys.create(session, pepper=pepper, name=f"visitor {i}").text)
+    return made
+
+
+def _link(source: str, target: str) -> None:
+    """No copy where it lies on the same disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Adapters that nobody trained: of one base, each with ranks, roles and labels of its own."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from benchmarks.serving.checkpoint import SPEC
+from lora_core import __version__, artifact, manifest, methods
+from lora_core.data.tokens import cut, load_tokenizer
+from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
+from lora_core.inject import adapters
+from lora_core.specs.method import LoraSpec, Role
+
+ROLES = (
+    (Role.QUERY, Role.VALUE),
+    tuple(Role),
+    (Role.QUERY, Role.KEY, Role.VALUE, Role.PROJECTION),
+    (Role.MLP,),
+)
+TEXTS = ("a good film", "a dull plot", "the story was fine")
+
+
+def labels(number: int) -> tuple[str, ...]:
+    """Two to eight of them."""
+    return tuple(f"label-{number}-{i}" for i in range(2 + number % 7))
+
+
+def method(number: int) -> LoraSpec:
+    """Ranks from 4 to 32."""
+    r = 4 * (1 + number % 8)
+    return LoraSpec(r=r, alpha=2.0 * r, targets=ROLES[number % len(ROLES)])
+
+
+def save(directory: Path, number: int) -> None:
+    """A finished artifact, as a run saves it."""
+    torch.manual_seed(number)
+    spec = SPEC.model_copy(update={"method": method(number)})
+    base, length = locate(spec.base), spec.data.max_length or 0
+    model, _ = load_classifier(base, labels(number))
+    encoder = fingerprint(model, base.family)
+    trained = methods.build(spec.method)
+    trained.prepare(model, base.family)
+    with torch.no_grad():
+        for adapter in adapters(model).values():
+            adapter.B.normal_(std=0.01)
+    tokenizer = base.directory / "tokenizer.json"
+    directory.mkdir(parents=True)
+    artifact.save_adapter(directory, spec.method, trained.state(model), base.family.model_type)
+    artifact.save_merged(directory, model, tokenizer, length)
+    artifact.save_head(directory, model, base.family)
+    logits = _logits(artifact.load_merged(directory), tokenizer, length)
+    artifact.save_golden(directory, TEXTS, logits)
+    manifest.write(
+        directory,
+        {
+            "format": artifact.FORMAT,
+            "created_by": {"loraworks": __version__},
+            "spec": spec.model_dump(mode="json"),
+            "encoder": base.family.model_type,
+            "base_sha256": encoder,
+            "labels": list(labels(number)),
+            "max_length": length,
+            "data_sha256": "0" * 64,
+            "metrics": {"labels": list(labels(number))},
+        },
+    )
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, file: Path, length: int) -> NDArray[np.float32]:
+    rows = [cut(each.ids, length) for each in load_tokenizer(file).encode_batch(list(TEXTS))]
+    return np.stack([model(torch.tensor([row])).logits[0].numpy() for row in rows])

@@ -1,0 +1,180 @@
+"""Load in a process of its own: `python -m benchmarks.serving.load < task.json`.
+
+It prints what it saw as one line of JSON. Questions are written before the clock starts, and one
+that was due late counts from when it was due.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.serving.arrivals import Arrival, Visitors, arrivals
+from benchmarks.serving.connection import Answer, Connection
+from benchmarks.serving.target import Target, scores
+
+STALE_SECONDS = 3.0  # a server may close a connection that was idle for longer
+LEFT, LATE, LOST = "left", "late", "lost"  # what stands for a status if there was no answer
+
+
+class Crowd:
+    """Connections to one server."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._idle: list[Connection] = []
+
+    async def ask(self, request: bytes, until: float) -> Answer | None:
+        """`None` at `until`, on the loop's clock, or if the connection broke. Raises `OSError`."""
+        connection = self._rested() or await Connection.to(self.target.host, self.target.port)
+        leaving = asyncio.get_running_loop().call_at(until, connection.leave)
+        answer = await connection.ask(request)
+        leaving.cancel()
+        if connection.open:
+            self._idle.append(connection)
+        return answer
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        for connection in self._idle:
+            connection.leave()
+        await asyncio.sleep(0)  # sockets close in the next round
+
+    def _rested(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open and time.monotonic() - connection.used_at < STALE_SECONDS:
+                return connection
+            connection.leave()
+        return None
+
+
+class Closed:
+    """So many ask without end, each as soon as it is answered."""
+
+    def __init__(self, target: Target, requests: Iterator[bytes]) -> None:
+        self._crowd = Crowd(target)
+        self._requests = requests
+        self.samples: list[tuple[float, float, int | str]] = []  # begun, milliseconds, status
+
+    async def run(self, connections: int, seconds: float) -> None:
+        end = asyncio.get_running_loop().time() + seconds
+        await asyncio.gather(*(self._one(end) for _ in range(connections)))
+        await self._crowd.close()
+
+    async def _one(self, end: float) -> None:
+        while (began := time.monotonic()) < end:
+            answer = await self._crowd.ask(next(self._requests), began + 120)
+            status = answer.status if answer else LOST
+            self.samples.append((began, (time.monotonic() - began) * 1000, status))
+            if answer and answer.status in (429, 503):
+                await asyncio.sleep(float(answer.header("retry-after") or 1))
+
+
+class Open:
+    """Each comes when it comes, whatever became of the others."""
+
+    def __init__(self, target: Target, patience: float, *, told: bool) -> None:
+        self._crowd = Crowd(target)
+        self._patience = patience
+        self._told = told
+        self.began = 0.0
+        self.samples: list[list[Any]] = []  # at, milliseconds, status, key, and what was told
+
+    async def run(self, plan: Sequence[tuple[Arrival, bytes]]) -> None:
+        loop = asyncio.get_running_loop()
+        self.began = loop.time() + 0.05
+        under_way = set()
+        for arrival, request in plan:
+            if (wait := self.began + arrival.at - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            task = loop.create_task(self._one(arrival, request))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+        await asyncio.gather(*under_way)
+        await self._crowd.close()
+
+    async def _one(self, arrival: Arrival, request: bytes) -> None:
+        due = self.began + arrival.at
+        stays = self._patience if arrival.hangs_up is None else arrival.hangs_up
+        try:
+            answer = await self._crowd.ask(request, due + stays)
+        except OSError:
+            answer = None
+        took = time.monotonic() - due
+        status = answer.status if answer else self._why(arrival, over=took > stays - 0.01)
+        sample = [round(arrival.at, 4), round(took * 1000, 2), status, arrival.key]
+        self.samples.append(sample + (_said(answer) if self._told else []))
+
+    def _why(self, arrival: Arrival, *, over: bool) -> str:
+        if not over:
+            return LOST
+        return LATE if arrival.hangs_up is None else LEFT
+
+
+def _said(answer: Answer | None) -> list[Any]:
+    """Which version answered, and with which labels."""
+    if answer is None or answer.status != 200:
+        return [None, None]
+    return [answer.header("x-model-version"), sorted(scores(json.loads(answer.body)))]
+
+
+def closed(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict[str, Any]:
+    """Questions answered a second, of those that were answered inside the window."""
+    paths = Random(task["seed"]).choices(target.paths, k=len(texts))  # noqa: S311
+    requests = cycle(map(target.request, texts, paths))
+    crowd = Closed(target, requests)
+    began, cpu = time.monotonic(), time.process_time()
+    asyncio.run(crowd.run(task["connections"], task["warm"] + task["seconds"]))
+    spent = (time.process_time() - cpu) / (time.monotonic() - began)
+    opens = began + task["warm"]
+    ends = [(at + ms / 1000 - opens, ms, status) for at, ms, status in crowd.samples]
+    inside = [(ms, status) for end, ms, status in ends if 0 <= end < task["seconds"]]
+    return {
+        "answers_ms": [round(ms, 2) for ms, status in inside if status == 200],
+        "statuses": _counted(status for _, status in inside),
+        "seconds": task["seconds"],
+        "client_share_of_core": spent,
+    }
+
+
+def opened(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict[str, Any]:
+    """What became of every question."""
+    drawn = arrivals(task["phases"], Visitors(**task["visitors"]), task["seed"])
+    paths, texts_again = target.paths, cycle(texts)
+    plan = [
+        (each, target.request(next(texts_again), paths[int(each.draw * len(paths))], each.key))
+        for each in drawn
+    ]
+    crowd = Open(target, task["patience"], told=task["told"])
+    began, cpu = time.monotonic(), time.process_time()
+    asyncio.run(crowd.run(plan))
+    spent = (time.process_time() - cpu) / (time.monotonic() - began)
+    return {"samples": crowd.samples, "began": crowd.began, "client_share_of_core": spent}
+
+
+def _counted(statuses: Iterator[int | str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for status in statuses:
+        found[str(status)] = found.get(str(status), 0) + 1
+    return found
+
+
+def main() -> None:
+    task = json.load(sys.stdin)
+    told = task["target"].items()
+    target = Target(**{name: tuple(v) if isinstance(v, list) else v for name, v in told})
+    texts = list(islice(Path(task["texts"]).read_bytes().splitlines(), task["skip"], None))
+    gc.disable()  # nothing here goes round in circles, and a pause would count as the server's
+    kind = closed if task["kind"] == "closed" else opened
+    print(json.dumps(kind(target, texts, task)))
+
+
+if __name__ == "__main__":
+    main()

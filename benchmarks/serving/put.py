@@ -1,0 +1,66 @@
+"""Load put on a server by a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from benchmarks.apart import ROOT
+from benchmarks.serving import checkpoint
+from benchmarks.serving.arrivals import Visitors
+from benchmarks.serving.outcomes import percentile
+from benchmarks.serving.plan import CONNECTIONS, PATIENCE_SECONDS, SEED
+from benchmarks.serving.target import Target
+
+Phases = Sequence[tuple[float, float]]  # arrivals a second, seconds
+
+
+def closed(target: Target, warm: float, seconds: float) -> dict[str, Any]:
+    """What `CONNECTIONS` get, each asking again as soon as it is answered."""
+    task = _task("closed", target) | {
+        "connections": CONNECTIONS, "warm": warm, "seconds": seconds,
+    }  # fmt: skip
+    seen = finish(begin(task))
+    waited = seen.pop("answers_ms")
+    return {
+        "per_s": len(waited) / seconds,
+        "p50_ms": percentile(waited, 0.5),
+        "p99_ms": percentile(waited, 0.99),
+        **seen,
+    }
+
+
+def opened(target: Target, phases: Phases, visitors: Visitors, *, told: bool = False) -> Any:
+    """The task of an open loop, for `begin` and `finish`."""
+    return _task("open", replace(target, patience=PATIENCE_SECONDS)) | {
+        "phases": phases, "visitors": asdict(visitors), "patience": PATIENCE_SECONDS, "told": told,
+    }  # fmt: skip
+
+
+def begin(task: dict[str, Any]) -> "subprocess.Popen[str]":
+    """Start it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serving.load"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(task))
+    process.stdin.close()
+    return process
+
+
+def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What it saw. Ends this process if it failed."""
+    assert process.stdout is not None
+    line = process.stdout.read()
+    if process.wait() != 0:
+        sys.exit("the load could not be put")
+    seen: dict[str, Any] = json.loads(line)
+    return seen
+
+
+def _task(kind: str, target: Target) -> dict[str, Any]:
+    texts = str(checkpoint.texts())
+    return {"kind": kind, "target": asdict(target), "texts": texts, "seed": SEED, "skip": 0}

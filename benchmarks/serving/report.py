@@ -1,0 +1,72 @@
+"""From the cells to the figures that are told: one JSON object, and a table."""
+
+from collections import Counter
+from typing import Any
+
+from benchmarks.columns import aligned
+from benchmarks.kept import Kept
+from benchmarks.serving import outcomes
+from benchmarks.serving.plan import CALM, RATES, RIVALS
+
+LISTED = (
+    "vs_best_rival", "share_of_offline", "overhead_ms_p50", "goodput_at_5x", "refusal_ms_p99",
+    "others_answered_at_5x", "seconds_to_normal", "rss_growth", "adapters_32_share",
+    "swap_failures", "statuses", "client_share_of_core", "engine", "processor",
+)  # fmt: skip
+
+
+def summary(results: Kept) -> dict[str, Any]:
+    """Rates are reviews a second; shares and ratios are plain numbers."""
+    ours, offline, single = (results.figures(name) for name in ("closed-ours", "offline", "single"))
+    loops = {rate: results.figures(f"open-{rate}") for rate in RATES}
+    top, calm, swaps = loops[max(RATES)], loops[CALM], results.figures("swaps")
+    rivals = {name: results.figures(f"closed-{name}") for name in RIVALS}
+    per_s = ours["per_s"]
+    statuses: Counter[str] = Counter()
+    for loop in loops.values():
+        statuses.update(loop["statuses"])
+    clients = [ours, swaps, *loops.values(), *rivals.values()]
+    normal = outcomes.seconds_to_normal(top["recovery"], top["overload_seconds"], calm["p99_ms"])
+    return {
+        "per_s": round(per_s, 2),
+        "rivals": {name: round(found["per_s"], 2) for name, found in rivals.items()},
+        "vs_best_rival": round(per_s / max(found["per_s"] for found in rivals.values()), 3),
+        "share_of_offline": round(per_s / offline["per_s"], 4),
+        "overhead_ms_p50": round(single["http_ms_p50"] - single["bare_ms_p50"], 2),
+        "p50_ms": {str(rate): _rounded(loop["p50_ms"]) for rate, loop in loops.items()},
+        "p99_ms": {str(rate): _rounded(loop["p99_ms"]) for rate, loop in loops.items()},
+        "goodput_at_5x": round(top["goodput_per_s"] / per_s, 4),
+        "refusal_ms_p99": _rounded(top["refusal_ms_p99"]),
+        "statuses": dict(sorted(statuses.items())),
+        "adapters_32_share": round(results.figures("adapters")["share"], 4),
+        "others_answered_at_5x": _rounded(top["others_answered"], 4),
+        "seconds_to_normal": _rounded(normal),
+        "rss_growth": round(top["rss_after_mb"] / top["rss_before_mb"] - 1, 4),
+        "swap_failures": swaps["failures"],
+        "client_share_of_core": round(max(each["client_share_of_core"] for each in clients), 4),
+        "offline_per_s": round(offline["per_s"], 2),
+        "engine": ours["engine"],
+        "processor": results.cells["closed-ours"]["processor"],
+        "cores": ours["cores"],
+        "versions": results.cells["closed-ours"]["versions"] | {
+            name: found["libraries"] for name, found in {"ours": ours, **rivals}.items()
+        },
+    }  # fmt: skip
+
+
+def table(results: Kept, told: dict[str, Any]) -> str:
+    """The closed loop side by side, the open loop by its rates, and the other figures."""
+    sides = [["", "reviews/s", "p50 ms", "p99 ms", "right", "MB"]]
+    for name in ("ours", *RIVALS):
+        found = results.figures(f"closed-{name}")
+        numbers = (found["per_s"], found["p50_ms"], found["p99_ms"])
+        right = f"{found['agreement']:.0%}"
+        sides.append([name, *(f"{each:.1f}" for each in numbers), right, f"{found['rss_mb']:.0f}"])
+    rates = [["rate", "p50 ms", "p99 ms"]]
+    rates += [[rate, str(p50), str(told["p99_ms"][rate])] for rate, p50 in told["p50_ms"].items()]
+    facts = [f"{name}: {told[name]}" for name in LISTED]
+    return "\n".join([aligned(sides), "", aligned(rates), "", *facts])
+
+
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,51 @@
+"""A server that answers, in a temporary folder of its own, for as long as a block lasts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.apart import last_line
+from benchmarks.serving import checkpoint, sides
+from benchmarks.serving.sides import Side
+from benchmarks.serving.started import Server, plain_environment, running
+
+DEFAULT = ("/predict",)
+
+
+@contextmanager
+def ours(
+    *, paths: Sequence[str] = DEFAULT, keys: int = 0, adapters: int = 0, second: bool = False
+) -> Iterator[tuple[Server, Side]]:
+    """Our service with the trained model in production, and what else is asked for.
+
+    It is asked under `paths`. Without keys, it asks for none.
+    """
+    with TemporaryDirectory(prefix="bench-serve-") as temporary:
+        data = Path(temporary) / "data"
+        words = ["--keys", str(keys), "--adapters", str(adapters), *["--second"] * second]
+        made = last_line(
+            "the installation", "benchmarks.serving.installation", str(data), *words,
+            environment=plain_environment(),
+        )  # fmt: skip
+        side = sides.ours(data, paths=paths, keys=made)
+        with _answering(side, Path(temporary)) as server:
+            yield server, side
+
+
+@contextmanager
+def rival(name: str) -> Iterator[tuple[Server, Side]]:
+    """One of `plan.RIVALS`."""
+    side = sides.rival(name)
+    with (
+        TemporaryDirectory(prefix="bench-serve-") as temporary,
+        _answering(side, Path(temporary)) as server,
+    ):
+        yield server, side
+
+
+@contextmanager
+def _answering(side: Side, folder: Path) -> Iterator[Server]:
+    with running(side.words, side.environment, folder) as server:
+        server.wait_until_it_answers(side.target, checkpoint.read_texts(1)[0])
+        yield server

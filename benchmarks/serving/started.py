@@ -1,0 +1,92 @@
+"""A server as a process of its own, from its start to its end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.apart import ROOT
+from benchmarks.serving.target import Target
+
+START_SECONDS = 240.0  # an engine may be compiled first
+STOP_SECONDS = 30.0
+
+
+class Server:
+    """A running one."""
+
+    def __init__(self, process: "subprocess.Popen[Any]", log: Path) -> None:
+        self.process, self._log = process, log
+
+    def wait_until_it_answers(self, target: Target, text: str) -> Any:
+        """Its first answer. Ends this process with the end of its log if there is none."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            with suppress(OSError):
+                status, _, answer = target.ask(text)
+                if status == 200:
+                    return answer
+            time.sleep(0.2)
+        sys.exit(f"{self.process.args} does not answer:\n{self._log.read_text()[-6000:]}")
+
+    def rss_mb(self) -> float:
+        """What it and its children hold in memory."""
+        pages = sum(
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            for pid in _family(self.process.pid)
+        )
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def stop(self) -> None:
+        """By SIGINT; whatever is left of it, by SIGKILL."""
+        self.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def running(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[Server]:
+    """With its output in a file in `folder`. Its process group ends with the block."""
+    log = folder / "server.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            env=plain_environment() | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    server = Server(process, log)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def plain_environment() -> dict[str, str]:
+    """Without settings of our service: it is measured with its defaults."""
+    ours = {name for name in os.environ if name.startswith("LORAWORKS_")} - {"LORAWORKS_CACHE"}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def free_port() -> int:
+    """One that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number: int = listener.getsockname()[1]
+        return number
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in _family(int(child)))]

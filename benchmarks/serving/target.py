@@ -1,0 +1,60 @@
+"""Where a server listens, and how its questions and answers are written."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """A question is `before`, the text as JSON, `after`."""
+
+    port: int
+    paths: tuple[str, ...] = ("/predict",)  # one of them, at random
+    before: str = '{"inputs":'
+    after: str = "}"
+    keys: tuple[str, ...] = ()
+    patience: float | None = None  # seconds, told to the server
+    host: str = "127.0.0.1"
+
+    def request(self, text: bytes, path: str, key: int = 0) -> bytes:
+        """All bytes of a question; `text` is JSON."""
+        body = self.before.encode() + text + self.after.encode()
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {self.host}:{self.port}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            *([f"X-Request-Timeout: {self.patience}"] if self.patience else []),
+            *(f"{name}: {value}" for name, value in self._key(key).items()),
+        ]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    def ask(self, text: str, path: str | None = None) -> tuple[int, Mapping[str, str], Any]:
+        """One question without haste: status, headers, answer. Raises `OSError`."""
+        body = f"{self.before}{json.dumps(text)}{self.after}".encode()
+        return self.send("POST", path or self.paths[0], body)
+
+    def send(self, method: str, path: str, body: bytes) -> tuple[int, Mapping[str, str], Any]:
+        """Any call with a JSON body."""
+        headers = {"Content-Type": "application/json", **self._key(0)}
+        url = f"http://{self.host}:{self.port}{path}"
+        call = urllib.request.Request(url, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(call, timeout=60) as answer:  # noqa: S310 - http
+                return answer.status, answer.headers, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.headers, refusal.read()
+
+    def _key(self, number: int) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[number]}"} if self.keys else {}
+
+
+def scores(answer: Any) -> dict[str, float]:
+    """Label → probability, from whatever nesting a server puts around its list of labels."""
+    while "label" not in (answer[0] if isinstance(answer, list) else answer):
+        answer = answer["data"] if isinstance(answer, dict) else answer[0]
+    return {each["label"]: each["score"] for each in answer}
