@@ -39,7 +39,7 @@ class Size:
 
     warm_seconds: float  # before every window
     closed_seconds: float
-    tunings: int  # of each rival, that are tried
+    tunings: int  # of each rival; if more than one, each is tried first
     try_seconds: float
     offline_seconds: float
     single_texts: int
@@ -49,4 +49,4 @@ class Size:
 
 
 FULL = Size(8.0, 50.0, 2, 12.0, 50.0, 200, 50.0, 20.0, 2.0)
-QUICK = Size(3.0, 12.0, 1, 0.1, 10.0, 40, 10.0, 5.0, 0.8)
+QUICK = Size(3.0, 12.0, 1, 0.0, 10.0, 40, 10.0, 5.0, 0.8)
