@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _END = b"\r\n\r\n"
@@ -21,13 +22,19 @@ class Answer:
         return rest.partition(b"\r\n")[0].strip().decode("latin-1") if found else None
 
 
+Heard = Callable[[Answer | None], None]
+
+
 class Connection(asyncio.Protocol):
-    """One question at a time. Its answer is `None` if the connection was lost or left before."""
+    """One question at a time. Its answer is `None` if the connection was lost or left before.
+
+    By callbacks: a task for each question would double what the load costs.
+    """
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._waiting: asyncio.Future[Answer | None] | None = None
+        self._heard: Heard | None = None
         self.open = False
         self.used_at = 0.0
 
@@ -37,16 +44,21 @@ class Connection(asyncio.Protocol):
         _, made = await asyncio.get_running_loop().create_connection(cls, host, port)
         return made
 
-    def ask(self, request: bytes) -> "asyncio.Future[Answer | None]":
-        """Send it; the future ends with the answer."""
+    def send(self, request: bytes, heard: Heard) -> None:
+        """Ask; `heard` is told the answer."""
         assert self._transport is not None
-        assert self._waiting is None, "one question at a time"
-        answer = self._waiting = asyncio.get_running_loop().create_future()
+        assert self._heard is None, "one question at a time"
+        self._heard = heard
         if self.open:
             self._transport.write(request)
         else:
             self._finish(None)
-        return answer
+
+    async def ask(self, request: bytes) -> Answer | None:
+        """The same for who can wait."""
+        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self.send(request, answer.set_result)
+        return await answer
 
     def leave(self) -> None:
         """Hang up, answered or not."""
@@ -82,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._finish(Answer(answer.status, head, body))
 
     def _finish(self, answer: Answer | None) -> None:
-        waiting, self._waiting = self._waiting, None
+        heard, self._heard = self._heard, None
         self.used_at = time.monotonic()
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        if heard is not None:
+            heard(answer)

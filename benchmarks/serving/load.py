@@ -30,29 +30,29 @@ class Crowd:
         self.target = target
         self._idle: list[Connection] = []
 
-    async def ask(self, request: bytes, until: float) -> Answer | None:
-        """`None` at `until`, on the loop's clock, or if the connection broke. Raises `OSError`."""
-        connection = self._rested() or await Connection.to(self.target.host, self.target.port)
-        leaving = asyncio.get_running_loop().call_at(until, connection.leave)
-        answer = await connection.ask(request)
-        leaving.cancel()
-        if connection.open:
-            self._idle.append(connection)
-        return answer
-
-    async def close(self) -> None:
-        """Hang up everywhere."""
-        for connection in self._idle:
-            connection.leave()
-        await asyncio.sleep(0)  # sockets close in the next round
-
-    def _rested(self) -> Connection | None:
+    def rested(self) -> Connection | None:
+        """One that is open and free."""
         while self._idle:
             connection = self._idle.pop()
             if connection.open and time.monotonic() - connection.used_at < STALE_SECONDS:
                 return connection
             connection.leave()
         return None
+
+    async def new(self) -> Connection:
+        """Raises `OSError`."""
+        return await Connection.to(self.target.host, self.target.port)
+
+    def back(self, connection: Connection) -> None:
+        """It is free again."""
+        if connection.open:
+            self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        for connection in self._idle:
+            connection.leave()
+        await asyncio.sleep(0)  # sockets close in the next round
 
 
 class Closed:
@@ -64,13 +64,15 @@ class Closed:
         self.samples: list[tuple[float, float, int | str]] = []  # begun, milliseconds, status
 
     async def run(self, connections: int, seconds: float) -> None:
-        end = asyncio.get_running_loop().time() + seconds
+        end = time.monotonic() + seconds
         await asyncio.gather(*(self._one(end) for _ in range(connections)))
         await self._crowd.close()
 
     async def _one(self, end: float) -> None:
         while (began := time.monotonic()) < end:
-            answer = await self._crowd.ask(next(self._requests), began + 120)
+            connection = self._crowd.rested() or await self._crowd.new()
+            answer = await connection.ask(next(self._requests))
+            self._crowd.back(connection)
             status = answer.status if answer else LOST
             self.samples.append((began, (time.monotonic() - began) * 1000, status))
             if answer and answer.status in (429, 503):
@@ -84,36 +86,68 @@ class Open:
         self._crowd = Crowd(target)
         self._patience = patience
         self._told = told
+        self._connecting: set[asyncio.Task[None]] = set()
         self.began = 0.0
         self.samples: list[list[Any]] = []  # at, milliseconds, status, key, and what was told
 
     async def run(self, plan: Sequence[tuple[Arrival, bytes]]) -> None:
         loop = asyncio.get_running_loop()
+        self._done = asyncio.Event()
         self.began = loop.time() + 0.05
-        under_way = set()
-        for arrival, request in plan:
-            if (wait := self.began + arrival.at - loop.time()) > 0:
-                await asyncio.sleep(wait)
-            task = loop.create_task(self._one(arrival, request))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
+        self._left, self._plan = len(plan), iter(plan)
+        self._next()
+        await self._done.wait()
         await self._crowd.close()
 
-    async def _one(self, arrival: Arrival, request: bytes) -> None:
-        due = self.began + arrival.at
-        stays = self._patience if arrival.hangs_up is None else arrival.hangs_up
+    def _next(self) -> None:
+        """Wait for the one who comes next."""
+        if (following := next(self._plan, None)) is not None:
+            at = self.began + following[0].at
+            asyncio.get_running_loop().call_at(at, self._come, *following)
+
+    def _come(self, arrival: Arrival, request: bytes) -> None:
+        self._next()
+        connection = self._crowd.rested()
+        if connection is not None:
+            self._ask(connection, arrival, request)
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(arrival, request))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, arrival: Arrival, request: bytes) -> None:
         try:
-            answer = await self._crowd.ask(request, due + stays)
+            connection = await self._crowd.new()
         except OSError:
-            answer = None
-        took = time.monotonic() - due
-        status = answer.status if answer else self._why(arrival, over=took > stays - 0.01)
+            self._note(arrival, None)
+        else:
+            self._ask(connection, arrival, request)
+
+    def _ask(self, connection: Connection, arrival: Arrival, request: bytes) -> None:
+        until = self.began + arrival.at + self._stays(arrival)
+        leaving = asyncio.get_running_loop().call_at(until, connection.leave)
+
+        def heard(answer: Answer | None) -> None:
+            leaving.cancel()
+            self._crowd.back(connection)
+            self._note(arrival, answer)
+
+        connection.send(request, heard)
+
+    def _note(self, arrival: Arrival, answer: Answer | None) -> None:
+        took = time.monotonic() - self.began - arrival.at
+        status = answer.status if answer else self._why(arrival, took)
         sample = [round(arrival.at, 4), round(took * 1000, 2), status, arrival.key]
         self.samples.append(sample + (_said(answer) if self._told else []))
+        self._left -= 1
+        if not self._left:
+            self._done.set()
 
-    def _why(self, arrival: Arrival, *, over: bool) -> str:
-        if not over:
+    def _stays(self, arrival: Arrival) -> float:
+        return self._patience if arrival.hangs_up is None else arrival.hangs_up
+
+    def _why(self, arrival: Arrival, took: float) -> str:
+        if took < self._stays(arrival) - 0.01:
             return LOST
         return LATE if arrival.hangs_up is None else LEFT
 

@@ -39,6 +39,8 @@ class Size:
 
     warm_seconds: float  # before every window
     closed_seconds: float
+    tunings: int  # of each rival; if more than one, each is tried first
+    try_seconds: float
     offline_seconds: float
     single_texts: int
     open_seconds: float
@@ -46,5 +48,5 @@ class Size:
     move_seconds: float  # between two moves of an alias
 
 
-FULL = Size(10.0, 60.0, 60.0, 200, 60.0, 20.0, 2.0)
-QUICK = Size(3.0, 12.0, 10.0, 40, 10.0, 5.0, 0.8)
+FULL = Size(8.0, 50.0, 2, 12.0, 50.0, 200, 50.0, 20.0, 2.0)
+QUICK = Size(3.0, 12.0, 1, 0.0, 10.0, 40, 10.0, 5.0, 0.8)

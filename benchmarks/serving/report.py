@@ -11,7 +11,7 @@ from benchmarks.serving.plan import CALM, RATES, RIVALS
 LISTED = (
     "vs_best_rival", "share_of_offline", "overhead_ms_p50", "goodput_at_5x", "refusal_ms_p99",
     "others_answered_at_5x", "seconds_to_normal", "rss_growth", "adapters_32_share",
-    "swap_failures", "statuses", "client_share_of_core", "engine", "processor",
+    "swap_failures", "statuses", "client_share_of_core", "tunings", "engine", "processor",
 )  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def summary(results: Kept) -> dict[str, Any]:
     statuses: Counter[str] = Counter()
     for loop in loops.values():
         statuses.update(loop["statuses"])
+    tunings = {name: found["tuning"] for name, found in rivals.items()}
     clients = [ours, swaps, *loops.values(), *rivals.values()]
     normal = outcomes.seconds_to_normal(top["recovery"], top["overload_seconds"], calm["p99_ms"])
     return {
@@ -44,6 +45,7 @@ def summary(results: Kept) -> dict[str, Any]:
         "rss_growth": round(top["rss_after_mb"] / top["rss_before_mb"] - 1, 4),
         "swap_failures": swaps["failures"],
         "client_share_of_core": round(max(each["client_share_of_core"] for each in clients), 4),
+        "tunings": tunings,
         "offline_per_s": round(offline["per_s"], 2),
         "engine": ours["engine"],
         "processor": results.cells["closed-ours"]["processor"],

@@ -29,7 +29,6 @@ class Side:
     words: Sequence[str]
     target: Target
     environment: Mapping[str, str] = field(default_factory=dict)
-    settings: str = ""  # by which it was tuned
 
 
 def cores() -> int:
@@ -46,44 +45,40 @@ def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[s
     return Side(python, [*words, "--data-dir", str(folder)], target, environment)
 
 
-def rival(name: str) -> Side:
-    """As well tuned as we know; what else was tried is told in docs/serving.md."""
-    return {"pipeline": _pipeline, "litserve": _litserve, "infinity": _infinity}[name]()
+def tunings(name: str) -> list[str]:
+    """Settings of a rival that are worth a try, the likeliest first.
+
+    A text on each core needs neither padding nor waiting for the other core; a batch on all cores
+    is what the guides say. What else was tried is told in docs/serving.md.
+    """
+    n = cores()
+    return {
+        "pipeline": [f"--threads 1 --at-once {n}", f"--threads {n} --at-once 1"],
+        "litserve": [
+            f"--threads 1 --workers {n} --batch 1 --wait 0",
+            f"--threads {n} --workers 1 --batch 8 --wait 0.01",
+        ],
+        "infinity": ["--batch-size 4", "--batch-size 8"],
+    }[name]
 
 
-def _pipeline() -> Side:
-    port = free_port()
-    settings = ["--precision", _precision(), "--threads", "1", "--at-once", str(cores())]
-    return _script(Path(sys.executable), "pipeline_server.py", settings, port)
-
-
-def _litserve() -> Side:
-    port = free_port()
-    settings = ["--precision", _precision(), "--threads", str(cores()), "--workers", "1"]
-    settings += ["--batch", "8", "--wait", "0.01"]
-    return _script(BIN / "python", "litserve_server.py", settings, port)
-
-
-def _infinity() -> Side:
-    port = free_port()
-    settings = ["--engine", "torch", "--dtype", _precision(), "--batch-size", "8"]
-    settings += ["--no-bettertransformer", "--no-model-warmup"]
-    words = [str(BIN / "infinity_emb"), "v2", "--model-id", str(checkpoint.merged()), "--device"]
-    words += ["cpu", "--served-model-name", "reviews", "--port", str(port), "--host", "127.0.0.1"]
-    target = Target(port, ("/classify",), '{"model":"reviews","input":[', "]}")
-    environment = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "INFINITY_LOG_LEVEL": "warning"}
-    return Side(BIN / "python", [*words, *settings], target, environment, " ".join(settings))
-
-
-def _script(python: Path, file: str, settings: Sequence[str], port: int) -> Side:
-    words = [str(python), str(HERE / file), "--model", str(checkpoint.merged()), "--port"]
-    environment = {"HF_HUB_OFFLINE": "1"}
-    words = [*words, str(port), *settings]
-    return Side(python, words, Target(port), environment, " ".join(settings))
-
-
-def _precision() -> str:
-    return "bfloat16" if has_fast_bf16() else "float32"
+def rival(name: str, tuning: str) -> Side:
+    """One of `plan.RIVALS` with one of its tunings, in bf16 where that is the faster."""
+    port, model = free_port(), str(checkpoint.merged())
+    precision = "bfloat16" if has_fast_bf16() else "float32"
+    if name == "infinity":
+        words = f"v2 --engine torch --device cpu --dtype {precision} --no-bettertransformer"
+        words += f" --no-model-warmup --served-model-name reviews --host 127.0.0.1 --port {port}"
+        command = [str(BIN / "infinity_emb"), *words.split(), "--model-id", model]
+        target = Target(port, ("/classify",), '{"model":"reviews","input":[', "]}")
+        python = BIN / "python"
+    else:
+        python = Path(sys.executable) if name == "pipeline" else BIN / "python"
+        words = f"--port {port} --precision {precision}"
+        command = [str(python), str(HERE / f"{name}_server.py"), *words.split(), "--model", model]
+        target = Target(port)
+    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    return Side(python, [*command, *tuning.split()], target, offline)
 
 
 def libraries(python: Path) -> dict[str, str]:

@@ -34,9 +34,9 @@ def ours(
 
 
 @contextmanager
-def rival(name: str) -> Iterator[tuple[Server, Side]]:
-    """One of `plan.RIVALS`."""
-    side = sides.rival(name)
+def rival(name: str, tuning: str) -> Iterator[tuple[Server, Side]]:
+    """One of `plan.RIVALS` with one of its tunings."""
+    side = sides.rival(name, tuning)
     with (
         TemporaryDirectory(prefix="bench-serve-") as temporary,
         _answering(side, Path(temporary)) as server,

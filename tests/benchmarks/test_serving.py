@@ -35,7 +35,8 @@ def invented(cell: str) -> dict[str, Any]:
             return common | {"failures": 0}
         case "closed":
             closed = {"per_s": PER_S[name], "p50_ms": 1500.0, "p99_ms": 2000.0, "agreement": 1.0}
-            return common | closed | {"rss_mb": 500.0, "libraries": {}, "engine": "torch-fp32"}
+            more = {"rss_mb": 500.0, "libraries": {}, "engine": "torch-fp32", "tuning": "--fast"}
+            return common | closed | more
     found: dict[str, Any] = {
         "p50_ms": 40.0, "p99_ms": 100.0, "goodput_per_s": 36.0, "refusal_ms_p99": 4.0,
         "others_answered": 0.9, "statuses": {"200": 10, "429": 5}, "rss_before_mb": 500.0,
