@@ -97,7 +97,7 @@ def test_there_is_no_percentile_of_nothing() -> None:
 
 
 def test_what_questions_became() -> None:
-    samples = [
+    samples: list[list[Any]] = [
         [0.0, 100.0, 200, 0], [0.5, 600.0, 200, 1], [0.9, 5000.0, "late", 1], [1.0, 3.0, 429, 0],
         [1.1, 50.0, "left", 0], [1.2, 7.0, 503, 0],
     ]  # fmt: skip
