@@ -75,7 +75,7 @@ def _measured(staged: AbstractContextManager[tuple[Server, Side]], size: Size) -
         return {
             **put.closed(side.target, size.warm_seconds, size.closed_seconds),
             "agreement": _agreement(side.target),
-            "engine": side.target.ask("Who computes?")[1].get("X-Engine"),
+            "engine": _loaded(side.target, side.target.paths[0]),
             "rss_mb": server.rss_mb(),
             "libraries": sides.libraries(side.python),
         }
@@ -136,15 +136,21 @@ def _adapters(size: Size) -> dict[str, Any]:
     """Closed loop on one adapter of many, then on all of them at random, in one server."""
     paths = [f"/models/adapter-{number}/predict" for number in range(plan.ADAPTERS)]
     with stage.ours(paths=paths, adapters=plan.ADAPTERS) as (server, side):
-        for path in paths:
-            status, _, answer = side.target.ask("It is loaded.", path)
-            assert status == 200, answer
+        engines = {_loaded(side.target, path) for path in paths}
         one = Target(side.target.port, tuple(paths[:1]))
         alone = put.closed(one, size.warm_seconds, size.closed_seconds)
         mixed = put.closed(side.target, size.warm_seconds, size.closed_seconds)
         rss = server.rss_mb()
     share = mixed["per_s"] / alone["per_s"]
-    return {"share": share, "one": alone, "all": mixed, "rss_mb": rss}
+    engine = ", ".join(sorted(engines))
+    return {"share": share, "one": alone, "all": mixed, "rss_mb": rss, "engine": engine}
+
+
+def _loaded(target: Target, path: str) -> str:
+    """What computes the model behind a path, once it is loaded."""
+    status, headers, answer = target.ask("It is loaded.", path)
+    assert status == 200, answer
+    return headers.get("X-Engine", "")
 
 
 async def one_by_one(target: Target, texts: Sequence[str]) -> list[float]:

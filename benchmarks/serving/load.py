@@ -202,8 +202,11 @@ def _counted(statuses: Iterator[int | str]) -> dict[str, int]:
 
 def main() -> None:
     task = json.load(sys.stdin)
-    told = task["target"].items()
-    target = Target(**{name: tuple(v) if isinstance(v, list) else v for name, v in told})
+    told: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in task["target"].items()
+    }
+    target = Target(**told)
     texts = list(islice(Path(task["texts"]).read_bytes().splitlines(), task["skip"], None))
     gc.disable()  # nothing here goes round in circles, and a pause would count as the server's
     kind = closed if task["kind"] == "closed" else opened

@@ -33,7 +33,7 @@ def refusals(samples: Iterable[Sample]) -> list[float]:
 
 def goodput(samples: Iterable[Sample], seconds: float) -> float:
     """Answers a second that came in time, within the first `seconds` of a run."""
-    ends = [at + ms / 1000 for at, ms, status, *_ in samples if status == 200]
+    ends: list[float] = [at + ms / 1000 for at, ms, status, *_ in samples if status == 200]
     return sum(end <= seconds for end in ends) / seconds
 
 
@@ -47,7 +47,8 @@ def seconds_to_normal(samples: Sequence[Sample], since: float, normal_ms: float)
     """From `since`, the end of an overload, to the first of `IN_A_ROW` questions one after the
     other that are each answered within `normal_ms`. `None` if that never comes.
     """
-    after = sorted(each for each in samples if each[0] >= since and each[2] != "left")
+    after = [each for each in samples if each[0] >= since and each[2] != "left"]
+    after.sort(key=lambda each: each[0])
     calm = [status == 200 and ms <= normal_ms for _, ms, status, *_ in after]
     for first in range(len(calm) - IN_A_ROW + 1):
         if all(calm[first : first + IN_A_ROW]):

@@ -33,7 +33,7 @@ class Server:
                 if status == 200:
                     return answer
             time.sleep(0.2)
-        sys.exit(f"{self.process.args} does not answer:\n{self._log.read_text()[-6000:]}")
+        sys.exit(f"{self.process.args!r} does not answer:\n{self._log.read_text()[-6000:]}")
 
     def rss_mb(self) -> float:
         """What it and its children hold in memory."""
@@ -61,7 +61,7 @@ def running(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
         process = subprocess.Popen(
             words,
             cwd=ROOT,
-            env=plain_environment() | environment,
+            env={**plain_environment(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

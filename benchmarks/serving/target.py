@@ -3,8 +3,8 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 
@@ -33,12 +33,12 @@ class Target:
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
-    def ask(self, text: str, path: str | None = None) -> tuple[int, Mapping[str, str], Any]:
+    def ask(self, text: str, path: str | None = None) -> tuple[int, Message, Any]:
         """One question without haste: status, headers, answer. Raises `OSError`."""
         body = f"{self.before}{json.dumps(text)}{self.after}".encode()
         return self.send("POST", path or self.paths[0], body)
 
-    def send(self, method: str, path: str, body: bytes) -> tuple[int, Mapping[str, str], Any]:
+    def send(self, method: str, path: str, body: bytes) -> tuple[int, Message, Any]:
         """Any call with a JSON body."""
         headers = {"Content-Type": "application/json", **self._key(0)}
         url = f"http://{self.host}:{self.port}{path}"
