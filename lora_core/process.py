@@ -18,6 +18,11 @@ def is_no_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or out or words
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def of_one_run() -> int:
     """How many processes `torchrun` has started for the run that this one belongs to."""
     return int(os.environ.get("WORLD_SIZE", "1"))

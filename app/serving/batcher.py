@@ -1,7 +1,9 @@
-"""One queue before one device: texts of many callers are computed together. Knows no torch.
+"""One queue before the cores: texts of many callers are computed together. Knows no torch.
 
-A batch is formed when the device is free, of what waits then: nothing is delayed to fill it. Its
-texts share a network, since that is what computes them; their adapters may differ.
+There is a worker for each core, and each computes a batch of its own on that core: cores that share
+one product wait for each other (docs/decisions/0019). A batch is formed when a worker is free, of
+what waits then: nothing is delayed to fill it. Its texts share a network, since that is what
+computes them; their adapters may differ.
 """
 
 import asyncio
@@ -18,16 +20,20 @@ from app.serving.errors import BatchFailed, DeadlinePassed
 from app.serving.meters import ServingMeters
 from lora_core.process import is_no_memory
 
-BATCH_TOKENS = 2048
 _WEIGHT = 0.2  # of the newest batch in the running mean
 
 log = structlog.get_logger()
 
 
 class Engine(Protocol):
-    """What is needed of `lora_core.inference.engine.Engine`; not safe for two threads."""
+    """What is needed of `lora_core.inference.engine.Engine`."""
 
-    def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Any]) -> list[Any]: ...
+    @property
+    def batch_tokens(self) -> int: ...
+
+    def logits(
+        self, texts: Sequence[Sequence[int]], adapters: Sequence[Any], *, threads: int | None = None
+    ) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +58,25 @@ class Ticket:
 
 
 class Batcher:
-    """The queue, and the one thread that computes."""
+    """The queue, and the threads that compute."""
 
-    def __init__(self, meters: ServingMeters, *, batch_tokens: int = BATCH_TOKENS) -> None:
-        self.tokens_per_second: float | None = None  # running mean; None: nothing computed yet
+    def __init__(self, meters: ServingMeters, *, workers: int) -> None:
+        self.tokens_per_second: float | None = None  # of all workers; None: nothing computed yet
         self._meters = meters
-        self._batch_tokens = batch_tokens
+        self._workers = workers
+        self._busy = 0  # workers that compute
         self._queue: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._work, name="predict", daemon=True).start()
+        for number in range(workers):
+            threading.Thread(target=self._work, name=f"predict {number}", daemon=True).start()
 
     async def compute(self, tickets: Sequence[Ticket]) -> list[Computed]:
         """Raises `DeadlinePassed`, `BatchFailed`. Who leaves meanwhile gives up the turn."""
         with self._changed:
             self._queue.extend(tickets)
-            self._changed.notify()
+            self._changed.notify(len(tickets))
         try:
             return await asyncio.gather(*(ticket.done for ticket in tickets))
         finally:
@@ -76,68 +84,75 @@ class Batcher:
                 ticket.done.cancel()
 
     def close(self) -> None:
-        """End the thread after its batch. Nobody may wait any more."""
+        """End the threads after their batches. Nobody may wait any more."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:
-            if batch:
+            if batch.tickets:
                 began = time.monotonic()
-                rows = self._logits(batch)
+                rows = self._logits(batch.tickets, batch.threads)
                 seconds = time.monotonic() - began
                 self._measure(batch, seconds)
                 self._tell([(ticket, _outcome(ticket, row, began, seconds))
-                            for ticket, row in zip(batch, rows, strict=True)])  # fmt: skip
+                            for ticket, row in zip(batch.tickets, rows, strict=True)])  # fmt: skip
 
-    def _next(self) -> list[Ticket] | None:
-        """Wait for texts. The oldest one's network is next, with all that fit; None: closed."""
-        late: list[Ticket] = []
+    def _next(self) -> "_Batch | None":
+        """Wait for texts; None: closed."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return None
-            batch: list[Ticket] = []
-            others: deque[Ticket] = deque()
-            tokens, now = 0, time.monotonic()
-            for ticket in self._queue:
-                if ticket.done.cancelled():
-                    self._meters.dropped.inc()
-                elif ticket.deadline <= now:
-                    late.append(ticket)
-                elif not batch or (
-                    ticket.engine is batch[0].engine
-                    and tokens + len(ticket.ids) <= self._batch_tokens
-                ):
-                    batch.append(ticket)
-                    tokens += len(ticket.ids)
-                else:
-                    others.append(ticket)
-            self._queue = others
+            batch, late = self._formed(time.monotonic())
+            self._busy += bool(batch.tickets)
         if late:
             self._tell([(ticket, DeadlinePassed()) for ticket in late])
         return batch
 
-    def _logits(self, batch: Sequence[Ticket]) -> list[Any]:
-        """What the engine gives, or one error for each text. Without memory, half at a time."""
-        try:
-            return batch[0].engine.logits([t.ids for t in batch], [t.adapter for t in batch])
-        except Exception as error:
-            if is_no_memory(error) and len(batch) > 1:
-                half = len(batch) // 2
-                return [*self._logits(batch[:half]), *self._logits(batch[half:])]
-            log.exception("batch_failed", texts=len(batch))
-            return [BatchFailed(kind=type(error).__name__)] * len(batch)
+    def _formed(self, now: float) -> "tuple[_Batch, list[Ticket]]":
+        """The oldest text with others for its network, as many as leave some for idle workers."""
+        waiting = sum(len(ticket.ids) for ticket in self._queue)
+        fair = waiting / max(1, self._workers - self._busy)
+        batch, late, others = _Batch(), [], deque[Ticket]()
+        for ticket in self._queue:
+            if ticket.done.cancelled():
+                self._meters.dropped.inc()
+            elif ticket.deadline <= now:
+                late.append(ticket)
+            elif batch.takes(ticket, fair):
+                batch.add(ticket)
+            else:
+                others.append(ticket)
+        self._queue = others
+        alone = not others and not self._busy
+        batch.threads = self._workers if alone else 1  # all cores, while nobody else needs one
+        batch.workers = self._busy + 1
+        return batch, late
 
-    def _measure(self, batch: Sequence[Ticket], seconds: float) -> None:
-        tokens = sum(len(ticket.ids) for ticket in batch)
-        speed = tokens / max(seconds, 1e-9)
+    def _logits(self, tickets: Sequence[Ticket], threads: int) -> list[Any]:
+        """What the engine gives, or one error for each text. Without memory, half at a time."""
+        ids, adapters = [t.ids for t in tickets], [t.adapter for t in tickets]
+        try:
+            return tickets[0].engine.logits(ids, adapters, threads=threads)
+        except Exception as error:
+            if is_no_memory(error) and len(tickets) > 1:
+                half = len(tickets) // 2
+                first = self._logits(tickets[:half], threads)
+                return [*first, *self._logits(tickets[half:], threads)]
+            log.exception("batch_failed", texts=len(tickets))
+            return [BatchFailed(kind=type(error).__name__)] * len(tickets)
+
+    def _measure(self, batch: "_Batch", seconds: float) -> None:
+        with self._changed:
+            self._busy -= 1
+        speed = batch.tokens / max(seconds, 1e-9) * (batch.workers if batch.threads == 1 else 1)
         known = self.tokens_per_second
         self.tokens_per_second = speed if known is None else known + _WEIGHT * (speed - known)
-        self._meters.batch_texts.observe(len(batch))
-        self._meters.batch_tokens.observe(tokens)
+        self._meters.batch_texts.observe(len(batch.tickets))
+        self._meters.batch_tokens.observe(batch.tokens)
 
     def _tell(self, outcomes: "Outcomes") -> None:
         """Answer on the event loop, once for the whole batch."""
@@ -145,6 +160,28 @@ class Batcher:
             self._loop.call_soon_threadsafe(_settle, outcomes)
         except RuntimeError:  # the loop is closed: nobody waits any more
             log.info("answers_too_late", texts=len(outcomes))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one worker computes."""
+
+    tickets: list[Ticket] = field(default_factory=list)
+    tokens: int = 0
+    threads: int = 1
+    workers: int = 1  # that compute then
+
+    def takes(self, ticket: Ticket, fair: float) -> bool:
+        """Whether it belongs here and there is room: a first text always fits."""
+        if not self.tickets:
+            return True
+        tokens = self.tokens + len(ticket.ids)
+        engine = self.tickets[0].engine
+        return ticket.engine is engine and tokens <= min(engine.batch_tokens, fair)
+
+    def add(self, ticket: Ticket) -> None:
+        self.tickets.append(ticket)
+        self.tokens += len(ticket.ids)
 
 
 Outcomes = Sequence[tuple[Ticket, Computed | Exception]]

@@ -9,7 +9,6 @@ from app.deps import SettingsDep
 from app.fields import View
 from app.keys.auth import requires
 from app.registry.service import Resolved
-from app.serving.batcher import BATCH_TOKENS
 from app.serving.deployment import Deployment
 from app.serving.routes import ServingDep
 from app.serving.service import MOST_TEXTS, TOKENISING_THREADS
@@ -83,7 +82,7 @@ def _info(resolved: Resolved, deployment: Deployment, settings: Settings) -> Inf
         },
         max_concurrent_requests=MOST_TEXTS,
         max_input_length=predictor.max_length,
-        max_batch_tokens=BATCH_TOKENS,
+        max_batch_tokens=predictor.engine.batch_tokens,
         max_batch_requests=None,
         max_client_batch_size=settings.max_inputs,
         auto_truncate=True,

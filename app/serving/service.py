@@ -27,6 +27,7 @@ from app.serving.pool import Pool
 from app.serving.quota import Quota
 from app.serving.shadow import Shadows
 from lora_core.errors import EmptyInput, TextTooLong
+from lora_core.process import cores
 
 MOST_TEXTS = 512  # between door and answer
 SHARE = 0.5  # of all room, for one key
@@ -58,7 +59,7 @@ class Serving:
     def __init__(self, resources: Resources, meters: ServingMeters) -> None:
         settings = resources.settings
         self.meters = meters
-        self.batcher = Batcher(meters)
+        self.batcher = Batcher(meters, workers=cores())
         self.admission = Admission(
             most_texts=MOST_TEXTS,
             most_seconds=settings.max_wait_seconds,

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from app.serving.loader import Loader
+from lora_core.cache import cache_dir
 
 AT_ONCE = 256  # texts that are sorted by length together
 
 
 def load(directory: Path) -> Any:
     """As the service loads a model: on the fastest engine that is true to it."""
-    return Loader("auto")(directory)
+    return Loader("auto", cache_dir() / "bench-serve" / "engines")(directory)
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:

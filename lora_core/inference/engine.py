@@ -9,7 +9,7 @@ from lora_core.inference.adapter import Adapter
 
 
 class Engine(Protocol):
-    """An encoder in memory. Not for two threads at once."""
+    """An encoder in memory. Several threads may use it at once."""
 
     @property
     def name(self) -> str:
@@ -25,6 +25,20 @@ class Engine(Protocol):
         """As this engine computes with it."""
         ...
 
-    def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Adapter]) -> list[Tensor]:
-        """Token ids of each text -> its logits (classes,) by its adapter, in float32."""
+    @property
+    def batch_tokens(self) -> int:
+        """So many at once are enough."""
+        ...
+
+    def logits(
+        self,
+        texts: Sequence[Sequence[int]],
+        adapters: Sequence[Adapter],
+        *,
+        threads: int | None = None,
+    ) -> list[Tensor]:
+        """Token ids of each text -> its logits (classes,) by its adapter, in float32.
+
+        `threads`: cores that the calling thread may use from now on.
+        """
         ...

@@ -32,7 +32,7 @@ class _Block:
 
 
 class Network:
-    """The encoder of a model, without its head. Not for two threads at once.
+    """The encoder of a model, without its head. Several threads may use it at once.
 
     Products are computed in `dtype`; what is added up from block to block stays in float32.
     """
@@ -66,9 +66,25 @@ class Network:
         """In the precision and on the device of this network."""
         return adapter.to(self.dtype, self.device)
 
+    @property
+    def batch_tokens(self) -> int:
+        """Few: a core is busy with one text already, a GPU is not."""
+        return 1024 if self.device == "cpu" else 16_384
+
     @torch.inference_mode()
-    def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Adapter]) -> list[Tensor]:
-        """Token ids of each text -> its logits (classes,) by its adapter, in float32."""
+    def logits(
+        self,
+        texts: Sequence[Sequence[int]],
+        adapters: Sequence[Adapter],
+        *,
+        threads: int | None = None,
+    ) -> list[Tensor]:
+        """Token ids of each text -> its logits (classes,) by its adapter, in float32.
+
+        `threads`: cores that the calling thread may use from now on.
+        """
+        if threads is not None and threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
         layout = Layout([len(text) for text in texts], adapters)
         x = self._embed([texts[i] for i in layout.order], layout)
         for number, block in enumerate(self._blocks):

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from lora_core import manifest, processor
 from lora_core.inference.golden import texts_of
 from lora_core.inference.predictor import Predictor
+from lora_core.process import cores
 
 LIBRARIES = ("loraworks", "torch", "transformers")
 ROUNDS = 2  # after one that is not counted; the faster counts
@@ -64,6 +63,6 @@ def _key(directory: Path, names: Iterable[str]) -> str:
     """What the figures depend on: network, engines, machine, versions."""
     facts = manifest.read(directory)
     network = facts.get("base_sha256") or manifest.sha256(directory / manifest.MANIFEST)
-    machine = [processor.model(), *processor.instructions(), str(torch.get_num_threads())]
+    machine = [processor.model(), *processor.instructions(), str(cores())]
     parts = [network, *sorted(names), *machine, *(version(name) for name in LIBRARIES)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

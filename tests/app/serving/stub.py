@@ -36,18 +36,22 @@ class StubEngine:
         self.batches: list[list[int]] = []  # lengths of the texts
         self.adapters: list[list[Any]] = []
         self.fails: list[Exception | None] = []  # one for each of the next batches
-        self._one = threading.Lock()
+        self.threads: list[int | None] = []
 
-    def logits(self, texts: Sequence[Sequence[int]], adapters: Sequence[Any]) -> list[list[float]]:
-        with self._one:
-            self.batches.append([len(text) for text in texts])
-            self.adapters.append(list(adapters))
-            self.busy.set()
-            assert self.gate.wait(WAIT)
-            self.busy.clear()
-            if self.fails and (failure := self.fails.pop(0)) is not None:
-                raise failure
-            return [_Row([self.score, 1 - self.score]) for _ in texts]
+    batch_tokens = 100
+
+    def logits(
+        self, texts: Sequence[Sequence[int]], adapters: Sequence[Any], *, threads: int | None = None
+    ) -> list[list[float]]:
+        self.threads.append(threads)
+        self.adapters.append(list(adapters))
+        self.batches.append([len(text) for text in texts])
+        self.busy.set()
+        assert self.gate.wait(WAIT)
+        self.busy.clear()
+        if self.fails and (failure := self.fails.pop(0)) is not None:
+            raise failure
+        return [_Row([self.score, 1 - self.score]) for _ in texts]
 
 
 class _Row(list[float]):

@@ -1,4 +1,4 @@
-"""Texts of many callers, one device."""
+"""Texts of many callers, few cores."""
 
 import asyncio
 import time
@@ -14,9 +14,9 @@ from app.serving.meters import ServingMeters
 from tests.app.serving.stub import WAIT, StubEngine
 
 
-def run(work: Callable[[Batcher], Awaitable[None]], *, batch_tokens: int = 100) -> None:
+def run(work: Callable[[Batcher], Awaitable[None]], *, workers: int = 1) -> None:
     async def main() -> None:
-        batcher = Batcher(ServingMeters(CollectorRegistry()), batch_tokens=batch_tokens)
+        batcher = Batcher(ServingMeters(CollectorRegistry()), workers=workers)
         try:
             async with asyncio.timeout(WAIT):
                 await work(batcher)
@@ -175,3 +175,21 @@ def test_answers_tell_what_they_took_and_the_speed_is_known() -> None:
         assert batcher.tokens_per_second is not None
 
     run(work)
+
+
+def test_idle_workers_share_what_waits_and_one_alone_has_all_cores() -> None:
+    engine = StubEngine()
+
+    async def work(batcher: Batcher) -> None:
+        await call(batcher, engine, [9])
+        assert engine.threads == [2]
+        engine.gate.clear()
+        together = call(batcher, engine, [10, 20, 30, 40])
+        while len(engine.batches) < 3:
+            await asyncio.sleep(0.005)
+        assert sorted(engine.batches[1:]) == [[10, 20], [30, 40]]
+        assert engine.threads[1] == 1
+        engine.gate.set()
+        assert len(await together) == 4
+
+    run(work, workers=2)
