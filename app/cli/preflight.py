@@ -39,14 +39,20 @@ def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket, so that a taken port is known before anything else. Raises `Misuse`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named, or asyncio would not send small answers at once: 40 ms each.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise Misuse(
             f"cannot listen on {host}, port {port}: {error.strerror}; stop what uses it, or give "
             "another port (--port 0 takes a free one)",
             "port_in_use",
         ) from error
+    return listener
 
 
 def hand_on(settings: "Settings") -> None:
