@@ -7,6 +7,8 @@ with one JSON object.
 
 import argparse
 import json
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def main() -> None:
     if arguments.cell:
         from benchmarks.serving import cells
 
+        # Told to end, it ends its server too, which has a process group of its own.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
         size = QUICK if arguments.quick else FULL
         print(json.dumps(cells.run(arguments.cell, size, arguments.capacity)))
         return
