@@ -47,6 +47,7 @@ def results(resources: Resources, run_id: UUID) -> str:
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/prediction
 @EMBEDDED_FIRST
 def test_killed_processes_and_workers_change_no_row(
     installation: Installation, resources: Resources, tmp_path: Path

@@ -41,7 +41,7 @@ def version(resources: Resources, artifact: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def other(run: Run, tmp_path: Path) -> Iterator[Run]:
     """A command that talks to another installation, which has nothing yet."""
-    settings = Settings(data_dir=tmp_path / "other", log_level="ERROR")
+    settings = Settings(data_dir=tmp_path / "other", log_level="ERROR", engine="torch-fp32")
     settings.data_dir.mkdir()
     upgrade(settings)
     with serving(create_app(settings)) as url:
