@@ -61,7 +61,9 @@ def test_a_version_moves_to_another_installation_and_answers_alike(
     here = answer(cli("predict", *TEXTS, "--json"))
     there = answer(other("predict", *TEXTS, "--json"))
     assert there["model"] == "moved:1"
-    assert there["predictions"] == here["predictions"]
+    for one, other_one in zip(here["predictions"], there["predictions"], strict=True):
+        best, alike = one["labels"][0], other_one["labels"][0]
+        assert alike == {"label": best["label"], "score": pytest.approx(best["score"], abs=1e-6)}
     again = other("models", "import", str(file), "--name", "moved")
     assert "Imported as moved:2." in again.stdout
 
