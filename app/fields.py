@@ -82,3 +82,11 @@ Timestamp = Annotated[
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
+
+
+def file_form(description: str, **others: Any) -> dict[str, Any]:
+    """How the API's description tells of a body that is a form with one `file` and other fields."""
+    file = {"type": "string", "format": "binary", "description": description}
+    schema = {"type": "object", "required": ["file"], "properties": {"file": file, **others}}
+    form = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": form}}

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.datasets.inspection import Columns
 from app.datasets.tables import Dataset
-from app.fields import Body, Slug, Text, Timestamp, View
+from app.fields import Body, Slug, Text, Timestamp, View, file_form
 
 Column = Annotated[str, Text(256)]
 
@@ -70,24 +70,6 @@ class DatasetView(View):
         )
 
 
-UPLOAD_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A .csv, .tsv, .jsonl or .parquet file.",
-                        },
-                        **DatasetFields.model_json_schema()["properties"],
-                    },
-                }
-            }
-        },
-    }
-}
+UPLOAD_FORM = file_form(
+    "A .csv, .tsv, .jsonl or .parquet file.", **DatasetFields.model_json_schema()["properties"]
+)

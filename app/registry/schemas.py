@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.fields import Body, Timestamp, View
+from app.fields import Body, Timestamp, View, file_form
 from app.registry.tables import ModelVersion
 
 
@@ -56,23 +56,4 @@ class ModelView(View):
     versions: list[VersionView]
 
 
-IMPORT_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "The tar file of GET /v1/artifacts/{id}/archive.",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
+IMPORT_FORM = file_form("The tar file of GET /v1/artifacts/{id}/archive.")

@@ -52,7 +52,8 @@ class Network:
     @property
     def name(self) -> str:
         """As in `engine.Engine`."""
-        return f"torch-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
+        by = "torch" if self.device == "cpu" else self.device
+        return f"{by}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
 
     @property
     def nbytes(self) -> int:

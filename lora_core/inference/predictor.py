@@ -26,7 +26,7 @@ BATCH_TOKENS = 4096  # computed at once
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model version that can answer. Several may share an engine: no two of them at once."""
+    """A model version that can answer. Several may share an engine."""
 
     engine: Engine
     adapter: Adapter

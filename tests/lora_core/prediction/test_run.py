@@ -19,11 +19,12 @@ from lora_core.errors import (
     EmptyText,
     Stopped,
 )
-from lora_core.events import Event, Failed
+from lora_core.events import Failed
 from lora_core.inference.predictor import Predictor
 from lora_core.prediction.run import CHUNK, run
 from lora_core.specs.predict import RESULTS, PredictSpec
 from lora_core.training.saves import SavePlan
+from tests.listener import Listener
 from tests.lora_core.prediction.conftest import LABELS, ROWS
 from tests.lora_core.training.processes import Attempts
 from tests.tiny_artifact import make_artifact
@@ -31,18 +32,11 @@ from tests.tiny_artifact import make_artifact
 KILLED = -signal.SIGKILL
 
 
-class Ear:
-    """Keeps what it hears; asks to stop once so many rows were told."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.events: list[Event] = []
-        self.stop_at = stop_at
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
+class Ear(Listener):
+    """Asks to stop once so many rows were saved."""
 
     def requested(self) -> bool:
-        saved = [event.step for event in self.events if event.event == "checkpoint"]
+        saved = [event.step for event in self.all("checkpoint")]
         return self.stop_at is not None and bool(saved) and saved[-1] >= self.stop_at
 
 
