@@ -1,9 +1,13 @@
 """How a candidate does beside the version that answers: `/v1/models/{name}/shadow`."""
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
+from app.db.engines import Database
+from app.deps import DatabaseDep
 from app.fields import Slug, Timestamp, View
 from app.keys.auth import requires
+from app.registry import repository
 from app.serving.routes import ServingDep
 from app.serving.shadow import Tally
 
@@ -38,6 +42,13 @@ class ShadowView(View):
 
 
 @router.get("/{name}/shadow", dependencies=[requires("models:read")])
-async def read_shadow(name: Slug, serving: ServingDep) -> list[ShadowView]:
+async def read_shadow(name: Slug, database: DatabaseDep, serving: ServingDep) -> list[ShadowView]:
     """What the candidate `name@shadow` makes of the texts that `name` is asked, newest first."""
+    await run_in_threadpool(_expect, database, name)
     return [ShadowView.of(tally) for tally in serving.shadows.tallies(name)]
+
+
+def _expect(database: Database, name: str) -> None:
+    """Raises `ModelNotFound`."""
+    with database.read() as session:
+        repository.model(session, name)
