@@ -2,7 +2,9 @@
 
 import ctypes
 import errno
+import gc
 import os
+from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _KEPT = 2**30  # bytes
@@ -46,3 +48,14 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+@cache
+def exempt_from_collection() -> None:
+    """What is in memory at the first call is never looked at again by the garbage collector.
+
+    With torch and transformers loaded, a full collection stops every thread for 0.3 s; what is not
+    used any more still goes by its count of references.
+    """
+    gc.collect()
+    gc.freeze()

@@ -12,7 +12,7 @@ import structlog
 
 from app.serving.deployment import Predictor
 from lora_core.errors import EngineDisagrees
-from lora_core.process import wait_passively
+from lora_core.process import exempt_from_collection, wait_passively
 
 if TYPE_CHECKING:
     from lora_core.inference.networks import Networks
@@ -58,5 +58,6 @@ class Loader:
                 refused = error
                 log.warning("engine_disagrees", model=directory.name, reason=str(error))
             else:
+                exempt_from_collection()  # what torch and transformers keep for good is there now
                 return replace(predictor, speeds=speeds if self._engine == AUTO else {})
         raise refused

@@ -19,9 +19,8 @@ from lora_core import fit
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
 from lora_core.inference.adapter import PIECES, Adapter, Dense
+from lora_core.inference.attention import LONGEST, Unfused, rounded
 from lora_core.inference.layout import Layout, Rows
-
-STEP = 64  # of the rows of a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +40,7 @@ class Network:
         self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
     ) -> None:
         self.dtype, self.device = dtype, device
-        # oneDNN, which multiplies bf16, builds a kernel for each number of rows that it meets.
-        self._step = STEP if (dtype, device) == (torch.bfloat16, "cpu") else 1
+        self._unfused = Unfused() if (dtype, device) == (torch.bfloat16, "cpu") else None
         self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
         self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
@@ -94,8 +92,10 @@ class Network:
                             self._head(x[first], adapter)])  # fmt: skip
 
     def _embed(self, texts: Sequence[Sequence[int]], layout: Layout) -> Tensor:
-        """(tokens, width), with rows for nobody at the end."""
-        idle = -layout.tokens % self._step
+        """(tokens, width), with rows for nobody at the end where lengths are rounded."""
+        idle = 0
+        if self._unfused:
+            idle = rounded(layout.starts[-1] + rounded(layout.lengths[-1])) - layout.tokens
         ids = torch.from_numpy(np.concatenate([*texts, np.zeros(idle, dtype=np.int64)]))
         places = torch.cat([torch.arange(length) for length in (*layout.lengths, idle)])
         x: Tensor = self._embeddings(
@@ -138,15 +138,20 @@ class Network:
         rows = len(layout.lengths) if first_only else len(qkv)
         out = qkv.new_zeros(rows, qkv.shape[1] // 3)
         for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
-            text = qkv[start : start + length].view(length, 3, self._heads, -1)
-            q, k, v = text.permute(1, 2, 0, 3)  # each (heads, length, size)
-            if first_only:
-                q, at = q[:, :1], slice(i, i + 1)
+            if self._unfused and not first_only and length <= LONGEST:
+                q, k, v = self._parts(qkv[start : start + rounded(length)])
+                y = self._unfused(q, k, v, length)
             else:
-                at = slice(start, start + length)
-            y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+                q, k, v = self._parts(qkv[start : start + length])
+                q = q[:, :1] if first_only else q
+                y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+            at = slice(i, i + 1) if first_only else slice(start, start + length)
             out[at] = y.transpose(0, 1).flatten(1)
         return out
+
+    def _parts(self, qkv: Tensor) -> Tensor:
+        """(rows, 3 · width) -> query, key, value, each (heads, rows, size)."""
+        return qkv.view(len(qkv), 3, self._heads, -1).permute(1, 2, 0, 3)
 
     def _head(self, x: Tensor, adapter: Adapter) -> Tensor:
         """First tokens (texts, width) -> logits (texts, classes)."""

@@ -13,6 +13,8 @@ from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.checkpoint import fingerprint
 from lora_core.errors import ArtifactCorrupt
+from lora_core.inference import network
+from lora_core.inference.attention import Unfused
 from lora_core.inference.networks import Networks
 from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora
@@ -125,3 +127,30 @@ def test_bf16_stays_close(make: Make) -> None:
     items = exact.encode(TEXTS)
     torch.testing.assert_close(fast.forward(items), exact.forward(items), rtol=0, atol=3e-2)
     assert fast.engine.nbytes < exact.engine.nbytes
+
+
+def test_company_changes_an_answer_in_bf16_by_rounding_only(make: Make) -> None:
+    predictor = Predictor.load(make("bert", SPECS[0], labels=3, seed=1), engine="torch-bf16")
+    ids = [item.ids for item in predictor.encode(TEXTS)]
+    together = predictor.engine.logits(ids, [predictor.adapter] * len(ids))
+    for text, row in zip(ids, together, strict=True):
+        [alone] = predictor.engine.logits([text], [predictor.adapter])
+        torch.testing.assert_close(alone, row, rtol=0, atol=5e-3)
+
+
+def test_a_long_text_goes_the_fused_way(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(make("bert", SPECS[0], labels=3, seed=1), engine="torch-bf16")
+    ids = [item.ids for item in predictor.encode(TEXTS)]
+    adapters = [predictor.adapter] * len(ids)
+    expected = predictor.engine.logits(ids, adapters)
+    seen, attend = [], Unfused.__call__
+
+    def watched(self: Unfused, *arguments: Any) -> torch.Tensor:
+        seen.append(arguments[-1])
+        return attend(self, *arguments)
+
+    monkeypatch.setattr(Unfused, "__call__", watched)
+    monkeypatch.setattr(network, "LONGEST", 6)
+    for row, again in zip(expected, predictor.engine.logits(ids, adapters), strict=True):
+        torch.testing.assert_close(again, row, rtol=0, atol=5e-3)
+    assert {len(text) for text in ids if len(text) <= 6} == set(seen) < {len(text) for text in ids}
