@@ -33,6 +33,10 @@ def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
     match kind:
         case "closed":
             return _closed(name, size)
+        case "plain":
+            tuning = sides.plain(name)
+            staged = stage.rival(name, tuning)
+            return {"tuning": tuning, **_measured(staged, size, size.plain_seconds)}
         case "open":
             return _open(float(name), size, capacity)
         case "swaps":
@@ -56,11 +60,12 @@ def _offline(size: Size) -> dict[str, Any]:
 def _closed(name: str, size: Size) -> dict[str, Any]:
     """Ours with its defaults, a rival with the best of its tunings."""
     if name == "ours":
-        return _measured(stage.ours(), size)
+        return _measured(stage.ours(), size, size.closed_seconds)
     tunings = sides.tunings(name)[: size.tunings]
     tried = {each: _tried(name, each, size) for each in tunings} if len(tunings) > 1 else {}
     best = max(tunings, key=lambda tuning: tried.get(tuning, 0.0))
-    return {"tried": tried, "tuning": best, **_measured(stage.rival(name, best), size)}
+    measured = _measured(stage.rival(name, best), size, size.closed_seconds)
+    return {"tried": tried, "tuning": best, **measured}
 
 
 def _tried(name: str, tuning: str, size: Size) -> float:
@@ -70,10 +75,12 @@ def _tried(name: str, tuning: str, size: Size) -> float:
     return found
 
 
-def _measured(staged: AbstractContextManager[tuple[Server, Side]], size: Size) -> dict[str, Any]:
+def _measured(
+    staged: AbstractContextManager[tuple[Server, Side]], size: Size, seconds: float
+) -> dict[str, Any]:
     with staged as (server, side):
         return {
-            **put.closed(side.target, size.warm_seconds, size.closed_seconds),
+            **put.closed(side.target, size.warm_seconds, seconds),
             "agreement": _agreement(side.target),
             "engine": _loaded(side.target, side.target.paths[0]),
             "rss_mb": server.rss_mb(),

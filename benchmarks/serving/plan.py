@@ -21,6 +21,7 @@ CELLS = (
     "offline",
     "closed-ours",
     *(f"closed-{name}" for name in RIVALS),
+    *(f"plain-{name}" for name in RIVALS),
     "single",
     *(f"open-{rate}" for rate in RATES),
     "swaps",
@@ -39,6 +40,7 @@ class Size:
 
     warm_seconds: float  # before every window
     closed_seconds: float
+    plain_seconds: float  # the rivals as they start by themselves
     tunings: int  # of each rival; if more than one, each is tried first
     try_seconds: float
     offline_seconds: float
@@ -48,5 +50,5 @@ class Size:
     move_seconds: float  # between two moves of an alias
 
 
-FULL = Size(8.0, 50.0, 2, 12.0, 50.0, 200, 50.0, 20.0, 2.0)
-QUICK = Size(3.0, 12.0, 1, 0.0, 10.0, 40, 10.0, 5.0, 0.8)
+FULL = Size(8.0, 50.0, 25.0, 2, 12.0, 50.0, 200, 50.0, 20.0, 2.0)
+QUICK = Size(3.0, 12.0, 8.0, 1, 0.0, 10.0, 40, 10.0, 5.0, 0.8)

@@ -9,7 +9,7 @@ from benchmarks.serving import outcomes
 from benchmarks.serving.plan import CALM, RATES, RIVALS
 
 LISTED = (
-    "vs_best_rival", "share_of_offline", "overhead_ms_p50", "goodput_at_5x", "refusal_ms_p99",
+    "vs_best_rival", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x", "refusal_ms_p99",
     "others_answered_at_5x", "seconds_to_normal", "rss_growth", "adapters_32_share",
     "swap_failures", "statuses", "client_share_of_core", "tunings", "engine", "processor",
 )  # fmt: skip
@@ -21,17 +21,20 @@ def summary(results: Kept) -> dict[str, Any]:
     loops = {rate: results.figures(f"open-{rate}") for rate in RATES}
     top, calm, swaps = loops[max(RATES)], loops[CALM], results.figures("swaps")
     rivals = {name: results.figures(f"closed-{name}") for name in RIVALS}
+    plain = {name: results.figures(f"plain-{name}") for name in RIVALS}
     per_s = ours["per_s"]
     statuses: Counter[str] = Counter()
     for loop in loops.values():
         statuses.update(loop["statuses"])
     tunings = {name: found["tuning"] for name, found in rivals.items()}
-    clients = [ours, swaps, *loops.values(), *rivals.values()]
+    clients = [ours, swaps, *loops.values(), *rivals.values(), *plain.values()]
     normal = outcomes.seconds_to_normal(top["recovery"], top["overload_seconds"], calm["p99_ms"])
     return {
         "per_s": round(per_s, 2),
         "rivals": {name: round(found["per_s"], 2) for name, found in rivals.items()},
         "vs_best_rival": round(per_s / max(found["per_s"] for found in rivals.values()), 3),
+        "rivals_plain": {name: round(found["per_s"], 2) for name, found in plain.items()},
+        "vs_plain": {name: round(per_s / found["per_s"], 2) for name, found in plain.items()},
         "share_of_offline": round(per_s / offline["per_s"], 4),
         "overhead_ms_p50": round(single["http_ms_p50"] - single["bare_ms_p50"], 2),
         "p50_ms": {str(rate): _rounded(loop["p50_ms"]) for rate, loop in loops.items()},
@@ -59,11 +62,11 @@ def summary(results: Kept) -> dict[str, Any]:
 def table(results: Kept, told: dict[str, Any]) -> str:
     """The closed loop side by side, the open loop by its rates, and the other figures."""
     sides = [["", "reviews/s", "p50 ms", "p99 ms", "right", "MB"]]
-    for name in ("ours", *RIVALS):
-        found = results.figures(f"closed-{name}")
+    for cell in ("closed-ours", *(f"{how}-{name}" for how in ("closed", "plain") for name in RIVALS)):
+        found = results.figures(cell)
         numbers = (found["per_s"], found["p50_ms"], found["p99_ms"])
         right = f"{found['agreement']:.0%}"
-        sides.append([name, *(f"{each:.1f}" for each in numbers), right, f"{found['rss_mb']:.0f}"])
+        sides.append([cell, *(f"{each:.1f}" for each in numbers), right, f"{found['rss_mb']:.0f}"])
     rates = [["rate", "p50 ms", "p99 ms"]]
     rates += [[rate, str(p50), str(told["p99_ms"][rate])] for rate, p50 in told["p50_ms"].items()]
     facts = [f"{name}: {told[name]}" for name in LISTED]

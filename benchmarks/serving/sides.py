@@ -20,6 +20,8 @@ LIBRARIES = (
     "litserve", "infinity-emb", "transformers", "torch", "fastapi", "uvicorn", "tokenizers",
 )  # fmt: skip
 
+PRECISION = {"pipeline": "precision", "litserve": "precision", "infinity": "dtype"}  # option
+
 
 @dataclass(frozen=True)
 class Side:
@@ -46,13 +48,13 @@ def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[s
 
 
 def tunings(name: str) -> list[str]:
-    """Settings of a rival that are worth a try, the likeliest first.
+    """Settings of a rival that are worth a try, the likeliest first, in bf16 where that is faster.
 
     A text on each core needs neither padding nor waiting for the other core; a batch on all cores
     is what the guides say. What else was tried is told in docs/serving.md.
     """
-    n = cores()
-    return {
+    n, precision = cores(), "bfloat16" if has_fast_bf16() else "float32"
+    settings = {
         "pipeline": [f"--threads 1 --at-once {n}", f"--threads {n} --at-once 1"],
         "litserve": [
             f"--threads 1 --workers {n} --batch 1 --wait 0",
@@ -60,22 +62,32 @@ def tunings(name: str) -> list[str]:
         ],
         "infinity": ["--batch-size 4", "--batch-size 8"],
     }[name]
+    return [f"--{PRECISION[name]} {precision} {each}" for each in settings]
+
+
+def plain(name: str) -> str:
+    """The settings of a rival that is started without any."""
+    n = cores()
+    return {
+        "pipeline": f"--precision float32 --threads {n} --at-once 40",
+        "litserve": f"--precision float32 --threads {n} --workers 1 --batch 1 --wait 0",
+        "infinity": "--dtype float32 --batch-size 32",
+    }[name]
 
 
 def rival(name: str, tuning: str) -> Side:
-    """One of `plan.RIVALS` with one of its tunings, in bf16 where that is the faster."""
+    """One of `plan.RIVALS` with settings of `tunings` or `plain`."""
     port, model = free_port(), str(checkpoint.merged())
-    precision = "bfloat16" if has_fast_bf16() else "float32"
     if name == "infinity":
-        words = f"v2 --engine torch --device cpu --dtype {precision} --no-bettertransformer"
-        words += f" --no-model-warmup --served-model-name reviews --host 127.0.0.1 --port {port}"
+        words = "v2 --engine torch --device cpu --no-bettertransformer --no-model-warmup"
+        words += f" --served-model-name reviews --host 127.0.0.1 --port {port}"
         command = [str(BIN / "infinity_emb"), *words.split(), "--model-id", model]
         target = Target(port, ("/classify",), '{"model":"reviews","input":[', "]}")
         python = BIN / "python"
     else:
         python = Path(sys.executable) if name == "pipeline" else BIN / "python"
-        words = f"--port {port} --precision {precision}"
-        command = [str(python), str(HERE / f"{name}_server.py"), *words.split(), "--model", model]
+        server = [str(python), str(HERE / f"{name}_server.py")]
+        command = [*server, "--port", str(port), "--model", model]
         target = Target(port)
     offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     return Side(python, [*command, *tuning.split()], target, offline)

@@ -33,8 +33,9 @@ def invented(cell: str) -> dict[str, Any]:
             return {"share": 0.75}
         case "swaps":
             return common | {"failures": 0}
-        case "closed":
-            closed = {"per_s": PER_S[name], "p50_ms": 1500.0, "p99_ms": 2000.0, "agreement": 1.0}
+        case "closed" | "plain":
+            per_s = PER_S[name] / (2 if kind == "plain" else 1)
+            closed = {"per_s": per_s, "p50_ms": 1500.0, "p99_ms": 2000.0, "agreement": 1.0}
             more = {"rss_mb": 500.0, "libraries": {}, "engine": "torch-fp32", "tuning": "--fast"}
             return common | closed | more
     found: dict[str, Any] = {
