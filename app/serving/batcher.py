@@ -1,9 +1,10 @@
 """One queue before the cores: texts of many callers are computed together. Knows no torch.
 
 There is a worker for each core, and each computes a batch of its own on that core: cores that share
-one product wait for each other (docs/decisions/0019). A batch is formed when a worker is free, of
-what waits then: nothing is delayed to fill it. Its texts share a network, since that is what
-computes them; their adapters may differ.
+one product wait for each other (docs/decisions/0019). A text that is alone gets all cores from the
+first worker, the only one that keeps a team of threads for it. A batch is formed when a worker is
+free, of what waits then: nothing is delayed to fill it. Its texts share a network, since that is
+what computes them; their adapters may differ.
 """
 
 import asyncio
@@ -64,19 +65,21 @@ class Batcher:
         self.tokens_per_second: float | None = None  # of all workers; None: nothing computed yet
         self._meters = meters
         self._workers = workers
-        self._busy = 0  # workers that compute
+        self._idle = set(range(workers))
         self._queue: deque[Ticket] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake = [threading.Condition(self._lock) for _ in range(workers)]
         self._closed = False
         self._loop = asyncio.get_running_loop()
         for number in range(workers):
-            threading.Thread(target=self._work, name=f"predict {number}", daemon=True).start()
+            name = f"predict {number}"
+            threading.Thread(target=self._work, args=(number,), name=name, daemon=True).start()
 
     async def compute(self, tickets: Sequence[Ticket]) -> list[Computed]:
         """Raises `DeadlinePassed`, `BatchFailed`. Who leaves meanwhile gives up the turn."""
-        with self._changed:
+        with self._lock:
             self._queue.extend(tickets)
-            self._changed.notify(len(tickets))
+            self._call()
         try:
             return await asyncio.gather(*(ticket.done for ticket in tickets))
         finally:
@@ -85,37 +88,48 @@ class Batcher:
 
     def close(self) -> None:
         """End the threads after their batches. Nobody may wait any more."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for wake in self._wake:
+                wake.notify()
 
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
+    def _call(self) -> None:
+        """Wake the first idle worker. It calls the next one, if it leaves something."""
+        if self._queue and self._idle:
+            self._wake[min(self._idle)].notify()
+
+    def _work(self, number: int) -> None:
+        while (batch := self._next(number)) is not None:
             if batch.tickets:
                 began = time.monotonic()
                 rows = self._logits(batch.tickets, batch.threads)
                 seconds = time.monotonic() - began
+                with self._lock:
+                    self._idle.add(number)
                 self._measure(batch, seconds)
                 self._tell([(ticket, _outcome(ticket, row, began, seconds))
                             for ticket, row in zip(batch.tickets, rows, strict=True)])  # fmt: skip
 
-    def _next(self) -> "_Batch | None":
+    def _next(self, number: int) -> "_Batch | None":
         """Wait for texts; None: closed."""
-        with self._changed:
-            while not self._queue and not self._closed:
-                self._changed.wait()
+        with self._lock:
+            while not self._closed and (not self._queue or number != min(self._idle)):
+                self._call()
+                self._wake[number].wait()
             if self._closed:
                 return None
-            batch, late = self._formed(time.monotonic())
-            self._busy += bool(batch.tickets)
+            batch, late = self._formed(number, time.monotonic())
+            if batch.tickets:
+                self._idle.remove(number)
+            self._call()
         if late:
             self._tell([(ticket, DeadlinePassed()) for ticket in late])
         return batch
 
-    def _formed(self, now: float) -> "tuple[_Batch, list[Ticket]]":
+    def _formed(self, number: int, now: float) -> "tuple[_Batch, list[Ticket]]":
         """The oldest text with others for its network, as many as leave some for idle workers."""
         waiting = sum(len(ticket.ids) for ticket in self._queue)
-        fair = waiting / max(1, self._workers - self._busy)
+        fair = waiting / len(self._idle)
         batch, late, others = _Batch(), [], deque[Ticket]()
         for ticket in self._queue:
             if ticket.done.cancelled():
@@ -127,9 +141,9 @@ class Batcher:
             else:
                 others.append(ticket)
         self._queue = others
-        alone = not others and not self._busy
+        alone = number == 0 and not others and len(self._idle) == self._workers
         batch.threads = self._workers if alone else 1  # all cores, while nobody else needs one
-        batch.workers = self._busy + 1
+        batch.workers = self._workers - len(self._idle) + 1
         return batch, late
 
     def _logits(self, tickets: Sequence[Ticket], threads: int) -> list[Any]:
@@ -146,8 +160,6 @@ class Batcher:
             return [BatchFailed(kind=type(error).__name__)] * len(tickets)
 
     def _measure(self, batch: "_Batch", seconds: float) -> None:
-        with self._changed:
-            self._busy -= 1
         speed = batch.tokens / max(seconds, 1e-9) * (batch.workers if batch.threads == 1 else 1)
         known = self.tokens_per_second
         self.tokens_per_second = speed if known is None else known + _WEIGHT * (speed - known)

@@ -35,11 +35,12 @@ class Loader:
         """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`."""
         wait_passively()
         from lora_core.inference import golden
-        from lora_core.inference.engines import candidates
+        from lora_core.inference.engines import candidates, use_one_core
         from lora_core.inference.networks import Networks
         from lora_core.inference.predictor import Predictor as Loaded
         from lora_core.inference.speeds import Speeds
 
+        use_one_core()
         with self._first:
             self._networks = self._networks or Networks()
         networks = self._networks

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
             began = time.perf_counter()
             items = predictor.encode(texts[start : start + AT_ONCE])
             encoded = time.perf_counter()
-            batches = by_length(
-                np.array([item.length for item in items]), predictor.engine.batch_tokens
-            )
-            list(workers.map(lambda batch: _compute(predictor, [items[i] for i in batch]), batches))
+            lengths = np.array([item.length for item in items])
+            batches = by_length(lengths, predictor.engine.batch_tokens)
+            texts_of = ([items[i].ids for i in batch] for batch in batches)
+            list(workers.map(partial(_compute, predictor), texts_of))
             ended = time.perf_counter()
             done += AT_ONCE
             if done:
@@ -50,17 +51,16 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
     return {"per_s": done / whole, "encoding_share": encoding / whole, "texts": done}
 
 
-def _compute(predictor: Any, items: Sequence[Any]) -> None:
-    ids = [item.ids for item in items]
+def _compute(predictor: Any, ids: Sequence[Sequence[int]]) -> None:
     predictor.engine.logits(ids, [predictor.adapter] * len(ids), threads=1)
 
 
 def one_by_one(predictor: Any, texts: Sequence[str]) -> list[float]:
-    """Milliseconds of the forward pass of each text alone."""
+    """Milliseconds of the forward pass of each text alone, on all cores."""
     took = []
     for text in texts:
         (item,) = predictor.encode([text])
         began = time.perf_counter()
-        predictor.forward([item])
+        predictor.engine.logits([item.ids], [predictor.adapter], threads=cores())
         took.append((time.perf_counter() - began) * 1000)
     return took

@@ -9,9 +9,10 @@ from benchmarks.serving import outcomes
 from benchmarks.serving.plan import CALM, RATES, RIVALS
 
 LISTED = (
-    "vs_best_rival", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x", "refusal_ms_p99",
-    "others_answered_at_5x", "seconds_to_normal", "rss_growth", "adapters_32_share",
-    "swap_failures", "statuses", "client_share_of_core", "tunings", "engine", "processor",
+    "vs_best_rival", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x",
+    "refusal_ms_p99", "others_answered_at_5x", "seconds_to_normal", "rss_growth",
+    "adapters_32_share", "swap_failures", "statuses", "client_share_of_core", "tunings", "engine",
+    "processor",
 )  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def summary(results: Kept) -> dict[str, Any]:
 def table(results: Kept, told: dict[str, Any]) -> str:
     """The closed loop side by side, the open loop by its rates, and the other figures."""
     sides = [["", "reviews/s", "p50 ms", "p99 ms", "right", "MB"]]
-    for cell in ("closed-ours", *(f"{how}-{name}" for how in ("closed", "plain") for name in RIVALS)):
+    rivals = [f"{how}-{name}" for how in ("closed", "plain") for name in RIVALS]
+    for cell in ("closed-ours", *rivals):
         found = results.figures(cell)
         numbers = (found["per_s"], found["p50_ms"], found["p99_ms"])
         right = f"{found['agreement']:.0%}"

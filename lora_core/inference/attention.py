@@ -7,13 +7,7 @@ import threading
 import torch
 from torch import Tensor
 
-STEP = 16  # of lengths, in tokens: oneDNN builds a kernel for each shape (docs/decisions/0018)
 LONGEST = 1024  # tokens: of more the probabilities would take much memory
-
-
-def rounded(length: int) -> int:
-    """The next multiple of `STEP`."""
-    return -(-length // STEP) * STEP
 
 
 class Unfused(threading.local):

@@ -60,6 +60,15 @@ _NEEDS = {
 }
 
 
+def use_one_core() -> None:
+    """Whatever the calling thread computes from now on.
+
+    Each thread that uses several cores keeps a team for it, and with more threads in teams than
+    there are cores, all sleep at every wait (libgomp): a lone text takes half as long again.
+    """
+    torch.set_num_threads(1)
+
+
 def candidates() -> list[str]:
     """Those of which one is the fastest here."""
     return [name for name, kind in ENGINES.items() if kind.is_here() and kind.pays()]

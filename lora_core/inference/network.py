@@ -19,8 +19,10 @@ from lora_core import fit
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
 from lora_core.inference.adapter import PIECES, Adapter, Dense
-from lora_core.inference.attention import LONGEST, Unfused, rounded
-from lora_core.inference.layout import Layout, Rows
+from lora_core.inference.attention import LONGEST, Unfused
+from lora_core.inference.layout import Layout, Rows, rounded
+
+STEP = 16  # of rows in bf16: oneDNN builds and keeps a kernel for each number (decisions/0018)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,9 @@ class Network:
         self, model: PreTrainedModel, family: EncoderFamily, dtype: torch.dtype, device: str = "cpu"
     ) -> None:
         self.dtype, self.device = dtype, device
-        self._unfused = Unfused() if (dtype, device) == (torch.bfloat16, "cpu") else None
+        by_products = (dtype, device) == (torch.bfloat16, "cpu")
+        self._unfused = Unfused() if by_products else None
+        self._step = STEP if by_products else 1
         self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
         self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
@@ -84,7 +88,7 @@ class Network:
         """
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        layout = Layout([len(text) for text in texts], adapters)
+        layout = Layout([len(text) for text in texts], adapters, self._step)
         x = self._embed([texts[i] for i in layout.order], layout)
         for number, block in enumerate(self._blocks):
             x = self._run(number, block, x, layout)
@@ -92,14 +96,14 @@ class Network:
                             self._head(x[first], adapter)])  # fmt: skip
 
     def _embed(self, texts: Sequence[Sequence[int]], layout: Layout) -> Tensor:
-        """(tokens, width), with rows for nobody at the end where lengths are rounded."""
-        idle = 0
-        if self._unfused:
-            idle = rounded(layout.starts[-1] + rounded(layout.lengths[-1])) - layout.tokens
-        ids = torch.from_numpy(np.concatenate([*texts, np.zeros(idle, dtype=np.int64)]))
-        places = torch.cat([torch.arange(length) for length in (*layout.lengths, idle)])
+        """(tokens, width), as they lie."""
+        ids, places = np.zeros((2, layout.rows), dtype=np.int64)
+        for text, start, length in zip(texts, layout.starts, layout.lengths, strict=True):
+            ids[start : start + length] = text
+            places[start : start + length] = np.arange(length)
         x: Tensor = self._embeddings(
-            input_ids=ids[None].to(self.device), position_ids=places[None].to(self.device)
+            input_ids=torch.from_numpy(ids)[None].to(self.device),
+            position_ids=torch.from_numpy(places)[None].to(self.device),
         )
         return x[0]
 
@@ -139,7 +143,7 @@ class Network:
         out = qkv.new_zeros(rows, qkv.shape[1] // 3)
         for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
             if self._unfused and not first_only and length <= LONGEST:
-                q, k, v = self._parts(qkv[start : start + rounded(length)])
+                q, k, v = self._parts(qkv[start : start + rounded(length, self._step)])
                 y = self._unfused(q, k, v, length)
             else:
                 q, k, v = self._parts(qkv[start : start + length])
