@@ -9,8 +9,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from app.cli.answers import Label
 from app.cli.scores import scores
+from lora_core.inference.decoding import decode
 from lora_core.specs.task import SequenceClassificationSpec
-from lora_core.tasks.sequence_classification import SequenceClassification, decode
+from lora_core.tasks.sequence_classification import SequenceClassification
 
 NAMES = ["a", "b", "c"]
 

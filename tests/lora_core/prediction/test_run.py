@@ -90,7 +90,8 @@ def test_a_finished_run_tells_what_it_counted(
     assert manifest.read(out)["columns"] == ["id", "body"]
     assert manifest.read(out)["labels"] == list(LABELS)
     assert summary["predicted"] == Counter(row["predicted_label"] for row in rows(out))
-    long = sum(len(Predictor.load(model).reader.tokenizer.encode(text).ids) > 64 for text in texts)
+    tokenizer = Predictor.load(model).reader.tokenizer
+    long = sum(len(tokenizer.encode(text).ids) > 64 for text in texts)
     assert 0 < long < ROWS
     assert (summary["rows"], summary["cut"]) == (ROWS, long)
     [note] = [event for event in ear.events if event.event == "noted"]

@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
 from lora_core.errors import NonFiniteLogits
+from lora_core.inference.decoding import decode
 from lora_core.tasks.calibration import (
     COLDEST,
     HOTTEST,
@@ -22,7 +23,6 @@ from lora_core.tasks.calibration import (
     compare,
     fit,
 )
-from lora_core.tasks.sequence_classification import decode
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
