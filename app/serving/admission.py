@@ -10,8 +10,7 @@ from uuid import UUID
 
 from app.serving.errors import Busy, KeyBusy
 
-FLOOR_TOKENS = 32_768  # may always wait: 64 texts of 512 tokens
-SHARE = 0.5  # of all room, for one key
+FLOOR_TOKENS = 16_384  # may always wait: 64 texts of 256 tokens
 _LONGEST = 30  # seconds that a caller is told to wait at most
 _JITTER = 0.2  # so that those who were refused together do not come back together
 
