@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 from app.serving.batcher import Batcher, Computed, Engine, Ticket
 from app.serving.errors import NotFinite
 
+FEW_CHARACTERS = 2048  # are tokenised in less time than it takes to hand them to another thread
+
 Scores = list[tuple[str, float]]
 Side = Literal["left", "right"]
 Function = Literal["softmax", "sigmoid", "none"]
@@ -103,6 +105,8 @@ class Deployment:
             items = self.predictor.encode(texts, truncate=truncate, side=side)
             return Reading(items, time.perf_counter() - began)
 
+        if sum(map(len, texts)) <= FEW_CHARACTERS:
+            return encode()
         return await asyncio.get_running_loop().run_in_executor(self._readers, encode)
 
     async def compute(self, reading: Reading, *, deadline: float) -> list[Computed]:

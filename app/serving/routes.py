@@ -1,4 +1,4 @@
-"""Ask a model. No database call and no computing on the event loop."""
+"""Ask a model. No database call on the event loop, and no computing but to read short texts."""
 
 import asyncio
 import math

@@ -30,7 +30,7 @@ from lora_core.errors import EmptyInput, TextTooLong
 from lora_core.process import cores
 
 MOST_TEXTS = 512  # between door and answer
-SHARE = 0.75  # of all room, for one key
+SHARE = 0.5  # of all room, for one key
 TOKENISING_THREADS = 2
 FEW_TEXTS = 8  # between door and answer, so that there is time for a shadow
 _SPECIAL, _USUAL = 2, 512  # tokens that every text has besides its own; that models read
