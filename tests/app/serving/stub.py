@@ -37,6 +37,7 @@ class StubEngine:
         self.adapters: list[list[Any]] = []
         self.fails: list[Exception | None] = []  # one for each of the next batches
         self.threads: list[int | None] = []
+        self.workers: list[str] = []
 
     batch_tokens = 100
 
@@ -44,6 +45,7 @@ class StubEngine:
         self, texts: Sequence[Sequence[int]], adapters: Sequence[Any], *, threads: int | None = None
     ) -> list[list[float]]:
         self.threads.append(threads)
+        self.workers.append(threading.current_thread().name)
         self.adapters.append(list(adapters))
         self.batches.append([len(text) for text in texts])
         self.busy.set()

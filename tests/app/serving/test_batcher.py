@@ -193,3 +193,21 @@ def test_idle_workers_share_what_waits_and_one_alone_has_all_cores() -> None:
         assert len(await together) == 4
 
     run(work, workers=2)
+
+
+def test_all_cores_are_always_used_by_the_same_thread() -> None:
+    """Each thread that uses them keeps a team of its own, and teams are in each other's way."""
+    engine, other = StubEngine(), StubEngine()
+
+    async def work(batcher: Batcher) -> None:
+        for _ in range(5):
+            await call(batcher, engine, [1])
+        first = await held(batcher, other)
+        await call(batcher, engine, [1])
+        other.gate.set()
+        await first
+        await call(batcher, engine, [1])
+        assert engine.threads == [3, 3, 3, 3, 3, 1, 3]
+        assert engine.workers == [*["predict 0"] * 5, "predict 1", "predict 0"]
+
+    run(work, workers=3)
