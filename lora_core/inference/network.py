@@ -82,10 +82,7 @@ class Network:
         *,
         threads: int | None = None,
     ) -> list[Tensor]:
-        """Token ids of each text -> its logits (classes,) by its adapter, in float32.
-
-        `threads`: cores that the calling thread may use from now on.
-        """
+        """As in `engine.Engine`."""
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         layout = Layout([len(text) for text in texts], adapters, self._step)

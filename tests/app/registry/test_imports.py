@@ -109,6 +109,11 @@ def golden(directory: Path) -> bytes:
     return packed(resealed(directory))
 
 
+def altered(directory: Path) -> bytes:
+    (directory / "golden.json").write_text("[]")
+    return packed(directory)
+
+
 def outside(_: Path) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
@@ -116,10 +121,17 @@ def outside(_: Path) -> bytes:
     return file.getvalue()
 
 
-# What else can be wrong with a model is tried in tests/lora_core/imports/test_check.py.
+def kernel(directory: Path) -> bytes:
+    path = directory / "merged" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "a/b"}))
+    return packed(resealed(directory))
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "answers that do not come out": (golden, "golden_mismatch"),
+    "a file that was changed": (altered, "artifact_corrupt"),
     "a way out": (outside, "archive_unsafe"),
+    "a kernel of its own": (kernel, "artifact_unfit"),
     "no archive": (lambda _: b"x" * 3000, "archive_broken"),
     "half an archive": (lambda d: packed(d)[:5000], "archive_broken"),
     "an empty file": (lambda _: b"", "archive_broken"),
