@@ -28,6 +28,7 @@ from app.registry import routes as registry
 from app.resources import open_resources
 from app.serving import comparison, info
 from app.serving import routes as serving
+from app.serving.gate import Gate
 from app.serving.meters import ServingMeters
 from app.settings import Settings
 
@@ -59,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(Faults),
             Middleware(Visitors, settings=settings),
             Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
+            Middleware(Gate, routes=tuple(serving.router.routes)),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
     )

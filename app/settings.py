@@ -183,7 +183,7 @@ class Settings(BaseSettings):
         description="What computes answers; `auto`: the fastest here that is true to a model.",
     )
     max_wait_seconds: float = Field(
-        2, gt=0, description="Work that may wait before `/predict`; more is refused (429)."
+        1, gt=0, description="Work that may wait before `/predict`; more is refused (429)."
     )
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."

@@ -46,8 +46,7 @@ class Admission:
         self._texts_of: Counter[UUID] = Counter()
         self._tokens_of: Counter[UUID] = Counter()
 
-    @contextmanager
-    def place(self, caller: UUID, *, texts: int, tokens: int) -> Iterator[Place]:
+    def check(self, caller: UUID, *, texts: int, tokens: int) -> None:
         """Raises `Busy`, or `KeyBusy` if this caller alone is the cause; both say when to return.
 
         With nothing under way everything is let in.
@@ -63,6 +62,11 @@ class Admission:
             or my_tokens + tokens > self._share * most_tokens
         ):
             raise KeyBusy(waiting=mine, retry_after=self._advice())
+
+    @contextmanager
+    def place(self, caller: UUID, *, texts: int, tokens: int) -> Iterator[Place]:
+        """Room, as long as the block lasts. Raises what `check` raises."""
+        self.check(caller, texts=texts, tokens=tokens)
         place = Place(0, 0)
         self._change(place, caller, texts=texts, tokens=tokens)
         try:

@@ -84,6 +84,19 @@ class Serving:
         self._readers.shutdown(wait=False)
         self.pool.close()
 
+    def look(self, caller: UUID, size: int | None) -> None:
+        """Raises `Busy` and `KeyBusy` if a call of `size` bytes will find no room; None: unknown.
+
+        It is taken for a single text here, which needs the least; `ask` knows more.
+        """
+        try:
+            self.admission.check(caller, texts=1, tokens=min(size or _USUAL, _USUAL))
+        except Overloaded as error:
+            self.meters.requests.labels("single").inc()
+            self.meters.texts.inc()
+            self.meters.failures.labels(_kind(error)).inc()
+            raise
+
     async def ask(
         self, question: Question, ref: str | None, *, caller: UUID, deadline: float
     ) -> Answer:

@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -70,7 +71,17 @@ def test_broken_calls_leave_no_stack_trace(url: str, capfd: pytest.CaptureFixtur
     assert followed["job_id"] == job_id
 
 
-def test_every_line_about_a_job_names_it(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+def logged(caplog: pytest.LogCaptureFixture, *, requests: int) -> list[dict[str, Any]]:
+    """All lines, once so many requests are in them: the line follows the answer."""
+
+    def lines() -> list[dict[str, Any]]:
+        return [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+
+    wait_until(lambda: sum(line["event"] == "request" for line in lines()) == requests)
+    return lines()
+
+
+def test_every_line_about_a_job_names_it(url: str, caplog: pytest.LogCaptureFixture) -> None:
     with httpx2.Client(base_url=url) as client:  # one connection
         made = client.post(
             "/v1/jobs", json={"method": {"type": "lora"}}, headers={"X-Request-Id": "r-1"}
@@ -79,7 +90,7 @@ def test_every_line_about_a_job_names_it(url: str, capfd: pytest.CaptureFixture[
         client.get(f"/v1/jobs/{job_id}", headers={"X-Request-Id": "r-2"})
         client.get("/v1/jobs", headers={"X-Request-Id": "r-3"})
         client.get("/v1/jobs/nonsense", headers={"X-Request-Id": "r-4"})
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines = logged(caplog, requests=4)
 
     def told(request_id: str) -> set[tuple[str, str | None]]:
         mine = [line for line in lines if line.get("request_id") == request_id]
@@ -91,7 +102,7 @@ def test_every_line_about_a_job_names_it(url: str, capfd: pytest.CaptureFixture[
 
 
 def test_a_job_is_not_named_by_the_next_request_on_the_connection(
-    url: str, capfd: pytest.CaptureFixture[str]
+    url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = httpx2.post(f"{url}/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
     both = (
@@ -103,7 +114,7 @@ def test_a_job_is_not_named_by_the_next_request_on_the_connection(
         connection.sendall("".join(both).encode())
         while connection.recv(65536):
             pass
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines = logged(caplog, requests=3)
     told = {line.get("path"): line.get("job_id") for line in lines}
     assert told[f"/v1/jobs/{job_id}"] == job_id
     assert told["/livez"] is None

@@ -43,7 +43,7 @@ def test_what_no_client_library_would_send_is_refused(port: int) -> None:
         b"GET /livez HTTP/1.0\r\n\r\n",
         b"GET http://evil.example/livez HTTP/1.1\r\nHost: evil.example" + end,
         b"GET http://localhost/v1/jobs HTTP/1.1\r\nHost: localhost" + end,
-        b"GET http://x/livez?/v1/jobs HTTP/1.1\r\nHost: localhost" + end,
+        b"GET http://x/v1/jobs?/livez HTTP/1.1\r\nHost: localhost" + end,
         b"GET /v1/jobs HTTP/1.1\r\nHost: localhost/livez?" + end,
         b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nHost: localhost" + end,
         b"OPTIONS * HTTP/1.1\r\nHost: localhost" + end,
@@ -58,10 +58,12 @@ def test_what_no_client_library_would_send_is_refused(port: int) -> None:
         assert b"Traceback" not in answer
 
 
-def test_a_good_request_is_answered(port: int) -> None:
+@pytest.mark.parametrize("target", [b"/livez", b"http://localhost/livez?/v1/jobs"])
+def test_a_good_request_is_answered(port: int, target: bytes) -> None:
     status, answer = send(
-        port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        port, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     assert status == 200
+    assert answer.endswith(b'{"status":"ok"}')
     assert answer.endswith(b'{"status":"ok"}')
     assert b"x-request-id" in answer.lower()

@@ -1,0 +1,33 @@
+"""Turns questions away that find no room, before they are routed and read.
+
+Under overload most requests end here. Each of them takes the interpreter from the threads that
+compute, so it must be cheap: past this door a refusal takes twice as long.
+"""
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.serving.service import Serving
+
+
+class Gate:
+    """ASGI middleware before the routes that ask a model."""
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        self.app = app
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises `Busy` and `KeyBusy`."""
+        if scope["type"] == "http" and (asked := self._asked(scope)) is not None:
+            serving: Serving = scope["app"].state.serving
+            scope["route"] = asked  # the name under which a refusal is counted
+            size = Headers(scope=scope).get("content-length", "")
+            serving.look(scope["state"]["caller"].id, int(size) if size.isdecimal() else None)
+        await self.app(scope, receive, send)
+
+    def _asked(self, scope: Scope) -> BaseRoute | None:
+        return next((r for r in self.routes if r.matches(scope)[0] is Match.FULL), None)
