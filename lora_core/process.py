@@ -8,6 +8,7 @@ from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _KEPT = 2**30  # bytes
+_KERNELS = "192"
 
 
 def is_no_memory(error: BaseException) -> bool:
@@ -37,6 +38,14 @@ def wait_passively() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def keep_few_kernels() -> None:
+    """oneDNN builds a kernel for each shape of a product, 0.4 MB on average, and torch keeps 1,024
+    of them a thread. Fewer cost no speed that could be measured (docs/decisions/0019).
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, _KERNELS)
 
 
 def keep_freed_memory() -> None:

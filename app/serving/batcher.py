@@ -133,20 +133,21 @@ class Batcher:
 
     def _formed(self, number: int, now: float) -> "tuple[_Batch, list[Ticket]]":
         """The oldest text with others for its network, as many as leave some for idle workers."""
-        waiting = sum(len(ticket.ids) for ticket in self._queue)
-        fair = waiting / len(self._idle)
-        batch, late, others = _Batch(), [], deque[Ticket]()
+        live, late = [], []
         for ticket in self._queue:
             if ticket.done.cancelled():
                 self._meters.dropped.inc()
-            elif ticket.deadline <= now:
-                late.append(ticket)
-            elif batch.takes(ticket, fair):
-                batch.add(ticket)
             else:
-                others.append(ticket)
-        self._queue = others
-        alone = number == 0 and not others and len(self._idle) == self._workers
+                (late if ticket.deadline <= now else live).append(ticket)
+        fair = sum(len(ticket.ids) for ticket in live) / len(self._idle)
+        batch = _Batch()
+        # Those of its own adapter first: each adapter in a batch costs products of its own.
+        for ticket in sorted(live, key=lambda each: each.adapter is not live[0].adapter):
+            if batch.takes(ticket, fair):
+                batch.add(ticket)
+        taken = set(batch.tickets)
+        self._queue = deque(ticket for ticket in live if ticket not in taken)
+        alone = number == 0 and not self._queue and len(self._idle) == self._workers
         batch.threads = self._workers if alone else 1  # all cores, while nobody else needs one
         batch.workers = self._workers - len(self._idle) + 1
         return batch, late

@@ -12,7 +12,7 @@ import structlog
 
 from app.serving.deployment import Predictor
 from lora_core.errors import EngineDisagrees
-from lora_core.process import exempt_from_collection, wait_passively
+from lora_core.process import exempt_from_collection, keep_few_kernels, wait_passively
 
 if TYPE_CHECKING:
     from lora_core.inference.networks import Networks
@@ -34,6 +34,7 @@ class Loader:
     def __call__(self, directory: Path) -> Predictor:
         """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`."""
         wait_passively()
+        keep_few_kernels()
         from lora_core.inference import golden
         from lora_core.inference.engines import candidates, use_one_core
         from lora_core.inference.networks import Networks
