@@ -1,0 +1,28 @@
+"""Every file and name on the paths of docs/architecture.md is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOLD = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+# A file, and the names that follow it before another file is named.
+HOP = re.compile(r"`((?:app|worker|lora_core)/[a-z_/]+\.py)`((?:[\s,]*`[A-Za-z_]+`)+)")
+HOPS = [(path, re.findall(r"`(\w+)`", names)) for path, names in HOP.findall(TOLD)]
+
+
+def test_the_paths_are_read() -> None:
+    assert len(HOPS) == TOLD.count(".py`")
+
+
+@pytest.mark.parametrize(("path", "names"), HOPS, ids=[f"{p}:{n[0]}" for p, n in HOPS])
+def test_what_the_paths_name_is_there(path: str, names: list[str]) -> None:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    defined = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    assert set(names) <= defined
