@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.content import described, verified
+from app.artifacts.service import forget_unused
 from app.artifacts.store import ArtifactRef, Store
 from app.db.engines import Database
 from app.idempotency import service as idempotency
@@ -110,12 +111,12 @@ def resolve_all(session: Session, alias: str) -> list[Resolved]:
 
 
 def find(session: Session, ref: str | None) -> Resolved:
-    """The version that `ref` means now, else the only one in production. Raises as both do."""
-    return resolve_default(session) if ref is None else resolve(session, ref)
+    """The version that `ref` means now; None: the only one in production.
 
-
-def resolve_default(session: Session) -> Resolved:
-    """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
+    Raises what `resolve` raises, and `ModelAmbiguous`.
+    """
+    if ref is not None:
+        return resolve(session, ref)
     names = repository.names_with(session, PRODUCTION)
     if not names:
         raise NoModelPromoted(what="model")
@@ -188,11 +189,7 @@ def delete_model(session: Session, *, name: str, store: Store) -> None:
 
 def _delete(session: Session, store: Store, *, model_id: UUID, number: int | None = None) -> None:
     artifact_ids = repository.delete_versions(session, model_id=model_id, number=number)
-    keys = [artifacts.remove_unused(session, artifact_id) for artifact_id in artifact_ids]
-    session.commit()
-    for key in keys:
-        if key is not None:
-            store.discard(key)
+    forget_unused(session, store, artifact_ids)
 
 
 def _quoted(aliases: Any) -> str:

@@ -74,10 +74,10 @@ def test_the_default_is_the_only_model_in_production(
     add(database, finished(), "a")
     add(database, finished(), "b")
     with database.read() as session, pytest.raises(NoModelPromoted):
-        service.resolve_default(session)
+        service.find(session, None)
     promote(resources, 1, "b")
     with database.read() as session:
-        assert service.resolve_default(session).ref == "b:1"
+        assert service.find(session, None).ref == "b:1"
     promote(resources, 1, "a")
     with database.read() as session, pytest.raises(ModelAmbiguous, match="a, b"):
-        service.resolve_default(session)
+        service.find(session, None)
