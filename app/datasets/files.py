@@ -8,7 +8,7 @@ from app.datasets.tables import Dataset
 from app.errors import DataFolderUnusable
 from app.settings import Settings
 from lora_core import manifest
-from lora_core.cache import is_no_room
+from lora_core.disk import is_no_room
 from lora_core.errors import ArtifactCorrupt, UnsupportedFormat
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from lora_core.cache import is_no_room
 from lora_core.data.arrow import BATCH, ArrowRows, check_types
 from lora_core.data.limits import MAX_BYTES, MAX_ROWS
 from lora_core.data.parts import Parts, named
 from lora_core.data.rows import Columns, Row
+from lora_core.disk import is_no_room
 from lora_core.errors import (
     BrokenRows,
     DataNotFound,
