@@ -29,6 +29,7 @@ from lora_core.events import (
     Tick,
     parse_event,
 )
+from lora_core.specs.frozen import first_fault
 from lora_core.specs.train import TrainSpec
 
 PROGRAM = (sys.executable, "-P", "-m", "lora_core", "train")
@@ -58,9 +59,8 @@ def _checked(body: Json) -> TrainSpec:
     try:
         return TrainSpec.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Misuse(f"{place}: {first['msg']}", "invalid_spec") from error
+        place, fault = first_fault(error)
+        raise Misuse(f"{place}: {fault}", "invalid_spec") from error
 
 
 def _run(described: Path, out: Path, spec: TrainSpec, log: IO[str], display: Display) -> Finished:

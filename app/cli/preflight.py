@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from app.cli.errors import Misuse
+from lora_core.specs.frozen import first_fault
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -28,10 +29,9 @@ def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = "".join(f"LORAWORKS_{str(part).upper()}: " for part in first["loc"][:1])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise Misuse(f"{place}{problem}", "invalid_setting") from error
+        place, fault = first_fault(error)
+        named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
+        raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
     logs.configure(settings.log_level)
     return settings
 

@@ -139,13 +139,13 @@ def delete(session: Session, *, job_id: UUID, store: Store) -> None:
 def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Draft:
     bases.check_there(session, base)
     asked = body.spec.model_copy(update={"base": base.name, "base_revision": base.revision})
-    fit.check(base.config, asked)
     shape = fit.read_shape(base.config, base=base.name)
-    max_length = asked.data.max_length or min(data.DEFAULT_LENGTH, shape.positions)
+    fit.check(shape, asked)
+    max_length = shape.max_length(asked.data.max_length)
     found = data.resolve(session, asked.data, settings=settings, max_length=max_length)
     spec = asked.model_copy(update={"data": found.spec})
     lane = _lane(spec.runtime.device)
-    census = fit.census(base.config, spec.method, len(found.labels or "?" * GUESSED_LABELS))
+    census = fit.census(shape, spec.method, len(found.labels or "?" * GUESSED_LABELS))
     return Draft(
         spec=spec,
         dataset_ids=found.dataset_ids,
@@ -153,7 +153,7 @@ def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings)
         parameters=Parameters(
             trainable=census.trainable, total=census.total, exact=found.labels is not None
         ),
-        cost=estimate.cost(spec, config=base.config, data=found, speed=_speed(session, lane)),
+        cost=estimate.cost(spec, shape=shape, data=found, speed=_speed(session, lane)),
     )
 
 

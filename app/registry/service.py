@@ -1,5 +1,6 @@
 """What is done with named models. Promotion means moving an alias."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from app.artifacts import repository as artifacts
 from app.artifacts.content import described, verified
 from app.artifacts.service import forget_unused
 from app.artifacts.store import ArtifactRef, Store
+from app.artifacts.tables import Artifact
 from app.db.engines import Database
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
@@ -40,28 +42,25 @@ class Resolved:
         return f"{self.name}:{self.number}"
 
 
-def register(  # noqa: PLR0913 - the facts of a version
-    session: Session,
-    *,
-    name: str,
-    artifact_id: UUID,
-    job_id: UUID | None,
-    base: str,
-    method: str,
-    metrics: dict[str, Any],
+def register(
+    session: Session, *, name: str, artifact: Artifact, facts: Mapping[str, Any]
 ) -> ModelVersion:
-    """A new version of `name`. Does not commit: the caller has more to write with it."""
+    """A new version of `name`, with what the manifest tells of it.
+
+    Does not commit: the caller has more to write with it.
+    """
     owner, number = repository.next_number(session, name)
     version = ModelVersion(
         model_id=owner.id,
         number=number,
-        artifact_id=artifact_id,
-        job_id=job_id,
-        base=base,
-        method=method,
-        metrics=metrics,
+        artifact_id=artifact.id,
+        job_id=artifact.job_id,
+        base=facts["spec"]["base"],
+        method=facts["spec"]["method"]["type"],
+        metrics=facts["metrics"],
     )
-    repository.add(session, version)
+    session.add(version)
+    session.flush()
     return version
 
 
@@ -81,15 +80,7 @@ def register_job(
     facts = described(store, artifact.ref, name=f"artifact {artifact.id}")
     with database.write() as session:
         idempotency.begin(session, call)
-        version = register(
-            session,
-            name=name,
-            artifact_id=artifact.id,
-            job_id=job_id,
-            base=facts["spec"]["base"],
-            method=facts["spec"]["method"]["type"],
-            metrics=facts["metrics"],
-        )
+        version = register(session, name=name, artifact=artifact, facts=facts)
         view = VersionView.of(name, version)
         idempotency.keep(session, call, status=201, body=view)
         session.commit()

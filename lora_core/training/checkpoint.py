@@ -22,7 +22,7 @@ from lora_core import manifest
 from lora_core.disk import is_no_room, sync
 from lora_core.errors import ArtifactCorrupt, CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.faults import reach
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.frozen import Frozen, first_fault
 from lora_core.training.origin import Origin
 from lora_core.training.progress import Figures, Progress
 
@@ -109,6 +109,6 @@ def _publish(unfinished: Path, final: Path) -> Path:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        place = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+        place, _ = first_fault(error)
         return f"{STATE} has no valid {place}"
     return f"{type(error).__name__} while reading it"
