@@ -31,11 +31,6 @@ def announce(
     )
 
 
-def clock(session: Session) -> float:
-    """The time on the database clock."""
-    return session.scalars(select(now())).one()
-
-
 def running(session: Session) -> list[Held]:
     """Every running job with its worker."""
     overdue, silent = Job.lease_expires_at < now(), now() - Worker.seen_at

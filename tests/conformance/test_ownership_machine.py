@@ -167,8 +167,8 @@ class Ownership(RuleBasedStateMachine):
         """Every job that waits is told of once; then its hint is fresh."""
         waiting = {each for each, known in self.jobs.items() if known.state is JobState.QUEUED}
         with self.database.write() as session:
-            told = {job_id for job_id, _ in reminders.due(session, hint_seconds=600)}
-            again = reminders.due(session, hint_seconds=600)
+            told = {job_id for job_id, _ in reminders.take_due(session, hint_seconds=600)}
+            again = reminders.take_due(session, hint_seconds=600)
             session.commit()
         assert told <= waiting
         assert again == []
