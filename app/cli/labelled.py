@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.cli.client import Client
+from app.cli.errors import Misuse
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import MissingSplit
 from lora_core.specs.data import ENDINGS, DataSpec, Split
@@ -23,7 +24,7 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
 
     Without `split` it is the test part, where the data names parts or is a sample; else all rows.
     Parts that are not named are drawn as a training with default settings draws them. Raises a
-    `DataError`, and `Refused` for the name of no data set.
+    `DataError`, `Misuse` for a data set without labels, and `Refused` for the name of none.
     """
     from lora_core.hub import PREFIX
     from lora_core.samples import reviews
@@ -32,6 +33,9 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
     if sample or data.startswith(PREFIX) or _is_file(data):
         return _part(data, columns, split, sample=sample)
     dataset = client.dataset(data)
+    if dataset["label_column"] is None:
+        told = f"{dataset['ref']} was uploaded with purpose=predict, so it has no labels"
+        raise Misuse(told, "no_labels")
     of_upload = replace(
         columns,
         text=dataset["text_column"],

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ BACKLOG = 2048
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 
 
-def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
+def load_settings(chosen: Mapping[str, Any]) -> "Settings":
     """Settings of the environment under what was chosen on the command line. Raises `Misuse`.
 
     Whoever has them runs parts of the service, whose log lines belong to standard error.
@@ -25,7 +26,7 @@ def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
     from app import logs
     from app.settings import Settings
 
-    given = {name: value for name, value in (chosen or {}).items() if value is not None}
+    given = {name: value for name, value in chosen.items() if value is not None}
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -33,6 +34,20 @@ def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
         named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
         raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
     logs.configure(settings.log_level)
+    return settings
+
+
+def settings_of_a_service(data_dir: Path | None) -> "Settings":
+    """Those of a service that was here before: a folder named by mistake is not made.
+
+    Raises `Misuse`.
+    """
+    settings = load_settings({"data_dir": data_dir})
+    if settings.database_url is None and not settings.sqlite_path.exists():
+        raise Misuse(
+            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
+            "no_data",
+        )
     return settings
 
 
