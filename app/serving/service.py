@@ -64,7 +64,7 @@ class Serving:
         self._readers = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
         self.pool = Pool(
             resources=resources,
-            load=Loader(settings.engine, settings.engines_dir),
+            load=Loader(settings.engine, settings.data_dir / "engines"),
             deploy=self._deploy,
             meters=meters,
         )
