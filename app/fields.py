@@ -2,13 +2,16 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -32,14 +35,19 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 
 
+def check_storable(text: str) -> None:
+    """Refuses NUL and lone surrogates, which databases cannot keep."""
+    if "\x00" in text:
+        raise PydanticCustomError("nul_character", "Text must not contain a NUL character")
+    if _SURROGATE.search(text):
+        raise PydanticCustomError("lone_surrogate", "Text must not contain a lone surrogate")
+
+
 def clean(value: Any) -> Any:
-    """Text in Unicode form NFC. Refuses NUL and lone surrogates, which databases cannot keep."""
+    """Text in Unicode form NFC, once it is storable."""
     if not isinstance(value, str):
         return value
-    if "\x00" in value:
-        raise PydanticCustomError("nul_character", "Text must not contain a NUL character")
-    if _SURROGATE.search(value):
-        raise PydanticCustomError("lone_surrogate", "Text must not contain a lone surrogate")
+    check_storable(value)
     return unicodedata.normalize("NFC", value)
 
 
@@ -58,6 +66,18 @@ class Text:
 
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+
+
+def id_or(absent: Callable[[str], Exception]) -> BeforeValidator:
+    """An id in an address; what cannot be one names nothing either: raises what `absent` makes."""
+
+    def parse(text: str) -> UUID:
+        try:
+            return UUID(text)
+        except ValueError as error:
+            raise absent(repr(text[:64])) from error
+
+    return BeforeValidator(parse)
 
 
 def _few(pairs: dict[str, str]) -> dict[str, str]:

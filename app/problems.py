@@ -6,7 +6,6 @@ text-embeddings-inference and of the Hugging Face hub understand. No answer hold
 SQL, or what the caller sent.
 """
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from starlette.types import Scope
 from app.db import causes
 from app.errors import AppError, StorageFull
 from app.invalid import describe_invalid
+from lora_core.disk import is_no_room
 from lora_core.errors import LoraCoreError
 
 INTERNAL = "internal_error"
@@ -154,7 +154,7 @@ def describe(error: Exception, scope: Scope) -> Problem:
             return Problem(status, code, title, detail, errors)
         case HTTPException():
             return _from_router(error, scope)
-        case OSError(errno=errno.ENOSPC):
+        case OSError() if is_no_room(error):
             return _from_app(StorageFull())
         case SQLAlchemyError() if known := causes.cause(error):
             return _from_app(known)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "LORAWORKS_"
@@ -19,8 +19,8 @@ HUB_MODELS = (
     "bert-base-uncased",
     "google-bert/bert-base-uncased",
 )
-_DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
 HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
+_DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
 
 
 def _split(value: Any) -> Any:
@@ -29,9 +29,14 @@ def _split(value: Any) -> Any:
     return value
 
 
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
 # In the environment these are lists with commas between the entries.
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Directories = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -45,7 +50,7 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    data_dir: Path = Field(
+    data_dir: Folder = Field(
         Path("data"), description="Folder of all that is kept: database, uploads, models."
     )
     database_url: str | None = Field(
@@ -89,7 +94,7 @@ class Settings(BaseSettings):
         (), description="Origins of other web pages that may call, such as `https://lab.example`."
     )
 
-    base_dirs: Directories = Field(
+    base_dirs: Folders = Field(
         (), description="Folders below which a job may name a base model; none by default."
     )
     hub_models: Names = Field(HUB_MODELS, description="Hub models that a job may start from.")
@@ -172,12 +177,7 @@ class Settings(BaseSettings):
         description="Memory of the models kept for `/predict`; the least used go first.",
     )
     engine: Literal[
-        "auto",
-        "torch-fp32",
-        "torch-bf16",
-        "compiled-fp32",
-        "compiled-bf16",
-        "cuda-bf16",
+        "auto", "torch-fp32", "torch-bf16", "compiled-fp32", "compiled-bf16", "cuda-bf16"
     ] = Field(
         "auto",
         description="What computes answers; `auto`: the fastest here that is true to a model.",
@@ -192,51 +192,27 @@ class Settings(BaseSettings):
         "INFO", description="Least level of log lines, which go to standard error."
     )
 
-    @field_validator("data_dir", "base_dirs")
-    @classmethod
-    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
-        if isinstance(value, tuple):
-            return tuple(path.expanduser().absolute() for path in value)
-        return value.expanduser().absolute()
-
     @model_validator(mode="after")
-    def _no_open_door(self) -> "Settings":
+    def _fit_together(self) -> "Settings":
         if self.auth == "off" and not is_loopback(self.host):
             raise ValueError(
                 f"LORAWORKS_HOST={self.host} can be reached from other machines, so it needs "
                 "LORAWORKS_AUTH=on; or set LORAWORKS_HOST=127.0.0.1"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _beats_within_lease(self) -> "Settings":
         if self.beat_seconds * 2 > self.lease_seconds:
             raise ValueError(
                 "LORAWORKS_BEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
                 "or a healthy worker would count as lost"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _orphans_outlive_leases(self) -> "Settings":
         if self.orphan_seconds < 2 * self.lease_seconds:
             raise ValueError(
                 "LORAWORKS_ORPHAN_SECONDS must be at least twice LORAWORKS_LEASE_SECONDS, "
                 "or files of a job that still runs could count as left over"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _known_devices(self) -> "Settings":
         odd = [each for each in self.devices if not _DEVICE.fullmatch(each)]
         if odd or not self.devices or ("auto" in self.devices and len(self.devices) > 1):
             raise ValueError("LORAWORKS_DEVICES must be auto, or a list of cpu, cuda:0, cuda:1 …")
         return self
-
-    @property
-    def poll_every(self) -> float:
-        """Seconds between two looks for a job."""
-        return self.poll_seconds or (15.0 if self.broker_url else 1.0)
 
     @property
     def sqlite_path(self) -> Path:
@@ -257,11 +233,6 @@ class Settings(BaseSettings):
     def datasets_dir(self) -> Path:
         """Uploaded files."""
         return self.data_dir / "datasets"
-
-    @property
-    def engines_dir(self) -> Path:
-        """How fast engines are here; measured again where it is empty."""
-        return self.data_dir / "engines"
 
     @property
     def work_dir(self) -> Path:

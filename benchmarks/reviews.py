@@ -6,7 +6,7 @@ from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
 from lora_core.encoders.checkpoint import Base
-from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.data import MAX_LENGTH, DataSpec, Split
 from lora_core.training.part import Part
 
 
@@ -18,7 +18,7 @@ def read(data: DataSpec, base: Base) -> tuple[Splits, dict[Split, Part]]:
     parts = {}
     for split in Split:
         examples = splits.part(split)
-        tokens = tokenise(file, [each.text for each in examples], data.max_length or 512)
+        tokens = tokenise(file, [each.text for each in examples], data.max_length or MAX_LENGTH)
         labels = np.array([each.label for each in examples], dtype=np.int64)
         parts[split] = Part(split, tokens, tokens.lengths, labels, pad)
     return splits, parts

@@ -19,6 +19,7 @@ from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
 from lora_core.process import keep_freed_memory, of_one_run, wait_passively
+from lora_core.specs.frozen import first_fault
 from lora_core.specs.predict import PredictSpec
 from lora_core.specs.train import TrainSpec
 
@@ -185,9 +186,8 @@ def _read(path: Path, kind: type[Spec]) -> Spec:
     except OSError as error:
         raise InvalidSpec(path=path.name, problem=error.strerror) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InvalidSpec(path=path.name, problem=f"{place}: {first['msg']}") from error
+        place, fault = first_fault(error)
+        raise InvalidSpec(path=path.name, problem=f"{place}: {fault}") from error
 
 
 def _plain(detail: dict[str, object]) -> dict[str, object]:

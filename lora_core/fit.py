@@ -16,6 +16,7 @@ from lora_core.errors import (
     RoleNotFound,
     UnsupportedEncoder,
 )
+from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role, Variant
 from lora_core.specs.train import TrainSpec
 
@@ -52,6 +53,10 @@ class Shape:
     @property
     def embeddings(self) -> int:
         return (self.vocabulary + self.positions + self.segments + 2) * self.width
+
+    def max_length(self, asked: int | None) -> int:
+        """Tokens at which a text is cut: as asked, else the usual ones or all positions."""
+        return asked or min(MAX_LENGTH, self.positions)
 
     def head(self, n_labels: int) -> tuple[tuple[int, int], ...]:
         """(d_in, d_out) of the linear layers after the last block."""
@@ -90,13 +95,11 @@ def read_shape(config: Mapping[str, Any], *, base: str) -> Shape:
     return shape
 
 
-def check(config: Mapping[str, Any], spec: TrainSpec) -> None:
+def check(shape: Shape, spec: TrainSpec) -> None:
     """Refuse what could never run.
 
-    Raises `UnsupportedEncoder`, `BrokenBase`, `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`,
-    `RankTooLarge`.
+    Raises `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`.
     """
-    shape = read_shape(config, base=spec.base)
     max_length = spec.data.max_length
     if max_length is not None and max_length > shape.positions:
         raise LengthTooLarge(max_length=max_length, limit=shape.positions)
@@ -119,15 +122,12 @@ def _check_lora(shape: Shape, lora: LoraSpec) -> None:
                 )
 
 
-def census(
-    config: Mapping[str, Any], method: BaselineSpec | LoraSpec | FullSpec, n_labels: int
-) -> Census:
+def census(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, n_labels: int) -> Census:
     """The exact counts for a base with a head for `n_labels` labels.
 
     With `head: lora` the rank of a head layer is at most its smaller side: a layer of n_labels
-    outputs can express nothing more. Raises as `check` does for the base.
+    outputs can express nothing more. Raises `RoleNotFound`.
     """
-    shape = read_shape(config, base=str(config.get("_name_or_path") or "this base"))
     head = sum(_linear(d_in, d_out) for d_in, d_out in shape.head(n_labels))
     base = shape.embeddings + shape.layers * shape.block + head
     match method:

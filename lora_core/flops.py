@@ -1,4 +1,4 @@
-"""What a token costs, in floating-point operations, from `config.json` alone.
+"""What a token costs, in floating-point operations, from the sizes of its encoder alone.
 
 For h layers of width d with a feed-forward width f, and L the mean length that a token attends to:
 
@@ -10,24 +10,18 @@ nor through its query, key and value (6d²). Embeddings and head are too small t
 block is counted whole, though a classifier needs less of it (`encoders/first_token.py`).
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from lora_core.fit import Shape, adapted, read_shape
+from lora_core.fit import Shape, adapted
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 
 
-def forward(config: Mapping[str, Any], *, length: float) -> float:
+def forward(shape: Shape, *, length: float) -> float:
     """FLOPs a token without training. `length` is E[L²] / E[L] over the texts, in tokens."""
-    linears, attention = _parts(_shape(config), length)
+    linears, attention = _parts(shape, length)
     return linears + attention
 
 
-def training(
-    config: Mapping[str, Any], method: BaselineSpec | LoraSpec | FullSpec, *, length: float
-) -> float:
+def training(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, *, length: float) -> float:
     """FLOPs a token for one forward and backward pass."""
-    shape = _shape(config)
     linears, attention = _parts(shape, length)
     into_block = 6 * shape.width**2  # the gradient that the lowest block need not hand down
     match method:
@@ -36,10 +30,10 @@ def training(
         case BaselineSpec(blocks=0):
             return linears + attention
         case BaselineSpec():
-            backward = (1 - frozen_share(config, method)) * (2 * linears + 2.5 * attention)
+            backward = (1 - frozen_share(shape, method)) * (2 * linears + 2.5 * attention)
             return linears + attention + backward - into_block
         case LoraSpec():
-            backward = (1 - frozen_share(config, method)) * (linears + 2.5 * attention)
+            backward = (1 - frozen_share(shape, method)) * (linears + 2.5 * attention)
             thin = sum(
                 min(method.r, d_in, d_out) * (d_in + d_out)
                 for d_in, d_out in adapted(shape, method, n_labels=2)
@@ -47,20 +41,15 @@ def training(
             return linears + attention + backward + 6 * thin - into_block
 
 
-def frozen_share(config: Mapping[str, Any], method: BaselineSpec | LoraSpec | FullSpec) -> float:
+def frozen_share(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec) -> float:
     """The share of the blocks that lie below the lowest one that trains."""
-    layers = _shape(config).layers
     match method:
         case BaselineSpec(blocks=blocks):
-            return 1 - blocks / layers
+            return 1 - blocks / shape.layers
         case LoraSpec(layers=chosen) if chosen is not None:
-            return min(chosen) / layers
+            return min(chosen) / shape.layers
         case _:
             return 0.0
-
-
-def _shape(config: Mapping[str, Any]) -> Shape:
-    return read_shape(config, base=str(config.get("_name_or_path") or "this base"))
 
 
 def _parts(shape: Shape, length: float) -> tuple[float, float]:

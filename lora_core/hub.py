@@ -1,10 +1,19 @@
-"""The hub of models and data sets: which of its failures may pass."""
+"""The hub of models and data sets: what its names look like, which of its failures may pass."""
+
+import re
 
 from httpx2 import HTTPError
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
+PREFIX = "hub:"  # of a data set of the hub, where a run names its source
 TOO_MANY_REQUESTS = 429
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a model or a data set there can be called so, with or without its owner."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
 
 
 def trouble(error: BaseException | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_core.errors import AdapterNotFound, AdapterSetting, UnsafeWeights
-from lora_core.specs.frozen import Int
+from lora_core.specs.frozen import Int, first_fault
 from lora_core.specs.method import Variant
 
 CONFIG = "adapter_config.json"
@@ -149,8 +149,8 @@ def _checked(said: dict[str, Any]) -> AdapterConfig:
             re.compile(pattern)
         config.adapts("a.0.b")
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise _setting(str(first["loc"][0]), said, first["msg"]) from error
+        place, fault = first_fault(error)
+        raise _setting(place.split(".")[0], said, fault) from error
     except re.error as error:
         raise _setting(
             "target_modules", said, f"a pattern in it cannot be read: {error}"

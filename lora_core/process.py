@@ -1,4 +1,4 @@
-"""How a process that computes treats the machine it shares. Call these before torch is loaded."""
+"""How a process shares the machine: its cores, its threads, its memory."""
 
 import ctypes
 import errno

@@ -18,6 +18,7 @@ from lora_core.specs.train import TrainSpec
 ALICE = Owner(id="alice", host="there", boot_id="boot-1", pid=11, pid_start=111)
 BOB = Owner(id="bob", host="there", boot_id="boot-1", pid=22, pid_start=222)
 SPEC = TrainSpec.model_validate({"method": {"type": "lora"}}).model_dump(mode="json")
+FACTS = {"spec": SPEC, "metrics": {}}  # of a manifest
 
 
 def add_job(database: Database, **changes: Any) -> UUID:

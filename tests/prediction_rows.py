@@ -18,6 +18,7 @@ from app.predictions.schemas import PredictionCreate
 from app.registry import repository as versions
 from app.registry import service as registry
 from app.resources import Resources
+from tests.job_rows import FACTS
 
 CALL = Call(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)
 
@@ -28,10 +29,7 @@ def add_model(resources: Resources, directory: Path, name: str = "sentiment") ->
     ref = resources.store.put(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:
         artifact = artifacts.add(session, job_id=job_id, kind=MODEL, ref=ref)
-        version = registry.register(
-            session, name=name, artifact_id=artifact.id, job_id=None, base="minilm-l6",
-            method="lora", metrics={},
-        )  # fmt: skip
+        version = registry.register(session, name=name, artifact=artifact, facts=FACTS)
         versions.move_alias(
             session, model_id=version.model_id, alias="production", version_id=version.id
         )

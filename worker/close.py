@@ -55,13 +55,7 @@ def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonOb
     summary = facts["metrics"]
     if claimed.register_as is not None:
         version = registry.register(
-            session,
-            name=claimed.register_as,
-            artifact_id=artifact.id,
-            job_id=lease.job_id,
-            base=claimed.spec["base"],
-            method=claimed.spec["method"]["type"],
-            metrics=summary,
+            session, name=claimed.register_as, artifact=artifact, facts=facts
         )
         summary = {**summary, "model_version": f"{claimed.register_as}:{version.number}"}
     return ownership.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))

@@ -12,7 +12,7 @@ from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, R
 from app.jobs.leases import Claimed
 from app.settings import Settings
 from lora_core import exit_codes
-from lora_core.cache import is_no_room
+from lora_core.disk import is_no_room
 from lora_core.errors import DiskFull, LoraCoreError
 from lora_core.events import Failed as Told
 from worker.supervisor import Asked, Ended

@@ -21,6 +21,7 @@ from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
 from lora_core.errors import ArtifactCorrupt
+from lora_core.specs.base import is_version
 from worker.errors import InputChanged
 from worker.work import WORK
 
@@ -59,7 +60,7 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
             part: datasets.get(session, UUID(dataset_id))
             for part, dataset_id in claimed.dataset_ids.items()
         }
-        version = registry.resolve(session, model) if _is_version(model) else None
+        version = registry.resolve(session, model) if is_version(model) else None
     sources: dict[str, str] = {}
     for part, upload in uploads.items():
         name = f"{upload.name}:{upload.version}"
@@ -83,8 +84,3 @@ def _find(upload: Dataset, name: str, settings: Settings, store: Store) -> Path:
         return files.find(settings, store, upload)
     except ArtifactCorrupt as error:
         raise InputChanged(name=name) from error
-
-
-def _is_version(base: str) -> bool:
-    """`name:3`. Hub names have no colon, and paths begin with a dot or a slash."""
-    return ":" in base and not base.startswith((".", "/"))

@@ -30,6 +30,8 @@ class Poller:
         self._slots = slots
         self._draining = draining
         self._bell = threading.Event()
+        settings = resources.settings
+        self._pause = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)  # seconds
 
     def wake(self) -> None:
         """Look now: a job waits, or there is room for one."""
@@ -45,7 +47,7 @@ class Poller:
                 log.warning("the database does not answer", error=str(error))
             except Exception:
                 log.exception("no job could be claimed")
-            self._bell.wait(self._resources.settings.poll_every)
+            self._bell.wait(self._pause)
 
     def _fill(self) -> None:
         """Give each free slot a job, as long as there are any for it."""

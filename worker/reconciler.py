@@ -7,6 +7,7 @@ from threading import Event as Flag
 
 import structlog
 
+from app.db import clock
 from app.db.outage import OUTAGE
 from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
@@ -97,7 +98,7 @@ class Reconciler:
                 ):
                     log.warning("a job waited for too long", job_id=str(job_id))
             seconds = self._settings.hint_seconds
-            due = reminders.due(session, hint_seconds=seconds) if told else []
+            due = reminders.take_due(session, hint_seconds=seconds) if told else []
             session.commit()
         for job_id, lane in due:
             self._resources.queue.hint(job_id, lane=lane)
@@ -116,7 +117,7 @@ class Reconciler:
             )
             presence.forget(session, silent_seconds=FORGET_SECONDS)
             asked_at = own_clock()
-            database_now = presence.clock(session)
+            database_now = clock.read_clock(session)
             took = own_clock() - asked_at
             session.commit()
         if took <= CLOCK_LOOK_SECONDS:
@@ -131,7 +132,7 @@ class Reconciler:
 
     def _forget_waits(self) -> None:
         with self._resources.database.write() as session:
-            reminders.forget_waits(session)
+            reminders.make_all_due(session)
             session.commit()
 
     def _expire(self, held: Held) -> bool:

@@ -1,6 +1,8 @@
 """What a stored directory holds, and whether that is still what was put in."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,21 @@ from lora_core.errors import ArtifactCorrupt
 
 def described(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
     """The manifest alone. Raises `ArtifactDamaged`, which speaks of `name`."""
-    try:
+    with _speaking_of(name):
         return dict(json.loads(store.read(ref, manifest.MANIFEST)))
-    except ArtifactCorrupt as error:
-        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
 
 
 def opened(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:
     """Directory and manifest, unchecked where they lie. Raises `ArtifactDamaged`."""
-    try:
+    with _speaking_of(name):
         directory = store.path(ref)
         return directory, manifest.read(directory)
-    except ArtifactCorrupt as error:
-        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
 
 
 def verified(store: Store, ref: ArtifactRef, *, name: str) -> Path:
     """The directory, once every byte has been read and matches. Raises `ArtifactDamaged`."""
-    try:
+    with _speaking_of(name):
         return store.verified(ref)
-    except ArtifactCorrupt as error:
-        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error
 
 
 def plain_file(directory: Path, name: str) -> Path | None:
@@ -40,3 +36,11 @@ def plain_file(directory: Path, name: str) -> Path | None:
     path = directory / name
     inside = path.is_relative_to(directory) and path.resolve() == path
     return path if inside and path.is_file() else None
+
+
+@contextmanager
+def _speaking_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ArtifactCorrupt as error:
+        raise ArtifactDamaged(name=name, problem=error.detail["problem"]) from error

@@ -28,7 +28,7 @@ class ArtifactDamaged(Conflict):
     """The stored files are not those of the manifest."""
 
     code = "artifact_corrupt"
-    message = "The stored files of {name} are damaged: {problem}. Train the model again."
+    message = "The stored files of {name} are damaged: {problem}. What made them must run again."
 
 
 class StorageUnavailable(Unavailable):

@@ -25,8 +25,7 @@ from app.artifacts.store import (
     check_key,
     describe,
 )
-from lora_core import manifest
-from lora_core.cache import is_no_room
+from lora_core import disk, manifest
 from lora_core.errors import ArtifactCorrupt
 from lora_core.faults import reach
 
@@ -125,11 +124,11 @@ class LocalStore(Store):
             if candidate is not None and not place.exists():
                 mark = self._hidden()
                 mark.write_text(candidate, encoding="utf-8")
-                _sync_one(mark)
+                disk.sync(mark)
                 with suppress(FileExistsError):  # a link takes no place that is taken
                     os.link(mark, place)
                 mark.unlink()
-                _sync_one(self._root)
+                disk.sync(self._root)
             return place.read_text(encoding="utf-8") if place.exists() else None
 
     def now(self) -> float:
@@ -166,7 +165,7 @@ class LocalStore(Store):
 
     def _move(self, source: Path, target: Path, key: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(source)
+        disk.sync_all(source)
         try:
             _rename(source, target, key)
         except OSError as error:
@@ -178,13 +177,13 @@ class LocalStore(Store):
                     shutil.copytree(source, copy)
                 else:
                     shutil.copy2(source, copy)
-                _sync(copy)
+                disk.sync_all(copy)
                 _rename(copy, target, key)
             except BaseException:
                 _remove(copy)
                 raise
             _remove(source)
-        _sync_one(target.parent)
+        disk.sync(target.parent)
 
 
 @contextmanager
@@ -193,7 +192,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_no_room(error):
+        if disk.is_no_room(error):
             raise
         log.warning("the store cannot be used", error=str(error))
         reason = error.strerror or type(error).__name__
@@ -223,18 +222,3 @@ def _remove(path: Path) -> None:
 def _remove_if_empty(directory: Path) -> None:
     with suppress(OSError):  # not empty
         directory.rmdir()
-
-
-def _sync(path: Path) -> None:
-    """Bring files and names to the disk, so that the rename does not outrun them."""
-    for entry in path.rglob("*"):
-        _sync_one(entry)
-    _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -35,12 +35,7 @@ def read_file(artifact_id: UUID, name: str, database: DatabaseDep, store: StoreD
     path = plain_file(directory, name) if name in (MANIFEST, *facts["files"]) else None
     if path is None:
         raise ArtifactFileNotFound(artifact_id=artifact.id)
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        filename=path.name,
-        headers={"X-Content-Type-Options": "nosniff"},
-    )
+    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
 
 @router.get("/{artifact_id}/archive", response_class=StreamingResponse)

@@ -151,10 +151,10 @@ class Store(ABC):
         return None
 
     def discard(self, key: str) -> None:
-        """Delete what no row knows any more. Retention gets it if the store does not answer."""
+        """Delete what no row knows any more. What cannot be deleted now is swept up later."""
         try:
             self.delete(key)
-        except (StorageUnavailable, StorageRefused) as error:
+        except (AppError, OSError) as error:
             log.warning("files are left to the sweep", key=key, reason=str(error))
 
 

@@ -23,7 +23,6 @@ class Plan(TypedDict):
 class Failure(TypedDict):
     code: str
     message: str
-    detail: Json | None
 
 
 class Job(TypedDict):
@@ -34,9 +33,6 @@ class Job(TypedDict):
     state: State
     method: str
     base: str
-    register_as: str | None
-    spec: Json
-    attempt: int
     step: int
     total_steps: int | None
     queue_position: int | None
@@ -45,7 +41,6 @@ class Job(TypedDict):
     created_at: str
     started_at: str | None
     finished_at: str | None
-    cancel_requested_at: str | None
     summary: Json | None
     error: Failure | None
     artifact_id: str | None
@@ -55,12 +50,10 @@ class Job(TypedDict):
 class Point(TypedDict):
     """One point of a curve."""
 
-    seq: int
     attempt: int
     split: str
     name: str
     step: int
-    epoch: float | None
     value: float | None
     at: str
 
@@ -68,24 +61,19 @@ class Point(TypedDict):
 class Note(TypedDict):
     """Something that happened to a job."""
 
-    seq: int
-    attempt: int
     kind: str
-    level: str
     message: str
     at: str
 
 
 class Dataset(TypedDict):
     id: str
-    name: str
-    version: int
     ref: str
     filename: str
     bytes: int
     rows: int
     text_column: str
-    label_column: str
+    label_column: str | None
     split_column: str | None
     labels: dict[str, int]
     created_at: str
@@ -99,7 +87,6 @@ class Version(TypedDict):
     base: str
     method: str
     metrics: Json
-    created_at: str
 
 
 class Model(TypedDict):
@@ -125,7 +112,6 @@ class Prediction(TypedDict):
     finished_at: str | None
     summary: Json | None
     error: Failure | None
-    has_results: bool
 
 
 class Label(TypedDict):

@@ -1,7 +1,7 @@
 """A typed client of the service's API."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +25,8 @@ from app.cli.connection import Connection, check, decoded, given, reaching
 LOADING_SECONDS = 120  # the service loads and tries a model before it moves an alias there
 IMPORT_SECONDS = 900  # an imported model may wait for its turn, and is loaded
 SILENCE_SECONDS = 45  # the stream pings every 15 s; three missed ones mean that nobody is there
+
+Pieces = AbstractContextManager[Iterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,9 @@ class Client(Connection):
                 data = message.json()
                 yield Message(message.event, message.id, data if isinstance(data, dict) else {})
 
-    @contextmanager
-    def archive(self, artifact_id: str) -> Iterator[Iterator[bytes]]:
+    def archive(self, artifact_id: str) -> Pieces:
         """The artifact as the bytes of a tar file."""
-        with self._bytes(f"{_path('artifacts', artifact_id)}/archive") as pieces:
-            yield pieces
+        return self._bytes(f"{_path('artifacts', artifact_id)}/archive")
 
     # -- data sets ----------------------------------------------------------------------------
 
@@ -107,11 +107,9 @@ class Client(Connection):
             )
         return dataset
 
-    @contextmanager
-    def content(self, ref: str) -> Iterator[Iterator[bytes]]:
+    def content(self, ref: str) -> Pieces:
         """The file of a data set."""
-        with self._bytes(f"{_path('datasets', ref)}/content") as pieces:
-            yield pieces
+        return self._bytes(f"{_path('datasets', ref)}/content")
 
     def datasets(self, limit: int) -> list[Dataset]:
         return list(self.pages("/v1/datasets", limit))
@@ -198,19 +196,15 @@ class Client(Connection):
     def delete_prediction(self, run_id: str) -> None:
         self.request("DELETE", _path("predictions", run_id))
 
-    @contextmanager
-    def results(self, run_id: str, format: str) -> Iterator[Iterator[bytes]]:
+    def results(self, run_id: str, format: str) -> Pieces:
         """The rows with their answers, as the bytes of a file."""
-        path, params = f"{_path('predictions', run_id)}/results", {"format": format}
-        with reaching(self.url), self.http.stream("GET", path, params=params) as response:
-            check(response)
-            yield response.iter_bytes()
+        return self._bytes(f"{_path('predictions', run_id)}/results", format=format)
 
     # -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _bytes(self, path: str) -> Iterator[Iterator[bytes]]:
-        with reaching(self.url), self.http.stream("GET", path) as response:
+    def _bytes(self, path: str, **params: str) -> Iterator[Iterator[bytes]]:
+        with reaching(self.url), self.http.stream("GET", path, params=params) as response:
             check(response)
             yield response.iter_bytes()
 

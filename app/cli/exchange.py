@@ -20,6 +20,7 @@ from app.cli.output import say
 from app.cli.registry import PRODUCTION
 from lora_core import manifest
 from lora_core.peft_format import CONFIG
+from lora_core.specs.base import is_version
 
 
 class Format(StrEnum):
@@ -126,7 +127,7 @@ def _convert(
     if form is Format.TRANSFORMERS:
         library("export", str(artifact), "--format", form, "--out", str(out))
         return
-    if base is None and _is_version(version["base"]):  # known to the service alone
+    if base is None and is_version(version["base"]):  # known to the service alone
         origin = find_version(client, version["base"])
         base = str(_download(client, origin, work / "base") / manifest.MERGED)
     more = ["--base", base] if base else []
@@ -137,11 +138,6 @@ def _download(client: Client, version: Version, folder: Path) -> Path:
     with client.archive(version["artifact_id"]) as pieces:
         unpack(pieces, folder)
     return folder
-
-
-def _is_version(base: str) -> bool:
-    """Hub names have no colon, and paths begin with a dot or a slash."""
-    return ":" in base and not base.startswith((".", "/"))
 
 
 def _packed(source: Path, work: Path, base: str | None, labels: str | None) -> Path:

@@ -1,23 +1,18 @@
 """`loraworks gc`: works on the database and the store of this machine's settings."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.errors import Misuse
-from app.cli.options import AsJson
+from app.cli.options import AsJson, ServiceDir
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, say, table
-from app.cli.preflight import load_settings
+from app.cli.preflight import settings_of_a_service
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the service [LORAWORKS_DATA_DIR].")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")]
 
 
-def gc(data_dir: DataDir = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def gc(data_dir: ServiceDir = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Remove what nobody needs any more, and show what takes room.
 
     Workers do the same each hour. What goes, and after how long, is in the settings.
@@ -26,13 +21,7 @@ def gc(data_dir: DataDir = None, dry_run: DryRun = False, as_json: AsJson = Fals
     from app.resources import open_resources
     from app.retention.service import disk_use, sweep
 
-    settings = load_settings({"data_dir": data_dir})
-    if settings.database_url is None and not settings.sqlite_path.exists():
-        raise Misuse(
-            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
-            "no_data",
-        )
-    resources = open_resources(settings)
+    resources = open_resources(settings_of_a_service(data_dir))
     try:
         migrate.check(resources.database)
         swept = sweep(resources, dry_run=dry_run)

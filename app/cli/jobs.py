@@ -1,10 +1,11 @@
 """`loraworks jobs …`"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from app.cli.answers import State
 from app.cli.client import Client
 from app.cli.download import unpack
 from app.cli.errors import Misuse
@@ -12,16 +13,13 @@ from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, moment, percent, say, table
 from app.cli.results import print_results
+from lora_core.specs.method import MethodName
 
 app = typer.Typer(help="List, look at, cancel and delete jobs; download their models.")
 
-StateFilter = Annotated[
-    Literal["queued", "running", "succeeded", "failed", "cancelled"] | None,
-    typer.Option("--state", help="Only jobs in this state."),
-]
+StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
 MethodFilter = Annotated[
-    Literal["baseline", "lora", "full"] | None,
-    typer.Option("--method", help="Only jobs of this method."),
+    MethodName | None, typer.Option("--method", help="Only jobs of this method.")
 ]
 SplitFilter = Annotated[
     str | None, typer.Option("--split", help="Only this part: train, validation, test.")

@@ -3,18 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from app.cli.answers import Json
-from app.cli.errors import Misuse
-from app.cli.options import AsJson, supplied
+from app.cli.options import AsJson, ServiceDir, supplied
 from app.cli.output import as_json as print_json
 from app.cli.output import moment, say, table
-from app.cli.preflight import load_settings
+from app.cli.preflight import load_settings, settings_of_a_service
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, list and revoke API keys, on the machine of the service.")
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the service [LORAWORKS_DATA_DIR].")
-]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
 Scopes = Annotated[
     list[str] | None,
@@ -45,7 +40,7 @@ class _Keys:
 
 
 @contextmanager
-def _database(data_dir: DataDir = None) -> Iterator[_Keys]:
+def _database(data_dir: ServiceDir = None) -> Iterator[_Keys]:
     from app.db.engines import open_database
     from app.db.migrate import check, upgrade
 
@@ -62,14 +57,9 @@ def _database(data_dir: DataDir = None) -> Iterator[_Keys]:
 
 
 @contextmanager
-def _kept(data_dir: DataDir = None) -> Iterator[_Keys]:
-    """The same, but of a service that was here before: a folder named by mistake is not made."""
-    settings = load_settings({"data_dir": data_dir})
-    if settings.database_url is None and not settings.sqlite_path.exists():
-        raise Misuse(
-            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
-            "no_data",
-        )
+def _kept(data_dir: ServiceDir = None) -> Iterator[_Keys]:
+    """The same, but of a service that was here before."""
+    settings_of_a_service(data_dir)
     with _database(data_dir) as keys:
         yield keys
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.cli.client import Client
+from app.cli.errors import Misuse
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import MissingSplit
-from lora_core.specs.data import DataSpec, Split
-
-_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+from lora_core.specs.data import ENDINGS, DataSpec, Split
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,18 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
 
     Without `split` it is the test part, where the data names parts or is a sample; else all rows.
     Parts that are not named are drawn as a training with default settings draws them. Raises a
-    `DataError`, and `Refused` for the name of no data set.
+    `DataError`, `Misuse` for a data set without labels, and `Refused` for the name of none.
     """
-    from lora_core.data import hub
+    from lora_core.hub import PREFIX
     from lora_core.samples import reviews
 
     sample = data in reviews.SAMPLES
-    if sample or data.startswith(hub.PREFIX) or _is_file(data):
+    if sample or data.startswith(PREFIX) or _is_file(data):
         return _part(data, columns, split, sample=sample)
     dataset = client.dataset(data)
+    if dataset["label_column"] is None:
+        told = f"{dataset['ref']} was uploaded with purpose=predict, so it has no labels"
+        raise Misuse(told, "no_labels")
     of_upload = replace(
         columns,
         text=dataset["text_column"],
@@ -48,7 +50,7 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
 
 
 def _is_file(data: str) -> bool:
-    return "/" in data or data.lower().endswith(_ENDINGS) or Path(data).is_file()
+    return "/" in data or data.lower().endswith(ENDINGS) or Path(data).is_file()
 
 
 def _part(source: str, columns: Columns, split: Split | None, *, sample: bool) -> Labelled:

@@ -20,5 +20,10 @@ def library(*arguments: str) -> None:
     last = parse_event(done.stdout.splitlines()[-1]) if done.stdout else None
     if isinstance(last, Failed):
         raise RunFailed(last.message, last.code)
-    tail = " | ".join(done.stderr.decode("utf-8", "replace").splitlines()[-LOG_TAIL:])
-    raise RunFailed(f"it ended with status {done.returncode}: {tail}", "crashed")
+    log = done.stderr.decode("utf-8", "replace")
+    raise RunFailed(f"it ended with status {done.returncode}: {tail(log)}", "crashed")
+
+
+def tail(log: str) -> str:
+    """The end of what a process wrote, on one line."""
+    return " | ".join(log.splitlines()[-LOG_TAIL:])

@@ -1,7 +1,6 @@
 """Trains without a service: `python -m lora_core train` as a child, its events shown live."""
 
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from app.cli.answers import Json
 from app.cli.display import Display, open_display
 from app.cli.errors import CliError, Misuse, RunFailed
+from app.cli.library import PROGRAM, tail
 from app.cli.output import as_json as print_json
 from app.cli.output import percent, say
 from app.cli.progress import Progress
@@ -29,11 +29,10 @@ from lora_core.events import (
     Tick,
     parse_event,
 )
+from lora_core.specs.frozen import first_fault
 from lora_core.specs.train import TrainSpec
 
-PROGRAM = (sys.executable, "-P", "-m", "lora_core", "train")
 STOP_SECONDS = 60.0  # a step of a large model may take a while
-LOG_TAIL = 5  # lines
 DRAWN = {"loss", "reviews_per_second"}
 
 
@@ -58,13 +57,12 @@ def _checked(body: Json) -> TrainSpec:
     try:
         return TrainSpec.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Misuse(f"{place}: {first['msg']}", "invalid_spec") from error
+        place, fault = first_fault(error)
+        raise Misuse(f"{place}: {fault}", "invalid_spec") from error
 
 
 def _run(described: Path, out: Path, spec: TrainSpec, log: IO[str], display: Display) -> Finished:
-    command = [*PROGRAM, str(described), "--out", str(out), "--lifeline"]
+    command = [*PROGRAM, "train", str(described), "--out", str(out), "--lifeline"]
     progress = Progress(title=f"{spec.method.type} into {out.name}", state="running")
     last: Event | None = None
     # The child stops when its standard input closes, so it cannot outlive this process. In a
@@ -103,8 +101,8 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 def _crash(code: int, log: IO[str]) -> CliError:
     log.seek(0)
-    tail = " | ".join(log.read().splitlines()[-LOG_TAIL:])
-    return RunFailed(f"the training ended with status {code}: {tail}", "training_crashed")
+    told = f"the training ended with status {code}: {tail(log.read())}"
+    return RunFailed(told, "training_crashed")
 
 
 def _take(progress: Progress, event: Event) -> str | None:

@@ -27,6 +27,9 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder of all that is kept [LORAWORKS_DATA_DIR]."),
 ]
+ServiceDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the service [LORAWORKS_DATA_DIR].")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.cli.errors import Unreachable
+from app.cli.library import tail
 
 STOP_SECONDS = 90
-LOG_TAIL = 5  # lines
 PR_SET_PDEATHSIG = 1
 COMMAND = (sys.executable, "-P", "-m", "app.cli.main", "up", "--port", "0", "--json")
 
@@ -32,7 +32,7 @@ def own_service(directory: Path) -> Iterator[str]:
             [*COMMAND, "--data-dir", str(directory / "data")],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(),
+            env=plain_environment(),
             start_new_session=True,  # Ctrl-C reaches this program alone, which stops the service
             preexec_fn=_stop_with_parent,
         ) as service,
@@ -40,19 +40,17 @@ def own_service(directory: Path) -> Iterator[str]:
         try:
             line = service.stdout.readline() if service.stdout else b""
             if not line:
-                tail = " | ".join(log.read_text("utf-8", "replace").splitlines()[-LOG_TAIL:])
-                raise Unreachable(f"the service did not start: {tail}", "not_started")
+                why = tail(log.read_text("utf-8", "replace"))
+                raise Unreachable(f"the service did not start: {why}", "not_started")
             yield str(json.loads(line)["url"])
         finally:
             _stop(service)
 
 
-def _environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("LORAWORKS_") or name == "LORAWORKS_CACHE"
-    }
+def plain_environment() -> dict[str, str]:
+    """Without the settings of a service, which then has its defaults."""
+    ours = {name for name in os.environ if name.startswith("LORAWORKS_")} - {"LORAWORKS_CACHE"}
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def _stop_with_parent() -> None:

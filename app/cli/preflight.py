@@ -3,11 +3,13 @@
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from app.cli.errors import Misuse
+from lora_core.specs.frozen import first_fault
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -16,7 +18,7 @@ BACKLOG = 2048
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 
 
-def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
+def load_settings(chosen: Mapping[str, Any]) -> "Settings":
     """Settings of the environment under what was chosen on the command line. Raises `Misuse`.
 
     Whoever has them runs parts of the service, whose log lines belong to standard error.
@@ -24,15 +26,28 @@ def load_settings(chosen: Mapping[str, Any] | None = None) -> "Settings":
     from app import logs
     from app.settings import Settings
 
-    given = {name: value for name, value in (chosen or {}).items() if value is not None}
+    given = {name: value for name, value in chosen.items() if value is not None}
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = "".join(f"LORAWORKS_{str(part).upper()}: " for part in first["loc"][:1])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise Misuse(f"{place}{problem}", "invalid_setting") from error
+        place, fault = first_fault(error)
+        named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
+        raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
     logs.configure(settings.log_level)
+    return settings
+
+
+def settings_of_a_service(data_dir: Path | None) -> "Settings":
+    """Those of a service that was here before: a folder named by mistake is not made.
+
+    Raises `Misuse`.
+    """
+    settings = load_settings({"data_dir": data_dir})
+    if settings.database_url is None and not settings.sqlite_path.exists():
+        raise Misuse(
+            f"no service has kept anything in {settings.data_dir}; name its folder with --data-dir",
+            "no_data",
+        )
     return settings
 
 

@@ -1,10 +1,11 @@
 """How good answers are: accuracy, F1, loss, and which labels are taken for which."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 from app.cli.answers import Json, Label
+
+FIGURES = ("precision", "recall", "f1", "support")
 
 
 def scores(labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequence[Label]]) -> Json:
@@ -15,32 +16,24 @@ def scores(labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequen
     true labels, columns answers, both in the order of `labels`; a label without texts counts in
     `macro_f1` with 0, as in training.
     """
-    given = [answer[0]["label"] for answer in answers]
-    pairs = Counter(zip(truth, given, strict=True))
-    n = len(truth)
-    accuracy = sum(pairs[label, label] for label in labels) / n
-    per_class = {label: _of_class(label, labels, pairs) for label in labels}
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    given, names = [answer[0]["label"] for answer in answers], list(labels)
+    matrix = confusion_matrix(truth, given, labels=names)
+    figures = precision_recall_fscore_support(truth, given, labels=names, zero_division=0.0)
+    accuracy = int(matrix.trace()) / len(truth)
     return {
-        "texts": n,
+        "texts": len(truth),
         "accuracy": accuracy,
-        "accuracy_standard_error": math.sqrt(accuracy * (1 - accuracy) / n),
-        "macro_f1": sum(figures["f1"] for figures in per_class.values()) / len(labels),
+        "accuracy_standard_error": math.sqrt(accuracy * (1 - accuracy) / len(truth)),
+        "macro_f1": float(figures[2].mean()),
         "loss": _loss(truth, answers),
-        "labels": list(labels),
-        "per_class": per_class,
-        "confusion_matrix": [[pairs[true, found] for found in labels] for true in labels],
-    }
-
-
-def _of_class(label: str, labels: Sequence[str], pairs: Counter[tuple[str, str]]) -> Json:
-    hits = pairs[label, label]
-    support = sum(pairs[label, other] for other in labels)
-    found = sum(pairs[other, label] for other in labels)
-    return {
-        "precision": hits / found if found else 0.0,
-        "recall": hits / support if support else 0.0,
-        "f1": 2 * hits / (found + support) if hits else 0.0,
-        "support": support,
+        "labels": names,
+        "per_class": {
+            name: dict(zip(FIGURES, of_class, strict=True))
+            for name, *of_class in zip(names, *(each.tolist() for each in figures), strict=True)
+        },
+        "confusion_matrix": matrix.tolist(),
     }
 
 

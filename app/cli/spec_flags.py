@@ -15,7 +15,7 @@ import typer
 
 from app.cli.answers import Json
 from app.cli.errors import Misuse
-from lora_core.specs.method import Head, Role, Variant
+from lora_core.specs.method import Head, MethodName, Role, Variant
 from lora_core.specs.presets import Preset
 from lora_core.specs.task import ClassWeights
 from lora_core.specs.train import SelectBy
@@ -62,7 +62,6 @@ def _flag(kind: Any, *names: str, group: str, text: str, **more: Any) -> Any:
     return Annotated[kind, typer.Option(*names, help=text, rich_help_panel=group, **more)]
 
 
-MethodName = Literal["baseline", "lora", "full"]
 Count = int | None
 Number = float | None
 Word = str | None

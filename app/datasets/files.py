@@ -8,10 +8,11 @@ from app.datasets.tables import Dataset
 from app.errors import DataFolderUnusable
 from app.settings import Settings
 from lora_core import manifest
-from lora_core.cache import is_no_room
+from lora_core.disk import is_no_room
 from lora_core.errors import ArtifactCorrupt, UnsupportedFormat
+from lora_core.specs.data import ENDINGS
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+INCOMING = ".incoming"  # folder of the files that are being received
 
 
 def key(dataset: Dataset) -> str:
@@ -42,7 +43,7 @@ def discard(settings: Settings, store: Store, dataset: Dataset) -> None:
 
 def incoming(settings: Settings) -> Path:
     """A fresh folder for a file that is being received. Raises `DataFolderUnusable`."""
-    folder = settings.datasets_dir / ".incoming" / uuid4().hex
+    folder = settings.datasets_dir / INCOMING / uuid4().hex
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -55,6 +56,6 @@ def incoming(settings: Settings) -> Path:
 def suffix(filename: str) -> str:
     """The ending of a file name, one of those listed. Raises `UnsupportedFormat`."""
     ending = Path(filename.lower()).suffix
-    if ending not in SUFFIXES:
+    if ending not in ENDINGS:
         raise UnsupportedFormat(file=filename, reason=f"the ending {ending!r} is not read")
     return ending

@@ -1,10 +1,11 @@
 """Parse an uploaded file in a child with limits."""
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from app import child
 from app.datasets.errors import Unreadable
@@ -13,7 +14,8 @@ from lora_core import exit_codes
 from lora_core.errors import DataError, DataTooLarge
 
 _OUTPUT_BYTES = 4_000_000  # of the report, and of anything else the child writes
-_LOG = logging.getLogger(__name__)
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def inspect(file: Path, *, filename: str, columns: Columns, settings: Settings) 
     if ended.out_of_memory:
         limit = f"{settings.inspect_memory_mb} MB"
         raise DataTooLarge(file=filename, what="the memory needed to read it", limit=limit)
-    _LOG.error("inspection ended with status %s: %s", ended.status, ended.complaints[-2000:])
+    log.error("the inspection crashed", status=ended.status, complaints=ended.complaints[-2000:])
     raise Unreadable(file=filename)
 
 

@@ -90,7 +90,6 @@ def read_content(
         service.content(store, settings=settings, dataset=dataset),
         media_type="application/octet-stream",
         filename=dataset.filename,
-        headers={"X-Content-Type-Options": "nosniff"},
     )
 
 

@@ -1,6 +1,5 @@
 """A multipart upload on its way to the disk: counted, hashed, never in memory as a whole."""
 
-import errno
 import hashlib
 import os
 import re
@@ -14,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
 from app.datasets.errors import MalformedUpload, UploadTooLarge
-from app.errors import StorageFull
 
 _MAX_FIELDS = 16
 _MAX_FIELD_BYTES = 4096
@@ -34,7 +32,8 @@ class Upload:
 async def receive(request: Request, *, path: Path, limit: int) -> Upload:
     """Write the part `file` of the body to `path`, at most `limit` bytes of it.
 
-    Raises `MalformedUpload`, `UploadTooLarge`, `StorageFull`; the caller then removes the rest.
+    Raises `MalformedUpload`, `UploadTooLarge`, and the `OSError` of a full disk; the caller then
+    removes the rest.
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type != b"multipart/form-data" or not options.get(b"boundary"):
@@ -48,10 +47,6 @@ async def receive(request: Request, *, path: Path, limit: int) -> Upload:
         raise MalformedUpload(problem="the parts are not well formed") from error
     except ClientDisconnect as error:
         raise MalformedUpload(problem="the connection ended before the file did") from error
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StorageFull() from error
-        raise
     return Upload(
         path=path,
         filename=form.finished_filename(),
@@ -59,9 +54,6 @@ async def receive(request: Request, *, path: Path, limit: int) -> Upload:
         bytes=form.size,
         fields={name: _decoded(name, value) for name, value in form.fields.items()},
     )
-
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 async def _feed(request: Request, form: "_Form", boundary: bytes) -> None:

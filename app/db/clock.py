@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Double
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
 
@@ -27,3 +28,9 @@ def _sqlite(_element: Any, _compiler: Any, **_: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql(_element: Any, _compiler: Any, **_: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def read_clock(session: Session) -> float:
+    """The present moment, in seconds since 1970."""
+    moment: float = session.scalars(now().select()).one()
+    return moment

@@ -18,7 +18,6 @@ class Database:
     def __init__(self, *, write: Engine, read: Engine) -> None:
         self.write_engine = write
         self.read_engine = read
-        self.dialect = write.dialect.name
 
     @contextmanager
     def write(self) -> Iterator[Session]:

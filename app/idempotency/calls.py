@@ -8,12 +8,12 @@ from app.db.base import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A creating call. `key` is None when the caller gave none: it is then like any other call."""
+    """A creating call. Without a key, and so without a digest, it is like any other call."""
 
     caller_id: UUID
     route: str
     key: str | None
-    body_sha256: str
+    body_sha256: str | None
     keep_seconds: float
 
 

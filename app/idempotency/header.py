@@ -39,12 +39,16 @@ class Keyed:
 
     def call(self, content: Any) -> Call:
         """`content` is what was sent, as JSON: only what matters, in one form."""
-        told = json.dumps([self.path, content], sort_keys=True, separators=(",", ":"))
-        digest = hashlib.sha256(told.encode()).hexdigest()
+        digest = None if self.key is None else _digest([self.path, content])
         return Call(self.caller_id, self.route, self.key, digest, self.keep_seconds)
 
 
-def _keyed(
+def _digest(sent: Any) -> str:
+    told = json.dumps(sent, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+async def _keyed(
     request: Request,
     caller: CallerDep,
     settings: SettingsDep,

@@ -14,11 +14,12 @@ from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from lora_core import manifest
-from lora_core.encoders.safety import check_code, check_weights
+from lora_core.encoders.safety import check_code, check_weights, parse_config, read_config
 from lora_core.errors import ArtifactCorrupt, BaseNotFound
+from lora_core.hub import is_hub_name
 from lora_core.samples import minilm
+from lora_core.specs.base import is_directory
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _OWN_NAME = re.compile(r"[a-z0-9-]{1,64}([@:][a-z0-9-]{1,64})?")
 
 
@@ -63,7 +64,7 @@ def check_there(session: Session, base: Base) -> None:
 def _local(name: str, *, database: Database, store: Store, settings: Settings) -> Base | None:
     if name == minilm.NAME:
         return Base(name, minilm.config())
-    if name.startswith(("/", "./", "../")):
+    if is_directory(name):
         return _from_directory(name, settings)
     if not _OWN_NAME.fullmatch(name):
         return None
@@ -75,7 +76,7 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
         content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
-    return Base(version.ref, hub.parse_config(content, name), own=True)
+    return Base(version.ref, parse_config(content, name), own=True)
 
 
 def _version(session: Session, name: str) -> registry.Resolved | None:
@@ -107,15 +108,14 @@ def _from_directory(name: str, settings: Settings) -> Base:
         directory = next((place for place in inside if place.is_dir()), None)
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
-        files = [path.name for path in directory.iterdir()]
+        check_weights(name, (path.name for path in directory.iterdir()))
+        return Base(str(directory), read_config(directory / "config.json", name))
     except (OSError, RuntimeError) as error:  # no right to look, a loop of links
         raise BaseNotFound(base=name, reason="the directory cannot be read") from error
-    check_weights(name, files)
-    return Base(str(directory), hub.read_config(directory / "config.json", name))
 
 
 def _from_hub(name: str, revision: str | None, settings: Settings) -> Base:
-    if not _HUB_NAME.fullmatch(name) or ".." in name:
+    if not is_hub_name(name):
         raise InvalidBase(base=name[:100], at="base")
     if name not in settings.hub_models:
         reason = (

@@ -13,12 +13,11 @@ from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, NoLabels
 from app.settings import Settings
 from lora_core.errors import DataNotFound, MissingColumn, MissingSplit, OneClass, TooFewRows
+from lora_core.hub import PREFIX
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split
 
-HUB = "hub:"
 ALL = "all"  # key of a source that is not given part by part
-DEFAULT_LENGTH = 512  # tokens, when neither spec nor base says less
 
 # What is assumed of a hub data set, which is not read before the job runs: the size of IMDB.
 _HUB_ROWS = {Split.TRAIN.value: 25_000, Split.TEST.value: 25_000}
@@ -48,9 +47,7 @@ class Data:
     labels: frozenset[str] | None
 
 
-def resolve(
-    session: Session, data: DataSpec, *, settings: Settings, max_length: int = DEFAULT_LENGTH
-) -> Data:
+def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length: int) -> Data:
     """Raises `NoLabels`, `ColumnNotChecked`, `ColumnsDiffer` and the kinds of
     `lora_core.errors.DataError`.
 
@@ -98,8 +95,8 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
         sample = reviews.facts(name)
         tokens = sample.mean_tokens(max_length)
         return Source(name, {ALL: sample.rows}, tokens, frozenset(sample.labels))
-    if name.startswith(HUB):
-        if name.removeprefix(HUB) not in settings.hub_datasets:
+    if name.startswith(PREFIX):
+        if name.removeprefix(PREFIX) not in settings.hub_datasets:
             allowed = ", ".join(settings.hub_datasets) or "none"
             reason = (
                 f"the hub data sets of this installation are {allowed} (LORAWORKS_HUB_DATASETS)"

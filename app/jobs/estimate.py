@@ -7,12 +7,12 @@ has another speed, and a run may stop early. Waiting in the queue is not in it.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from app.jobs.data import ALL, Data
 from app.jobs.states import Lane
 from lora_core import flops
-from lora_core.specs.data import Split
+from lora_core.fit import Shape
+from lora_core.specs.data import Split, count_of
 from lora_core.specs.train import TrainSpec
 
 # FLOP/s while no job has finished here: two cores in float32; one large GPU, eager in bfloat16.
@@ -32,14 +32,15 @@ class Cost:
     flops_per_token: float
 
 
-def cost(spec: TrainSpec, *, config: Mapping[str, Any], data: Data, speed: float) -> Cost:
+def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float) -> Cost:
     """`speed` is in FLOP/s."""
     length = data.mean_tokens * SPREAD
     texts = parts(data)
-    training = flops.training(config, spec.method, length=length)
-    forward = flops.forward(config, length=length)
+    training = flops.training(shape, spec.method, length=length)
+    forward = flops.forward(shape, length=length)
     # What lies below the lowest trained block answers each text once (lora_core/training/trunk.py).
-    trunk = forward * _trunk_share(spec, config)
+    share = flops.frozen_share(shape, spec.method) if spec.optim.encoder_dropout == 0 else 0.0
+    trunk = forward * share
     if spec.runtime.gradient_checkpointing:
         training += forward - trunk
     evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
@@ -56,10 +57,6 @@ def cost(spec: TrainSpec, *, config: Mapping[str, Any], data: Data, speed: float
     return Cost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def _trunk_share(spec: TrainSpec, config: Mapping[str, Any]) -> float:
-    return flops.frozen_share(config, spec.method) if spec.optim.encoder_dropout == 0 else 0.0
-
-
 def speed(reached: Iterable[float], lane: Lane) -> float:
     """FLOP/s: the median of the last jobs, or what is usual."""
     known = [each for each in reached if each > 0]
@@ -74,13 +71,9 @@ def parts(data: Data) -> dict[Split, int]:
     for part, size in ((Split.VALIDATION, spec.validation_size), (Split.TEST, spec.test_size)):
         given = data.rows.get(part.value)
         if given is None:
-            given = _count(size, all_rows)
+            given = count_of(size, all_rows)
             left -= given
         counts[part] = given
-    wanted = left if spec.train_size is None else _count(spec.train_size, all_rows)
+    wanted = left if spec.train_size is None else count_of(spec.train_size, all_rows)
     counts[Split.TRAIN] = max(0, min(left, wanted))
     return counts
-
-
-def _count(size: float, rows: int) -> int:
-    return size if isinstance(size, int) else max(1, round(size * rows))

@@ -1,4 +1,4 @@
-"""The condition of every write of a worker, and the event that goes with it."""
+"""The condition of every write of a worker, and the event that goes with a change of a job."""
 
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Hub models: which commit a name means now, which files it has, and its config."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from httpx2 import HTTPError
@@ -20,10 +18,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
 )
 
-from lora_core.errors import BaseNotFound, BrokenBase
+from lora_core.encoders.safety import parse_config, read_config
+from lora_core.errors import BaseNotFound
 
 TIMEOUT_SECONDS = 5
-CONFIG_BYTES = 1_000_000
 
 # Whatever keeps us from the hub: no network, its own failure, or HF_HUB_OFFLINE.
 _UNREACHABLE = (HTTPError, OSError)
@@ -60,16 +58,6 @@ def look_up(name: str, revision: str | None) -> HubModel:
         raise BaseNotFound(base=name, reason=reason) from error
 
 
-def read_config(path: Path, base: str) -> dict[str, Any]:
-    """A config.json. Raises `BaseNotFound`, `BrokenBase`."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(CONFIG_BYTES + 1)
-    except OSError as error:
-        raise BaseNotFound(base=base, reason="it has no readable config.json") from error
-    return parse_config(content, base)
-
-
 def _ask(name: str, revision: str | None) -> HubModel:
     info = HfApi().model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
     if info.sha is None:
@@ -80,17 +68,6 @@ def _ask(name: str, revision: str | None) -> HubModel:
     hf_raise_for_status(answer)
     files = tuple(file.rfilename for file in info.siblings or ())
     return HubModel(info.sha, files, parse_config(answer.content, name))
-
-
-def parse_config(content: bytes, base: str) -> dict[str, Any]:
-    """The content of a config.json. Raises `BrokenBase`."""
-    try:
-        config = json.loads(content) if len(content) <= CONFIG_BYTES else None
-    except (ValueError, RecursionError) as error:
-        raise BrokenBase(base=base, reason="config.json is not JSON") from error
-    if not isinstance(config, dict):
-        raise BrokenBase(base=base, reason="config.json is not an object, or too large")
-    return config
 
 
 def _from_cache(name: str, revision: str | None) -> HubModel | None:

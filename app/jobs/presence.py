@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
+from app.jobs.guards import UNSYNCED
 from app.jobs.leases import Held, Owner
 from app.jobs.states import JobState
 from app.jobs.tables import Job, Worker
@@ -28,11 +29,6 @@ def announce(
             devices=list(devices),
         )
     )
-
-
-def clock(session: Session) -> float:
-    """The time on the database clock."""
-    return session.scalars(select(now())).one()
 
 
 def running(session: Session) -> list[Held]:
@@ -61,7 +57,7 @@ def forget(session: Session, *, silent_seconds: float) -> None:
     holding = select(Job.worker).where(Job.state == JobState.RUNNING)
     session.execute(
         delete(Worker).where(Worker.seen_at < now() - silent_seconds, Worker.id.not_in(holding)),
-        execution_options={"synchronize_session": False},
+        execution_options=UNSYNCED,
     )
 
 

@@ -15,10 +15,11 @@ from app.jobs.tables import Job
 LONGEST_SECONDS = 600.0  # between two hints of one job
 
 
-def due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
-    """Jobs of which the workers are to be told now. A job that came back is told once it is due.
+def take_due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
+    """Jobs of which the caller now tells the workers; each row notes it.
 
-    A hint may be lost with its broker, so it is repeated: after `hint_seconds`, doubling.
+    A job that came back is told once it is due. A hint may be lost with its broker, so it is
+    repeated: after `hint_seconds`, doubling.
     """
     pause = hint_seconds * doubled(Job.dispatch_count)
     capped = case((pause < LONGEST_SECONDS, pause), else_=LONGEST_SECONDS)
@@ -33,7 +34,7 @@ def due(session: Session, *, hint_seconds: float) -> list[tuple[UUID, Lane]]:
     return [(row.id, Lane(row.lane)) for row in rows]
 
 
-def forget_waits(session: Session) -> None:
+def make_all_due(session: Session) -> None:
     """Let every queued job be due now: after a step of the clock its time may be hours away."""
     session.execute(
         update(Job)

@@ -6,7 +6,7 @@ What a worker writes is in `ownership`.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, case, delete, func, or_, select, update
@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
 from app.db.clock import now
+from app.jobs.endings import Told
 from app.jobs.errors import JobNotFinished, JobNotFound
+from app.jobs.guards import UNSYNCED, append
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job, JobEvent, MetricPoint
 
@@ -101,7 +103,7 @@ def add(session: Session, job: Job) -> None:
     job.stream_seq = 1
     session.add(job)
     session.flush()
-    _append(session, job.id, seq=1, attempt=0, kind="queued", message="The job was queued.")
+    append(session, job, Told("queued", "info", "The job was queued.", {}))
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:
@@ -120,43 +122,37 @@ def request_cancel(session: Session, job_id: UUID) -> None:
             cancel_requested_at=func.coalesce(Job.cancel_requested_at, now()),
             stream_seq=Job.stream_seq + 1,
         )
-        .returning(Job.state, Job.attempt, Job.stream_seq)
-        .execution_options(synchronize_session=False)
+        .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
+        execution_options=UNSYNCED,
     ).one_or_none()
     if row is None:
         return
     kind, message = "cancel_requested", "The job was asked to stop."
     if row.state == JobState.CANCELLED:
         kind, message = "cancelled", "The job was cancelled before it ran."
-    _append(session, job_id, seq=row.stream_seq, attempt=row.attempt, kind=kind, message=message)
+    append(session, row, Told(kind, "info", message, {}))
 
 
-def remove(session: Session, job_id: UUID) -> UUID | None:
-    """Delete a job that has ended, with all that hangs on it; returns its artifact.
+def remove(session: Session, job_id: UUID) -> list[UUID]:
+    """Delete a job that has ended, with all that hangs on it; returns its artifact, if it has one.
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
-    row = discard(session, job_id, kind=Kind.TRAINING)
-    if row is None:
+    artifacts = discard(session, job_id, kind=Kind.TRAINING)
+    if artifacts is None:
         raise JobNotFinished(job_id=job_id, state=get(session, job_id).state)
-    return row.artifact_id
+    return artifacts
 
 
-class Discarded(NamedTuple):
-    """A row that was deleted."""
-
-    artifact_id: UUID | None
-
-
-def discard(session: Session, job_id: UUID, *, kind: Kind) -> Discarded | None:
-    """Delete a row that has ended, with all that hangs on it. `None`: there is none such."""
-    row = session.execute(
+def discard(session: Session, job_id: UUID, *, kind: Kind) -> list[UUID] | None:
+    """The same for a row of this kind. `None`: there is none such that has ended."""
+    gone = session.scalars(
         delete(Job)
         .where(Job.id == job_id, Job.kind == kind, Job.state.in_(FINAL))
-        .returning(Job.artifact_id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    return None if row is None else Discarded(row.artifact_id)
+        .returning(Job.artifact_id),
+        execution_options=UNSYNCED,
+    ).all()
+    return [artifact_id for artifact_id in gone if artifact_id is not None] if gone else None
 
 
 def events(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequence[JobEvent]:
@@ -192,21 +188,3 @@ def between(
         numbered = select(kind).where(kind.job_id == job_id, kind.seq > after, kind.seq <= upto)
         found.extend(session.scalars(numbered))
     return sorted(found, key=lambda row: row.seq)
-
-
-def _append(
-    session: Session, job_id: UUID, *, seq: int, attempt: int, kind: str, message: str
-) -> None:
-    data: dict[str, Any] = {}
-    session.add(
-        JobEvent(
-            job_id=job_id,
-            seq=seq,
-            attempt=attempt,
-            kind=kind,
-            level="info",
-            message=message,
-            data=data,
-        )
-    )
-    session.flush()

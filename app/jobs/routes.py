@@ -2,17 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BeforeValidator
 
-from app.db.engines import Database
 from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
-from app.fields import Text
+from app.fields import Text, id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import bases, repository, service
@@ -20,9 +18,9 @@ from app.jobs.errors import JobNotFound
 from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
 from app.jobs.states import JobState
 from app.jobs.stream import follow
-from app.jobs.tables import Job
 from app.keys.auth import requires, still_good
 from app.pagination import After, Limit, Page, cut, decode
+from lora_core.specs.method import MethodName
 
 
 async def _named_in_the_log(request: Request) -> None:
@@ -32,22 +30,13 @@ async def _named_in_the_log(request: Request) -> None:
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
 
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(_named_in_the_log)])
+router = APIRouter(prefix=JobView.prefix, tags=["jobs"], dependencies=[Depends(_named_in_the_log)])
 
 READ = [requires("jobs:read")]
 WRITE = [requires("jobs:write")]
 MOST_POINTS = 10_000
 
-
-def _job_id(text: str) -> UUID:
-    """What cannot be an id names no job either."""
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise JobNotFound(job_id=repr(text[:64])) from error
-
-
-JobId = Annotated[UUID, BeforeValidator(_job_id)]
+JobId = Annotated[UUID, id_or(lambda text: JobNotFound(job_id=text))]
 Seq = Annotated[int, Query(ge=0, lt=2**31, description="Only what has a greater `seq`.")]
 
 
@@ -83,7 +72,7 @@ def create(  # noqa: PLR0913 - what a submit touches
         job = service.submit(
             session, body=body, base=base, settings=settings, queue=queue, call=call
         )
-    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    response.headers["Location"] = job.location
     return job
 
 
@@ -93,7 +82,7 @@ def read_page(
     limit: Limit = 20,
     after: After = None,
     state: JobState | None = None,
-    method: Literal["baseline", "lora", "full"] | None = None,
+    method: MethodName | None = None,
 ) -> Page[JobView]:
     """Jobs, the newest first."""
     with database.read() as session:
@@ -110,7 +99,7 @@ def read(job_id: JobId, database: DatabaseDep) -> JobView:
     """One job."""
     with database.read() as session:
         job = repository.get(session, job_id)
-    return _view(database, job)
+        return JobView.of(job, repository.positions(session, [job_id]).get(job_id))
 
 
 @router.post(
@@ -188,11 +177,3 @@ async def stream(
 
     async for message in follow(database, job_id, after=last_event_id, welcome=welcome):
         yield message
-
-
-def _view(database: Database, job: Job) -> JobView:
-    place = None
-    if job.state == JobState.QUEUED:
-        with database.read() as session:
-            place = repository.positions(session, [job.id]).get(job.id)
-    return JobView.of(job, place)

@@ -1,6 +1,6 @@
 """Bodies of the job routes: the run that a job makes, and what the service adds to it."""
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -73,10 +73,23 @@ class JobWait(View):
     since: Timestamp
 
 
-class JobView(View):
-    """A job."""
+class Queued(View):
+    """What was put into the queue and can be asked for at its address."""
+
+    prefix: ClassVar[str]
 
     id: UUID
+
+    @property
+    def location(self) -> str:
+        return f"{self.prefix}/{self.id}"
+
+
+class JobView(Queued):
+    """A job."""
+
+    prefix = "/v1/jobs"
+
     name: str | None
     metadata: dict[str, str]
     state: JobState

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session
 
-from app.artifacts import repository as artifacts
+from app.artifacts import service as artifacts
 from app.artifacts.store import Store
 from app.db.base import JsonObject
 from app.db.clock import now
@@ -16,7 +18,7 @@ from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import bases, data, estimate, repository
 from app.jobs.bases import Base
-from app.jobs.schemas import JobCreate, JobView, Parameters, Plan
+from app.jobs.schemas import JobCreate, JobView, Parameters, Plan, Queued
 from app.jobs.states import Lane
 from app.jobs.tables import Job
 from app.queue import JobQueue
@@ -27,6 +29,8 @@ from lora_core.specs.train import TrainSpec
 LAST_JOBS = 5  # whose speed an estimate goes by
 SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
 GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
+
+Shown = TypeVar("Shown", bound=Queued)
 
 log = structlog.get_logger(__name__)
 
@@ -71,34 +75,45 @@ def submit(
     idempotency.begin(session, call)
     draft = _draft(session, body=body, base=base, settings=settings)
     data.hold(session, draft.dataset_ids)
-    spec = draft.spec.model_dump(mode="json")
     job = Job(
-        created_by=call.caller_id,
         name=body.name,
         labels=body.metadata,
         method=draft.spec.method.type,
         lane=draft.lane,
         priority=body.priority,
-        spec=spec,
+        spec=draft.spec.model_dump(mode="json"),
         spec_version=draft.spec.spec_version,
-        spec_sha256=digest(spec),
         dataset_ids=draft.dataset_ids,
         base=draft.spec.base,
         register_as=body.register_as,
         time_limit_seconds=body.time_limit_seconds,
-        dispatched_at=now(),  # the hint below; a lost one is repeated
         plan={
             "parameters": draft.parameters.model_dump(),
             "estimated_seconds": draft.cost.seconds,
             "flops_per_token": draft.cost.flops_per_token,
         },
     )
-    repository.add(session, job)
-    view = JobView.of(job, repository.positions(session, [job.id]).get(job.id))
-    idempotency.keep(session, call, status=202, body=view, location=f"/v1/jobs/{job.id}")
-    session.commit()
+    view = enqueue(session, job, view_of=JobView.of, queue=queue, call=call)
     log.info("job submitted", job_id=str(job.id), lane=draft.lane)
-    queue.hint(job.id, lane=draft.lane)
+    return view
+
+
+def enqueue(
+    session: Session,
+    job: Job,
+    *,
+    view_of: Callable[[Job, int | None], Shown],
+    queue: JobQueue,
+    call: Call,
+) -> Shown:
+    """Store what is to be run, keep the answer, commit, then tell the workers."""
+    job.created_by, job.spec_sha256 = call.caller_id, _digest(job.spec)
+    job.dispatched_at = now()  # the hint below; a lost one is repeated
+    repository.add(session, job)
+    view = view_of(job, repository.positions(session, [job.id]).get(job.id))
+    idempotency.keep(session, call, status=202, body=view, location=view.location)
+    session.commit()
+    queue.hint(job.id, lane=Lane(job.lane))
     return view
 
 
@@ -118,23 +133,19 @@ def delete(session: Session, *, job_id: UUID, store: Store) -> None:
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
-    artifact_id = repository.remove(session, job_id)
-    unused = None if artifact_id is None else artifacts.remove_unused(session, artifact_id)
-    session.commit()
-    if unused is not None:
-        store.discard(unused)
+    artifacts.forget_unused(session, store, repository.remove(session, job_id))
 
 
 def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Draft:
     bases.check_there(session, base)
     asked = body.spec.model_copy(update={"base": base.name, "base_revision": base.revision})
-    fit.check(base.config, asked)
     shape = fit.read_shape(base.config, base=base.name)
-    max_length = asked.data.max_length or min(data.DEFAULT_LENGTH, shape.positions)
+    fit.check(shape, asked)
+    max_length = shape.max_length(asked.data.max_length)
     found = data.resolve(session, asked.data, settings=settings, max_length=max_length)
     spec = asked.model_copy(update={"data": found.spec})
     lane = _lane(spec.runtime.device)
-    census = fit.census(base.config, spec.method, len(found.labels or "?" * GUESSED_LABELS))
+    census = fit.census(shape, spec.method, len(found.labels or "?" * GUESSED_LABELS))
     return Draft(
         spec=spec,
         dataset_ids=found.dataset_ids,
@@ -142,7 +153,7 @@ def _draft(session: Session, *, body: JobCreate, base: Base, settings: Settings)
         parameters=Parameters(
             trainable=census.trainable, total=census.total, exact=found.labels is not None
         ),
-        cost=estimate.cost(spec, config=base.config, data=found, speed=_speed(session, lane)),
+        cost=estimate.cost(spec, shape=shape, data=found, speed=_speed(session, lane)),
     )
 
 
@@ -164,7 +175,7 @@ def _speed(session: Session, lane: Lane) -> float:
     return estimate.speed(reached, lane)
 
 
-def digest(spec: JsonObject) -> str:
+def _digest(spec: JsonObject) -> str:
     """Names the content of a description."""
     canonical = json.dumps(
         spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

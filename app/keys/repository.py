@@ -11,11 +11,6 @@ from app.keys.errors import KeyNotFound
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
 
 
-def find(session: Session, key_id: UUID) -> ApiKey | None:
-    """The key, if there is one."""
-    return session.get(ApiKey, key_id)
-
-
 def get(session: Session, key_id: UUID) -> ApiKey:
     """The key. Raises `KeyNotFound`."""
     key = session.get(ApiKey, key_id)
@@ -29,12 +24,6 @@ def list_all(session: Session) -> Sequence[ApiKey]:
     return session.scalars(
         select(ApiKey).where(ApiKey.id != LOCAL_KEY_ID).order_by(ApiKey.id)
     ).all()
-
-
-def add(session: Session, key: ApiKey) -> None:
-    """Insert a key."""
-    session.add(key)
-    session.flush()
 
 
 def revoke(session: Session, key_id: UUID) -> None:
@@ -60,8 +49,3 @@ def usable(session: Session) -> Sequence[ApiKey]:
             (ApiKey.expires_at.is_(None)) | (ApiKey.expires_at > now()),
         )
     ).all()
-
-
-def moment(session: Session) -> float:
-    """The database's clock."""
-    return float(session.scalar(select(now())) or 0.0)

@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from hmac import compare_digest
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.db.clock import read_clock
 from app.db.engines import Database
 from app.db.lookups import Lookups
 from app.deps import Caller
 from app.keys import repository
 from app.keys.errors import KeyExpired, KeyRevoked, KeyUnknown
 from app.keys.secret import Token
+from app.keys.tables import ApiKey
 
 FRESH_SECONDS = 30
 STALE_SECONDS = 600  # only while the database is away
@@ -53,49 +57,51 @@ class KeyRing:
 
     async def caller(self, token: Token) -> Caller:
         """Whose key it is. Raises a kind of `Unauthorized`."""
-        fresh = self._recall(token, FRESH_SECONDS)
+        digest = token.digest(self._pepper)
+        fresh = self._recall(token.id, digest, FRESH_SECONDS)
         if fresh is not None:
             return fresh
-        standby = self._recall(token, STALE_SECONDS)
-        digest = token.digest(self._pepper)  # who sends a wrong secret shares no one's look-up
-        return await self._lookups.ask(digest, lambda: self._look_up(token), standby=standby)
+        standby = self._recall(token.id, digest, STALE_SECONDS)
+        look = partial(self._look_up, token.id, digest)
+        # By its digest: who sends a wrong secret shares no one's look-up.
+        return await self._lookups.ask(digest, look, standby=standby)
 
-    def _look_up(self, token: Token) -> Caller:
+    def _look_up(self, key_id: UUID, digest: str) -> Caller:
         """In a thread: the caller, from the database."""
-        known = self._read(token)
+        known = self._read(key_id, digest)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        self._known[token.id] = known
-        self._note_use(token.id)
+        self._known[key_id] = known
+        self._note_use(key_id)
         return known.caller
 
     def close(self) -> None:
         """Wait for what is still being written."""
         self._writer.shutdown()
 
-    def _recall(self, token: Token, seconds: float) -> Caller | None:
-        known = self._known.get(token.id)
-        if known is None or not token.matches(known.digest, self._pepper):
+    def _recall(self, key_id: UUID, digest: str, seconds: float) -> Caller | None:
+        known = self._known.get(key_id)
+        if known is None or not compare_digest(known.digest, digest):
             return None
         age = self._clock() - known.read_at
         return known.caller if age < min(seconds, known.expires_in) else None
 
-    def _read(self, token: Token) -> _Known:
+    def _read(self, key_id: UUID, digest: str) -> _Known:
         read_at = self._clock()
         with self._database.read() as session:
-            key = repository.find(session, token.id)
-            moment = repository.moment(session)
-        if key is None or not token.matches(key.secret_hmac, self._pepper):
+            key = session.get(ApiKey, key_id)
+            moment = read_clock(session)
+        if key is None or not compare_digest(key.secret_hmac or "", digest):
             raise KeyUnknown()
         if key.revoked_at is not None:
-            self._known.pop(token.id, None)
+            self._known.pop(key_id, None)
             raise KeyRevoked(name=key.name)
         expires_in = float("inf") if key.expires_at is None else key.expires_at - moment
         if expires_in <= 0:
             raise KeyExpired(name=key.name)
         return _Known(
             caller=Caller(id=key.id, name=key.name, scopes=frozenset(key.scopes)),
-            digest=key.secret_hmac or "",
+            digest=digest,
             expires_in=expires_in,
             read_at=read_at,
         )

@@ -31,10 +31,6 @@ class Token:
         """Hex HMAC-SHA256 of the whole text."""
         return hmac.new(pepper, self.text.encode(), hashlib.sha256).hexdigest()
 
-    def matches(self, digest: str | None, pepper: bytes) -> bool:
-        """Compare in constant time."""
-        return hmac.compare_digest(self.digest(pepper), digest or "")
-
 
 def new_token(key_id: UUID) -> Token:
     """A fresh key for a row."""

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
+from app.db.clock import read_clock
 from app.db.turns import take_turns
 from app.keys import repository, secret
 from app.keys.errors import KeyNameInvalid, LocalKey, ScopeUnknown
@@ -82,7 +83,8 @@ def _add(
         name=name,
         secret_hmac=token.digest(pepper),
         scopes=list(dict.fromkeys(scopes)),
-        expires_at=None if days is None else repository.moment(session) + days * 86_400,
+        expires_at=None if days is None else read_clock(session) + days * 86_400,
     )
-    repository.add(session, key)
+    session.add(key)
+    session.flush()
     return NewKey(key=key, text=token.text)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, Executable, and_, case, func, select
 from sqlalchemy.orm import Session
@@ -12,12 +12,13 @@ from app.datasets.tables import Dataset
 from app.db.clock import now
 from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Checkpoint, Job, Worker
+from lora_core.specs.method import MethodName
 
 Row = tuple[Any, ...]
 Rows = list[Row]
 
 _QUEUED = Job.state == JobState.QUEUED
-_METHODS = ("baseline", "lora", "full")
+_METHODS = get_args(MethodName)
 _DEVICES = ("cpu", "cuda")
 
 

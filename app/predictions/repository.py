@@ -26,12 +26,12 @@ def page(
     return queue.page(session, after=after, limit=limit, kind=Kind.PREDICTION, state=state)
 
 
-def remove(session: Session, run_id: UUID) -> UUID | None:
-    """Delete a run that has ended; returns the artifact of its results.
+def remove(session: Session, run_id: UUID) -> list[UUID]:
+    """Delete a run that has ended; returns the artifact of its results, if it has any.
 
     Raises `PredictionNotFound`, `PredictionNotFinished`.
     """
-    row = queue.discard(session, run_id, kind=Kind.PREDICTION)
-    if row is None:
+    artifacts = queue.discard(session, run_id, kind=Kind.PREDICTION)
+    if artifacts is None:
         raise PredictionNotFinished(run_id=run_id, state=get(session, run_id).state)
-    return row.artifact_id
+    return artifacts

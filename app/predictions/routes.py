@@ -5,9 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response, status
 from fastapi.responses import StreamingResponse
-from pydantic import BeforeValidator
 
 from app.deps import DatabaseDep, QueueDep, StoreDep
+from app.fields import id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import repository as jobs
@@ -20,21 +20,12 @@ from app.predictions.results import MEDIA_TYPES, Format, as_csv, as_lines
 from app.predictions.schemas import PredictionCreate, PredictionView
 from lora_core.specs.predict import RESULTS
 
-router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
+router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])
 
 READ = [requires("predictions:read")]
 WRITE = [requires("predictions:write")]
 
-
-def _run_id(text: str) -> UUID:
-    """What cannot be an id names no run either."""
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise PredictionNotFound(run_id=repr(text[:64])) from error
-
-
-RunId = Annotated[UUID, BeforeValidator(_run_id)]
+RunId = Annotated[UUID, id_or(lambda text: PredictionNotFound(run_id=text))]
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
@@ -51,7 +42,7 @@ def create(
         idempotency.recall(session, call)
     with database.write() as session:
         run = service.submit(session, body=body, queue=queue, call=call)
-    response.headers["Location"] = f"{router.prefix}/{run.id}"
+    response.headers["Location"] = run.location
     return run
 
 

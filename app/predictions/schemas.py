@@ -1,12 +1,11 @@
 """Bodies of the routes of prediction runs."""
 
 from typing import Annotated
-from uuid import UUID
 
 from pydantic import Field
 
 from app.fields import Body, Metadata, Text, Timestamp, View
-from app.jobs.schemas import JobError, JobWait, progress, waiting_for, why_failed
+from app.jobs.schemas import JobError, JobWait, Queued, progress, waiting_for, why_failed
 from app.jobs.states import JobState
 from app.jobs.tables import Job
 
@@ -36,10 +35,11 @@ class PredictionSummary(View):
     predicted: dict[str, int] = Field(description="Rows by the label that they got.")
 
 
-class PredictionView(View):
+class PredictionView(Queued):
     """A prediction run."""
 
-    id: UUID
+    prefix = "/v1/predictions"
+
     name: str | None
     metadata: dict[str, str]
     state: JobState

@@ -9,15 +9,15 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.content import verified
+from app.artifacts.service import forget_unused
 from app.artifacts.store import Store
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
-from app.db.clock import now
 from app.db.engines import Database
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import repository as jobs
-from app.jobs.service import digest
+from app.jobs.service import enqueue
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job
 from app.predictions import repository
@@ -48,29 +48,21 @@ def submit(
         raise DatasetNotFound(ref=repr(body.dataset))
     source = TextsSpec(source=f"{upload.name}:{upload.version}", text_column=upload.text_column)
     spec = PredictSpec(model=model.ref, data=source)
-    described = spec.model_dump(mode="json")
     run = Job(
         kind=Kind.PREDICTION,
-        created_by=call.caller_id,
         name=body.name,
         labels=body.metadata,
         method=METHOD,
         lane=LANE,
         priority=body.priority,
-        spec=described,
+        spec=spec.model_dump(mode="json"),
         spec_version=spec.spec_version,
-        spec_sha256=digest(described),
         dataset_ids={"all": str(upload.id)},
         base=model.ref,
         total_steps=upload.rows,
-        dispatched_at=now(),  # the hint below; a lost one is repeated
     )
-    jobs.add(session, run)
-    view = PredictionView.of(run, jobs.positions(session, [run.id]).get(run.id))
-    idempotency.keep(session, call, status=202, body=view, location=f"/v1/predictions/{run.id}")
-    session.commit()
+    view = enqueue(session, run, view_of=PredictionView.of, queue=queue, call=call)
     log.info("prediction run submitted", job_id=str(run.id), model=model.ref)
-    queue.hint(run.id, lane=LANE)
     return view
 
 
@@ -90,11 +82,7 @@ def delete(session: Session, *, run_id: UUID, store: Store) -> None:
 
     Raises `PredictionNotFound`, `PredictionNotFinished`.
     """
-    artifact_id = repository.remove(session, run_id)
-    unused = None if artifact_id is None else artifacts.remove_unused(session, artifact_id)
-    session.commit()
-    if unused is not None:
-        store.discard(unused)
+    forget_unused(session, store, repository.remove(session, run_id))
 
 
 def results(database: Database, store: Store, *, run_id: UUID) -> tuple[Path, dict[str, Any]]:

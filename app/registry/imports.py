@@ -1,13 +1,15 @@
 """A model of another installation as a version of this one."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from app import child
 from app.artifacts import repository as artifacts
 from app.artifacts.store import Store
+from app.artifacts.tables import MODEL
 from app.db.base import new_id
 from app.db.engines import Database
 from app.idempotency import service as idempotency
@@ -19,7 +21,7 @@ from app.settings import Settings
 from lora_core import exit_codes
 from lora_core.errors import LoraCoreError
 
-_LOG = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def add(
@@ -35,22 +37,14 @@ def add(
     folder = archive.with_name("unpacked")
     folder.mkdir()
     checked = _check(archive, folder, settings)
-    facts = checked["facts"]
     key = f"imports/{new_id()}"
     ref = store.put(folder / checked["directory"], key)  # before the transaction: nobody waits
     unwanted = True
     try:
         with database.write() as session:
             idempotency.begin(session, call)
-            version = service.register(
-                session,
-                name=name,
-                artifact_id=artifacts.add(session, job_id=None, kind="model", ref=ref).id,
-                job_id=None,
-                base=facts["spec"]["base"],
-                method=facts["spec"]["method"]["type"],
-                metrics=facts["metrics"],
-            )
+            artifact = artifacts.add(session, job_id=None, kind=MODEL, ref=ref)
+            version = service.register(session, name=name, artifact=artifact, facts=checked["facts"])
             view = VersionView.of(name, version)
             idempotency.keep(session, call, status=201, body=view)
             unwanted = False  # a commit that breaks may have been made; the sweep will know
@@ -78,5 +72,5 @@ def _check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     if ended.out_of_memory:
         limit, setting = f"{settings.import_memory_mb} MB", "LORAWORKS_IMPORT_MEMORY_MB"
         raise ImportTooLarge(limit=limit, setting=setting)
-    _LOG.error("the check ended with status %s: %s", ended.status, ended.complaints[-2000:])
+    log.error("the check crashed", status=ended.status, complaints=ended.complaints[-2000:])
     raise ImportCrashed()

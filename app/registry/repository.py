@@ -47,12 +47,6 @@ def next_number(session: Session, name: str) -> tuple[RegisteredModel, int]:
     return owner, number
 
 
-def add(session: Session, version: ModelVersion) -> None:
-    """Insert a version."""
-    session.add(version)
-    session.flush()
-
-
 def version(session: Session, ref: ModelRef) -> ModelVersion:
     """What a reference means now. Raises `ModelNotFound`, `NoModelPromoted`."""
     statement = (

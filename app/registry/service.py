@@ -1,5 +1,6 @@
 """What is done with named models. Promotion means moving an alias."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.content import described, verified
+from app.artifacts.service import forget_unused
 from app.artifacts.store import ArtifactRef, Store
+from app.artifacts.tables import Artifact
 from app.db.engines import Database
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
@@ -39,28 +42,25 @@ class Resolved:
         return f"{self.name}:{self.number}"
 
 
-def register(  # noqa: PLR0913 - the facts of a version
-    session: Session,
-    *,
-    name: str,
-    artifact_id: UUID,
-    job_id: UUID | None,
-    base: str,
-    method: str,
-    metrics: dict[str, Any],
+def register(
+    session: Session, *, name: str, artifact: Artifact, facts: Mapping[str, Any]
 ) -> ModelVersion:
-    """A new version of `name`. Does not commit: the caller has more to write with it."""
+    """A new version of `name`, with what the manifest tells of it.
+
+    Does not commit: the caller has more to write with it.
+    """
     owner, number = repository.next_number(session, name)
     version = ModelVersion(
         model_id=owner.id,
         number=number,
-        artifact_id=artifact_id,
-        job_id=job_id,
-        base=base,
-        method=method,
-        metrics=metrics,
+        artifact_id=artifact.id,
+        job_id=artifact.job_id,
+        base=facts["spec"]["base"],
+        method=facts["spec"]["method"]["type"],
+        metrics=facts["metrics"],
     )
-    repository.add(session, version)
+    session.add(version)
+    session.flush()
     return version
 
 
@@ -80,15 +80,7 @@ def register_job(
     facts = described(store, artifact.ref, name=f"artifact {artifact.id}")
     with database.write() as session:
         idempotency.begin(session, call)
-        version = register(
-            session,
-            name=name,
-            artifact_id=artifact.id,
-            job_id=job_id,
-            base=facts["spec"]["base"],
-            method=facts["spec"]["method"]["type"],
-            metrics=facts["metrics"],
-        )
+        version = register(session, name=name, artifact=artifact, facts=facts)
         view = VersionView.of(name, version)
         idempotency.keep(session, call, status=201, body=view)
         session.commit()
@@ -110,12 +102,12 @@ def resolve_all(session: Session, alias: str) -> list[Resolved]:
 
 
 def find(session: Session, ref: str | None) -> Resolved:
-    """The version that `ref` means now, else the only one in production. Raises as both do."""
-    return resolve_default(session) if ref is None else resolve(session, ref)
+    """The version that `ref` means now; None: the only one in production.
 
-
-def resolve_default(session: Session) -> Resolved:
-    """The only model in production. Raises `NoModelPromoted`, `ModelAmbiguous`."""
+    Raises what `resolve` raises, and `ModelAmbiguous`.
+    """
+    if ref is not None:
+        return resolve(session, ref)
     names = repository.names_with(session, PRODUCTION)
     if not names:
         raise NoModelPromoted(what="model")
@@ -188,11 +180,7 @@ def delete_model(session: Session, *, name: str, store: Store) -> None:
 
 def _delete(session: Session, store: Store, *, model_id: UUID, number: int | None = None) -> None:
     artifact_ids = repository.delete_versions(session, model_id=model_id, number=number)
-    keys = [artifacts.remove_unused(session, artifact_id) for artifact_id in artifact_ids]
-    session.commit()
-    for key in keys:
-        if key is not None:
-            store.discard(key)
+    forget_unused(session, store, artifact_ids)
 
 
 def _quoted(aliases: Any) -> str:

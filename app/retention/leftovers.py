@@ -8,11 +8,10 @@ from pathlib import Path
 from uuid import UUID
 
 from app.artifacts.cache import Cache, entry_name
-from app.datasets.files import SUFFIXES
+from app.datasets.files import INCOMING
 from app.retention.removals import Kind, Known, Removal
 from app.settings import Settings
-
-INCOMING = ".incoming"
+from lora_core.specs.data import ENDINGS
 
 
 def find(settings: Settings, cache: Cache, known: Known, uploads: frozenset[str]) -> list[Removal]:
@@ -52,7 +51,7 @@ def _incoming(settings: Settings) -> Iterator[Removal]:
 
 def _first_places(settings: Settings, uploads: frozenset[str]) -> Iterator[Removal]:
     for path in settings.datasets_dir.glob("*"):
-        if path.suffix in SUFFIXES and _is_id(path.stem) and path.stem not in uploads:
+        if path.suffix in ENDINGS and _is_id(path.stem) and path.stem not in uploads:
             yield _removal(settings, Kind.UPLOAD, path, "no row knows it")
 
 

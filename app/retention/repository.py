@@ -83,34 +83,16 @@ def forget_models(session: Session, *, days: float) -> list[Removal]:
     after its commit.
     """
     registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
-    age = (now() - Artifact.created_at).label("age")
-    unused = session.execute(
-        select(Job.id, Artifact.id.label("artifact_id"), Artifact.key, Artifact.bytes, age)
-        .join(Artifact, Artifact.id == Job.artifact_id)
-        .where(Job.kind == Work.TRAINING, _ended(days), ~registered)
-    ).all()
+    which = and_(Job.kind == Work.TRAINING, _ended(days), ~registered)
     why = f"no version is made of it, and its job ended over {days:g} days ago"
-    return [
-        Removal(Kind.MODEL, row.key, row.bytes, row.age, why)
-        for row in unused
-        if _forget(session, row.id, row.artifact_id, REMOVED)
-    ]
+    return _forget_made(session, which, Kind.MODEL, why, REMOVED)
 
 
 def forget_results(session: Session, *, days: float) -> list[Removal]:
     """Those of prediction runs that ended so long ago. The runs stay. As `forget_models`."""
-    age = (now() - Artifact.created_at).label("age")
-    old = session.execute(
-        select(Job.id, Artifact.id.label("artifact_id"), Artifact.key, Artifact.bytes, age)
-        .join(Artifact, Artifact.id == Job.artifact_id)
-        .where(Job.kind == Work.PREDICTION, _ended(days))
-    ).all()
+    which = and_(Job.kind == Work.PREDICTION, _ended(days))
     why = f"its prediction run ended over {days:g} days ago"
-    return [
-        Removal(Kind.RESULT, row.key, row.bytes, row.age, why)
-        for row in old
-        if _forget(session, row.id, row.artifact_id, RESULTS_REMOVED)
-    ]
+    return _forget_made(session, which, Kind.RESULT, why, RESULTS_REMOVED)
 
 
 def forget_answers(session: Session, *, seconds: float) -> int:
@@ -128,6 +110,22 @@ def database_bytes(session: Session) -> int:
     """What the database takes."""
     size: int = session.execute(text(_SIZES[session.get_bind().dialect.name])).scalar_one()
     return size
+
+
+def _forget_made(
+    session: Session, which: ColumnElement[bool], kind: Kind, why: str, told: Told
+) -> list[Removal]:
+    age = (now() - Artifact.created_at).label("age")
+    made = session.execute(
+        select(Job.id, Artifact.id.label("artifact_id"), Artifact.key, Artifact.bytes, age)
+        .join(Artifact, Artifact.id == Job.artifact_id)
+        .where(which)
+    ).all()
+    return [
+        Removal(kind, row.key, row.bytes, row.age, why)
+        for row in made
+        if _forget(session, row.id, row.artifact_id, told)
+    ]
 
 
 def _forget(session: Session, job_id: UUID, artifact_id: UUID, told: Told) -> bool:

@@ -84,7 +84,7 @@ class Batcher:
         """Raises `DeadlinePassed`, `BatchFailed`. Who leaves meanwhile gives up the turn."""
         with self._lock:
             self._queue.extend(tickets)
-            self._call()
+            self._wake_next()
         try:
             return await asyncio.gather(*(ticket.done for ticket in tickets))
         finally:
@@ -98,8 +98,8 @@ class Batcher:
             for wake in self._wake:
                 wake.notify()
 
-    def _call(self) -> None:
-        """Wake the first idle worker. It calls the next one, if it leaves something."""
+    def _wake_next(self) -> None:
+        """Wake the first idle worker. It wakes the next one, if it leaves something."""
         if self._queue and self._idle:
             self._wake[min(self._idle)].notify()
 
@@ -119,14 +119,14 @@ class Batcher:
         """Wait for texts; None: closed."""
         with self._lock:
             while not self._closed and (not self._queue or number != min(self._idle)):
-                self._call()
+                self._wake_next()
                 self._wake[number].wait()
             if self._closed:
                 return None
             batch, late = self._formed(number, time.monotonic())
             if batch.tickets:
                 self._idle.remove(number)
-            self._call()
+            self._wake_next()
         if late:
             self._tell([(ticket, DeadlinePassed()) for ticket in late])
         return batch

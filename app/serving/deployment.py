@@ -6,17 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from app.serving.batcher import Batcher, Computed, Engine, Ticket
 from app.serving.errors import NotFinite
+from lora_core.specs.predict import Function, Side
 
 FEW_CHARACTERS = 2048  # are tokenised in less time than it takes to hand them to another thread
 
 Scores = list[tuple[str, float]]
-Side = Literal["left", "right"]
-Function = Literal["softmax", "sigmoid", "none"]
 
 
 class Encoded(Protocol):
@@ -97,8 +95,8 @@ class Deployment:
         self._batcher = batcher
         self._readers = readers
 
-    async def read(self, texts: Sequence[str], *, truncate: bool, side: Side) -> Reading:
-        """Raises `EmptyInput`, `TextTooLong`."""
+    async def tokenise(self, texts: Sequence[str], *, truncate: bool, side: Side) -> Reading:
+        """Raises `EmptyInput`, and `TextTooLong` if `truncate` is false."""
 
         def encode() -> Reading:
             began = time.perf_counter()
@@ -127,13 +125,3 @@ class Deployment:
         if not all(math.isfinite(score) for row in scores for _, score in row):
             raise NotFinite(ref=self.ref)
         return scores
-
-
-def mean_queued(rows: Sequence[Computed]) -> float:
-    """Seconds that a text waited."""
-    return fmean(row.queued for row in rows)
-
-
-def mean_computing(rows: Sequence[Computed]) -> float:
-    """Seconds that the batch of a text took."""
-    return fmean(row.computing for row in rows)

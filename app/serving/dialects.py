@@ -8,9 +8,9 @@ clients of the hub do so only when they are given some, so the address may name 
 from dataclasses import dataclass
 from typing import Literal
 
-from app.serving.deployment import Function, Side
 from app.serving.errors import Empty, FunctionClash, PairRefused, TooManyInputs
 from app.serving.schemas import RefPredict
+from lora_core.specs.predict import Function, Side
 
 Dialect = Literal["hf", "tei"]
 

@@ -25,8 +25,9 @@ class Gate:
         if scope["type"] == "http" and (asked := self._asked(scope)) is not None:
             serving: Serving = scope["app"].state.serving
             scope["route"] = asked  # the name under which a refusal is counted
-            size = Headers(scope=scope).get("content-length", "")
-            serving.look(scope["state"]["caller"].id, int(size) if size.isdecimal() else None)
+            told = Headers(scope=scope).get("content-length", "")
+            size = int(told) if told.isdecimal() else None
+            serving.refuse_if_full(scope["state"]["caller"].id, size)
         await self.app(scope, receive, send)
 
     def _asked(self, scope: Scope) -> BaseRoute | None:

@@ -57,6 +57,4 @@ class Meanings:
     def _look_up(self, ref: Ref) -> _Known:
         read_at = self._clock()
         with self._database.read() as session:
-            if ref is None:
-                return _Known(registry.resolve_default(session), read_at)
-            return _Known(registry.resolve(session, ref), read_at)
+            return _Known(registry.find(session, ref), read_at)

@@ -9,8 +9,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 DURATIONS = tuple(15e-6 * 1.5**i for i in range(35))
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-FAILURES = ("validation", "tokenization", "batch_size", "overloaded", "model_type", "inference",
-            "dropped")  # fmt: skip
 
 
 class ServingMeters:

@@ -128,7 +128,10 @@ class Pool:
         )
 
     def _read(self, resolved: Resolved) -> Predictor:
-        """In a thread: check every byte, load, compare with what it answered when it was made."""
+        """In a thread: load it and compare with what it answered when it was made.
+
+        Every byte that is read is checked; a base that is in memory already is not read again.
+        """
         try:
             directory = self._store.path(resolved.artifact)
             manifest.read(directory)  # raises if there is none

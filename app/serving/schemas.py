@@ -13,8 +13,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.fields import Text, View, clean
-from app.serving.deployment import Function
+from app.fields import Text, View, check_storable
+from lora_core.specs.predict import Function
 
 _KINDS = "Must be a text, a list of texts, or a list of lists of one text each"
 
@@ -23,11 +23,11 @@ def _inputs(value: Any) -> Any:
     """The texts exactly as sent: a model must see what the caller wrote."""
     entries = value if isinstance(value, list) else [value]
     nested = [entry if isinstance(entry, list) else [entry] for entry in entries]
-    if not all(isinstance(text, str) for texts in nested for text in texts):
+    texts = [text for entry in nested for text in entry]
+    if not all(isinstance(text, str) for text in texts):
         raise PydanticCustomError("inputs_type", _KINDS)
-    for texts in nested:
-        for text in texts:
-            clean(text)  # for its refusals
+    for text in texts:
+        check_storable(text)
     return value
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from uuid import UUID
 
 from app.errors import AppError, Overloaded
@@ -12,21 +13,14 @@ from app.registry.service import Resolved
 from app.resources import Resources
 from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Computed
-from app.serving.deployment import (
-    Deployment,
-    Predictor,
-    Reading,
-    Scores,
-    mean_computing,
-    mean_queued,
-)
+from app.serving.deployment import Deployment, Predictor, Reading, Scores
 from app.serving.dialects import Question
 from app.serving.loader import Loader
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
 from app.serving.quota import Quota
 from app.serving.shadow import Shadows
-from lora_core.errors import EmptyInput, TextTooLong
+from lora_core.errors import TextTooLong
 from lora_core.process import cores
 
 MOST_TEXTS = 512  # between door and answer
@@ -70,7 +64,7 @@ class Serving:
         self._readers = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
         self.pool = Pool(
             resources=resources,
-            load=Loader(settings.engine, settings.engines_dir),
+            load=Loader(settings.engine, settings.data_dir / "engines"),
             deploy=self._deploy,
             meters=meters,
         )
@@ -84,7 +78,7 @@ class Serving:
         self._readers.shutdown(wait=False)
         self.pool.close()
 
-    def look(self, caller: UUID, size: int | None) -> None:
+    def refuse_if_full(self, caller: UUID, size: int | None) -> None:
         """Raises `Busy` and `KeyBusy` if a call of `size` bytes will find no room; None: unknown.
 
         It is taken for a single text here, which needs the least; `ask` knows more.
@@ -103,15 +97,15 @@ class Serving:
         """The answer by what `ref` means; None: the only model in production.
 
         `deadline` is on the monotonic clock. Raises what is in `errors`, what `Pool.deployment`
-        raises, `EmptyInput` and `TextTooLong`. Who leaves gives up the place and the turn.
+        raises, and `TextTooLong`. Who leaves gives up the place and the turn.
         """
         began, texts = time.perf_counter(), question.texts
         with self._counted(question):
-            self._quota.take(caller, len(texts))
             most = sum(min(len(text) + _SPECIAL, _USUAL) for text in texts)
             with self.admission.place(caller, texts=len(texts), tokens=most) as place:
+                self._quota.take(caller, len(texts))  # only of what finds room
                 resolved, deployment = await self.pool.deployment(ref)
-                reading = await deployment.read(
+                reading = await deployment.tokenise(
                     texts, truncate=question.truncate, side=question.side
                 )
                 self.admission.correct(place, caller, reading.tokens)
@@ -134,7 +128,7 @@ class Serving:
         self.meters.texts.inc(len(question.texts))
         try:
             yield
-        except (AppError, EmptyInput, TextTooLong) as error:
+        except (AppError, TextTooLong) as error:
             self.meters.failures.labels(_kind(error)).inc()
             raise
         self.meters.successes.labels(method).inc()
@@ -176,8 +170,8 @@ def _answer(
         tokens=reading.tokens,
         characters=sum(map(len, question.texts)),
         tokenising=reading.seconds,
-        queued=mean_queued(rows),
-        computing=mean_computing(rows),
+        queued=fmean(row.queued for row in rows),
+        computing=fmean(row.computing for row in rows),
         total=time.perf_counter() - began,
     )
 
@@ -189,7 +183,7 @@ def _kind(error: Exception) -> str:
             return "overloaded"
         case TextTooLong():
             return "tokenization"
-        case AppError(status=404 | 409 | 422) | EmptyInput():
+        case AppError(status=404 | 409 | 422):
             return "validation"
         case _:
             return "inference"

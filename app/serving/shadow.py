@@ -137,6 +137,6 @@ class Shadows:
 
 
 async def _answered(deployment: Deployment, question: Question) -> list[Scores]:
-    reading = await deployment.read(question.texts, truncate=True, side=question.side)
+    reading = await deployment.tokenise(question.texts, truncate=True, side=question.side)
     deadline = time.monotonic() + PATIENCE_SECONDS
     return deployment.decode(await deployment.compute(reading, deadline=deadline), None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from app.artifacts import repository
+from app.artifacts.tables import MODEL
 from app.db import migrate
 from app.keys import service as keys
 from app.keys.secret import load_pepper
@@ -60,16 +61,8 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
     facts, job = manifest.read(directory), uuid4()
     ref = resources.store.put(directory, f"jobs/{job}/a1")
     with resources.database.write() as session:
-        artifact = repository.add(session, job_id=job, kind="model", ref=ref)
-        version = registry.register(
-            session,
-            name=name,
-            artifact_id=artifact.id,
-            job_id=job,
-            base=facts["spec"]["base"],
-            method=facts["spec"]["method"]["type"],
-            metrics=facts["metrics"],
-        )
+        artifact = repository.add(session, job_id=job, kind=MODEL, ref=ref)
+        version = registry.register(session, name=name, artifact=artifact, facts=facts)
         number = version.number
         session.commit()
     if promote:

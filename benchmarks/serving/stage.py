@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from app.cli.own_service import plain_environment
 from benchmarks.apart import last_line
 from benchmarks.serving import checkpoint, sides
 from benchmarks.serving.sides import Side
-from benchmarks.serving.started import Server, plain_environment, running
+from benchmarks.serving.started import Server, running
 
 DEFAULT = ("/predict",)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from app.cli.own_service import plain_environment
 from benchmarks.apart import ROOT
 from benchmarks.serving.target import Target
 
@@ -72,12 +73,6 @@ def running(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
         yield server
     finally:
         server.stop()
-
-
-def plain_environment() -> dict[str, str]:
-    """Without settings of our service: it is measured with its defaults."""
-    ours = {name for name in os.environ if name.startswith("LORAWORKS_")} - {"LORAWORKS_CACHE"}
-    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ from lora_core.data import delimited, json_lines, parquet
 from lora_core.data.limits import MAX_BYTES
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import DataNotFound, DataTooLarge, EmptyData, UnsupportedFormat
+from lora_core.specs.data import ENDINGS
 
 PARQUET = b"PAR1"
 OTHERS = {  # what a text file is often taken for, by its first bytes
@@ -41,7 +42,7 @@ def check(path: Path) -> str:
         reason = "it is a directory" if os.path.isdir(path) else "there is no such file"
         raise DataNotFound(source=path.name, reason=reason)
     ending = path.suffix.lower()
-    if ending not in (".csv", ".tsv", ".jsonl", ".parquet"):
+    if ending not in ENDINGS:
         raise UnsupportedFormat(file=path.name, reason=f"its name ends in {ending or 'nothing'!r}")
     size = path.stat().st_size
     if size == 0:

@@ -5,7 +5,6 @@ set, and other builders (archives, media, pickles among them) are refused before
 downloaded.
 """
 
-import re
 from collections.abc import Sequence
 
 import datasets
@@ -14,11 +13,11 @@ import pyarrow.compute as pc
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from lora_core.cache import is_no_room
 from lora_core.data.arrow import BATCH, ArrowRows, check_types
 from lora_core.data.limits import MAX_BYTES, MAX_ROWS
 from lora_core.data.parts import Parts, named
 from lora_core.data.rows import Columns, Row
+from lora_core.disk import is_no_room
 from lora_core.errors import (
     BrokenRows,
     DataNotFound,
@@ -28,11 +27,9 @@ from lora_core.errors import (
     LoraCoreError,
     UnsupportedFormat,
 )
-from lora_core.hub import trouble
+from lora_core.hub import PREFIX, is_hub_name, trouble
 from lora_core.specs.data import Split
 
-PREFIX = "hub:"
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 BUILDERS = ("parquet", "csv", "json")
 
 
@@ -44,7 +41,7 @@ def read(name: str, columns: Columns) -> Parts:
     `HubUnavailable`.
     """
     source = f"{PREFIX}{name}"
-    if not NAME.fullmatch(name) or ".." in name:
+    if not is_hub_name(name):
         raise DataNotFound(source=source, reason="this is not the name of a hub data set")
     builder = _prepared(source, name)
     chosen: dict[Split, str] = {}

@@ -16,10 +16,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from lora_core.cache import cache_dir, new_entry
+from lora_core.cache import cache_dir
 from lora_core.data.records import Example, Splits
 from lora_core.data.rows import Row
 from lora_core.data.split import cap
+from lora_core.disk import new_entry
 from lora_core.events import RivalFitted
 
 MAX_TEXTS = 20_000

@@ -8,6 +8,7 @@ from lora_core.data import files, hub
 from lora_core.data.parts import Parts, by_column, with_train
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import DataNotFound, MissingSplit
+from lora_core.hub import PREFIX
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 
@@ -34,7 +35,7 @@ def shown(source: str | Mapping[Split, str]) -> str:
     """What an error calls a source: of a file the name, since folders are nobody's business."""
     if not isinstance(source, str):
         return "The source"
-    known = source in reviews.SAMPLES or source.startswith(hub.PREFIX)
+    known = source in reviews.SAMPLES or source.startswith(PREFIX)
     return source if known else Path(source).name
 
 
@@ -55,8 +56,8 @@ def read_one(source: str, columns: Columns) -> Parts | list[Row]:
             Row(number, text, label)
             for number, (text, label) in enumerate(reviews.load(source), start=1)
         ]
-    if source.startswith(hub.PREFIX):
-        return hub.read(source.removeprefix(hub.PREFIX), columns)
+    if source.startswith(PREFIX):
+        return hub.read(source.removeprefix(PREFIX), columns)
     path = Path(source)
     try:
         rows = files.read(path, columns)

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heapreplace
 
 from lora_core.data.rows import Row
 from lora_core.errors import TooFewRows
-from lora_core.specs.data import Split
+from lora_core.specs.data import Split, count_of
 
 Size = int | float  # a count of texts, or a share of them
 
@@ -54,7 +54,7 @@ def draw(rows: Sequence[Row], sizes: Mapping[Split, Size], seed: int) -> dict[Sp
     left = _grouped(rows, seed)
     distinct = sum(map(len, left.values()))
     drawn = [part for part in (Split.TEST, Split.VALIDATION) if part in sizes]
-    counts = {part: _count(sizes[part], len(rows)) for part in drawn}
+    counts = {part: count_of(sizes[part], len(rows)) for part in drawn}
     parts: dict[Split, list[Row]] = {}
     for part, count in counts.items():
         last = {label: len(twins[-1].rows) for label, twins in left.items()}  # stays in train
@@ -74,7 +74,7 @@ def cap(rows: Sequence[Row], size: Size, of: int, seed: int) -> list[Row]:
     A share is one of `of` rows. A smaller size gives a part of what a larger one gives, but for
     texts that stand there more than once. Raises `TooFewRows`.
     """
-    count = _count(size, of)
+    count = count_of(size, of)
     rounding = 2 if isinstance(size, float) else 0  # two other parts may have been rounded up
     groups = _grouped(rows, seed)
     first = {label: len(twins[0].rows) for label, twins in groups.items()}
@@ -84,10 +84,6 @@ def cap(rows: Sequence[Row], size: Size, of: int, seed: int) -> list[Row]:
         raise TooFewRows(available=f"{distinct:,}", wanted=least)
     taken, _ = _take(groups, _quotas(_sizes(groups), _sizes(groups), count, first))
     return _in_order(taken)
-
-
-def _count(size: Size, of: int) -> int:
-    return size if isinstance(size, int) else max(1, round(size * of))
 
 
 def _grouped(rows: Sequence[Row], seed: int) -> Groups:

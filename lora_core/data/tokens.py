@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from lora_core.cache import cache_dir, keep_below, new_entry
+from lora_core.cache import cache_dir, keep_below
+from lora_core.disk import new_entry
 from lora_core.errors import BrokenBase
 
 FORMAT = "1"  # raise it when the same texts would give other ids

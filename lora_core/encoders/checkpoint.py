@@ -1,7 +1,6 @@
 """From the name of a base to a model with a classification head, safely and strictly."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,15 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.safety import check_code, check_weights
+from lora_core.encoders.safety import check_code, check_weights, read_config
 from lora_core.errors import BaseNotFound, BrokenBase, HubUnavailable, UnsupportedEncoder
 from lora_core.hub import trouble
 from lora_core.process import is_no_memory
 from lora_core.samples import minilm
+from lora_core.specs.base import is_directory
 
 WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
           "special_tokens_map.json")  # fmt: skip
-_PATHS = ("./", "../", "/")  # what the name of a directory begins with
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Base:
     @property
     def commit(self) -> str | None:
         """Of a hub model, whose folder in the cache is called by it; None for all others."""
-        here = self.name == minilm.NAME or self.name.startswith(_PATHS)
+        here = self.name == minilm.NAME or is_directory(self.name)
         return None if here else self.directory.name
 
 
@@ -56,7 +55,7 @@ def locate(base: str, revision: str | None = None) -> Base:
     """
     if base == minilm.NAME:
         directory = minilm.directory()
-    elif base.startswith(_PATHS):
+    elif is_directory(base):
         directory = Path(base)
         if not directory.is_dir():
             raise BaseNotFound(base=base, reason="there is no such directory")
@@ -79,14 +78,7 @@ def _download(base: str, revision: str | None) -> Path:
 
 def check(directory: Path, base: str) -> dict[str, Any]:
     """The config of a base that is safe to load, without loading it."""
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BaseNotFound(base=base, reason="it has no config.json") from error
-    except ValueError as error:
-        raise BrokenBase(base=base, reason="config.json is not JSON") from error
-    if not isinstance(config, dict):
-        raise BrokenBase(base=base, reason="config.json is not an object")
+    config = read_config(directory / "config.json", base)
     check_code(base, config)
     if (model_type := config.get("model_type")) not in FAMILIES:
         raise UnsupportedEncoder(base=base, model_type=model_type, supported=", ".join(FAMILIES))

@@ -3,13 +3,36 @@
 The service asks before it takes a job, the training process before it loads.
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from lora_core.errors import BaseNotFound, UnsafeWeights, UntrustedCode
+from lora_core.errors import BaseNotFound, BrokenBase, UnsafeWeights, UntrustedCode
 
+CONFIG_BYTES = 1_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _NAMED = 5  # files in a message; whoever made the base chose their number
+
+
+def read_config(path: Path, base: str) -> dict[str, Any]:
+    """A config.json. Raises `BaseNotFound` and `BrokenBase`."""
+    try:
+        with path.open("rb") as file:
+            return parse_config(file.read(CONFIG_BYTES + 1), base)
+    except (FileNotFoundError, PermissionError) as error:  # any other tells nothing of the base
+        raise BaseNotFound(base=base, reason="it has no readable config.json") from error
+
+
+def parse_config(content: bytes, base: str) -> dict[str, Any]:
+    """The content of a config.json. Raises `BrokenBase`."""
+    try:
+        config = json.loads(content) if len(content) <= CONFIG_BYTES else None
+    except (ValueError, RecursionError) as error:
+        raise BrokenBase(base=base, reason="config.json is not JSON") from error
+    if not isinstance(config, dict):
+        raise BrokenBase(base=base, reason="config.json is not an object, or too large")
+    return config
 
 
 def check_code(base: str, config: Mapping[str, Any]) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor
 from lora_core.encoders.checkpoint import Base
 from lora_core.errors import AdapterLabels, LengthTooLarge
 from lora_core.fit import read_shape
-
-MAX_LENGTH = 512  # tokens, unless the tokenizer or the base says less
+from lora_core.specs.data import MAX_LENGTH
 
 
 def labels(

@@ -32,8 +32,9 @@ from lora_core.imports.header import check_header
 from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora
 from lora_core.process import is_no_memory
+from lora_core.specs.base import BaseName
+from lora_core.specs.frozen import first_fault
 from lora_core.specs.method import LoraSpec
-from lora_core.specs.train import BaseName
 
 MANIFEST_BYTES = 1_000_000
 GOLDEN = 64  # most texts whose answers are computed again
@@ -197,6 +198,5 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
 
 
 def _first(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    return f"a wrong {place}: {fault['msg']}"
+    place, fault = first_fault(error)
+    return f"a wrong {place}: {fault}"

@@ -1,12 +1,11 @@
 """From logits to labels with scores."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Function = Literal["softmax", "sigmoid", "none"]
+from lora_core.specs.predict import Function
 
 
 def decode(

@@ -15,11 +15,11 @@ from lora_core.artifact import labels_of
 from lora_core.data.batching import by_length
 from lora_core.encoders import FAMILIES
 from lora_core.inference.adapter import Adapter, head_of
-from lora_core.inference.decoding import Function, decode
+from lora_core.inference.decoding import decode
 from lora_core.inference.engine import Engine
 from lora_core.inference.network import Network
 from lora_core.inference.networks import Networks
-from lora_core.inference.reader import Encoded, Reader, Side
+from lora_core.inference.reader import Encoded, Reader
 
 BATCH_TOKENS = 4096  # computed at once
 

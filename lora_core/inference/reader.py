@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tokenizers import Tokenizer
 
 from lora_core.data.tokens import cut
 from lora_core.errors import EmptyInput, TextTooLong
-
-Side = Literal["left", "right"]
+from lora_core.specs.predict import Side
 
 
 @dataclass(frozen=True, slots=True)

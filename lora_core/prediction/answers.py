@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_core import manifest
-from lora_core.cache import new_entry
+from lora_core.disk import new_entry
 from lora_core.errors import ArtifactCorrupt, CheckpointCorrupt, CheckpointMismatch
 from lora_core.faults import reach
 

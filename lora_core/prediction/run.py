@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lora_core import __version__, manifest
-from lora_core.cache import is_no_room
 from lora_core.data import table
 from lora_core.data.table import Record
+from lora_core.disk import is_no_room
 from lora_core.errors import CheckpointMismatch, DiskFull, Stopped
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
 from lora_core.faults import reach

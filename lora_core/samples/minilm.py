@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
-from lora_core.cache import cache_dir, new_entry
+from lora_core.cache import cache_dir
+from lora_core.disk import new_entry
 from lora_core.errors import ArtifactCorrupt
 from lora_core.samples.packages import PackagedFile, locate
 

@@ -28,7 +28,6 @@ class Facts:
     source: str  # value of the column that tells the two apart
     rows: int
     labels: Mapping[str, int]
-    mean_characters: float
     token_counts: tuple[int, ...]  # [CLS] and [SEP] included; the middle text of each twentieth
 
     def mean_tokens(self, max_length: int) -> float:
@@ -40,13 +39,11 @@ class Facts:
 SAMPLES: Mapping[str, Facts] = {
     "rotten-tomatoes": Facts(
         source="rotten_tomatoes", rows=8530, labels={"negative": 4265, "positive": 4265},
-        mean_characters=114.0,
         token_counts=(8, 12, 14, 16, 18, 20, 21, 23, 24, 26, 27, 29, 30, 32, 34, 36, 38, 41, 44,
                       52),
     ),
     "imdb": Facts(
         source="imdb", rows=25000, labels={"negative": 12500, "positive": 12500},
-        mean_characters=1304.7,
         token_counts=(67, 101, 130, 146, 156, 166, 175, 186, 199, 214, 230, 251, 275, 304, 340, 386,
                       443, 527, 655, 945),
     ),

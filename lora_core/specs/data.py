@@ -11,6 +11,9 @@ Source = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern
 Column = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 Size = Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
 
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")  # of the files that are read
+MAX_LENGTH = 512  # tokens of a text, unless a description or its base says less
+
 
 class Split(StrEnum):
     """The three parts of a data set."""
@@ -40,5 +43,10 @@ class DataSpec(Frozen):
     validation_size: Size = 0.1
     test_size: Size = 0.2
     split_seed: Int = Field(default=0, ge=0, lt=2**32)
-    # Tokens, [CLS] and [SEP] included. None: 512, or all positions of the base if it has fewer.
+    # Tokens, [CLS] and [SEP] included. None: MAX_LENGTH, or all positions of a base with fewer.
     max_length: Int | None = Field(default=None, ge=8, le=8192)
+
+
+def count_of(size: int | float, rows: int) -> int:
+    """The texts that a size means: a whole number is a count, a fraction a share of `rows`."""
+    return size if isinstance(size, int) else max(1, round(size * rows))

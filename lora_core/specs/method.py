@@ -68,4 +68,5 @@ class FullSpec(Frozen):
     type: Literal["full"] = "full"
 
 
+MethodName = Literal["baseline", "lora", "full"]
 MethodSpec = Annotated[BaselineSpec | LoraSpec | FullSpec, Field(discriminator="type")]

@@ -11,6 +11,9 @@ from lora_core.specs.frozen import Frozen, Int
 RESULTS = "results.jsonl"
 LABEL, SCORE, SCORES = "predicted_label", "predicted_score", "predicted_scores"
 
+Side = Literal["left", "right"]  # at which a text that is too long is cut
+Function = Literal["softmax", "sigmoid", "none"]  # from logits to scores
+
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
 
 

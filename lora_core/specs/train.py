@@ -1,17 +1,16 @@
 """One training run, described in full."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, StrictBool, StringConstraints, model_validator
+from pydantic import Field, StrictBool, model_validator
 
+from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.specs.method import MethodSpec
 from lora_core.specs.presets import Preset, unfolded
 from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
-
-BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
 
 
 class SelectBy(StrEnum):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from safetensors import SafetensorError
 
-from lora_core.cache import is_no_room
+from lora_core.disk import is_no_room
 from lora_core.errors import DiskFull, OutOfHostMemory, OutOfMemory
 from lora_core.process import is_no_memory
 from lora_core.specs.train import TrainSpec

@@ -8,7 +8,6 @@ It appears whole: written under a hidden name, brought to the disk, then renamed
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_core import manifest
-from lora_core.cache import is_no_room
+from lora_core.disk import is_no_room, sync
 from lora_core.errors import ArtifactCorrupt, CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.faults import reach
-from lora_core.specs.frozen import Frozen
+from lora_core.specs.frozen import Frozen, first_fault
 from lora_core.training.origin import Origin
 from lora_core.training.progress import Figures, Progress
 
@@ -62,10 +61,10 @@ def write(parent: Path, progress: Progress, origin: Origin) -> Path:
         tensors = {name: tensor.contiguous() for name, tensor in progress.tensors().items()}
         save_file(tensors, unfinished / TENSORS)
         for name in (STATE, TENSORS):
-            _sync(unfinished / name)
+            sync(unfinished / name)
         reach("checkpoint_files_written")
         manifest.write(unfinished, {"kind": KIND, "version": VERSION})
-        _sync(unfinished)
+        sync(unfinished)
         reach("checkpoint_written")
         return _publish(unfinished, parent / f"step-{progress.step}")
     except (OSError, SafetensorError) as error:
@@ -103,22 +102,13 @@ def _publish(unfinished: Path, final: Path) -> Path:
     """Only now it can be seen. One of the same step, from before a resume, gives way."""
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     reach("checkpoint_published")
     return final
 
 
-def _sync(path: Path) -> None:
-    """Bring a file or the names in a directory to the disk: a power cut takes nothing back."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        place = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+        place, _ = first_fault(error)
         return f"{STATE} has no valid {place}"
     return f"{type(error).__name__} while reading it"

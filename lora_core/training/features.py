@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lora_core.cache import cache_dir, keep_below, new_entry
+from lora_core.cache import cache_dir, keep_below
+from lora_core.disk import new_entry
 from lora_core.training.part import Part
 
 FORMAT = "2"  # raise it when the same facts would give other features

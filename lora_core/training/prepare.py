@@ -21,7 +21,7 @@ from lora_core.encoders.recompute import recompute
 from lora_core.events import Noted, Observer, Phase
 from lora_core.layers import held
 from lora_core.methods.base import Method
-from lora_core.specs.data import Split
+from lora_core.specs.data import MAX_LENGTH, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
 from lora_core.training import runtime
@@ -31,8 +31,6 @@ from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
 from lora_core.training.trunk import choose
-
-MAX_LENGTH = 512  # tokens, unless the spec or the base says less
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
     machine = runtime.start(spec.runtime)
     base = locate(spec.base, spec.base_revision)
-    fit.check(base.config, spec)
+    fit.check(fit.read_shape(base.config, base=spec.base), spec)
     spec = _on(resolved(spec, base.config), machine)
     splits = load(spec.data)
     family = base.family
@@ -123,7 +121,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
 def resolved(spec: TrainSpec, config: dict[str, Any]) -> TrainSpec:
     """The same spec with what depends on the base decided."""
     shape = fit.read_shape(config, base=spec.base)
-    length = spec.data.max_length or min(MAX_LENGTH, shape.positions)
+    length = shape.max_length(spec.data.max_length)
     rate = spec.optim.learning_rate or default_rate(spec.method, shape.width)
     return spec.model_copy(
         update={

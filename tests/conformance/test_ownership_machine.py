@@ -167,8 +167,8 @@ class Ownership(RuleBasedStateMachine):
         """Every job that waits is told of once; then its hint is fresh."""
         waiting = {each for each, known in self.jobs.items() if known.state is JobState.QUEUED}
         with self.database.write() as session:
-            told = {job_id for job_id, _ in reminders.due(session, hint_seconds=600)}
-            again = reminders.due(session, hint_seconds=600)
+            told = {job_id for job_id, _ in reminders.take_due(session, hint_seconds=600)}
+            again = reminders.take_due(session, hint_seconds=600)
             session.commit()
         assert told <= waiting
         assert again == []
@@ -280,7 +280,7 @@ class Ownership(RuleBasedStateMachine):
 
 
 def run_machine(database: Database, *, examples: int) -> None:
-    if database.dialect == "sqlite":
+    if database.write_engine.dialect.name == "sqlite":
         raw = database.write_engine.raw_connection()
         raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
         raw.close()

@@ -180,7 +180,7 @@ def test_a_run_is_deleted_once_it_has_ended(database: Database, resources: Resou
 def test_workers_are_told_of_runs_that_wait_and_hold_them_like_jobs(database: Database) -> None:
     run_id = add_run(database, lane=Lane.ANY)
     with database.write() as session:
-        assert reminders.due(session, hint_seconds=30) == [(run_id, Lane.ANY)]
+        assert reminders.take_due(session, hint_seconds=30) == [(run_id, Lane.ANY)]
         session.commit()
     claimed = take(database)
     with database.read() as session:

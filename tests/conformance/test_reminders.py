@@ -9,7 +9,7 @@ from tests.job_rows import add_job, change, events, give_back, job, take
 
 def due(database: Database) -> list[tuple[object, Lane]]:
     with database.write() as session:
-        found = reminders.due(session, hint_seconds=30)
+        found = reminders.take_due(session, hint_seconds=30)
         session.commit()
     return list(found)
 

@@ -16,7 +16,6 @@ TREES = {
 LONGEST = 250
 LONGER = {  # lists, not logic
     "lora_core/errors.py",
-    "app/settings.py",
     "migrations/versions/0001_first_tables.py",
 }
 HUB_NOUNS = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "models", "core"}

@@ -8,20 +8,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertModel
 
 from lora_core import flops
+from lora_core.fit import Shape, read_shape
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
 
-SAMPLE = {"model_type": "distilbert", "dim": 384, "hidden_dim": 1536}
-DISTILBERT = {"model_type": "distilbert"}
-BERT = {"model_type": "bert"}
+
+def shape(config: dict[str, Any]) -> Shape:
+    return read_shape(config, base="the base")
+
+
+SAMPLE = shape({"model_type": "distilbert", "dim": 384, "hidden_dim": 1536})
+DISTILBERT = shape({"model_type": "distilbert"})
+BERT = shape({"model_type": "bert"})
 
 
 @pytest.mark.parametrize(
-    ("config", "forward", "full", "query_value", "all_linears"),
+    ("encoder", "forward", "full", "query_value", "all_linears"),
     [(SAMPLE, 6.7, 20.6, 14.7, 14.9), (DISTILBERT, 25.2, 76.3, 52.2, 52.7),
      (BERT, 50.3, 152.7, 105.4, 106.4)],
 )  # fmt: skip
 def test_a_review_of_275_tokens_costs_what_was_derived(
-    config: dict[str, Any], forward: float, full: float, query_value: float, all_linears: float
+    encoder: Shape, forward: float, full: float, query_value: float, all_linears: float
 ) -> None:
     def gigaflops(a_token: float) -> float:
         return 275 * a_token / 1e9
@@ -29,10 +35,10 @@ def test_a_review_of_275_tokens_costs_what_was_derived(
     lora = LoraSpec(targets=(Role.QUERY, Role.VALUE))
     everywhere = LoraSpec(targets=tuple(Role))
     assert [
-        gigaflops(flops.forward(config, length=346)),
-        gigaflops(flops.training(config, FullSpec(), length=346)),
-        gigaflops(flops.training(config, lora, length=346)),
-        gigaflops(flops.training(config, everywhere, length=346)),
+        gigaflops(flops.forward(encoder, length=346)),
+        gigaflops(flops.training(encoder, FullSpec(), length=346)),
+        gigaflops(flops.training(encoder, lora, length=346)),
+        gigaflops(flops.training(encoder, everywhere, length=346)),
     ] == pytest.approx([forward, full, query_value, all_linears], rel=0.02)
 
 
@@ -43,7 +49,7 @@ def test_the_forward_pass_costs_what_torch_counts() -> None:
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.ones(3, 10, dtype=torch.long))
-    a_token = flops.forward({**config.to_dict(), "model_type": "distilbert"}, length=10)
+    a_token = flops.forward(shape({**config.to_dict(), "model_type": "distilbert"}), length=10)
     assert counter.get_total_flops() == 30 * a_token
 
 

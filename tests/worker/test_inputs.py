@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,7 +24,7 @@ from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
-from tests.job_rows import SPEC, add_job, job
+from tests.job_rows import FACTS, SPEC, add_job, job
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
 from tests.worker.test_run_job import GOOD, run
@@ -89,8 +88,7 @@ def register(resources: Resources, directory: Path) -> ArtifactRef:
     ref = resources.store.put(directory, "jobs/earlier/a1")
     with resources.database.write() as session:
         artifact = artifacts.add(session, job_id=None, kind="model", ref=ref)
-        facts: dict[str, Any] = {"job_id": None, "base": "minilm-l6", "method": "lora"}
-        registry.register(session, name="sentiment", artifact_id=artifact.id, metrics={}, **facts)
+        registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
         session.commit()
     return ref
 

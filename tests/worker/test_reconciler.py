@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from app.db import clock as database_clock
 from app.db.clock import now
 from app.db.engines import Database
 from app.jobs import ownership, presence
@@ -101,7 +102,7 @@ def test_a_jump_of_the_clock_gives_every_lease_time_again(
     reconciler = Reconciler(resources, ME, draining=threading.Event())
     reconciler.tick()
     reconciler._healthy_since -= 1000
-    monkeypatch.setattr("worker.reconciler.presence.clock", lambda _: 1e12)
+    monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e12)
     job_id = add_job(database)
     claim_late(database, job_id)
     reconciler.tick()
@@ -131,12 +132,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Of this machine and, far ahead, of the database."""
     clock = Clock()
     monkeypatch.setattr("worker.reconciler.own_clock", clock)
-    monkeypatch.setattr("worker.reconciler.presence.clock", lambda _: 1e9 + clock.now)
+    monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e9 + clock.now)
     return clock
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(presence, "announce"), (presence, "clock"), (Session, "commit")]
+    ("where", "name"), [(presence, "announce"), (database_clock, "read_clock"), (Session, "commit")]
 )
 def test_a_slow_database_is_no_jump_of_its_clock(
     resources: Resources,

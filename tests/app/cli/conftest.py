@@ -27,6 +27,7 @@ from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
+from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact
 
 Run = Callable[..., Result]
@@ -172,14 +173,9 @@ class FakeWorker:
         with self.database.write() as session:
             artifact = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as:
+                facts = {**FACTS, "metrics": summary}
                 version = registry.register(
-                    session,
-                    name=register_as,
-                    artifact_id=artifact.id,
-                    job_id=lease.job_id,
-                    base="minilm-l6",
-                    method="lora",
-                    metrics=summary,
+                    session, name=register_as, artifact=artifact, facts=facts
                 )
                 summary["model_version"] = f"{register_as}:{version.number}"
             assert ownership.finish(session, lease, Succeeded(artifact.id, summary))

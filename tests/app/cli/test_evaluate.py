@@ -100,6 +100,16 @@ def test_a_data_set_of_the_service_with_its_own_columns(
     assert drawn["texts"] == 8
 
 
+def test_an_upload_without_labels_is_refused_before_it_is_fetched(
+    cli: Run, model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "films.csv"
+    file.write_text("text\na good film\n")
+    made = answer(cli("datasets", "upload", str(file), "--purpose", "predict", "--json"))
+    refused = cli("evaluate", "sentiment", "--data", made["ref"])
+    assert (refused.exit_code, "(no_labels)" in refused.stderr) == (2, True), refused.output
+
+
 @pytest.mark.parametrize("part", list(Split))
 def test_parts_that_are_drawn_are_those_of_a_training(part: Split, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"

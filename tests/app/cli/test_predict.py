@@ -9,6 +9,7 @@ from app.cli import predict
 from app.registry import service as registry
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
+from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact
 
 
@@ -18,15 +19,7 @@ def promoted(resources: Resources, tmp_path: Path) -> str:
     ref = resources.store.put(make_artifact(tmp_path / "made"), "jobs/one/a1")
     with resources.database.write() as session:
         artifact = artifacts.add(session, job_id=None, kind="model", ref=ref)
-        registry.register(
-            session,
-            name="sentiment",
-            artifact_id=artifact.id,
-            job_id=None,
-            base="minilm-l6",
-            method="lora",
-            metrics={},
-        )
+        registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
         session.commit()
     registry.move_alias(
         resources.database,

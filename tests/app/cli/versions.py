@@ -16,15 +16,7 @@ def add_version(resources: Resources, artifact: Path, work: Path, name: str = "s
     ref = resources.store.put(Path(shutil.copytree(artifact, work)), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         row = artifacts.add(session, job_id=None, kind="model", ref=ref)
-        version = registry.register(
-            session,
-            name=name,
-            artifact_id=row.id,
-            job_id=None,
-            base=facts["spec"]["base"],
-            method=facts["spec"]["method"]["type"],
-            metrics=facts["metrics"],
-        )
+        version = registry.register(session, name=name, artifact=row, facts=facts)
         number = version.number
         session.commit()
     registry.move_alias(resources.database, name=name, alias="production", number=number)

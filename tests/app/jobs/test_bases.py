@@ -17,6 +17,7 @@ from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
 from lora_core.errors import BaseNotFound
+from tests.job_rows import FACTS
 
 TINY = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
         "intermediate_size": 16, "vocab_size": 50, "max_position_embeddings": 64}  # fmt: skip
@@ -160,20 +161,9 @@ def version(resources: Resources, tmp_path: Path) -> Callable[..., str]:
         make(directory / "merged")
         manifest.write(directory, {})
         with resources.database.write() as session:
-            made = registry.register(
-                session,
-                name=name,
-                artifact_id=artifacts.add(
-                    session,
-                    job_id=None,
-                    kind="model",
-                    ref=resources.store.put(directory, f"made/{name}-{len(list_keys(resources))}"),
-                ).id,
-                job_id=None,
-                base="minilm-l6",
-                method="lora",
-                metrics={},
-            )
+            ref = resources.store.put(directory, f"made/{name}-{len(list_keys(resources))}")
+            artifact = artifacts.add(session, job_id=None, kind="model", ref=ref)
+            made = registry.register(session, name=name, artifact=artifact, facts=FACTS)
             if production:
                 registry_rows.move_alias(
                     session, model_id=made.model_id, alias="production", version_id=made.id

@@ -17,6 +17,7 @@ from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
 from tests.app.jobs.fake_worker import FakeWorker
+from tests.job_rows import FACTS
 
 Submit = Callable[..., dict[str, Any]]
 Succeed = Callable[..., tuple[Artifact, Path]]
@@ -36,15 +37,7 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
         with resources.database.write() as session:
             made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as is not None:
-                registry.register(
-                    session,
-                    name=register_as,
-                    artifact_id=made.id,
-                    job_id=lease.job_id,
-                    base="minilm-l6",
-                    method="lora",
-                    metrics={},
-                )
+                registry.register(session, name=register_as, artifact=made, facts=FACTS)
             session.commit()
         worker.finish(lease, Succeeded(made.id, {"model_version": "mails:1"}))
         return made, resources.store.path(ref)

@@ -13,6 +13,7 @@ from app.jobs import estimate
 from app.jobs.data import ALL, Data
 from app.jobs.endings import Succeeded
 from app.jobs.states import Lane
+from lora_core.fit import read_shape
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import FullSpec, LoraSpec
@@ -20,6 +21,7 @@ from lora_core.specs.train import OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
+SHAPE = read_shape(minilm.config(), base=minilm.NAME)
 
 
 def data(rows: dict[str, int], **sizes: Any) -> Data:
@@ -46,7 +48,7 @@ def test_texts_are_counted_by_part(
 
 def seconds(spec: TrainSpec, speed: float, rows: int = 8530) -> int:
     known = data({ALL: rows})
-    return estimate.cost(spec, config=minilm.config(), data=known, speed=speed).seconds
+    return estimate.cost(spec, shape=SHAPE, data=known, speed=speed).seconds
 
 
 def test_more_work_and_less_speed_take_longer() -> None:

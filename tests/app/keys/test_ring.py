@@ -12,7 +12,7 @@ from app.keys import secret, service
 from app.keys.errors import KeyExpired, KeyRevoked, KeyUnknown
 from app.keys.ring import FRESH_SECONDS, STALE_SECONDS, KeyRing
 from app.keys.secret import Token
-from app.keys.tables import ApiKey
+from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.settings import Settings
 from tests.clock import Clock
 
@@ -60,6 +60,11 @@ def test_a_wrong_secret_with_a_known_id_is_refused(ring: KeyRing, new_key: NewKe
         return await asyncio.gather(*asked, return_exceptions=True)
 
     assert [type(each) for each in asyncio.run(both())] == [KeyUnknown, Caller] * 2
+
+
+def test_the_row_of_a_caller_without_a_key_lets_nobody_in(ring: KeyRing) -> None:
+    with pytest.raises(KeyUnknown):
+        look_up(ring, secret.new_token(LOCAL_KEY_ID))
 
 
 def test_a_revoked_key_is_refused_within_a_minute(

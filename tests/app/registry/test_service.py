@@ -9,21 +9,14 @@ from app.db.engines import Database
 from app.registry import service
 from app.registry.errors import ModelAmbiguous, ModelNotFound, NoModelPromoted
 from app.resources import Resources
+from tests.job_rows import FACTS
 
 Finished = Callable[[], Artifact]
 
 
 def add(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
     with database.write() as session:
-        version = service.register(
-            session,
-            name=name,
-            artifact_id=artifact.id,
-            job_id=artifact.job_id,
-            base="minilm-l6",
-            method="lora",
-            metrics={},
-        )
+        version = service.register(session, name=name, artifact=artifact, facts=FACTS)
         session.commit()
     return version.number
 
@@ -37,15 +30,7 @@ def test_registering_leaves_the_commit_to_its_caller(
 ) -> None:
     artifact = finished()
     with database.write() as session:
-        service.register(
-            session,
-            name="lost",
-            artifact_id=artifact.id,
-            job_id=None,
-            base="minilm-l6",
-            method="lora",
-            metrics={},
-        )
+        service.register(session, name="lost", artifact=artifact, facts=FACTS)
     with database.read() as session, pytest.raises(ModelNotFound):
         service.resolve(session, "lost:1")
     assert add(database, artifact, "lost") == 1
@@ -74,10 +59,10 @@ def test_the_default_is_the_only_model_in_production(
     add(database, finished(), "a")
     add(database, finished(), "b")
     with database.read() as session, pytest.raises(NoModelPromoted):
-        service.resolve_default(session)
+        service.find(session, None)
     promote(resources, 1, "b")
     with database.read() as session:
-        assert service.resolve_default(session).ref == "b:1"
+        assert service.find(session, None).ref == "b:1"
     promote(resources, 1, "a")
     with database.read() as session, pytest.raises(ModelAmbiguous, match="a, b"):
-        service.resolve_default(session)
+        service.find(session, None)

@@ -18,7 +18,7 @@ from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
 from tests.app.artifacts.stores import made
-from tests.job_rows import add_job, change
+from tests.job_rows import FACTS, add_job, change
 
 DAY = 86_400.0
 
@@ -72,11 +72,8 @@ class World:
 
     def version(self, artifact: Artifact) -> None:
         """Register it."""
-        facts: dict[str, Any] = {"job_id": artifact.job_id, "base": "minilm-l6", "method": "lora"}
         with self.database.write() as session:
-            registry.register(
-                session, name="sentiment", artifact_id=artifact.id, metrics={}, **facts
-            )
+            registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
             session.commit()
 
     def checkpoint(self, job_id: UUID, *, step: int = 1, days: float = 2.0) -> str:

@@ -15,6 +15,7 @@ from app.serving.deployment import Deployment
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
 from tests.app.serving.stub import Loader
+from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact
 
 Publish = Callable[..., Path]
@@ -49,15 +50,7 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
         ref = resources.store.put(directory, f"jobs/{job}/a1")
         with resources.database.write() as session:
             artifact = repository.add(session, job_id=job, kind="model", ref=ref)
-            version = service.register(
-                session,
-                name=name,
-                artifact_id=artifact.id,
-                job_id=job,
-                base="minilm-l6",
-                method="lora",
-                metrics={},
-            )
+            version = service.register(session, name=name, artifact=artifact, facts=FACTS)
             session.commit()
         if promote:
             service.move_alias(

@@ -140,3 +140,23 @@ def test_too_many_texts_are_refused_in_the_dialect(
     assert answer.json() == IsPartialDict(error_type="Overloaded", code="overloaded")
     assert 1 <= int(answer.headers["retry-after"]) <= 30
     assert ask() == 200
+
+
+def test_what_finds_no_room_uses_up_no_quota(
+    app: FastAPI, client: TestClient, publish: Publish
+) -> None:
+    publish()
+    serving = app.state.serving
+    serving.pool._load = lambda _: StubPredictor()
+    serving._quota = Quota(2 / BURST_SECONDS, clock=lambda: 0.0)  # two texts, and no more for now
+    serving.admission = admission(texts=2)
+
+    def ask() -> str:
+        answer = client.post("/predict", json={"inputs": ["good", "bad"]})
+        return "answered" if answer.status_code == 200 else str(answer.json()["code"])
+
+    serving.admission.texts = 1
+    assert ask() == "overloaded"
+    serving.admission.texts = 0
+    assert [ask(), ask()] == ["answered", "quota_used"]
+    assert serving.admission.texts == 0

@@ -13,11 +13,9 @@ from tests.fake_distribution import install
 def test_the_facts_are_those_of_the_file(name: str) -> None:
     rows = reviews.load(name)
     facts = reviews.facts(name)
-    texts = [text for text, _ in rows]
     assert len(rows) == facts.rows
     assert Counter(label for _, label in rows) == Counter(facts.labels)
-    assert np.mean([len(text) for text in texts]) == pytest.approx(facts.mean_characters, abs=0.1)
-    some = texts[:: len(texts) // 1000]
+    some = [text for text, _ in rows[:: len(rows) // 1000]]
     tokenizer = load_tokenizer(minilm.directory() / "tokenizer.json")
     counts = np.array([len(one.ids) for one in tokenizer.encode_batch_fast(some)])
     for max_length in (64, 256, 512):
