@@ -14,7 +14,7 @@ from benchmarks.quiet import quiet_pulse
 from lora_core.data import linear
 from lora_core.data.load import load
 from lora_core.data.records import Splits
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate

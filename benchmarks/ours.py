@@ -19,7 +19,7 @@ from benchmarks.plan import (
 )
 from benchmarks.quiet import Silence, quiet_pulse
 from benchmarks.window import Window
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.errors import Stopped
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec

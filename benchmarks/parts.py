@@ -20,7 +20,7 @@ from benchmarks.plan import BASE, BATCH, FULL, METHODS, Size, rate_data, train_s
 from benchmarks.reviews import read
 from benchmarks.window import Window
 from lora_core.data.records import Example
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.fit import read_shape
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec

@@ -5,7 +5,7 @@ import numpy as np
 from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
-from lora_core.encoders.checkpoint import Base
+from lora_core.encoders.load import Base
 from lora_core.specs.data import DataSpec, Split
 from lora_core.training.part import Part
 

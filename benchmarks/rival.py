@@ -33,8 +33,8 @@ from benchmarks.plan import (
 from benchmarks.quiet import quiet_pulse
 from benchmarks.reviews import read
 from benchmarks.window import Window
-from lora_core.encoders.checkpoint import Base, load_classifier, locate, silence_transformers
-from lora_core.encoders.first_token import shorten
+from lora_core.encoders.first_token import first_token_only
+from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
@@ -86,7 +86,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        shorten(model, base.family)
+        first_token_only(model, base.family)
         correct.append(right(answering(model, machine, base, test), test))
     return {
         "correct": correct,

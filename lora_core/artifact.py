@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from lora_core.data.records import Example
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import silence_transformers
+from lora_core.encoders.load import silence_transformers
 from lora_core.encoders.modules import linear
 from lora_core.errors import MergeMismatch
 from lora_core.manifest import MERGED

@@ -8,7 +8,7 @@ from torch import nn
 
 from lora_core import manifest
 from lora_core.artifact import FORMAT, save_adapter, save_golden, save_merged
-from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.load import load_classifier, locate
 from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import LoraSpec

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from benchmarks.serving.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
 from lora_core.data.tokens import cut, load_tokenizer
-from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
+from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.inject import adapters
 from lora_core.specs.method import LoraSpec, Role
 

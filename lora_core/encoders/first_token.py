@@ -24,7 +24,7 @@ from lora_core.encoders.modules import blocks
 from lora_core.layers.base import AdapterLinear
 
 
-def shorten(model: nn.Module, family: EncoderFamily) -> None:
+def first_token_only(model: nn.Module, family: EncoderFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay as they are."""
     last: Any = blocks(model, family)[-1]
     last.forward = partial(_FIRST_TOKEN[family.model_type], last)

@@ -23,7 +23,7 @@ from lora_core import manifest, peft_format
 from lora_core.artifact import TOLERANCE, label_names, load_merged, save_classifier, write_json
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import Base, load_with_head, locate
+from lora_core.encoders.load import Base, load_with_head, locate
 from lora_core.errors import BaseDiffers, NoAdapter
 from lora_core.export.folder import new_folder
 from lora_core.inference.predictor import Predictor

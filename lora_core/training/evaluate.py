@@ -22,10 +22,10 @@ def logits(forward: Forward, part: Part, *, budget: int, pulse: Pulse) -> NDArra
     rows = np.zeros((len(part), model.config.num_labels), dtype=np.float32)
     was_training = model.training
     model.eval()
-    for indices in ranks.turns(by_length(part.lengths, budget)):
+    for indices in ranks.shard_batches(by_length(part.lengths, budget)):
         if indices:
             rows[indices] = forward(part, indices).float().cpu().numpy()
         pulse.beat()
-    ranks.add_rows(rows)
+    ranks.all_reduce_rows(rows)
     model.train(was_training)
     return rows

@@ -136,17 +136,17 @@ class Trainer:
         weight = self.task.weight(train.labels[texts].tolist())
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
-        for indices in micro_batches(train.lengths, ranks.share(texts), budget):
+        for indices in micro_batches(train.lengths, ranks.shard(texts), budget):
             labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
             loss = self.task.loss(self.forward(train, indices), labels) / weight
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
                 break
             torch.autograd.backward(loss)
-        loss_sum = ranks.total(loss_sum)
+        loss_sum = ranks.all_reduce(loss_sum)
         if not math.isfinite(loss_sum):
             return loss_sum, math.nan
-        ranks.add_gradients(self.trained)
+        ranks.all_reduce_gradients(self.trained)
         limit = self.spec.optim.max_grad_norm
         return loss_sum, nn.utils.clip_grad_norm_(self.trained, limit).item()
 

@@ -14,8 +14,8 @@ from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
 from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
-from lora_core.encoders.first_token import shorten
+from lora_core.encoders.first_token import first_token_only
+from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.recompute import recompute
 from lora_core.events import Noted, Observer, Phase
@@ -72,7 +72,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     base_sha256 = fingerprint(model, family)
     method = methods.build(spec.method)
     method.prepare(model, family)
-    shorten(model, family)
+    first_token_only(model, family)
     if unfused.pays(machine.device, machine.precision):
         unfused.use(model)
     if spec.runtime.gradient_checkpointing:

@@ -57,13 +57,13 @@ def run(
     `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
-    if not ranks.first():
+    if not ranks.is_main():
         observer, plan = _Silence(), None
     alone, together = Pulse(observer, stop), Pulse(observer, ranks.Together(stop))
     with causes.known(spec):
         alone.enter(Phase.LOADING)
         reach("loading")
-        with ranks.first_ahead():
+        with ranks.main_first():
             prepared, saved = _ready(spec, resume, observer, alone)
         trainer = build_trainer(prepared, observer=observer, pulse=together, plan=plan, saved=saved)
         _announce(trainer, prepared, observer)
@@ -129,7 +129,7 @@ def _judge(
     The temperature is fitted on validation alone.
     """
     pulse.enter(Phase.LINEAR_RIVAL)
-    with ranks.first_ahead():
+    with ranks.main_first():
         rival = linear.fit(prepared.splits)
     observer.on_event(rival)
     figures: dict[str, Any] = {"linear": rival.model_dump(mode="json", exclude={"event"})}

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from lora_core import manifest
 from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.checkpoint import fingerprint
+from lora_core.encoders.load import fingerprint
 from lora_core.errors import ArtifactCorrupt
 from lora_core.inference import network
 from lora_core.inference.attention import Unfused
