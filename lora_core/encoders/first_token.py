@@ -70,7 +70,7 @@ def _attend(
 
 def _is_a_product(layer: nn.Module) -> bool:
     """Whether its output is that of its weight and bias."""
-    return not (isinstance(layer, AdapterLinear) and layer.drops)
+    return not (isinstance(layer, AdapterLinear) and layer.applies_dropout)
 
 
 def _before_the_product(
