@@ -13,12 +13,12 @@ from lora_core.training.part import Part
 def read(data: DataSpec, base: Base) -> tuple[Splits, dict[Split, Part]]:
     """Texts, and their token ids cut at `max_length`."""
     splits = load(data)
-    file = base.directory / "tokenizer.json"
-    pad = load_tokenizer(file).token_to_id("[PAD]") or 0
+    tokenizer = load_tokenizer(base.directory / "tokenizer.json")
+    pad = tokenizer.token_to_id("[PAD]") or 0
     parts = {}
     for split in Split:
         examples = splits.part(split)
-        tokens = tokenise(file, [each.text for each in examples], data.max_length or 512)
+        tokens = tokenise(tokenizer, [each.text for each in examples], data.max_length or 512)
         labels = np.array([each.label for each in examples], dtype=np.int64)
         parts[split] = Part(split, tokens, tokens.lengths, labels, pad)
     return splits, parts

@@ -59,7 +59,7 @@ class AdapterLinear(nn.Module, ABC):
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the adapter adds to the base, all of it saved.
 
-        It trains unless its variant freezes it: `self.A.requires_grad_(False)` where it is made.
+        All of it trains, unless a variant freezes a part where it makes it.
         """
         yield from self.named_parameters(recurse=False)
 

@@ -8,8 +8,8 @@ and no sum of full size. With G = s · dY B, of shape (tokens, r):
 dX = dY (W + s B A)    dA = Gᵀ x    dB = s · dYᵀ (x Aᵀ)
 
 dYᵀ x, the dear part of full fine-tuning, is never formed. (Cherniuk et al. 2023, arXiv 2312.03415)
-Kept for the backward pass: W + s B A, which is d_out · d_in numbers a layer. Not for DoRA, whose row
-scale depends on B A too.
+Kept for the backward pass: W + s B A, d_out · d_in numbers a layer. Not for DoRA, whose row scale
+depends on B A too.
 """
 
 from typing import Any

@@ -14,6 +14,7 @@ from lora_core.data.batching import epoch_updates, micro_batches
 from lora_core.errors import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
+from lora_core.methods.base import saved_parameters
 from lora_core.specs.data import Split
 from lora_core.training import evaluate, ranks, rng
 from lora_core.training.best import Best
@@ -64,6 +65,7 @@ class Trainer:
         self.pace = Pace(log_every=max(1, self.total_steps // 100), seconds=self.forward.seconds)
         self.progress = Progress(
             parameters=own_parameters(self.model, prepared.family),
+            saved=saved_parameters(self.model).keys(),
             optimizer=self.optimizer,
             schedule=self.schedule,
             best=self.best,
