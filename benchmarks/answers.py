@@ -37,7 +37,7 @@ def settings(cell: Cell) -> str:
     if isinstance(cell.spec, DataSpec):
         told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
     else:
-        told = resolved(cell.spec, _config(cell.spec.base)).model_dump(mode="json")
+        told = resolved(cell.spec, _config(cell.spec.base))[0].model_dump(mode="json")
         told["runtime"] = {"seed": cell.spec.runtime.seed}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -65,9 +65,9 @@ def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
         "steps": trained.steps,
         "best_step": trained.best_step,
         "train_seconds": trained.pace.seconds,
-        "device": prepared.machine.device,
-        "precision": prepared.machine.precision,
-        "threads": prepared.machine.threads,
+        "device": prepared.runtime.device,
+        "precision": prepared.runtime.precision,
+        "threads": prepared.runtime.threads,
     }
 
 

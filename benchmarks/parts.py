@@ -37,7 +37,7 @@ def measure(size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data, lengths = _batches(Path(folder))
         prepared = ready(train_spec(METHOD, data, epochs=1000))
-    dtype = torch.bfloat16 if prepared.machine.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if prepared.runtime.precision == "bf16" else torch.float32
     steady(prepared, Window(0, LENGTHS))
     window = Window(size.seconds / 4, LENGTHS)
     took = [steady(prepared, window)]

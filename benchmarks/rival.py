@@ -39,7 +39,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
 from lora_core.training import runtime
-from lora_core.training.forward import Forward
+from lora_core.training.forward import WholeModel
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
 from lora_core.training.trunk import choose
@@ -96,7 +96,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def answering(model: Any, machine: Runtime, base: Base, test: Part) -> Forward:
+def answering(model: Any, machine: Runtime, base: Base, test: Part) -> WholeModel:
     """The way to its logits that ours would take."""
     return choose(
         model,

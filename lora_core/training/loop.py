@@ -50,7 +50,7 @@ class Trainer:
         saves: Saves[Progress] | None = None,
     ) -> None:
         self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
-        self.spec, self.runtime = prepared.spec, prepared.machine
+        self.spec, self.runtime = prepared.spec, prepared.runtime
         self.forward = prepared.forward
         self.train_part = prepared.parts[Split.TRAIN]
         self.validation_part = prepared.parts[Split.VALIDATION]
@@ -59,7 +59,7 @@ class Trainer:
         self.updates_per_epoch = math.ceil(len(self.train_part) / optim.batch_size)
         self.total_steps = self.updates_per_epoch * optim.epochs
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.model, optim)
+        self.optimizer = build_optimizer(self.model, optim, prepared.learning_rate)
         self.schedule = build_schedule(self.optimizer, optim, self.total_steps)
         self.best = Best(self.spec.stop)
         self.pace = Pace(log_every=max(1, self.total_steps // 100), seconds=self.forward.seconds)
@@ -127,20 +127,22 @@ class Trainer:
         self.schedule.step()
         self.progress.step = step
         self.progress.evaluation_owed = self._evaluation_due(step)
-        reach("step")
+        reach("step")  # a test may let a run fail here, see `faults.py`
 
     def _gradients(self, texts: list[int]) -> tuple[float, float]:
-        """Of all texts together: the mean loss and the norm, NaN after a loss that is.
+        """Mean loss and gradient norm of an update; the norm is NaN if the loss is not finite.
 
-        Each process computes a share of them, in micro-batches; what they find adds up.
+        L = Σ wᵢ ℓᵢ / Σ wᵢ over the whole update, wᵢ the weight of the class. The divisor is known
+        before anything is computed, so L is a plain sum over texts: micro-batches and processes
+        take a part of it each, and their gradients add up to exactly that of L.
         """
         train, budget = self.train_part, self.spec.optim.micro_batch_tokens
-        weight = self.task.weight(train.labels[texts].tolist())
+        normaliser = self.task.weight(train.labels[texts].tolist())  # Σ wᵢ
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
         for indices in micro_batches(train.lengths, ranks.shard(texts), budget):
             labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
-            loss = self.task.loss(self.forward(train, indices), labels) / weight
+            loss = self.task.loss(self.forward(train, indices), labels) / normaliser
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
                 break
@@ -178,6 +180,7 @@ class Trainer:
         """Evenly spaced within the epoch, the last at its end."""
         times, updates = self.spec.stop.evaluations_per_epoch, self.updates_per_epoch
         within = (step - 1) % updates + 1
+        # How many of `times` equal shares of the epoch are over after this step, and before it.
         return within * times // updates > (within - 1) * times // updates
 
     def _evaluate(self) -> None:

@@ -87,8 +87,8 @@ def test_texts_of_many_lengths_are_answered_as_on_the_cpu(
     model = tiny_base.FAMILIES[family]()
     first_token_only(model, FAMILIES[family])
     with torch.no_grad():
-        expected = WholeModel(model, Runtime("cpu", "fp32", 1, 0))(part, range(len(ids)))
-        there = WholeModel(model.to("cuda:0"), Runtime("cuda:0", precision, 1, 0))
+        expected = WholeModel(model, Runtime("cpu", "fp32", 1))(part, range(len(ids)))
+        there = WholeModel(model.to("cuda:0"), Runtime("cuda:0", precision, 1))
         together = there(part, range(len(ids))).float().cpu()
         alone = torch.cat([there(part, [i]) for i in range(len(ids))]).float().cpu()
     torch.testing.assert_close(together, expected, rtol=close, atol=close)

@@ -23,7 +23,7 @@ from lora_core.training.trunk import FrozenTrunk, choose
 from tests import tiny_base
 from tests.listener import Listener
 
-MACHINE = Runtime(device="cpu", precision="fp32", threads=1, seed=0)
+MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
 PULSE = Pulse(Listener(), Listener())
