@@ -70,7 +70,7 @@ class Network:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens at once of which more make it no faster: one text keeps a core busy, but no GPU."""
+        """Tokens at once; more make it no faster. One text keeps a core busy, but not a GPU."""
         return 1024 if self.device == "cpu" else 16_384
 
     @torch.inference_mode()

@@ -38,8 +38,8 @@ class WholeModel:
         """What a batch is padded to: one of few lengths where each new one costs time."""
         if not unfused.pays(self._runtime.device, self._runtime.precision):
             return longest
-        few = unfused.rounded(longest, unfused.STEP)
-        return min(few, self.model.config.max_position_embeddings)
+        positions: int = self.model.config.max_position_embeddings
+        return min(unfused.rounded(longest, unfused.STEP), positions)
 
 
 class EveryBlock(WholeModel):
