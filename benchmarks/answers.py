@@ -14,7 +14,7 @@ from benchmarks.quiet import quiet_pulse
 from lora_core.data import linear
 from lora_core.data.load import load
 from lora_core.data.records import Splits
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
@@ -37,7 +37,7 @@ def settings(cell: Cell) -> str:
     if isinstance(cell.spec, DataSpec):
         told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
     else:
-        told = resolved(cell.spec, _config(cell.spec.base)).model_dump(mode="json")
+        told = resolved(cell.spec, _config(cell.spec.base))[0].model_dump(mode="json")
         told["runtime"] = {"seed": cell.spec.runtime.seed}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -65,9 +65,9 @@ def _train(spec: TrainSpec, judged_on: Split) -> dict[str, Any]:
         "steps": trained.steps,
         "best_step": trained.best_step,
         "train_seconds": trained.pace.seconds,
-        "device": prepared.machine.device,
-        "precision": prepared.machine.precision,
-        "threads": prepared.machine.threads,
+        "device": prepared.runtime.device,
+        "precision": prepared.runtime.precision,
+        "threads": prepared.runtime.threads,
     }
 
 

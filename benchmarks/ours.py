@@ -17,15 +17,16 @@ from benchmarks.plan import (
     rate_data,
     train_spec,
 )
-from benchmarks.quiet import Silence, quiet_pulse
+from benchmarks.quiet import quiet_pulse
 from benchmarks.window import Window
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.errors import Stopped
+from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec
 from lora_core.training import evaluate, ranks
-from lora_core.training.forward import Forward
+from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trainer
 from lora_core.training.part import Part
 from lora_core.training.prepare import Prepared, prepare
@@ -44,8 +45,8 @@ def rate(name: str, size: Size) -> dict[str, Any]:
         "reviews_per_s": reviews / seconds,
         "steps": steps,
         "steps_seconds": seconds,
-        "precision": prepared.machine.precision,
-        "peak_mb": prepared.machine.peak_memory_mb(),
+        "precision": prepared.runtime.precision,
+        "peak_mb": prepared.runtime.peak_memory_mb(),
     }
     if isinstance(method := METHODS[name], LoraSpec):
         lengths = prepared.parts[Split.TRAIN].lengths
@@ -94,7 +95,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def right(forward: Forward, part: Part) -> str:
+def right(forward: WholeModel, part: Part) -> str:
     """A 1 or 0 for each text, as it is answered."""
     budget = OptimSpec().micro_batch_tokens
     logits = evaluate.logits(forward, part, budget=budget, pulse=quiet_pulse())

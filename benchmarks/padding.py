@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.plan import BASE
 from benchmarks.reviews import read
 from lora_core.data.batching import epoch_updates, micro_batches
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import OptimSpec
 

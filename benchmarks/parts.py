@@ -20,7 +20,7 @@ from benchmarks.plan import BASE, BATCH, FULL, METHODS, Size, rate_data, train_s
 from benchmarks.reviews import read
 from benchmarks.window import Window
 from lora_core.data.records import Example
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.fit import read_shape
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
@@ -37,7 +37,7 @@ def measure(size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data, lengths = _batches(Path(folder))
         prepared = ready(train_spec(METHOD, data, epochs=1000))
-    dtype = torch.bfloat16 if prepared.machine.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if prepared.runtime.precision == "bf16" else torch.float32
     steady(prepared, Window(0, LENGTHS))
     window = Window(size.seconds / 4, LENGTHS)
     took = [steady(prepared, window)]

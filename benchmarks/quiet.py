@@ -1,14 +1,7 @@
 """A pulse that nobody watches."""
 
-from lora_core.events import Event
+from lora_core.events import Silence
 from lora_core.training.pulse import Pulse
-
-
-class Silence:
-    """Hears every event and does nothing."""
-
-    def on_event(self, event: Event) -> None:
-        pass
 
 
 class NoEnd:

@@ -33,13 +33,13 @@ from benchmarks.plan import (
 from benchmarks.quiet import quiet_pulse
 from benchmarks.reviews import read
 from benchmarks.window import Window
-from lora_core.encoders.checkpoint import Base, load_classifier, locate, silence_transformers
-from lora_core.encoders.first_token import shorten
+from lora_core.encoders.first_token import first_token_only
+from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
 from lora_core.training import runtime
-from lora_core.training.forward import Forward
+from lora_core.training.forward import WholeModel
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
 from lora_core.training.trunk import choose
@@ -86,7 +86,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        shorten(model, base.family)
+        first_token_only(model, base.family)
         correct.append(right(answering(model, machine, base, test), test))
     return {
         "correct": correct,
@@ -96,7 +96,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def answering(model: Any, machine: Runtime, base: Base, test: Part) -> Forward:
+def answering(model: Any, machine: Runtime, base: Base, test: Part) -> WholeModel:
     """The way to its logits that ours would take."""
     return choose(
         model,

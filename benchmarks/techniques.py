@@ -22,7 +22,7 @@ NOTHING = "nothing"
 def first_token() -> None:
     from lora_core.training import prepare
 
-    prepare.shorten = lambda *_: None
+    prepare.first_token_only = lambda *_: None
 
 
 def folding() -> None:

@@ -11,28 +11,35 @@ predictions/*.jsonl       the answer to every validation and test text
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core.data.records import Example
-from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import silence_transformers
-from lora_core.encoders.modules import linear
+from lora_core.encoders.load import silence_transformers
 from lora_core.errors import MergeMismatch
 from lora_core.manifest import MERGED
-from lora_core.merge import merge_adapters
 from lora_core.specs.method import LoraSpec
 
 FORMAT = 1
 GOLDEN_TEXTS = 16
-TOLERANCE = 1e-4  # largest difference between merged and unmerged logits, float32
+TOLERANCE = 1e-4  # see `compare`; for what is computed in float32
+HEAD = ("first", "last")  # names of its layers in head.safetensors
+
+
+class SavedAdapter(NamedTuple):
+    """What a LoRA run keeps besides the merged model."""
+
+    spec: LoraSpec
+    tensors: dict[str, Tensor]  # float32
+    family: str  # its `model_type`
 
 
 def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], family: str) -> None:
@@ -43,27 +50,44 @@ def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], fami
     write_json(directory / "adapter.json", facts)
 
 
+def load_adapter(directory: Path) -> SavedAdapter:
+    """What `save_adapter` was given.
+
+    Of each adapted layer its tensors are `<path>.A` (r, d_in) and `<path>.B` (d_out, r), with DoRA
+    `<path>.magnitude` (d_out,) too; of a head that was trained in full `<path>.weight`
+    (d_out, d_in) and `<path>.bias` (d_out,). `<path>` is that of the layer in transformers' model.
+    """
+    facts = json.loads((directory / "adapter.json").read_text(encoding="utf-8"))
+    spec = LoraSpec.model_validate(facts["method"])
+    return SavedAdapter(spec, load_file(directory / "adapter.safetensors"), facts["encoder"])
+
+
 def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) -> None:
     """The layers after the encoder, merged: what serving needs besides adapter and base."""
-    tensors: dict[str, Tensor] = {}
-    for name, path in zip(("first", "last"), family.head, strict=True):
-        layer = linear(model, path)
-        tensors |= {f"{name}.weight": layer.weight.detach().float().contiguous(),
-                    f"{name}.bias": layer.bias.detach().float().contiguous()}  # fmt: skip
+    tensors = head_tensors(model, family)
     save_file(tensors, directory / "head.safetensors", metadata={"format": "pt"})
 
 
-def save_merged(
-    directory: Path, model: PreTrainedModel, tokenizer_file: Path, max_length: int
-) -> None:
-    """Fold the adapters in and write what `AutoModelForSequenceClassification` loads.
+def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
+    """The layers after the encoder in float32.
 
-    Raises `NonFiniteWeights`.
+    `first.weight` (width, width), `first.bias`, `last.weight` (classes, width), `last.bias`. Of an
+    `AdapterLinear` they are the effective ones, as if it were merged.
     """
-    merge_adapters(model)
+    layers = {name: model.get_submodule(path) for name, path in zip(HEAD, family.head, strict=True)}
+    return {
+        f"{name}.{part}": getattr(layer, part).detach().float().contiguous()
+        for name, layer in layers.items()
+        for part in ("weight", "bias")
+    }
+
+
+def save_merged(
+    directory: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int
+) -> None:
+    """What `AutoModelForSequenceClassification` loads, of a model without adapters."""
     merged = directory / MERGED
     save_classifier(merged, model)
-    tokenizer = load_tokenizer(tokenizer_file)
     tokenizer.save(str(merged / "tokenizer.json"))
     special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
                "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
@@ -130,11 +154,23 @@ def labels_of(directory: Path) -> list[str]:
     return [names[str(i)] for i in range(len(names))]
 
 
+def compare(
+    found: NDArray[np.float32], kept: NDArray[np.float32], tolerance: float = TOLERANCE
+) -> tuple[float, float]:
+    """The largest difference of logits (texts, labels), and the limit for it.
+
+    The limit is `tolerance` of the largest kept logit, and at least `tolerance` itself. Only
+    `difference <= limit` tells that they agree: a difference may be NaN.
+    """
+    difference = float(np.abs(found - kept).max())
+    return difference, tolerance * max(1.0, float(np.abs(kept).max()))
+
+
 def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
-    """The largest difference of logits. Raises `MergeMismatch` above `TOLERANCE`, or if NaN."""
-    difference = float(np.abs(unmerged - merged).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(unmerged).max())):
-        raise MergeMismatch(difference=difference, tolerance=TOLERANCE)
+    """The largest difference of logits. Raises `MergeMismatch` above the limit, or if NaN."""
+    difference, limit = compare(merged, unmerged)
+    if not difference <= limit:
+        raise MergeMismatch(difference=difference, tolerance=limit)
     return difference
 
 
@@ -145,6 +181,13 @@ def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.float3
         for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
     ]
     write_json(directory / "golden.json", rows)
+
+
+def load_golden(directory: Path) -> tuple[list[str], NDArray[np.float32]]:
+    """What `save_golden` wrote: texts, and logits (texts, labels)."""
+    rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
+    logits = np.array([row["logits"] for row in rows], dtype=np.float32)
+    return [row["text"] for row in rows], logits
 
 
 def save_predictions(

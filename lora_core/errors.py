@@ -311,7 +311,7 @@ class MergeMismatch(TrainingError):
 
     code = "merge_mismatch"
     message = (
-        "Merged and unmerged logits differ by {difference:.2e}, more than {tolerance:.0e}; "
+        "Merged and unmerged logits differ by {difference:.2e}, more than {tolerance:.2e}; "
         "the model was not saved."
     )
 
@@ -421,7 +421,7 @@ class EngineDisagrees(ArtifactError):
 
     code = "engine_disagrees"
     message = (
-        "{engine} differs from the stored logits by {difference:.2e}; at most {tolerance:.0e} and "
+        "{engine} differs from the stored logits by {difference:.2e}; at most {tolerance:.2e} and "
         "the same labels are accepted."
     )
 
@@ -480,7 +480,7 @@ class GoldenMismatch(ArtifactError):
     code = "golden_mismatch"
     message = (
         "The model does not give the answers that were kept with it: logits differ by "
-        "{difference:.2e}, more than {tolerance:.0e}. It is damaged, or was made in another way."
+        "{difference:.2e}, more than {tolerance:.2e}. It is damaged, or was made in another way."
     )
 
 

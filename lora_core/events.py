@@ -164,6 +164,13 @@ class Observer(Protocol):
     def on_event(self, event: Event) -> None: ...
 
 
+class Silence:
+    """An observer that hears every event and does nothing."""
+
+    def on_event(self, event: Event) -> None:
+        pass
+
+
 class StopSignal(Protocol):
     """Asked between two steps."""
 

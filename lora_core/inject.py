@@ -34,7 +34,8 @@ def inject(model: nn.Module, family: EncoderFamily, spec: LoraSpec) -> list[str]
     if spec.head is Head.LORA:
         targets |= {name: linear(model, name) for name in family.head}
     for name, base in targets.items():
-        # The last layer has one output per class; a rank above that could express nothing more.
+        # More rank than the smaller side could express nothing more: the last layer has one output
+        # per class. A smaller r also changes its scale, such as alpha / r.
         r = min(spec.r, base.in_features, base.out_features)
         adapter = VARIANTS[spec.variant](base, r=r, alpha=spec.alpha, dropout=spec.dropout)
         model.set_submodule(name, adapter.to(base.weight.device))

@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lora_core import __version__
 from lora_core.errors import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
@@ -37,6 +39,12 @@ def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
     manifest = {**facts, "files": files}
     save(directory, manifest)
     return manifest
+
+
+def created_by() -> dict[str, str]:
+    """This program and the libraries that compute, with their versions: what made a directory."""
+    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    return {"loraworks": __version__, **libraries}
 
 
 def save(directory: Path, manifest: dict[str, Any]) -> None:

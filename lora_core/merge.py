@@ -7,7 +7,7 @@ from lora_core.inject import adapters
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Fold every adapter into its base layer and put that layer back in its place.
+    """Merge every adapter into its base layer and put that layer back in its place.
 
     Raises `NonFiniteWeights` before any layer has been replaced.
     """

@@ -8,8 +8,9 @@ from torch import nn
 
 from lora_core import manifest
 from lora_core.artifact import FORMAT, save_adapter, save_golden, save_merged
-from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.load import load_classifier, locate
 from lora_core.inference.predictor import Predictor
+from lora_core.merge import merge_adapters
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
@@ -41,7 +42,8 @@ def make_lora_artifact(
     out = directory / "artifact"
     out.mkdir(parents=True)
     save_adapter(out, spec, method.state(model), family)
-    save_merged(out, model, found.directory / "tokenizer.json", max_length)
+    merge_adapters(model)
+    save_merged(out, model, tokenizer(), max_length)
     predictor = Predictor.of(model, tokenizer(), max_length)
     save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {

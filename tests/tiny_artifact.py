@@ -34,10 +34,7 @@ def make_artifact(
     model.config.label2id = {label: i for i, label in enumerate(labels)}
 
     directory.mkdir(parents=True)
-    vocabulary = directory.with_name(f"{directory.name}.tokenizer.json")
-    tokenizer().save(str(vocabulary))
-    save_merged(directory, model, vocabulary, max_length)
-    vocabulary.unlink()
+    save_merged(directory, model, tokenizer(), max_length)
     predictor = Predictor.of(model, tokenizer(), max_length)
     save_golden(directory, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     spec = TrainSpec(method=LoraSpec())

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class Engine(Protocol):
-    """What is needed of `lora_core.inference.engine.Engine`."""
+    """What is needed of `lora_core.inference.network.Network`."""
 
     @property
     def batch_tokens(self) -> int: ...

@@ -95,4 +95,4 @@ def _info(resolved: Resolved, deployment: Deployment, settings: Settings) -> Inf
     )
 
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}

@@ -39,7 +39,7 @@ class Loader:
         from lora_core.inference.engines import candidates, use_one_core
         from lora_core.inference.networks import Networks
         from lora_core.inference.predictor import Predictor as Loaded
-        from lora_core.inference.speeds import Speeds
+        from lora_core.inference.speeds import tokens_per_second
 
         use_one_core()
         with self._first:
@@ -51,7 +51,7 @@ class Loader:
 
         speeds: Mapping[str, float] = {self._engine: 0.0}
         if self._engine == AUTO:
-            speeds = Speeds(self._speeds).of(directory, candidates(), load)
+            speeds = tokens_per_second(self._speeds, directory, candidates(), load)
         for name in speeds:
             predictor = load(name)
             try:

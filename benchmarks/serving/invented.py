@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from benchmarks.serving.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
 from lora_core.data.tokens import cut, load_tokenizer
-from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
+from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.inject import adapters
+from lora_core.merge import merge_adapters
 from lora_core.specs.method import LoraSpec, Role
 
 ROLES = (
@@ -46,9 +48,10 @@ def save(directory: Path, number: int) -> None:
     with torch.no_grad():
         for adapter in adapters(model).values():
             adapter.B.normal_(std=0.01)
-    tokenizer = base.directory / "tokenizer.json"
+    tokenizer = load_tokenizer(base.directory / "tokenizer.json")
     directory.mkdir(parents=True)
     artifact.save_adapter(directory, spec.method, trained.state(model), base.family.model_type)
+    merge_adapters(model)
     artifact.save_merged(directory, model, tokenizer, length)
     artifact.save_head(directory, model, base.family)
     logits = _logits(artifact.load_merged(directory), tokenizer, length)
@@ -70,6 +73,6 @@ def save(directory: Path, number: int) -> None:
 
 
 @torch.inference_mode()
-def _logits(model: PreTrainedModel, file: Path, length: int) -> NDArray[np.float32]:
-    rows = [cut(each.ids, length) for each in load_tokenizer(file).encode_batch(list(TEXTS))]
+def _logits(model: PreTrainedModel, tokenizer: Tokenizer, length: int) -> NDArray[np.float32]:
+    rows = [cut(each.ids, length) for each in tokenizer.encode_batch(list(TEXTS))]
     return np.stack([model(torch.tensor([row])).logits[0].numpy() for row in rows])

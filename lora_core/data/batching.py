@@ -1,14 +1,25 @@
 """Batches of texts of like length, under a budget of padded tokens."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from lora_core.tasks.base import Batch
+from torch import Tensor
 
 POOL = 50  # batches that are sorted by length together: little padding, still random
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts padded to one length."""
+
+    input_ids: Tensor  # (texts, length) int64
+    attention_mask: Tensor  # (texts, length) int64, 0 at padding
+
+    def to(self, device: str) -> "Batch":
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device))
 
 
 def micro_batches(lengths: NDArray[np.int64], order: Sequence[int], budget: int) -> list[list[int]]:
@@ -53,10 +64,7 @@ def epoch_updates(
 
 
 def collate(
-    ids: Sequence[Sequence[int] | NDArray[np.int32]],
-    labels: NDArray[np.int64],
-    pad: int,
-    length: int | None = None,
+    ids: Sequence[Sequence[int] | NDArray[np.int32]], pad: int, length: int | None = None
 ) -> Batch:
     """Pad to `length`, or to the longest."""
     length = length or max(len(row) for row in ids)
@@ -65,4 +73,4 @@ def collate(
     for i, row in enumerate(ids):
         input_ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(labels))
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask))

@@ -67,12 +67,11 @@ def cut(ids: Sequence[int], max_length: int) -> Sequence[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def tokenise(file: Path, texts: Sequence[str], max_length: int) -> Tokens:
-    """The ids of texts, [CLS] and [SEP] included, with a `tokenizer.json`.
+def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
+    """The ids of texts, [CLS] and [SEP] included.
 
-    Made once for the same tokenizer, texts and length. Raises `BrokenBase`, `DiskFull`.
+    Made once for the same tokenizer, texts and length. Raises `DiskFull`.
     """
-    tokenizer = load_tokenizer(file)
     path = cache_dir() / "tokens" / f"{_key(tokenizer, texts, max_length)}.safetensors"
     found = _read(path, len(texts))
     if found is None:

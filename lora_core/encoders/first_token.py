@@ -24,7 +24,7 @@ from lora_core.encoders.modules import blocks
 from lora_core.layers.base import AdapterLinear
 
 
-def shorten(model: nn.Module, family: EncoderFamily) -> None:
+def first_token_only(model: nn.Module, family: EncoderFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay as they are."""
     last: Any = blocks(model, family)[-1]
     last.forward = partial(_FIRST_TOKEN[family.model_type], last)
@@ -55,7 +55,7 @@ def _attend(
     attention: Any, query: Tensor, key: nn.Module, value: nn.Module, x: Tensor, mask: Tensor | None
 ) -> Tensor:
     """One query (batch, 1, width), all states x (batch, length, width) -> (batch, 1, width)."""
-    row = None if mask is None else mask[:, :, :1]
+    row = None if mask is None else mask[:, :, :1]  # (batch, 1, 1, length)
     size = attention.attention_head_size
     dropout = attention.dropout.p if attention.training else 0.0
     if dropout == 0 and _is_a_product(key) and _is_a_product(value):
@@ -70,20 +70,23 @@ def _attend(
 
 def _is_a_product(layer: nn.Module) -> bool:
     """Whether its output is that of its weight and bias."""
-    return not (isinstance(layer, AdapterLinear) and layer.drops)
+    return not (isinstance(layer, AdapterLinear) and layer.applies_dropout)
 
 
 def _before_the_product(
     query: Tensor, key: Any, value: Any, x: Tensor, row: Tensor | None, size: int
 ) -> Tensor:
-    """The heads of one text become queries of one head whose keys and values are the states."""
+    """The heads of one text become queries of one head whose keys and values are the states.
+
+    Of an `AdapterLinear` weight and bias are the effective ones.
+    """
     q = query.view(len(x), -1, size)  # (batch, heads, size)
     a_head = q.shape[1:]
-    turned = torch.einsum("bhs,hsd->bhd", q, key.weight.view(*a_head, -1))
-    states = x[:, None]
-    summed = F.scaled_dot_product_attention(
+    turned = torch.einsum("bhs,hsd->bhd", q, key.weight.view(*a_head, -1))  # Kᵀ q of each head
+    states = x[:, None]  # (batch, 1, length, width)
+    summed = F.scaled_dot_product_attention(  # Σ p x, (batch, 1, heads, width)
         turned[:, None], states, states, attn_mask=row, scale=size**-0.5
     )
     y = torch.einsum("bhd,hsd->bhs", summed[:, 0], value.weight.view(*a_head, -1))
-    y = y.flatten(1)[:, None]
+    y = y.flatten(1)[:, None]  # (batch, 1, heads · size)
     return y if value.bias is None else y + value.bias

@@ -17,7 +17,7 @@ from lora_core.encoders.stack import frozen_blocks
 def recompute(model: nn.Module, family: EncoderFamily) -> None:
     """Let every block that has a backward pass keep its input alone.
 
-    But for the last one: of that, one token of each text is computed (`first_token.py`).
+    The last block is left out: of that only one token of each text is computed (`first_token.py`).
     """
     found: list[Any] = list(blocks(model, family))
     for block in found[frozen_blocks(model, family) : -1]:

@@ -30,13 +30,13 @@ def pays(device: str, precision: str) -> bool:
     return device == "cpu" and precision == "bf16"
 
 
-def rounded(length: int, most: int) -> int:
-    """The next multiple of `STEP`, and at most `most`.
+def rounded(length: int, step: int) -> int:
+    """The next multiple of `step`.
 
     oneDNN builds and keeps a kernel for each shape that it multiplies, so texts of hundreds of
     lengths cost time and memory (docs/decisions/0018).
     """
-    return min(most, -(-length // STEP) * STEP)
+    return -(-length // step) * step
 
 
 def use(model: PreTrainedModel) -> None:
@@ -89,7 +89,7 @@ class _Unfused(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
     ) -> Tensor:
-        widths = [rounded(n, query.shape[2]) for n in lengths]
+        widths = [min(rounded(n, STEP), query.shape[2]) for n in lengths]
         out = _rows_like(query)
         kept = query.new_empty(query.shape[1] * sum(w * w for w in widths))
         for i, (n, p) in enumerate(zip(lengths, _squares(kept, widths), strict=True)):

@@ -17,5 +17,10 @@ def export(artifact: Path, out: Path) -> None:
     manifest.verify(artifact)
     with new_folder(out) as folder:
         save_classifier(folder, load_merged(artifact))
-        for file in (artifact / manifest.MERGED).glob("tokenizer*.json"):
-            shutil.copyfile(file, folder / file.name)
+        copy_tokenizer(artifact, folder)
+
+
+def copy_tokenizer(artifact: Path, folder: Path) -> None:
+    """The tokenizer of an artifact's merged model, as it is."""
+    for file in (artifact / manifest.MERGED).glob("tokenizer*.json"):
+        shutil.copyfile(file, folder / file.name)

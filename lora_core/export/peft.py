@@ -7,25 +7,32 @@ tokenizer.json, tokenizer_config.json
 base/                      the frozen model, unless the hub has it
 """
 
-import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import manifest, peft_format
-from lora_core.artifact import TOLERANCE, label_names, load_merged, save_classifier, write_json
+from lora_core.artifact import (
+    SavedAdapter,
+    compare,
+    label_names,
+    load_adapter,
+    load_golden,
+    load_merged,
+    save_classifier,
+    write_json,
+)
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import Base, load_with_head, locate
+from lora_core.encoders.load import Base, load_with_head, locate
 from lora_core.errors import BaseDiffers, NoAdapter
 from lora_core.export.folder import new_folder
+from lora_core.export.merged import copy_tokenizer
 from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
 from lora_core.methods.lora import Lora
@@ -46,8 +53,7 @@ def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
     facts = manifest.verify(artifact)
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=facts["spec"]["method"]["type"])
-    described = json.loads((artifact / "adapter.json").read_text(encoding="utf-8"))
-    spec = LoraSpec.model_validate(described["method"])
+    adapter = load_adapter(artifact)
     revision = None if base else facts["spec"].get("base_revision")
     found = locate(base or facts["spec"]["base"], revision)
     merged = load_merged(artifact)
@@ -56,40 +62,36 @@ def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
         place = {"base_model_name_or_path": found.name, "revision": found.commit}
         if found.commit is None:
             save_classifier(folder / BASE, model)
-            _copy_tokenizer(artifact, folder / BASE)
+            copy_tokenizer(artifact, folder / BASE)
             place = {"base_model_name_or_path": str(out.absolute() / BASE)}
-        _adapt(model, found.family, spec, load_file(artifact / "adapter.safetensors"))
+        _adapt(model, found.family, adapter)
         _check(artifact, model, found, facts["max_length"])
-        _write(folder, model, found.family, place | _config(spec, found.family, model))
-        _copy_tokenizer(artifact, folder)
+        _write(folder, model, found.family, place | _config(adapter.spec, found.family, model))
+        copy_tokenizer(artifact, folder)
 
 
 def _with_head_of(merged: PreTrainedModel, base: Base) -> PreTrainedModel:
-    """The base under the final head: an adapter on the head is folded in, PEFT has none there."""
+    """The base under the final head: an adapter on the head is merged, PEFT has none there."""
     model, _ = load_with_head(base, label_names(merged))
     for name in base.family.head:
         model.set_submodule(name, merged.get_submodule(name))
     return model.eval()
 
 
-def _adapt(
-    model: PreTrainedModel, family: EncoderFamily, spec: LoraSpec, state: dict[str, Tensor]
-) -> None:
-    method = Lora(spec.model_copy(update={"head": Head.FROZEN}))
+def _adapt(model: PreTrainedModel, family: EncoderFamily, adapter: SavedAdapter) -> None:
+    method = Lora(adapter.spec.model_copy(update={"head": Head.FROZEN}))
     method.prepare(model, family)
     head = tuple(f"{name}." for name in family.head)
-    method.restore(model, {n: t for n, t in state.items() if not n.startswith(head)})
+    method.restore(model, {n: t for n, t in adapter.tensors.items() if not n.startswith(head)})
 
 
 def _check(artifact: Path, model: PreTrainedModel, base: Base, max_length: int) -> None:
     """Raises `BaseDiffers` unless the kept answers come out again."""
-    golden = json.loads((artifact / "golden.json").read_text(encoding="utf-8"))
+    texts, kept = load_golden(artifact)
     tokenizer = load_tokenizer(artifact / manifest.MERGED / "tokenizer.json")
     predictor = Predictor.of(model, tokenizer, max_length)
-    logits = predictor.forward(predictor.encode([row["text"] for row in golden])).numpy()
-    kept = np.array([row["logits"] for row in golden], dtype=np.float32)
-    difference = float(np.abs(logits - kept).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(kept).max())):
+    difference, limit = compare(predictor.forward(predictor.encode(texts)).numpy(), kept)
+    if not difference <= limit:
         raise BaseDiffers(base=base.name, difference=difference)
 
 
@@ -141,8 +143,3 @@ def _write(
     write_json(folder / peft_format.CONFIG, config)
     labels = {str(i): label for i, label in enumerate(label_names(model))}
     write_json(folder / "id2label.json", labels)
-
-
-def _copy_tokenizer(artifact: Path, folder: Path) -> None:
-    for file in (artifact / manifest.MERGED).glob("tokenizer*.json"):
-        shutil.copyfile(file, folder / file.name)

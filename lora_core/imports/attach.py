@@ -22,7 +22,7 @@ def attach(
 ) -> bool:
     """Put adapters beside their layers, and what comes in full in its place.
 
-    `missing`: layers of the head that the base does not have. Adapters on the head are folded in,
+    `missing`: layers of the head that the base does not have. Adapters on the head are merged,
     as an artifact keeps a trained head in full. Says whether only adapters and the head came.
 
     Raises `AdapterTensors` if a tensor is left over or not there, `AdapterShape`.

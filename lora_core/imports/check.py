@@ -17,15 +17,14 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import FORMAT, TOLERANCE, load_merged
+from lora_core.artifact import FORMAT, compare, load_adapter, load_merged
 from lora_core.data.limits import MAX_LABEL
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.checkpoint import check as check_base
+from lora_core.encoders.load import check as check_base
 from lora_core.errors import ArtifactUnfit, GoldenMismatch, LoraCoreError
 from lora_core.fit import read_shape
 from lora_core.imports.header import check_header
@@ -34,7 +33,6 @@ from lora_core.methods.lora import Lora
 from lora_core.process import is_no_memory
 from lora_core.specs.base import BaseName
 from lora_core.specs.frozen import first_fault
-from lora_core.specs.method import LoraSpec
 
 MANIFEST_BYTES = 1_000_000
 GOLDEN = 64  # most texts whose answers are computed again
@@ -173,9 +171,9 @@ def _compare(logits: NDArray[np.float32], golden: list[Golden]) -> float:
     if any(len(row.logits) != logits.shape[1] for row in golden):
         raise ArtifactUnfit(problem="golden.json has another number of labels than the model")
     kept = np.array([row.logits for row in golden], dtype=np.float32)
-    difference = float(np.abs(logits - kept).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(kept).max())):
-        raise GoldenMismatch(difference=difference, tolerance=TOLERANCE)
+    difference, limit = compare(logits, kept)
+    if not difference <= limit:
+        raise GoldenMismatch(difference=difference, tolerance=limit)
     return difference
 
 
@@ -185,15 +183,14 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
     The model has adapters afterwards.
     """
     with _whatever_is_wrong("its adapter cannot be read"):
-        said = json.loads((directory / "adapter.json").read_text(encoding="utf-8"))
-        method = Lora(LoraSpec.model_validate(said["method"]))
-        state = load_file(directory / "adapter.safetensors")
-        encoder = said["encoder"]
+        adapter = load_adapter(directory)
+        method = Lora(adapter.spec)
         method.prepare(model, FAMILIES[model_type])
     expected = {name: tensor.shape for name, tensor in method.state(model).items()}
-    if encoder != model_type or {n: t.shape for n, t in state.items()} != expected:
+    found = {name: tensor.shape for name, tensor in adapter.tensors.items()}
+    if adapter.family != model_type or found != expected:
         raise ArtifactUnfit(problem="its adapter does not fit its model")
-    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+    if not all(bool(tensor.isfinite().all()) for tensor in adapter.tensors.values()):
         raise ArtifactUnfit(problem="its adapter holds numbers that are not finite")
 
 

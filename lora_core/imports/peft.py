@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import fingerprint, load_with_head, locate
+from lora_core.encoders.load import fingerprint, load_with_head, locate
 from lora_core.errors import AdapterBaseUnknown, AdapterNotFinite, AdapterNotFound, AdapterTensors
 from lora_core.export.folder import new_folder
 from lora_core.imports import beside
@@ -24,6 +25,7 @@ from lora_core.imports.attach import attach
 from lora_core.imports.header import check_header
 from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
+from lora_core.merge import merge_adapters
 from lora_core.peft_format import PREFIX, WEIGHTS
 from lora_core.specs.method import LoraSpec
 
@@ -64,7 +66,7 @@ def import_adapter(
     found = locate(name, None if base else config.revision)
     names = beside.labels(directory, found, tensors, labels)
     length = beside.max_length(directory, found, max_length)
-    tokenizer = beside.tokenizer(directory, found)
+    tokenizer = load_tokenizer(beside.tokenizer(directory, found))
 
     model, missing = load_with_head(found, names)
     base_sha256 = fingerprint(model, found.family)
@@ -119,14 +121,15 @@ def _state(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
     }
 
 
-def _save(folder: Path, model: PreTrainedModel, tokenizer: Path, max_length: int) -> float:
-    """The merged model and its kept answers; returns how far merging moved the logits."""
+def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> float:
+    """Merge the model, write it with its answers, and say how far merging moved the logits."""
 
     def answers(model: PreTrainedModel) -> NDArray[np.float32]:
-        predictor = Predictor.of(model, load_tokenizer(tokenizer), max_length)
+        predictor = Predictor.of(model, tokenizer, max_length)
         return predictor.forward(predictor.encode(TEXTS)).numpy()
 
     unmerged = answers(model)
+    merge_adapters(model)
     artifact.save_merged(folder, model, tokenizer, max_length)
     merged = answers(artifact.load_merged(folder))
     artifact.save_golden(folder, TEXTS, merged)

@@ -1,20 +1,20 @@
 """What one version adds to a network that it shares with others: low-rank pairs, and its own head.
 
-y = W x + b + B (A x), with the scale in B. Layers of a block that read the same states are one
-layer here, so their pairs are one: the rows of A one below the other, B in blocks.
+y = W x + b + B (A x), with the scale in B. Query, key and value of a block read the same states and
+are one layer here ("fused QKV"), so their pairs are one, with R the sum of their ranks:
+
+A = [A_q; A_k; A_v]  (R, d_in)    B = diag(B_q, B_k, B_v)  (3 · d_out, R)
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_core.encoders import FAMILIES
+from lora_core.artifact import HEAD, head_tensors
 from lora_core.encoders.base import EncoderFamily
 from lora_core.layers import VARIANTS
 from lora_core.specs.method import LoraSpec, Role
@@ -58,66 +58,53 @@ class Adapter:
 
     @property
     def nbytes(self) -> int:
-        """Of memory."""
+        """Bytes of memory that its tensors take."""
         tensors = [t for pair in self.pairs.values() for t in (pair.A, pair.B)]
         tensors += [t for layer in self.head for t in layer]
         return sum(t.nbytes for t in tensors)
 
 
-def spec_of(directory: Path) -> LoraSpec | None:
-    """How the adapter of an artifact was made; None if it has none."""
-    try:
-        facts = json.loads((directory / "adapter.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return LoraSpec.model_validate(facts["method"])
+def pairs_of(spec: LoraSpec, tensors: Mapping[str, Tensor], family: EncoderFamily) -> Pairs:
+    """The pairs of an adapter as `artifact.load_adapter` gives it, in float32.
 
-
-def load_pairs(directory: Path, spec: LoraSpec) -> Pairs:
-    """The adapter of an artifact, in float32. Not of DoRA, which also stretches the base."""
-    facts = json.loads((directory / "adapter.json").read_text(encoding="utf-8"))
-    family = FAMILIES[facts["encoder"]]
+    Not of DoRA, which also scales the rows of the base.
+    """
+    start = f"{family.block_list}."
+    blocks = {int(name[len(start) :].split(".")[0]) for name in tensors if name.startswith(start)}
     pairs: dict[tuple[int, str], LowRank] = {}
-    with safe_open(directory / "adapter.safetensors", "pt") as file:
-        names = set(file.keys())
-        blocks = {int(name[len(family.block_list) + 1:].split(".")[0]) for name in names
-                  if name.startswith(f"{family.block_list}.")}  # fmt: skip
-        for block in sorted(blocks):
-            for piece, layers in PIECES.items():
-                paths = [
-                    f"{family.block_list}.{block}.{family.roles[role][i]}" for role, i in layers
-                ]
-                read = {i: _pair(file, path, spec) for i, path in enumerate(paths)
-                        if f"{path}.A" in names}  # fmt: skip
-                if read:
-                    pairs[block, piece] = _stacked(read, len(layers))
+    for block in sorted(blocks):
+        for piece, layers in PIECES.items():
+            paths = [f"{start}{block}.{family.roles[role][i]}" for role, i in layers]
+            found = {i: _pair(tensors, path, spec) for i, path in enumerate(paths)
+                     if f"{path}.A" in tensors}  # fmt: skip
+            if found:
+                pairs[block, piece] = _stacked(found, len(layers))
     return pairs
 
 
 def load_head(directory: Path) -> Head:
     """The layers after the encoder, as `artifact.save_head` wrote them."""
-    with safe_open(directory / "head.safetensors", "pt") as file:
-        first, last = ((file.get_tensor(f"{name}.weight"), file.get_tensor(f"{name}.bias"))
-                       for name in ("first", "last"))  # fmt: skip
-    return first, last
+    return _head(load_file(directory / "head.safetensors"))
 
 
 def head_of(model: nn.Module, family: EncoderFamily) -> Head:
-    """The layers after the encoder."""
-    layers: list[Any] = [model.get_submodule(name) for name in family.head]
-    first, last = layers
-    return ((first.weight.detach().float(), first.bias.detach().float()),
-            (last.weight.detach().float(), last.bias.detach().float()))  # fmt: skip
+    """The layers after the encoder of a model."""
+    return _head(head_tensors(model, family))
 
 
-def _pair(file: Any, path: str, spec: LoraSpec) -> LowRank:
-    A, B = file.get_tensor(f"{path}.A"), file.get_tensor(f"{path}.B")
+def _head(tensors: Mapping[str, Tensor]) -> Head:
+    first, last = ((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in HEAD)
+    return first, last
+
+
+def _pair(tensors: Mapping[str, Tensor], path: str, spec: LoraSpec) -> LowRank:
+    A, B = tensors[f"{path}.A"], tensors[f"{path}.B"]
     kind = VARIANTS[spec.variant]
     return LowRank(A, kind.scale_of(spec.alpha, len(A)) * B)
 
 
 def _stacked(pairs: Mapping[int, LowRank], layers: int) -> LowRank:
-    """One pair for as many layers of equal width, of which some have none."""
+    """One pair for so many layers of equal width, some without one: A stacked, B in blocks."""
     width = len(next(iter(pairs.values())).B)
     none = torch.zeros(width, 0)
     blocks = (pairs[i].B if i in pairs else none for i in range(layers))

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from lora_core.encoders.base import EncoderFamily
 from lora_core.errors import EngineMissing
 from lora_core.inference.compiled import CompiledNetwork
-from lora_core.inference.engine import Engine
 from lora_core.inference.network import Network
 from lora_core.processor import has_fast_bf16
 
@@ -23,7 +22,7 @@ EXACT, FAST = torch.float32, torch.bfloat16
 class Kind:
     """A way to compute."""
 
-    build: Callable[[PreTrainedModel, EncoderFamily], Engine]
+    build: Callable[[PreTrainedModel, EncoderFamily], Network]
     is_here: Callable[[], bool]
     pays: Callable[[], bool]  # whether it is measured when the fastest is looked for
 
@@ -49,7 +48,9 @@ def _never() -> bool:
 ENGINES: Mapping[str, Kind] = {
     "torch-fp32": Kind(partial(Network, dtype=EXACT), _always, _always),
     "torch-bf16": Kind(partial(Network, dtype=FAST), _always, has_fast_bf16),
-    # What lies between the products is a tenth of the time at most: not worth seconds of compiling.
+    # Only for who asks for them by name, `auto` never tries them. They save a tenth of the time at
+    # most, on what lies between the products, and compile for seconds: something for a server that
+    # lives long and where no work is shared.
     "compiled-fp32": Kind(partial(CompiledNetwork, dtype=EXACT), has_compiler, _never),
     "compiled-bf16": Kind(partial(CompiledNetwork, dtype=FAST), has_compiler, _never),
     "cuda-bf16": Kind(partial(Network, dtype=FAST, device="cuda"), has_gpu, has_gpu),

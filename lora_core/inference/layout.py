@@ -4,15 +4,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal, TypeVar
 
+from lora_core.encoders.unfused import rounded
 from lora_core.inference.adapter import Adapter
 
 T = TypeVar("T")
 Rows = Literal["texts", "tokens"]  # what there is a row for
-
-
-def rounded(number: int, step: int) -> int:
-    """The next multiple of `step`."""
-    return -(-number // step) * step
 
 
 class Layout:

@@ -18,11 +18,10 @@ from transformers import PreTrainedModel
 from lora_core import fit
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
+from lora_core.encoders.unfused import STEP, rounded
 from lora_core.inference.adapter import PIECES, Adapter, Dense
 from lora_core.inference.attention import LONGEST, Unfused
-from lora_core.inference.layout import Layout, Rows, rounded
-
-STEP = 16  # of rows in bf16: oneDNN builds and keeps a kernel for each number (decisions/0018)
+from lora_core.inference.layout import Layout, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class Network:
         self.dtype, self.device = dtype, device
         by_products = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused = Unfused() if by_products else None
-        self._step = STEP if by_products else 1
+        self._step = STEP if by_products else 1  # of rows, see `rounded`
         self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
         self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
@@ -53,25 +52,25 @@ class Network:
 
     @property
     def name(self) -> str:
-        """As in `engine.Engine`."""
+        """Such as `torch-bf16`: what computes, and how precisely."""
         by = "torch" if self.device == "cpu" else self.device
         return f"{by}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
 
     @property
     def nbytes(self) -> int:
-        """Of memory."""
+        """Bytes of memory that its weights take."""
         tensors = list(self._embeddings.parameters())
         for block in self._blocks:
             tensors += [t for layer in block.layers.values() for t in layer]
         return sum(t.nbytes for t in tensors)
 
     def prepared(self, adapter: Adapter) -> Adapter:
-        """In the precision and on the device of this network."""
+        """The adapter in the precision and on the device of this network."""
         return adapter.to(self.dtype, self.device)
 
     @property
     def batch_tokens(self) -> int:
-        """Few: a core is busy with one text already, a GPU is not."""
+        """Tokens at once; more make it no faster. One text keeps a core busy, but not a GPU."""
         return 1024 if self.device == "cpu" else 16_384
 
     @torch.inference_mode()
@@ -82,7 +81,10 @@ class Network:
         *,
         threads: int | None = None,
     ) -> list[Tensor]:
-        """As in `engine.Engine`."""
+        """Token ids of each text -> its logits (classes,) by its adapter, in float32.
+
+        `threads`: cores that the calling thread may use from now on.
+        """
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         layout = Layout([len(text) for text in texts], adapters, self._step)
@@ -163,6 +165,7 @@ class Network:
 def _block(block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: str) -> _Block:
     layers: dict[str, Dense] = {}
     for piece, parts in PIECES.items():
+        # Of an `AdapterLinear` weight and bias are the effective ones.
         found: list[Any] = [block.get_submodule(family.roles[role][i]) for role, i in parts]
         weight = torch.cat([each.weight.detach() for each in found])
         bias = torch.cat([each.bias.detach() for each in found])

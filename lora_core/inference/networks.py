@@ -3,29 +3,21 @@
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import family_of, load_merged
+from lora_core.artifact import family_of, load_adapter, load_merged
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks, linear
 from lora_core.inference import engines
-from lora_core.inference.adapter import (
-    PIECES,
-    Adapter,
-    Pairs,
-    head_of,
-    load_head,
-    load_pairs,
-    spec_of,
-)
-from lora_core.inference.engine import Engine
+from lora_core.inference.adapter import PIECES, Adapter, Pairs, head_of, load_head, pairs_of
+from lora_core.inference.network import Network
 from lora_core.inference.reader import Reader
 from lora_core.specs.method import Variant
 
@@ -35,39 +27,49 @@ SMALL = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json
          f"{manifest.MERGED}/config.json")  # fmt: skip
 
 
+class Opened(NamedTuple):
+    """A version in memory."""
+
+    engine: Network
+    adapter: Adapter  # as the engine computes with it
+    reader: Reader
+    facts: Mapping[str, Any]  # its manifest
+
+
 class Networks:
     """Each stays for as long as somebody has a version that needs it."""
 
     def __init__(self) -> None:
-        self._engines: WeakValueDictionary[tuple[str, str], Engine] = WeakValueDictionary()
+        self._engines: WeakValueDictionary[tuple[str, str], Network] = WeakValueDictionary()
         self._readers: WeakValueDictionary[tuple[str, int], Reader] = WeakValueDictionary()
         self._one_at_a_time = Lock()
 
-    def open(self, directory: Path, name: str) -> tuple[Engine, Adapter, Reader]:
-        """The engine of this name for an artifact, its adapter there, and its tokenizer.
+    def open(self, directory: Path, name: str) -> Opened:
+        """An artifact on the engine of this name.
 
         Every digest of what is read is checked: raises `ArtifactCorrupt`.
         """
         facts = manifest.verify(directory, only=SMALL)
         with self._one_at_a_time:
-            return *self._computing(directory, facts, name), self._reader(directory, facts)
+            engine, adapter = self._computing(directory, facts, name)
+            return Opened(engine, adapter, self._reader(directory, facts), facts)
 
     def _computing(
         self, directory: Path, facts: Mapping[str, Any], name: str
-    ) -> tuple[Engine, Adapter]:
+    ) -> tuple[Network, Adapter]:
         """A LoRA run shares the network of its base.
 
-        Its files hold the merged model; the base is that without the adapter, to rounding. DoRA
-        also stretches the rows of the base, so it has a network of its own, as full fine-tuning
+        DoRA also scales the rows of the base, so it has a network of its own, as full fine-tuning
         has, and what does not tell its base.
         """
         family, kind = FAMILIES[family_of(directory)], engines.kind(name)
-        spec, base = spec_of(directory), facts.get("base_sha256")
-        if spec is None or base is None or spec.variant is Variant.DORA:
+        base = facts.get("base_sha256")
+        saved = load_adapter(directory) if "adapter.json" in facts["files"] else None
+        if saved is None or base is None or saved.spec.variant is Variant.DORA:
             model = _merged(directory)
             engine = kind.build(model, family)
             return engine, engine.prepared(Adapter({}, head_of(model, family)))
-        pairs = load_pairs(directory, spec)
+        pairs = pairs_of(saved.spec, saved.tensors, family)
         shared = self._engines.get((base, name))
         if shared is None:
             model = _merged(directory)
@@ -91,7 +93,11 @@ def _merged(directory: Path) -> PreTrainedModel:
 
 @torch.no_grad()
 def _take_out(model: PreTrainedModel, family: EncoderFamily, pairs: Pairs) -> None:
-    """W = (W + B A) - B A."""
+    """W = (W + B A) - B A: the base again, to rounding.
+
+    The base itself may lie elsewhere or nowhere on this machine; the merged model comes with the
+    version.
+    """
     found = blocks(model, family)
     for (block, piece), pair in pairs.items():
         layers = [linear(found[block], family.roles[role][i]) for role, i in PIECES[piece]]

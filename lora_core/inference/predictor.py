@@ -10,13 +10,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_core import manifest
-from lora_core.artifact import labels_of
+from lora_core.artifact import label_names, labels_of
 from lora_core.data.batching import by_length
 from lora_core.encoders import FAMILIES
 from lora_core.inference.adapter import Adapter, head_of
 from lora_core.inference.decoding import decode
-from lora_core.inference.engine import Engine
 from lora_core.inference.network import Network
 from lora_core.inference.networks import Networks
 from lora_core.inference.reader import Encoded, Reader
@@ -28,7 +26,7 @@ BATCH_TOKENS = 4096  # computed at once
 class Predictor:
     """A model version that can answer. Several may share an engine."""
 
-    engine: Engine
+    engine: Network
     adapter: Adapter
     reader: Reader
     labels: Sequence[str]
@@ -39,11 +37,9 @@ class Predictor:
     def of(cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> "Predictor":
         """A whole model in float32, with its adapters if it has some."""
         family = FAMILIES[model.config.model_type]
-        labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         network = Network(model, family, torch.float32)
-        return cls(
-            network, Adapter({}, head_of(model, family)), Reader(tokenizer, max_length), labels
-        )
+        adapter = Adapter({}, head_of(model, family))
+        return cls(network, adapter, Reader(tokenizer, max_length), label_names(model))
 
     @classmethod
     def load(
@@ -53,10 +49,11 @@ class Predictor:
 
         `networks`: what is in memory already and may be shared.
         """
-        computing, adapter, reader = (networks or Networks()).open(directory, engine)
-        facts = manifest.read(directory)
-        temperature = facts.get("calibration", {}).get("temperature", 1.0)  # none in older ones
-        return cls(computing, adapter, reader, labels_of(directory), temperature)
+        opened = (networks or Networks()).open(directory, engine)
+        # Older artifacts have no temperature.
+        temperature = opened.facts.get("calibration", {}).get("temperature", 1.0)
+        labels = labels_of(directory)
+        return cls(opened.engine, opened.adapter, opened.reader, labels, temperature)
 
     @property
     def max_length(self) -> int:
@@ -66,8 +63,8 @@ class Predictor:
     def encode(
         self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
     ) -> list[Encoded]:
-        """As `Reader.read`."""
-        return self.reader.read(texts, truncate=truncate, side=side)
+        """As `Reader.encode`."""
+        return self.reader.encode(texts, truncate=truncate, side=side)
 
     def forward(self, items: Sequence[Encoded]) -> Tensor:
         """Logits (items, classes) in float32, in the order given; computed by length."""

@@ -29,7 +29,7 @@ class Reader:
         self.tokenizer = tokenizer
         self.max_length = max_length
 
-    def read(
+    def encode(
         self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
     ) -> list[Encoded]:
         """Token ids, cut to the length the model was trained with, at this side.

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lora_core import manifest, processor
-from lora_core.inference.golden import texts_of
+from lora_core.artifact import load_golden
 from lora_core.inference.predictor import Predictor
 from lora_core.process import cores
 
@@ -16,34 +16,26 @@ LIBRARIES = ("loraworks", "torch", "transformers")
 ROUNDS = 2  # after one that is not counted; the faster counts
 
 
-class Speeds:
-    """A folder of such files."""
+def tokens_per_second(
+    folder: Path, directory: Path, names: Iterable[str], load: Callable[[str], Predictor]
+) -> Mapping[str, float]:
+    """Engine -> tokens a second, the fastest first, for an artifact. `folder` keeps the figures.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def of(
-        self, directory: Path, names: Iterable[str], load: Callable[[str], Predictor]
-    ) -> Mapping[str, float]:
-        """Engine -> tokens a second, the fastest first, for an artifact.
-
-        Versions that share a network share the figures: it is the network that takes the time.
-        """
-        file = self._folder / f"{_key(directory, names)}.json"
-        try:
-            known: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))[
-                "tokens_per_second"
-            ]
-        except (OSError, ValueError, KeyError):
-            texts = texts_of(directory)
-            found = {name: round(_measured(load(name), texts), 1) for name in names}
-            known = dict(sorted(found.items(), key=lambda pair: -pair[1]))
-            self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(f".{time.monotonic_ns()}")
-            facts = {"processor": processor.model(), "tokens_per_second": known}
-            unfinished.write_text(json.dumps(facts), encoding="utf-8")
-            unfinished.replace(file)
-        return known
+    Versions that share a network share them: it is the network that takes the time.
+    """
+    file = folder / f"{_key(directory, names)}.json"
+    try:
+        known: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["tokens_per_second"]
+    except (OSError, ValueError, KeyError):
+        texts, _ = load_golden(directory)
+        found = {name: round(_measured(load(name), texts), 1) for name in names}
+        known = dict(sorted(found.items(), key=lambda pair: -pair[1]))
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(f".{time.monotonic_ns()}")
+        facts = {"processor": processor.model(), "tokens_per_second": known}
+        unfinished.write_text(json.dumps(facts), encoding="utf-8")
+        unfinished.replace(file)
+    return known
 
 
 def _measured(predictor: Predictor, texts: list[str]) -> float:

@@ -28,8 +28,8 @@ class AdapterLinear(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
         self.A = nn.Parameter(torch.empty(r, base.in_features))
         self.B = nn.Parameter(torch.zeros(base.out_features, r))
-        self._frozen: Tensor | None = None  # the base weight while the adapter is merged into it
-        self.reset_parameters()
+        self._original: Tensor | None = None  # the base weight while the adapter is merged into it
+        self.draw_A()
 
     @staticmethod
     @abstractmethod
@@ -42,19 +42,25 @@ class AdapterLinear(nn.Module, ABC):
         return self.scale_of(self.alpha, self.r)
 
     @abstractmethod
-    def reset_parameters(self) -> None:
-        """Draw A; B starts at zero, so that the layer starts as its base."""
+    def draw_A(self) -> None:
+        """Fill A with random numbers. B is zero already, so that the layer starts as its base."""
 
     @abstractmethod
     def effective_weight(self) -> Tensor:
-        """The weight (d_out, d_in) that this layer acts with, in float32."""
+        """The weight (d_out, d_in) that this layer acts with, in float32.
+
+        Inside autocast B A is rounded to its type: merge outside.
+        """
 
     @abstractmethod
     def adapted(self, x: Tensor) -> Tensor:
         """The output (…, d_out) with the adapter beside the base."""
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that train: all but the base's."""
+        """What the adapter adds to the base, all of it saved.
+
+        All of it trains, unless a variant freezes a part where it makes it.
+        """
         yield from self.named_parameters(recurse=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +68,7 @@ class AdapterLinear(nn.Module, ABC):
         return self.base(x) if self.merged else self.adapted(x)
 
     @property
-    def drops(self) -> bool:
+    def applies_dropout(self) -> bool:
         """Whether the adapter now sees less of x than the base does."""
         return self.training and self.dropout.p > 0 and not self.merged
 
@@ -77,13 +83,13 @@ class AdapterLinear(nn.Module, ABC):
         return self.base.bias
 
     @property
-    def frozen_weight(self) -> Tensor:
+    def original_weight(self) -> Tensor:
         """The base weight (d_out, d_in) as it was before any merge."""
-        return self.base.weight if self._frozen is None else self._frozen
+        return self.base.weight if self._original is None else self._original
 
     @property
     def merged(self) -> bool:
-        return self._frozen is not None
+        return self._original is not None
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -96,11 +102,11 @@ class AdapterLinear(nn.Module, ABC):
         weight = self.effective_weight()
         if not torch.isfinite(weight).all():
             raise NonFiniteWeights(module=type(self).__name__)
-        self._frozen = self.base.weight.data
-        self.base.weight.data = weight.to(self._frozen.dtype)
+        self._original = self.base.weight.data
+        self.base.weight.data = weight.to(self._original.dtype)
 
     def unmerge(self) -> None:
         """Put the original weight back, bit for bit."""
-        if self._frozen is not None:
-            self.base.weight.data = self._frozen
-            self._frozen = None
+        if self._original is not None:
+            self.base.weight.data = self._original
+            self._original = None

@@ -2,7 +2,8 @@
 
 y = m · (W + scale · B A) x / ||W + scale · B A|| + b
 
-(Liu et al. 2024, arXiv 2402.09353, equation 5; the norm is taken over each output row)
+(Liu et al. 2024, arXiv 2402.09353, equation 5.) The paper speaks of the norm of each column; it is
+that of each row of torch's (d_out, d_in), here as in the authors' code and in PEFT.
 """
 
 import torch
@@ -19,18 +20,18 @@ class DoraLinear(LoraLinear):
         super().__init__(base, r=r, alpha=alpha, dropout=dropout)
         self.magnitude = nn.Parameter(torch.linalg.vector_norm(base.weight.detach().float(), dim=1))
 
-    def stretch(self) -> Tensor:
+    def row_scale(self) -> Tensor:
         """m / ||W + scale · B A||, shape (d_out,).
 
         The norm counts as a constant in the backward pass (section 4.3 of the paper).
         """
-        length: Tensor = torch.linalg.vector_norm(super().effective_weight().detach(), dim=1)
-        return self.magnitude / length
+        row_norm: Tensor = torch.linalg.vector_norm(super().effective_weight().detach(), dim=1)
+        return self.magnitude / row_norm
 
     def adapted(self, x: Tensor) -> Tensor:
         direction = F.linear(x, self.base.weight) + self.low_rank(x)
-        y = self.stretch() * direction
+        y = self.row_scale() * direction
         return y if self.base.bias is None else y + self.base.bias
 
     def effective_weight(self) -> Tensor:
-        return self.stretch()[:, None] * super().effective_weight()
+        return self.row_scale()[:, None] * super().effective_weight()

@@ -1,13 +1,15 @@
 """LoRA with the adapter folded into the weight for the time of one product.
 
-y = x (W + s B A)ᵀ + b
+y = x (W + s B A)ᵀ + b    with x (tokens, d_in), W (d_out, d_in), A (r, d_in), B (d_out, r)
 
-The same function as W x + b + s B (A x), with one product of full size forward and one backward,
+The same function as x Wᵀ + b + s (x Aᵀ) Bᵀ, with one product of full size forward and one backward,
 and no sum of full size. With G = s · dY B, of shape (tokens, r):
 
 dX = dY (W + s B A)    dA = Gᵀ x    dB = s · dYᵀ (x Aᵀ)
 
 dYᵀ x, the dear part of full fine-tuning, is never formed. (Cherniuk et al. 2023, arXiv 2312.03415)
+Kept for the backward pass: W + s B A, d_out · d_in numbers a layer. Not for DoRA, whose row scale
+depends on B A too.
 """
 
 from typing import Any
@@ -26,7 +28,7 @@ def pays(layer: AdapterLinear, x: Tensor) -> bool:
 
     Never with dropout, which the base's share of the product must not see.
     """
-    if layer.drops:
+    if layer.applies_dropout:
         return False
     return x.numel() // x.shape[-1] >= TOKENS_PER_RANK * layer.r
 
@@ -57,7 +59,7 @@ class _Folded(torch.autograd.Function):
         B: Tensor,
         scale: float,
     ) -> Tensor:
-        whole = torch.addmm(weight, B, A, alpha=scale).to(x.dtype)
+        whole = torch.addmm(weight, B, A, alpha=scale).to(x.dtype)  # W + s B A
         ctx.save_for_backward(x, whole, A, B)
         ctx.scale = scale
         return F.linear(x, whole, None if bias is None else bias.to(x.dtype))

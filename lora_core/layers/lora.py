@@ -16,21 +16,23 @@ class LoraLinear(AdapterLinear):
     def scale_of(alpha: float, r: int) -> float:
         return alpha / r
 
-    def reset_parameters(self) -> None:
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # uniform within 1 / sqrt(d_in)
+    def draw_A(self) -> None:
+        # U(-1/√d_in, 1/√d_in), as loralib and PEFT draw it; the paper speaks of a Gaussian.
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
     def adapted(self, x: Tensor) -> Tensor:
+        """W x + b + scale · B (A x); of many tokens `folding.py` makes it in one product."""
         if folding.pays(self, x):
             return folding.folded(self, x)
-        y: Tensor = self.base(x)
+        y: Tensor = self.base(x)  # the textbook form
         return y + self.low_rank(x)
 
     def low_rank(self, x: Tensor) -> Tensor:
-        """scale · B (A x): (…, d_in) -> (…, r) -> (…, d_out). Scaled where it is thin."""
+        """scale · B (A x): (…, d_in) -> (…, r) -> (…, d_out). Scaled at (…, r), the smallest."""
         return F.linear(self.scale * F.linear(self.dropout(x), self.A), self.B)
 
     def effective_weight(self) -> Tensor:
-        return self.frozen_weight.float() + self.scale * (self.B @ self.A)
+        return self.original_weight.float() + self.scale * (self.B @ self.A)
 
 
 class RsLoraLinear(LoraLinear):
@@ -48,5 +50,5 @@ class UnscaledLinear(LoraLinear):
     def scale_of(alpha: float, r: int) -> float:  # noqa: ARG004
         return alpha
 
-    def reset_parameters(self) -> None:
+    def draw_A(self) -> None:
         nn.init.normal_(self.A, std=1 / math.sqrt(self.r))

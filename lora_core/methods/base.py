@@ -8,6 +8,17 @@ from torch import Tensor, nn
 
 from lora_core.encoders.base import EncoderFamily
 from lora_core.fit import Census
+from lora_core.inject import adapters
+
+
+def saved_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By name, all that trains, and what an adapter has drawn at random and keeps as it is."""
+    drawn = {
+        f"{name}.{part}"
+        for name, adapter in adapters(model).items()
+        for part, _ in adapter.adapter_parameters()
+    }
+    return {n: p for n, p in model.named_parameters() if p.requires_grad or n in drawn}
 
 
 class Method(ABC):
@@ -25,18 +36,14 @@ class Method(ABC):
         )
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """A copy of every trained parameter, by name."""
-        return {
-            name: parameter.detach().clone()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
+        """A copy of every parameter of `saved_parameters`."""
+        return {name: p.detach().clone() for name, p in saved_parameters(model).items()}
 
     @torch.no_grad()
     def restore(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Write such a copy back. Raises `KeyError` unless the names are the same."""
-        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        if odd := trained.keys() ^ state.keys():
+        own = saved_parameters(model)
+        if odd := own.keys() ^ state.keys():
             raise KeyError(f"state and model differ in {sorted(odd)[0]}")
-        for name, parameter in trained.items():
+        for name, parameter in own.items():
             parameter.copy_(state[name])

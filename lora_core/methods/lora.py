@@ -3,7 +3,7 @@
 from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
-from lora_core.inject import adapters, inject
+from lora_core.inject import inject
 from lora_core.methods.base import Method
 from lora_core.specs.method import Head, LoraSpec
 
@@ -16,10 +16,8 @@ class Lora(Method):
 
     def prepare(self, model: nn.Module, family: EncoderFamily) -> None:
         model.requires_grad_(False)
+        # New parameters train, but for those that their variant has frozen.
         inject(model, family, self.spec)
-        for adapter in adapters(model).values():
-            for _, parameter in adapter.adapter_parameters():
-                parameter.requires_grad_(True)
         if self.spec.head is Head.TRAIN:
             for name in family.head:
                 model.get_submodule(name).requires_grad_(True)

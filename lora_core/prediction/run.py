@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_core import __version__, manifest
+from lora_core import manifest
 from lora_core.data import table
 from lora_core.data.table import Record
 from lora_core.disk import is_no_room
@@ -138,10 +137,9 @@ def _summary(written: Results, known: Answers, observer: Observer) -> Summary:
 def _manifest(
     spec: PredictSpec, written: Results, summary: Summary, predictor: Predictor
 ) -> dict[str, Any]:
-    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     return {
         "format": FORMAT,
-        "created_by": {"loraworks": __version__, **libraries},
+        "created_by": manifest.created_by(),
         "spec": spec.model_dump(mode="json"),
         "columns": list(written.columns),
         "labels": predictor.labels,

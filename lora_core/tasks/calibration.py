@@ -35,7 +35,7 @@ def fit(logits: Logits, labels: Labels) -> float:
         return 1.0
 
     def slope(inverse: float) -> float:
-        """Of that by 1 / T, in which it is convex: the one minimum is where this is 0."""
+        """Derivative of the mean negative log-likelihood by 1 / T, in which it is convex."""
         expected = (softmax(inverse * z, axis=1) * z).sum(axis=1)
         return float((expected - true).mean())
 

@@ -27,11 +27,12 @@ class SequenceClassification:
             self.class_weights = n.sum() / (len(n) * n)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Softmax cross-entropy in float32, summed."""
+        """Softmax cross-entropy in float32, summed: logits (batch, classes), labels (batch,)."""
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         return F.cross_entropy(logits.float(), labels, weight=weights, reduction="sum")
 
     def weight(self, labels: Sequence[int]) -> float:
+        """What a summed loss is divided by: the number of examples, or the sum of their weights."""
         if self.class_weights is None:
             return float(len(labels))
         return float(self.class_weights[list(labels)].sum())

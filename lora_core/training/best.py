@@ -1,4 +1,4 @@
-"""The best checkpoint so far, by a validation figure, and when to give up."""
+"""The best weights so far, by a validation figure, and when to give up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 _WHICH = ("vendor_id", "cpu family", "model", "model name", "stepping")
 
 
-def here(machine: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[str, str]:
+def here(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[str, str]:
     """This place, for a run with these settings."""
     facts = {
         "loraworks": __version__,
@@ -30,19 +30,19 @@ def here(machine: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[
         "processor": " ".join(processor.facts(*_WHICH)) or processor.model(),
         "instructions": " ".join(processor.instructions()),
         "kernels": torch.backends.cpu.get_cpu_capability(),
-        "threads": str(machine.threads),
+        "threads": str(runtime.threads),
         "device": "cpu",
-        "precision": machine.precision,
+        "precision": runtime.precision,
         "matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic": DETERMINISTIC[torch.get_deterministic_debug_mode()],
         "micro_batch_tokens": str(micro_batch_tokens),
     }
-    if unfused.pays(machine.device, machine.precision):
+    if unfused.pays(runtime.device, runtime.precision):
         facts["attention"] = f"unfused in steps of {unfused.STEP}"
     if processes > 1:
         facts["processes"] = str(processes)
-    if machine.device != "cpu":
-        facts["device"] = torch.cuda.get_device_name(machine.device)
+    if runtime.device != "cpu":
+        facts["device"] = torch.cuda.get_device_name(runtime.device)
         facts["driver"] = _driver()
     return facts
 

@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 
 from lora_core.data.batching import by_length
 from lora_core.training import ranks
-from lora_core.training.forward import Forward
+from lora_core.training.forward import WholeModel
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 
 
 @torch.no_grad()
-def logits(forward: Forward, part: Part, *, budget: int, pulse: Pulse) -> NDArray[np.float32]:
+def logits(forward: WholeModel, part: Part, *, budget: int, pulse: Pulse) -> NDArray[np.float32]:
     """Logits (texts, classes) in the order of the part, `budget` padded tokens at once.
 
     Each process of a run computes a share and gets them all. The model is in evaluation mode only
@@ -22,10 +22,10 @@ def logits(forward: Forward, part: Part, *, budget: int, pulse: Pulse) -> NDArra
     rows = np.zeros((len(part), model.config.num_labels), dtype=np.float32)
     was_training = model.training
     model.eval()
-    for indices in ranks.turns(by_length(part.lengths, budget)):
+    for indices in ranks.shard_batches(by_length(part.lengths, budget)):
         if indices:
             rows[indices] = forward(part, indices).float().cpu().numpy()
         pulse.beat()
-    ranks.add_rows(rows)
+    ranks.all_reduce_rows(rows)
     model.train(was_training)
     return rows

@@ -1,56 +1,45 @@
 """From texts to logits."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_core.data.batching import collate
+from lora_core.data.batching import Batch, collate
 from lora_core.encoders import stack, unfused
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
-from lora_core.tasks.base import Batch
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
 
 
-class Forward(Protocol):
-    """How a run computes logits."""
+class WholeModel:
+    """Every text through every layer. The shorter ways to the same logits are made from it."""
 
-    model: PreTrainedModel
-    seconds: float  # spent before the first step
-    found: bool  # what that would have computed was on the disk already
+    def __init__(self, model: PreTrainedModel, runtime: Runtime) -> None:
+        self.model = model
+        self.seconds = 0.0  # spent before the first step
+        self.found = False  # whether what that would have computed was on the disk already
+        self._runtime = runtime
 
     def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
         """Logits (len(indices), classes) of these texts."""
-        ...
-
-
-class WholeModel:
-    """Every text through every layer."""
-
-    def __init__(self, model: PreTrainedModel, machine: Runtime) -> None:
-        self.model = model
-        self.seconds, self.found = 0.0, False
-        self._machine = machine
-
-    def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
         batch = self._batch(part, indices)
-        with self._machine.autocast():
+        with self._runtime.autocast():
             logits: Tensor = self.model(batch.input_ids, attention_mask=batch.attention_mask).logits
         return logits
 
     def _batch(self, part: Part, indices: Sequence[int]) -> Batch:
         ids = [part.ids[i] for i in indices]
         length = self._padded(int(part.lengths[indices].max()))
-        return collate(ids, part.labels[indices], part.pad, length).to(self._machine.device)
+        return collate(ids, part.pad, length).to(self._runtime.device)
 
     def _padded(self, longest: int) -> int:
         """What a batch is padded to: one of few lengths where each new one costs time."""
-        if not unfused.pays(self._machine.device, self._machine.precision):
+        if not unfused.pays(self._runtime.device, self._runtime.precision):
             return longest
-        return unfused.rounded(longest, self.model.config.max_position_embeddings)
+        positions: int = self.model.config.max_position_embeddings
+        return min(unfused.rounded(longest, unfused.STEP), positions)
 
 
 class EveryBlock(WholeModel):
@@ -59,14 +48,14 @@ class EveryBlock(WholeModel):
     That of transformers is a square, which attention reads once for each head.
     """
 
-    def __init__(self, model: PreTrainedModel, machine: Runtime, family: EncoderFamily) -> None:
-        super().__init__(model, machine)
+    def __init__(self, model: PreTrainedModel, runtime: Runtime, family: EncoderFamily) -> None:
+        super().__init__(model, runtime)
         self._family = family
         self._blocks = blocks(model, family)
 
     def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
         batch = self._batch(part, indices)
-        with self._machine.autocast():
+        with self._runtime.autocast():
             x = stack.embed(self.model, self._family, batch.input_ids)
             x = stack.run(self._blocks, x, stack.visible(batch.attention_mask))
             return head(self.model, self._family, x[:, 0])

@@ -14,6 +14,7 @@ from lora_core.data.batching import epoch_updates, micro_batches
 from lora_core.errors import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
+from lora_core.methods.base import saved_parameters
 from lora_core.specs.data import Split
 from lora_core.training import evaluate, ranks, rng
 from lora_core.training.best import Best
@@ -49,7 +50,7 @@ class Trainer:
         saves: Saves[Progress] | None = None,
     ) -> None:
         self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
-        self.spec, self.runtime = prepared.spec, prepared.machine
+        self.spec, self.runtime = prepared.spec, prepared.runtime
         self.forward = prepared.forward
         self.train_part = prepared.parts[Split.TRAIN]
         self.validation_part = prepared.parts[Split.VALIDATION]
@@ -58,12 +59,13 @@ class Trainer:
         self.updates_per_epoch = math.ceil(len(self.train_part) / optim.batch_size)
         self.total_steps = self.updates_per_epoch * optim.epochs
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.model, optim)
+        self.optimizer = build_optimizer(self.model, optim, prepared.learning_rate)
         self.schedule = build_schedule(self.optimizer, optim, self.total_steps)
         self.best = Best(self.spec.stop)
         self.pace = Pace(log_every=max(1, self.total_steps // 100), seconds=self.forward.seconds)
         self.progress = Progress(
             parameters=own_parameters(self.model, prepared.family),
+            saved=saved_parameters(self.model).keys(),
             optimizer=self.optimizer,
             schedule=self.schedule,
             best=self.best,
@@ -125,28 +127,30 @@ class Trainer:
         self.schedule.step()
         self.progress.step = step
         self.progress.evaluation_owed = self._evaluation_due(step)
-        reach("step")
+        reach("step")  # a test may let a run fail here, see `faults.py`
 
     def _gradients(self, texts: list[int]) -> tuple[float, float]:
-        """Of all texts together: the mean loss and the norm, NaN after a loss that is.
+        """Mean loss and gradient norm of an update; the norm is NaN if the loss is not finite.
 
-        Each process computes a share of them, in micro-batches; what they find adds up.
+        L = Σ wᵢ ℓᵢ / Σ wᵢ over the whole update, wᵢ the weight of the class. The divisor is known
+        before anything is computed, so L is a plain sum over texts: micro-batches and processes
+        take a part of it each, and their gradients add up to exactly that of L.
         """
         train, budget = self.train_part, self.spec.optim.micro_batch_tokens
-        weight = self.task.weight(train.labels[texts].tolist())
+        normaliser = self.task.weight(train.labels[texts].tolist())  # Σ wᵢ
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
-        for indices in micro_batches(train.lengths, ranks.share(texts), budget):
+        for indices in micro_batches(train.lengths, ranks.shard(texts), budget):
             labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
-            loss = self.task.loss(self.forward(train, indices), labels) / weight
+            loss = self.task.loss(self.forward(train, indices), labels) / normaliser
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
                 break
             torch.autograd.backward(loss)
-        loss_sum = ranks.total(loss_sum)
+        loss_sum = ranks.all_reduce(loss_sum)
         if not math.isfinite(loss_sum):
             return loss_sum, math.nan
-        ranks.add_gradients(self.trained)
+        ranks.all_reduce_gradients(self.trained)
         limit = self.spec.optim.max_grad_norm
         return loss_sum, nn.utils.clip_grad_norm_(self.trained, limit).item()
 
@@ -176,6 +180,7 @@ class Trainer:
         """Evenly spaced within the epoch, the last at its end."""
         times, updates = self.spec.stop.evaluations_per_epoch, self.updates_per_epoch
         within = (step - 1) % updates + 1
+        # How many of `times` equal shares of the epoch are over after this step, and before it.
         return within * times // updates > (within - 1) * times // updates
 
     def _evaluate(self) -> None:

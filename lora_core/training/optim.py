@@ -28,16 +28,14 @@ def default_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> floa
             return 1e-4 if small else 5e-5
 
 
-def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
-    """AdamW over the trained parameters; the spec has its rate. Weight decay spares vectors."""
-    if spec.learning_rate is None:
-        raise ValueError("the learning rate has not been decided")
+def build_optimizer(model: nn.Module, spec: OptimSpec, rate: float) -> torch.optim.AdamW:
+    """AdamW over the trained parameters. Weight decay spares vectors."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.learning_rate, fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, fused=True)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, spec: OptimSpec, total_steps: int) -> LambdaLR:

@@ -25,7 +25,7 @@ def of(prepared: Prepared) -> Origin:
         spec=prepared.spec,
         data_sha256=prepared.splits.digest,
         base_sha256=_base_sha256(prepared),
-        environment=environment.here(prepared.machine, budget, ranks.count()),
+        environment=environment.here(prepared.runtime, budget, ranks.world_size()),
     )
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from lora_core import fit, methods
@@ -14,31 +15,32 @@ from lora_core.data.records import Splits
 from lora_core.data.tokens import load_tokenizer, tokenise
 from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
-from lora_core.encoders.first_token import shorten
+from lora_core.encoders.first_token import first_token_only
+from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.recompute import recompute
 from lora_core.events import Noted, Observer, Phase
 from lora_core.layers import held
 from lora_core.methods.base import Method
-from lora_core.specs.data import MAX_LENGTH, Split
+from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
-from lora_core.training import runtime
-from lora_core.training.forward import Forward
+from lora_core.training.forward import WholeModel
 from lora_core.training.optim import default_rate
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
-from lora_core.training.runtime import Runtime
+from lora_core.training.runtime import Runtime, start
 from lora_core.training.trunk import choose
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to start; `spec` has every default filled in."""
+    """A run that is ready to start."""
 
-    spec: TrainSpec
-    machine: Runtime
+    spec: TrainSpec  # with every default filled in
+    learning_rate: float
+    max_length: int  # tokens of a text
+    runtime: Runtime
     splits: Splits
     parts: dict[Split, Part]
     cut: float  # share of texts that were truncated
@@ -46,17 +48,20 @@ class Prepared:
     family: EncoderFamily
     method: Method
     task: SequenceClassification
-    forward: Forward
-    tokenizer_file: Path
+    forward: WholeModel
+    tokenizer: Tokenizer
+    tokenizer_file: Path  # that it was read from
     base_sha256: str
 
 
 def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
-    machine = runtime.start(spec.runtime)
+    runtime = start(spec.runtime)
     base = locate(spec.base, spec.base_revision)
-    fit.check(fit.read_shape(base.config, base=spec.base), spec)
-    spec = _on(resolved(spec, base.config), machine)
+    shape = fit.read_shape(base.config, base=spec.base)
+    fit.check(shape, spec)
+    spec, learning_rate, max_length = resolved(spec, shape)
+    spec = _on(spec, runtime)
     splits = load(spec.data)
     family = base.family
     model, kept = load_classifier(
@@ -67,26 +72,30 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     )
     if kept:
         _note(observer, "head_kept", "The base answers the same labels; its head is trained on.")
+    # The order matters from here on. The base is hashed before injection renames its layers. A is
+    # drawn on the CPU, so that it is the same on every device. `recompute` wraps what is there, so
+    # it comes after the last block was changed. `hold` copies on the device, so it comes last.
     base_sha256 = fingerprint(model, family)
     method = methods.build(spec.method)
     method.prepare(model, family)
-    shorten(model, family)
-    if unfused.pays(machine.device, machine.precision):
+    first_token_only(model, family)
+    if unfused.pays(runtime.device, runtime.precision):
         unfused.use(model)
     if spec.runtime.gradient_checkpointing:
         recompute(model, family)
-    model.to(machine.device)
-    if machine.precision == "bf16":
+    model.to(runtime.device)
+    if runtime.precision == "bf16":
         held.hold(blocks(model, family), torch.bfloat16)
 
     pulse.enter(Phase.TOKENISING)
     tokenizer_file = base.directory / "tokenizer.json"
+    tokenizer = load_tokenizer(tokenizer_file)
     if splits.leaked:
         text = f"{splits.leaked} validation or test texts are in the training part as well."
         _note(observer, "leaked", text, level="warning")
-    parts, cut = _tokenise(splits, tokenizer_file, spec.data.max_length or MAX_LENGTH)
+    parts, cut = _tokenise(splits, tokenizer, max_length)
     if cut:
-        text = f"{cut:.1%} of the texts have over {spec.data.max_length} tokens and were cut."
+        text = f"{cut:.1%} of the texts have over {max_length} tokens and were cut."
         _note(observer, "truncated", text)
     task = SequenceClassification(
         spec.task,
@@ -95,7 +104,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     )
     forward = choose(
         model,
-        machine,
+        runtime,
         family,
         parts,
         encoder_dropout=spec.optim.encoder_dropout,
@@ -103,50 +112,51 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
         pulse=pulse,
     )
     return Prepared(
-        spec,
-        machine,
-        splits,
-        parts,
-        cut,
-        model,
-        family,
-        method,
-        task,
-        forward,
-        tokenizer_file,
-        base_sha256,
+        spec=spec,
+        learning_rate=learning_rate,
+        max_length=max_length,
+        runtime=runtime,
+        splits=splits,
+        parts=parts,
+        cut=cut,
+        model=model,
+        family=family,
+        method=method,
+        task=task,
+        forward=forward,
+        tokenizer=tokenizer,
+        tokenizer_file=tokenizer_file,
+        base_sha256=base_sha256,
     )
 
 
-def resolved(spec: TrainSpec, config: dict[str, Any]) -> TrainSpec:
-    """The same spec with what depends on the base decided."""
-    shape = fit.read_shape(config, base=spec.base)
-    length = shape.max_length(spec.data.max_length)
+def resolved(spec: TrainSpec, shape: fit.Shape) -> tuple[TrainSpec, float, int]:
+    """The same spec with what depends on the base decided, and its learning rate and max_length."""
     rate = spec.optim.learning_rate or default_rate(spec.method, shape.width)
-    return spec.model_copy(
-        update={
-            "data": spec.data.model_copy(update={"max_length": length}),
-            "optim": spec.optim.model_copy(update={"learning_rate": rate}),
-        }
-    )
+    length = shape.max_length(spec.data.max_length)
+    settled = {
+        "data": spec.data.model_copy(update={"max_length": length}),
+        "optim": spec.optim.model_copy(update={"learning_rate": rate}),
+    }
+    return spec.model_copy(update=settled), rate, length
 
 
-def _on(spec: TrainSpec, machine: Runtime) -> TrainSpec:
+def _on(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
     """The same spec with what depends on the machine decided."""
-    used = {"device": machine.device, "precision": machine.precision, "threads": machine.threads}
+    used = {"device": runtime.device, "precision": runtime.precision, "threads": runtime.threads}
     return spec.model_copy(update={"runtime": spec.runtime.model_copy(update=used)})
 
 
 def _tokenise(
-    splits: Splits, tokenizer_file: Path, max_length: int
+    splits: Splits, tokenizer: Tokenizer, max_length: int
 ) -> tuple[dict[Split, Part], float]:
     """All parts as token ids, and the share of texts that were cut."""
-    pad = load_tokenizer(tokenizer_file).token_to_id("[PAD]") or 0
+    pad = tokenizer.token_to_id("[PAD]") or 0
     parts: dict[Split, Part] = {}
     cut = total = 0
     for split in Split:
         examples = splits.part(split)
-        tokens = tokenise(tokenizer_file, [e.text for e in examples], max_length)
+        tokens = tokenise(tokenizer, [e.text for e in examples], max_length)
         labels = np.array([e.label for e in examples], dtype=np.int64)
         parts[split] = Part(split, tokens, tokens.lengths, labels, pad)
         cut += tokens.truncated

@@ -1,6 +1,6 @@
 """Everything of a run that changes from step to step: what a checkpoint keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from lora_core.encoders.base import EncoderFamily
+from lora_core.methods.base import saved_parameters
 from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.training import rng
 from lora_core.training.best import Best, BestFigures
@@ -20,14 +21,11 @@ Tensors = dict[str, Tensor]
 
 
 def own_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict[str, nn.Parameter]:
-    """What is not in the files of the base: all that trains, and the head even where it stays
+    """What is not in the files of the base: what a method saves, and the head even where it stays
     as it was drawn."""
     heads = tuple(f"{name}." for name in family.head)
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad or name.startswith(heads)
-    }
+    saved = saved_parameters(model)
+    return {n: p for n, p in model.named_parameters() if n in saved or n.startswith(heads)}
 
 
 class Figures(Frozen):
@@ -45,6 +43,7 @@ class Progress:
     """Weights, what trains them, and how far it got."""
 
     parameters: dict[str, nn.Parameter]  # see `own_parameters`
+    saved: Collection[str]  # those of them that the best weights hold
     optimizer: torch.optim.AdamW
     schedule: LambdaLR
     best: Best
@@ -55,7 +54,7 @@ class Progress:
     evaluation_owed: bool = False
 
     def figures(self) -> Figures:
-        """Of now."""
+        """The figures of this moment."""
         return Figures(
             step=self.step,
             evaluation_owed=self.evaluation_owed,
@@ -65,7 +64,7 @@ class Progress:
         )
 
     def tensors(self) -> Tensors:
-        """Of now, by name and not copied: `kind/…`."""
+        """The tensors of this moment, not copied, by names such as `weights/…` and `best/…`."""
         found = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
@@ -97,7 +96,7 @@ class Progress:
                 due |= {f"optimizer/{m}/{name}": parameter for m in MOMENTS}
                 due[f"optimizer/step/{name}"] = torch.zeros(())
         if figures.best.score is not None:
-            due |= {f"best/{name}": parameter for name, parameter in trained.items()}
+            due |= {f"best/{name}": self.parameters[name] for name in self.saved}
             due["best_logits"] = torch.zeros(self.answers)
         states = rng.take(self.device)
         # A GPU's state means nothing on a CPU and may be missing on a GPU: another place.

@@ -49,14 +49,14 @@ def joined() -> Iterator[None]:
 
 def leave() -> bool:
     """The end of what is done together: whether this process goes on, alone."""
-    goes_on = first()
+    goes_on = is_main()
     if dist.is_initialized():
         dist.destroy_process_group()
     return goes_on
 
 
-def count() -> int:
-    """How many there are."""
+def world_size() -> int:
+    """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -65,60 +65,60 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def first() -> bool:
-    """Whether this is the one that speaks and writes."""
+def is_main() -> bool:
+    """Whether this is rank 0, the one that speaks and writes."""
     return rank() == 0
 
 
 def of_this_machine() -> tuple[int, int]:
     """The number of this one among those of this machine, and how many they are."""
-    if count() == 1:
+    if world_size() == 1:
         return 0, 1
     return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
 
 
 @contextmanager
-def first_ahead() -> Iterator[None]:
-    """The first does this before the others, which find on the disk what it has put there."""
-    if not first():
-        total(0.0)
+def main_first() -> Iterator[None]:
+    """Rank 0 does this before the others, which find on the disk what it has put there."""
+    if not is_main():
+        all_reduce(0.0)  # waits for the other call
     yield
-    if first():
-        total(0.0)
+    if is_main():
+        all_reduce(0.0)
 
 
-def share(texts: Sequence[int]) -> Sequence[int]:
+def shard(texts: Sequence[int]) -> Sequence[int]:
     """Dealt out in turn: of texts in the order of their lengths, everybody gets long and short."""
-    return texts[rank() :: count()]
+    return texts[rank() :: world_size()]
 
 
-def turns(batches: Sequence[list[int]]) -> Iterator[list[int]]:
-    """A share of the batches. All take as many turns, the last of them perhaps with no texts."""
-    for i in range(rank(), -(-len(batches) // count()) * count(), count()):
+def shard_batches(batches: Sequence[list[int]]) -> Iterator[list[int]]:
+    """The batches of this process. All get equally many, the last of them perhaps of no texts."""
+    for i in range(rank(), -(-len(batches) // world_size()) * world_size(), world_size()):
         yield batches[i] if i < len(batches) else []
 
 
-def total(value: float) -> float:
+def all_reduce(value: float) -> float:
     """The sum over all processes."""
-    if count() == 1:
+    if world_size() == 1:
         return value
     added = torch.tensor(value, dtype=torch.float64)
-    _add_up(added)
+    _all_reduce(added)
     return added.item()
 
 
-def add_rows(rows: NDArray[np.float32]) -> None:
+def all_reduce_rows(rows: NDArray[np.float32]) -> None:
     """Put together what each has filled in; the rest of its rows is 0."""
-    _add_up(torch.from_numpy(rows))
+    _all_reduce(torch.from_numpy(rows))
 
 
-def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Everybody gets the gradient of the whole update; no texts, no part in it."""
-    if count() == 1:
+    if world_size() == 1:
         return
     own = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
     added = torch.cat([gradient.flatten() for gradient in own])
-    _add_up(added)
+    _all_reduce(added)
     end = 0
     for parameter in parameters:
         begin, end = end, end + parameter.numel()
@@ -132,11 +132,11 @@ class Together:
         self._own = own
 
     def requested(self) -> bool:
-        return total(float(self._own.requested())) > 0
+        return all_reduce(float(self._own.requested())) > 0
 
 
-def _add_up(tensor: Tensor) -> None:
-    if count() == 1:
+def _all_reduce(tensor: Tensor) -> None:
+    if world_size() == 1:
         return
     try:
         dist.all_reduce(tensor)

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from lora_core import __version__, artifact, manifest
+from lora_core import artifact, manifest
 from lora_core.data import linear
 from lora_core.events import (
     Evaluated,
-    Event,
     Finished,
     Observer,
     Phase,
+    Silence,
     Started,
     StopSignal,
     finite,
 )
 from lora_core.faults import reach
+from lora_core.merge import merge_adapters
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
@@ -57,24 +57,24 @@ def run(
     `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
-    if not ranks.first():
-        observer, plan = _Silence(), None
+    if not ranks.is_main():
+        observer, plan = Silence(), None
     alone, together = Pulse(observer, stop), Pulse(observer, ranks.Together(stop))
     with causes.known(spec):
         alone.enter(Phase.LOADING)
         reach("loading")
-        with ranks.first_ahead():
+        with ranks.main_first():
             prepared, saved = _ready(spec, resume, observer, alone)
         trainer = build_trainer(prepared, observer=observer, pulse=together, plan=plan, saved=saved)
         _announce(trainer, prepared, observer)
         trained = trainer.train()
-        figures, logits = _judge(prepared, trained, observer, together)
+        figures, logits = _final_figures(prepared, trained, observer, together)
         if not ranks.leave():
             return {}
         facts = _facts(prepared, trained)
         alone.enter(Phase.SAVING, trained.steps)
         reach("saving")
-        # Saving merges: after it the adapters are gone.
+        # Merges: the model has no adapters after it.
         difference = _save(out_dir, prepared, logits, alone)
         summary = {
             **facts,
@@ -85,13 +85,6 @@ def run(
         manifest.write(out_dir, _manifest(prepared, summary))
     observer.on_event(Finished(summary=summary))
     return summary
-
-
-class _Silence:
-    """Nobody hears it."""
-
-    def on_event(self, event: Event) -> None:
-        pass
 
 
 def _ready(
@@ -113,15 +106,15 @@ def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
             total_parameters=census.total,
             examples={split: len(part) for split, part in prepared.parts.items()},
             labels=list(prepared.splits.labels),
-            device=prepared.machine.device,
-            precision=prepared.machine.precision,
-            threads=prepared.machine.threads,
-            learning_rate=prepared.spec.optim.learning_rate or 0.0,
+            device=prepared.runtime.device,
+            precision=prepared.runtime.precision,
+            threads=prepared.runtime.threads,
+            learning_rate=prepared.learning_rate,
         )
     )
 
 
-def _judge(
+def _final_figures(
     prepared: Prepared, trained: Trained, observer: Observer, pulse: Pulse
 ) -> tuple[dict[str, Any], Logits]:
     """The figures of the best weights on validation and test, beside the linear rival's.
@@ -129,7 +122,7 @@ def _judge(
     The temperature is fitted on validation alone.
     """
     pulse.enter(Phase.LINEAR_RIVAL)
-    with ranks.first_ahead():
+    with ranks.main_first():
         rival = linear.fit(prepared.splits)
     observer.on_event(rival)
     figures: dict[str, Any] = {"linear": rival.model_dump(mode="json", exclude={"event"})}
@@ -153,11 +146,14 @@ def _judge(
 
 
 def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> float:
-    """Write all files but the manifest; returns how far merging moved the logits."""
+    """Write all files but the manifest, and merge the model on the way.
+
+    Returns how far merging moved the logits. Raises `NonFiniteWeights`, `MergeMismatch`.
+    """
     model, spec = prepared.model, prepared.spec
     held_out = prepared.parts[Split.TEST].head(HELD_OUT)
     texts = [example.text for example in prepared.splits.test[:HELD_OUT]]
-    exact = replace(prepared.machine, precision="fp32")
+    exact = replace(prepared.runtime, precision="fp32")
 
     def answers(model: PreTrainedModel) -> NDArray[np.float32]:
         budget = spec.optim.micro_batch_tokens
@@ -169,8 +165,8 @@ def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> fl
     if isinstance(spec.method, LoraSpec):
         state = prepared.method.state(model)
         artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
-    length = spec.data.max_length or 0
-    artifact.save_merged(out_dir, model, prepared.tokenizer_file, length)
+    merge_adapters(model)
+    artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length)
     if isinstance(spec.method, LoraSpec):
         artifact.save_head(out_dir, model, prepared.family)
     merged = answers(artifact.load_merged(out_dir).to(exact.device))
@@ -198,20 +194,19 @@ def _facts(prepared: Prepared, trained: Trained) -> dict[str, Any]:
         "features_found": prepared.forward.found,
         "reviews_per_second": round(pace.reviews / pace.seconds, 2),
         "tokens_per_second": round(pace.tokens / pace.seconds, 1),
-        "peak_memory_mb": round(prepared.machine.peak_memory_mb(), 1),
+        "peak_memory_mb": round(prepared.runtime.peak_memory_mb(), 1),
     }
 
 
 def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
-    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     return {
         "format": artifact.FORMAT,
-        "created_by": {"loraworks": __version__, **libraries},
+        "created_by": manifest.created_by(),
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,
         "base_sha256": prepared.base_sha256,
         "labels": list(prepared.splits.labels),
-        "max_length": prepared.spec.data.max_length,
+        "max_length": prepared.max_length,
         "data_sha256": prepared.splits.digest,
         "calibration": {"temperature": summary["calibration"]["temperature"]},
         "metrics": summary,

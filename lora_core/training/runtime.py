@@ -21,7 +21,6 @@ class Runtime:
     device: str  # "cpu" or "cuda:0"
     precision: str  # "fp32" or "bf16"
     threads: int
-    seed: int
 
     def autocast(self) -> AbstractContextManager[object]:
         """bf16 for matrix products, float32 for what needs it; nothing in fp32."""
@@ -62,7 +61,7 @@ def start(spec: RuntimeSpec) -> Runtime:
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     # Else new memory is filled before it is written: 3 % of a step, to find bugs of kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Runtime(device, precision, torch.get_num_threads(), spec.seed)
+    return Runtime(device, precision, torch.get_num_threads())
 
 
 def _device(wanted: str) -> str:

@@ -20,14 +20,14 @@ class SavePlan:
     seconds: float = DEFAULT_SECONDS
 
 
-class Progress(Protocol):
+class HasStep(Protocol):
     """What a checkpoint keeps; `step` says how far it got."""
 
     @property
     def step(self) -> int: ...
 
 
-ProgressT = TypeVar("ProgressT", bound=Progress, contravariant=True)
+ProgressT = TypeVar("ProgressT", bound=HasStep, contravariant=True)
 
 
 class Saves(Generic[ProgressT]):

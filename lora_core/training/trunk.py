@@ -19,7 +19,7 @@ from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.specs.data import Split
 from lora_core.training import environment, features
-from lora_core.training.forward import EveryBlock, Forward, WholeModel, head
+from lora_core.training.forward import EveryBlock, WholeModel, head
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
@@ -37,7 +37,7 @@ class FrozenTrunk(WholeModel):
     def __init__(
         self,
         model: PreTrainedModel,
-        machine: Runtime,
+        runtime: Runtime,
         family: EncoderFamily,
         parts: Mapping[Split, Part],
         *,
@@ -45,7 +45,7 @@ class FrozenTrunk(WholeModel):
         pulse: Pulse,
     ) -> None:
         """Compute, or find, the states of every part; `budget` padded tokens at once."""
-        super().__init__(model, machine)
+        super().__init__(model, runtime)
         self._family = family
         self._budget = budget
         self._pulse = pulse
@@ -55,7 +55,7 @@ class FrozenTrunk(WholeModel):
         began = time.monotonic()
         below = [model.get_submodule(family.embeddings), *self._below]
         self._origin = features.origin(
-            (f"{name}={value}" for name, value in environment.here(machine, budget).items()),
+            (f"{name}={value}" for name, value in environment.here(runtime, budget).items()),
             chain.from_iterable(piece.parameters() for piece in below),
         )
         self._features = {split: self._states(part) for split, part in parts.items()}
@@ -63,13 +63,13 @@ class FrozenTrunk(WholeModel):
         self.found = all(states.found for states in self._features.values())
 
     def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
-        states = self._features[part.split].of(indices)
-        x = pad_sequence(states, batch_first=True).to(self._machine.device)
+        states = self._features[part.split].of(indices)  # (n, width) of each text
+        x = pad_sequence(states, batch_first=True).to(self._runtime.device)  # (texts, n, width)
         if self._above:
             x = F.pad(x, (0, 0, 0, self._padded(x.shape[1]) - x.shape[1]))
-        seen = torch.from_numpy(part.lengths[indices]).to(x.device)[:, None]
-        mask = torch.arange(x.shape[1], device=x.device) < seen
-        with self._machine.autocast():
+        seen = torch.from_numpy(part.lengths[indices]).to(x.device)[:, None]  # (texts, 1)
+        mask = torch.arange(x.shape[1], device=x.device) < seen  # (texts, length)
+        with self._runtime.autocast():
             x = stack.run(self._above, x, stack.visible(mask))
             return head(self.model, self._family, x[:, 0])
 
@@ -84,7 +84,7 @@ class FrozenTrunk(WholeModel):
         """Each text's number and states (rows, width)."""
         for indices in by_length(part.lengths, self._budget):
             batch = self._batch(part, indices)
-            with self._machine.autocast():
+            with self._runtime.autocast():
                 x = stack.embed(self.model, self._family, batch.input_ids)
                 x = stack.run(self._below, x, stack.visible(batch.attention_mask))
             for i, states in zip(indices, x, strict=True):
@@ -99,19 +99,19 @@ def row_counts(part: Part, blocks_above: int) -> NDArray[np.int64]:
 
 def choose(  # noqa: PLR0913 - everything that the rule looks at
     model: PreTrainedModel,
-    machine: Runtime,
+    runtime: Runtime,
     family: EncoderFamily,
     parts: Mapping[Split, Part],
     *,
     encoder_dropout: float,
     budget: int,
     pulse: Pulse,
-) -> Forward:
+) -> WholeModel:
     """The cheapest way that is exact for what this run trains."""
     frozen = stack.frozen_blocks(model, family) if encoder_dropout == 0 else 0
     above = len(blocks(model, family)) - frozen
     rows = sum(int(row_counts(part, above).sum()) for part in parts.values())
     if frozen and rows * model.config.hidden_size * 4 <= MAX_BYTES:
         pulse.enter(Phase.FEATURES)
-        return FrozenTrunk(model, machine, family, parts, budget=budget, pulse=pulse)
-    return EveryBlock(model, machine, family)
+        return FrozenTrunk(model, runtime, family, parts, budget=budget, pulse=pulse)
+    return EveryBlock(model, runtime, family)

@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks import answers
 from benchmarks.contenders import FULL, Cell, few
-from benchmarks.quiet import NoEnd, Silence
+from benchmarks.quiet import NoEnd
 from lora_core.data import linear
 from lora_core.data.load import load
+from lora_core.events import Silence
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec

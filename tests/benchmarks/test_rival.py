@@ -9,7 +9,7 @@ from benchmarks.ours import ready
 from benchmarks.plan import METHODS, SEED
 from benchmarks.rival import build_model
 from lora_core import methods
-from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.load import load_classifier, locate
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import FullSpec
 from lora_core.specs.train import RuntimeSpec, TrainSpec

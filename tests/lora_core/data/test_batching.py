@@ -59,10 +59,9 @@ def test_a_text_over_the_budget_stands_alone() -> None:
 
 def test_collate_pads_on_the_right_and_masks_it() -> None:
     rows = [np.array([2, 5, 3], dtype=np.int32), np.array([2, 3], dtype=np.int32)]
-    batch = collate(rows, np.array([1, 0]), pad=9)
+    batch = collate(rows, pad=9)
     assert batch.input_ids.tolist() == [[2, 5, 3], [2, 3, 9]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch.labels.tolist() == [1, 0]
-    wider = collate(rows, np.array([1, 0]), pad=9, length=4)
+    wider = collate(rows, pad=9, length=4)
     assert wider.input_ids.tolist() == [[2, 5, 3, 9], [2, 3, 9, 9]]
     assert wider.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]

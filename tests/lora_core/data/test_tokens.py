@@ -22,6 +22,11 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
+def tokenizer(tokenizer_file: Path) -> Tokenizer:
+    return load_tokenizer(tokenizer_file)
+
+
+@pytest.fixture(scope="module")
 def theirs(tokenizer_file: Path) -> PreTrainedTokenizerBase:
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tokenizer_file.parent)
     return loaded
@@ -35,9 +40,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("max_length", [8, 20, 512])
 def test_ids_equal_those_of_transformers(
-    tokenizer_file: Path, theirs: PreTrainedTokenizerBase, store: Path, max_length: int
+    tokenizer: Tokenizer, theirs: PreTrainedTokenizerBase, store: Path, max_length: int
 ) -> None:
-    made = tokenise(tokenizer_file, TEXTS, max_length)
+    made = tokenise(tokenizer, TEXTS, max_length)
     expected = theirs(TEXTS, truncation=True, max_length=max_length)["input_ids"]
     assert [ids.tolist() for ids in made] == expected
     assert made.truncated == sum(len(ids) > max_length for ids in theirs(TEXTS)["input_ids"])
@@ -49,14 +54,14 @@ def test_ids_equal_those_of_transformers(
 @settings(max_examples=50)
 @given(text=st.text(max_size=60), max_length=st.integers(3, 30))
 def test_any_text_is_cut_like_transformers_does(
-    tokenizer_file: Path, theirs: PreTrainedTokenizerBase, text: str, max_length: int
+    tokenizer: Tokenizer, theirs: PreTrainedTokenizerBase, text: str, max_length: int
 ) -> None:
-    ours = cut(load_tokenizer(tokenizer_file).encode(text).ids, max_length)
+    ours = cut(tokenizer.encode(text).ids, max_length)
     assert list(ours) == theirs(text, truncation=True, max_length=max_length)["input_ids"]
 
 
-def test_a_slice_holds_the_ids_of_those_texts(tokenizer_file: Path, store: Path) -> None:
-    made = tokenise(tokenizer_file, TEXTS, 20)
+def test_a_slice_holds_the_ids_of_those_texts(tokenizer: Tokenizer, store: Path) -> None:
+    made = tokenise(tokenizer, TEXTS, 20)
     assert len(made) == len(TEXTS)
     assert [ids.tolist() for ids in made[1:3]] == [made[1].tolist(), made[2].tolist()]
     assert made[-1].tolist() == made[len(TEXTS) - 1].tolist()
@@ -64,53 +69,50 @@ def test_a_slice_holds_the_ids_of_those_texts(tokenizer_file: Path, store: Path)
         made[len(TEXTS)]
 
 
-def test_no_text_is_no_ids(tokenizer_file: Path, store: Path) -> None:
-    assert len(tokenise(tokenizer_file, [], 20)) == 0
+def test_no_text_is_no_ids(tokenizer: Tokenizer, store: Path) -> None:
+    assert len(tokenise(tokenizer, [], 20)) == 0
 
 
 def test_it_is_done_once(
-    tokenizer_file: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = tokenise(tokenizer_file, TEXTS, 20)
+    made = tokenise(tokenizer, TEXTS, 20)
     (entry,) = store.iterdir()
     os.utime(entry, (1000, 1000))
     with monkeypatch.context() as patch:
         patch.setattr(tokens, "_encode", None)
-        again = tokenise(tokenizer_file, TEXTS, 20)
+        again = tokenise(tokenizer, TEXTS, 20)
     assert [a.tolist() for a in again] == [b.tolist() for b in made]
     assert again.truncated == made.truncated
     assert entry.stat().st_mtime > 1000
-    tokenise(tokenizer_file, TEXTS, 21)
-    tokenise(tokenizer_file, ["".join(TEXTS)], 20)
-    tokenise(tokenizer_file, TEXTS[::-1], 20)
+    tokenise(tokenizer, TEXTS, 21)
+    tokenise(tokenizer, ["".join(TEXTS)], 20)
+    tokenise(tokenizer, TEXTS[::-1], 20)
     assert len(list(store.iterdir())) == 4
 
 
-def test_another_tokenizer_has_an_entry_of_its_own(
-    tokenizer_file: Path, store: Path, tmp_path: Path
-) -> None:
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.add_tokens(["film"])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    ours = tokenise(tokenizer_file, ["a filmmaker"], 20)
-    other = tokenise(tmp_path / "tokenizer.json", ["a filmmaker"], 20)
+def test_another_tokenizer_has_an_entry_of_its_own(tokenizer: Tokenizer, store: Path) -> None:
+    changed = Tokenizer.from_str(tokenizer.to_str())
+    changed.add_tokens(["film"])
+    ours = tokenise(tokenizer, ["a filmmaker"], 20)
+    other = tokenise(changed, ["a filmmaker"], 20)
     assert ours[0].tolist() != other[0].tolist()
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 200])
-def test_a_damaged_entry_is_made_anew(tokenizer_file: Path, store: Path, damage: bytes) -> None:
-    made = tokenise(tokenizer_file, TEXTS, 20)
+def test_a_damaged_entry_is_made_anew(tokenizer: Tokenizer, store: Path, damage: bytes) -> None:
+    made = tokenise(tokenizer, TEXTS, 20)
     (entry,) = store.iterdir()
     entry.write_bytes(damage)
-    assert tokenise(tokenizer_file, TEXTS, 20).ids.tolist() == made.ids.tolist()
+    assert tokenise(tokenizer, TEXTS, 20).ids.tolist() == made.ids.tolist()
 
 
 def test_the_cache_stays_within_its_bound(
-    tokenizer_file: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "LIMIT", 1000)
     for length in range(8, 20):
-        tokenise(tokenizer_file, TEXTS, length)
+        tokenise(tokenizer, TEXTS, length)
     assert 1 <= len(list(store.iterdir())) <= 3
     assert sum(path.stat().st_size for path in store.iterdir()) <= 1000
 

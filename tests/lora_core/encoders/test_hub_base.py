@@ -16,7 +16,7 @@ from tests.tiny_base import make_base, make_reviews
 
 LOCATE = """
 import sys
-from lora_core.encoders.checkpoint import locate
+from lora_core.encoders.load import locate
 from lora_core.errors import LoraCoreError
 for base in sys.argv[1:]:
     try:

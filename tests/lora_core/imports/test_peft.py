@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.load import load_classifier, locate
 from lora_core.errors import (
     AdapterBaseUnknown,
     AdapterLabels,

@@ -11,12 +11,13 @@ from transformers import AutoModelForSequenceClassification
 from lora_core import manifest
 from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.checkpoint import fingerprint
+from lora_core.encoders.load import fingerprint
 from lora_core.errors import ArtifactCorrupt
 from lora_core.inference import network
 from lora_core.inference.attention import Unfused
 from lora_core.inference.networks import Networks
 from lora_core.inference.predictor import Predictor
+from lora_core.merge import merge_adapters
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Role, Variant
 from tests.tiny_base import FAMILIES as TINY
@@ -44,9 +45,9 @@ def make(tmp_path: Path) -> Make:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         directory = tmp_path / f"{family}-{seed}"
         directory.mkdir()
-        tokenizer().save(str(tmp_path / "tokenizer.json"))
         save_adapter(directory, spec, method.state(model), family)
-        save_merged(directory, model, tmp_path / "tokenizer.json", 64)
+        merge_adapters(model)
+        save_merged(directory, model, tokenizer(), 64)
         save_head(directory, model, FAMILIES[family])
         facts = {"encoder": family, "max_length": 64, "base_sha256": sha256}
         manifest.write(directory, facts)

@@ -6,7 +6,9 @@ import torch
 from lora_core import methods
 from lora_core.encoders import FAMILIES
 from lora_core.errors import LayerOutOfRange
-from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
+from lora_core.layers import VARIANTS
+from lora_core.layers.lora import LoraLinear
+from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role, Variant
 from tests import tiny_base
 
 SPECS = [
@@ -71,6 +73,28 @@ def test_the_head_of_a_lora_run_is_trained_adapted_or_left(
     method.prepare(model, FAMILIES[family])
     names = {n for n in method.state(model) if n.startswith(FAMILIES[family].head)}
     assert names == {f"{layer}.{part}" for layer in FAMILIES[family].head for part in saved}
+
+
+class FrozenA(LoraLinear):
+    """A variant that trains B alone."""
+
+    def draw_A(self) -> None:  # noqa: N802
+        super().draw_A()
+        self.A.requires_grad_(False)
+
+
+def test_what_a_variant_freezes_is_saved_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, Variant.LORA, FrozenA)
+    model = tiny_base.distilbert()
+    method = methods.build(LoraSpec(r=2, head=Head.FROZEN))
+    method.prepare(model, FAMILIES["distilbert"])
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    state = method.state(model)
+    assert {name.rpartition(".")[2] for name in trained} == {"B"}
+    assert state.keys() == {*trained, *(name[:-1] + "A" for name in trained)}
+    assert method.census(model).trainable == sum(p.numel() for p in trained.values())
+    method.restore(model, {name: torch.ones_like(tensor) for name, tensor in state.items()})
+    assert all(tensor.eq(1).all() for tensor in method.state(model).values())
 
 
 def test_a_state_of_another_method_is_refused() -> None:

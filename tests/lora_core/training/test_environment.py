@@ -9,7 +9,7 @@ import torch
 from lora_core.training import environment
 from lora_core.training.runtime import Runtime
 
-MACHINE = Runtime(device="cpu", precision="fp32", threads=1, seed=0)
+MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
 def test_a_place_is_itself() -> None:

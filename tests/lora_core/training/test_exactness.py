@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lora_core.errors import Stopped
 from lora_core.events import Event
+from lora_core.layers import VARIANTS
+from lora_core.specs.method import Variant
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
 from lora_core.training.best import Best
@@ -24,6 +27,7 @@ from lora_core.training.progress import Progress
 from lora_core.training.run import run
 from lora_core.training.saves import SavePlan
 from tests.listener import Listener
+from tests.lora_core.methods.test_methods import FrozenA
 from tests.lora_core.training.twins import product, stands, story
 from tests.tiny_base import make_base, make_reviews
 
@@ -100,6 +104,18 @@ def test_every_method_goes_on_with_the_same_bits(case: str, spec: Make, attempt:
     assert (told.step, told.exact, told.differences) == (cut - 1, True, [])
     names = [event.event for event in second.events]
     assert names.index("resumed") < names.index("started")
+
+
+def test_what_an_adapter_does_not_train_goes_on_too(
+    spec: Make, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VARIANTS, Variant.LORA, FrozenA)
+    described = spec(method=LORA, optim=RANDOM)
+    _, out = attempt(described)
+    attempt(described, cut=21)
+    _, resumed = attempt(described, at=20)
+    assert product(resumed) == product(out)
+    assert any(name.endswith(".A") for name in load_file(out / "adapter.safetensors"))
 
 
 @pytest.fixture

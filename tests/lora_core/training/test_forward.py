@@ -10,7 +10,7 @@ import torch
 
 from lora_core import methods
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.first_token import shorten
+from lora_core.encoders.first_token import first_token_only
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
@@ -23,7 +23,7 @@ from lora_core.training.trunk import FrozenTrunk, choose
 from tests import tiny_base
 from tests.listener import Listener
 
-MACHINE = Runtime(device="cpu", precision="fp32", threads=1, seed=0)
+MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
 PULSE = Pulse(Listener(), Listener())
@@ -46,7 +46,7 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
     methods.build(method).prepare(model, FAMILIES[family])
-    shorten(model, FAMILIES[family])
+    first_token_only(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
     short = FrozenTrunk(model, MACHINE, FAMILIES[family], parts, budget=100, pulse=PULSE)
     whole = WholeModel(model, MACHINE)

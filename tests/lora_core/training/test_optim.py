@@ -44,7 +44,7 @@ def test_one_step_of_warm_up_at_most_in_a_one_step_run() -> None:
 
 def test_weight_decay_spares_biases_and_norms() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    optimizer = build_optimizer(model, OptimSpec(weight_decay=0.1, learning_rate=0.5))
+    optimizer = build_optimizer(model, OptimSpec(weight_decay=0.1), rate=0.5)
     decays = {
         tuple(p.shape): group["weight_decay"]
         for group in optimizer.param_groups

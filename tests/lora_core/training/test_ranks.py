@@ -73,7 +73,7 @@ def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
     heard = Listener()
     pulse = Pulse(heard, ranks.Together(heard))
     with ranks.joined():
-        with ranks.first_ahead():
+        with ranks.main_first():
             prepared = prepare(read_spec(spec), heard, pulse=Pulse(heard, heard))
         build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None).train()
         found = torch.tensor(prepared.forward.found)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_core.encoders.checkpoint import load_classifier, locate
+from lora_core.encoders.load import load_classifier, locate
 from lora_core.errors import (
     BaseNotFound,
     BrokenBase,
