@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.contenders import Cell
 from benchmarks.ours import ready, trainer_of
 from benchmarks.quiet import quiet_pulse
+from lora_core import fit
 from lora_core.data import linear
 from lora_core.data.load import load
 from lora_core.data.records import Splits
@@ -37,14 +38,14 @@ def settings(cell: Cell) -> str:
     if isinstance(cell.spec, DataSpec):
         told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
     else:
-        told = resolved(cell.spec, _config(cell.spec.base))[0].model_dump(mode="json")
+        told = resolved(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
         told["runtime"] = {"seed": cell.spec.runtime.seed}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @cache
-def _config(base: str) -> dict[str, Any]:
-    return locate(base).config
+def _shape(base: str) -> fit.Shape:
+    return fit.read_shape(locate(base).config, base=base)
 
 
 def _fit(data: DataSpec, judged_on: Split) -> dict[str, Any]:

@@ -133,7 +133,8 @@ class Batcher:
 
     def _formed(self, number: int, now: float) -> "tuple[_Batch, list[Ticket]]":
         """The oldest text with others for its network, as many as leave some for idle workers."""
-        live, late = [], []
+        live: list[Ticket] = []
+        late: list[Ticket] = []
         for ticket in self._queue:
             if ticket.done.cancelled():
                 self._meters.dropped.inc()
