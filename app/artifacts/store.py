@@ -154,7 +154,7 @@ class Store(ABC):
         """Delete what no row knows any more. Retention gets it if the store does not answer."""
         try:
             self.delete(key)
-        except (StorageUnavailable, StorageRefused) as error:
+        except (AppError, OSError) as error:
             log.warning("files are left to the sweep", key=key, reason=str(error))
 
 
