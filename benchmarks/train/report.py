@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.columns import aligned
 from benchmarks.kept import Kept
-from benchmarks.plan import METHODS
+from benchmarks.train.plan import METHODS
 from benchmarks.spread import bits
 
 SIDES = ("default", "tuned", "ours")

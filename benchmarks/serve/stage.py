@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.apart import last_line
-from benchmarks.serving import checkpoint, sides
-from benchmarks.serving.sides import Side
-from benchmarks.serving.started import Server, plain_environment, running
+from benchmarks.serve import checkpoint, sides
+from benchmarks.serve.sides import Side
+from benchmarks.serve.started import Server, plain_environment, running
 
 DEFAULT = ("/predict",)
 
@@ -25,7 +25,7 @@ def ours(
         data = Path(temporary) / "data"
         words = ["--keys", str(keys), "--adapters", str(adapters), *["--second"] * second]
         made = last_line(
-            "the installation", "benchmarks.serving.installation", str(data), *words,
+            "the installation", "benchmarks.serve.installation", str(data), *words,
             environment=plain_environment(),
         )  # fmt: skip
         side = sides.ours(data, paths=paths, keys=made)

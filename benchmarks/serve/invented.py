@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
-from benchmarks.serving.checkpoint import SPEC
+from benchmarks.serve.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
-from lora_core.data.tokens import cut, load_tokenizer
+from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.checkpoint import fingerprint, load_classifier, locate
+from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
 from lora_core.specs.method import LoraSpec, Role
 
@@ -51,7 +49,9 @@ def save(directory: Path, number: int) -> None:
     artifact.save_adapter(directory, spec.method, trained.state(model), base.family.model_type)
     artifact.save_merged(directory, model, tokenizer, length)
     artifact.save_head(directory, model, base.family)
-    logits = _logits(artifact.load_merged(directory), tokenizer, length)
+    merged = artifact.load_merged(directory)
+    predictor = Predictor.of(merged, load_tokenizer(tokenizer), length)
+    logits = predictor.forward(predictor.encode(TEXTS)).numpy()
     artifact.save_golden(directory, TEXTS, logits)
     manifest.write(
         directory,
@@ -67,9 +67,3 @@ def save(directory: Path, number: int) -> None:
             "metrics": {"labels": list(labels(number))},
         },
     )
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel, file: Path, length: int) -> NDArray[np.float32]:
-    rows = [cut(each.ids, length) for each in load_tokenizer(file).encode_batch(list(TEXTS))]
-    return np.stack([model(torch.tensor([row])).logits[0].numpy() for row in rows])

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from benchmarks.serving import checkpoint, outcomes, plan, put, sides, stage, swaps
-from benchmarks.serving.arrivals import Visitors
-from benchmarks.serving.connection import Connection
-from benchmarks.serving.outcomes import percentile
-from benchmarks.serving.plan import Size
-from benchmarks.serving.sides import Side
-from benchmarks.serving.started import Server
-from benchmarks.serving.target import Target, scores
+from benchmarks.serve import checkpoint, outcomes, plan, put, sides, stage, swaps
+from benchmarks.serve.arrivals import Visitors
+from benchmarks.serve.connection import Connection
+from benchmarks.serve.outcomes import percentile
+from benchmarks.serve.plan import Size
+from benchmarks.serve.sides import Side
+from benchmarks.serve.started import Server
+from benchmarks.serve.target import Target, scores
+from lora_core.process import cores
 
 BLOCK = 20  # texts asked in a row before the bare engine has its turn
 VISITORS = Visitors(plan.KEYS, plan.GREEDY, plan.HANG_UPS, plan.HANG_UP_SECONDS)
@@ -25,7 +26,7 @@ def run(cell: str, size: Size, capacity: float) -> dict[str, Any]:
 
     Capacity: answers a second of the closed loop, for the cells that take a share of it.
     """
-    return _figures(cell, size, capacity) | {"cores": sides.cores()}
+    return _figures(cell, size, capacity) | {"cores": cores()}
 
 
 def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
 
 
 def _offline(size: Size) -> dict[str, Any]:
-    from benchmarks.serving import engine
+    from benchmarks.serve import engine
 
     predictor = engine.load(checkpoint.artifact())
     texts = checkpoint.read_texts(20 * engine.AT_ONCE)
@@ -90,7 +91,7 @@ def _measured(
 
 def _single(size: Size) -> dict[str, Any]:
     """One question at a time over HTTP, and the forward pass alone, in turns."""
-    from benchmarks.serving import engine
+    from benchmarks.serve import engine
 
     texts = checkpoint.read_texts(size.single_texts)
     http: list[float] = []

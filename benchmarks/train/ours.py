@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.needed import flops_of_review
-from benchmarks.plan import (
+from benchmarks.train.needed import flops_of_review
+from benchmarks.train.plan import (
     BASE,
     EPOCHS_OF_JOB,
     METHODS,
@@ -18,7 +18,7 @@ from benchmarks.plan import (
     train_spec,
 )
 from benchmarks.quiet import Silence, quiet_pulse
-from benchmarks.window import Window
+from benchmarks.train.window import Window
 from lora_core.encoders.checkpoint import locate
 from lora_core.errors import Stopped
 from lora_core.specs.data import Split
