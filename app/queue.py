@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from queue import Full, Queue
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -17,12 +17,12 @@ import structlog
 from celery import Celery
 from kombu import Exchange
 from kombu import Queue as BrokerQueue
+from pydantic import BaseModel, ConfigDict
 
 from app.errors import AppError
 from app.settings import Settings
 
 TASK = "loraworks.hint"
-VERSION = 1  # of the message
 LANES = ("cpu", "gpu", "any")
 SCHEMES = ("redis", "rediss", "redis+socket")
 MOST_WAITING = 1000  # hints; more are dropped, since each is repeated later anyway
@@ -41,6 +41,15 @@ class BrokerUrlInvalid(AppError):
         "LORAWORKS_BROKER_URL is wrong: {problem}. Give redis://:PASSWORD@HOST:6379/0, or leave it "
         "out: workers then only poll."
     )
+
+
+class Hint(BaseModel):
+    """The message: a job waits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    v: Literal[1]  # version
+    job_id: UUID
 
 
 class JobQueue(Protocol):
@@ -94,7 +103,7 @@ class CeleryQueue:
                 resting_until = time.monotonic() + DOWN_SECONDS
 
     def _send(self, job_id: UUID, lane: str) -> None:
-        body = {"v": VERSION, "job_id": str(job_id)}
+        body = Hint(v=1, job_id=job_id).model_dump(mode="json")
         self._app.send_task(TASK, args=[body], queue=queue_name(lane), retry=False)
 
 

@@ -25,9 +25,3 @@ def last_line(what: str, *words: str, environment: Mapping[str, str] | None = No
     if done.returncode != 0:
         sys.exit(f"{what} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def shown(figures: dict[str, Any]) -> str:
-    """The single numbers of a cell."""
-    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())

@@ -10,17 +10,18 @@ import json
 import os
 import re
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import apart, cells, ours
+from benchmarks import apart
 from benchmarks.kept import DIRECTORY, Kept
-from benchmarks.plan import Place, Size
+from benchmarks.train import cells, ours
+from benchmarks.train.plan import Place, Size
 from lora_core.process import of_one_run
 from lora_core.training import ranks
 
@@ -46,7 +47,7 @@ def here(cell: str) -> dict[str, Any] | None:
         return figures if ranks.leave() else None
 
 
-def measure(cell: str, gpus: int) -> dict[str, Any]:
+def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:
     """The figures of a cell from new processes; their last line. Ends this one if they fail."""
     environment = dict(os.environ)
     words = ["benchmarks.gpu", "--cell", cell]
@@ -57,7 +58,7 @@ def measure(cell: str, gpus: int) -> dict[str, Any]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
     figures: dict[str, Any] = apart.last_line(cell, *words, environment=environment)
-    return figures
+    return figures | {"card": card}
 
 
 def kept(directory: Path, card: str) -> Kept:
@@ -99,12 +100,7 @@ def main() -> None:
     card, gpus = torch.cuda.get_device_name(0), torch.cuda.device_count()
     results = kept(arguments.results, card)
     for cell in (*ONE, *(ALL if gpus > 1 else ())):
-        if cell not in results.cells:
-            began = time.monotonic()
-            figures = measure(cell, gpus) | {"card": card}
-            results.keep(cell, figures, time.monotonic() - began)
-        found = results.figures(cell)
-        print(f"{cell:20} {found['reviews_per_s']:8.1f} reviews/s {found['peak_mb']:7.0f} MB")
+        results.ensure(cell, partial(measure, cell, card, gpus))
     print(json.dumps(summary(results, card)))
 
 

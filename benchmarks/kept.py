@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,24 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.cells: dict[str, dict[str, Any]] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                self.cells[record["cell"]] = record
+        self.cells = self._read()
+
+    def ensure(
+        self, cell: str, measure: Callable[[], Mapping[str, Any]], *, again: bool = False
+    ) -> None:
+        """Measure a cell unless it is kept, and print it."""
+        kept = cell in self.cells and not again
+        if not kept:
+            began = time.monotonic()
+            figures = measure()
+            self.keep(cell, figures, time.monotonic() - began)
+        record = self.cells[cell]
+        when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
+        print(f"{cell:40} {_shown(record['figures'])}  ({when})", flush=True)
 
     def keep(self, cell: str, figures: Mapping[str, Any], seconds: float) -> None:
         """Add a cell that took so long; the file is replaced as a whole."""
+        self.cells = self._read()  # again: another run may have kept its own in the meantime
         self.cells[cell] = {
             "cell": cell,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -47,6 +58,12 @@ class Kept:
         found: dict[str, Any] = self.cells[cell]["figures"]
         return found
 
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self.path.exists():
+            return {}
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return {record["cell"]: record for record in map(json.loads, lines)}
+
     def _write(self) -> None:
         unfinished = self.path.with_suffix(".unfinished")
         unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -67,3 +84,9 @@ def choose(directory: Path, *, quick: bool, fresh: bool, what: str = "train") ->
     path = directory / f"{start}-{datetime.now(UTC).date()}.jsonl"
     path.unlink(missing_ok=True)
     return Kept(path)
+
+
+def _shown(figures: Mapping[str, Any]) -> str:
+    """The single numbers of a cell."""
+    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())

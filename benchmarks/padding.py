@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.plan import BASE
-from benchmarks.reviews import read
+from benchmarks.train.plan import BASE
+from benchmarks.train.reviews import read
 from lora_core.data.batching import epoch_updates, micro_batches
 from lora_core.encoders.load import locate
 from lora_core.specs.data import DataSpec, Split

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks import apart, machine
-from benchmarks.plan import METHODS, rate_data, train_spec
+from benchmarks.train.plan import METHODS, rate_data, train_spec
 from lora_core.process import keep_freed_memory, wait_passively
 from lora_core.processor import has_fast_bf16
 
@@ -87,8 +87,8 @@ def rate(method: str, without: str, seconds: float, texts: int) -> float:
     if without != MEMORY:
         keep_freed_memory()
     {**LEFT_OUT, **IN_BF16}.get(without, lambda: None)()
-    from benchmarks.ours import ready, steady  # only now: torch reads what was set above
-    from benchmarks.window import Window
+    from benchmarks.train.ours import ready, steady  # only now: torch reads what was set above
+    from benchmarks.train.window import Window
 
     spec = train_spec(method, rate_data(texts), epochs=100)
     optim = spec.optim.model_copy(update=dict(SETTINGS.get(without, {})))

@@ -58,7 +58,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-seconds",
         type=_seconds,
         default=300.0,
-        help="seconds between two checkpoints; 0: one after every step (default: 300)",
+        help="seconds between two checkpoints; 0: one after every step (default: %(default)g)",
     )
     parser.add_argument("--resume", type=Path, help="directory of a checkpoint to go on from")
 

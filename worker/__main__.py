@@ -10,31 +10,12 @@ import signal
 import stat
 import sys
 
-import structlog
-from pydantic import ValidationError
-
-from app import logs
-from app.errors import AppError
-from app.settings import Settings
-from worker.launch import Launcher
-from worker.service import Service, open_service
-
-BAD_SETTINGS = 78
-
-log = structlog.get_logger("worker")
+from worker.service import Service, open_service, or_exit
 
 
-def main(launcher: Launcher | None = None) -> int:
+def main() -> int:
     """The exit status."""
-    logs.configure()
-    try:
-        settings = Settings()
-        logs.configure(settings.log_level)
-        service = open_service(settings, launcher)
-    except (AppError, ValidationError) as error:
-        code = getattr(error, "code", "invalid_setting")
-        log.error("the worker cannot start", code=code, error=str(error))
-        return BAD_SETTINGS
+    service = or_exit(open_service)
     try:
         return serve(service)
     finally:

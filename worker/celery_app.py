@@ -4,24 +4,18 @@ Hints are acknowledged before anything is done: a job belongs to whoever holds i
 database, so a hint that is lost or comes twice changes nothing.
 """
 
-import sys
 import warnings
 from typing import Any
 
-import structlog
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
-from pydantic import ValidationError
 
-from app import logs
-from app.errors import AppError
 from app.jobs.states import Lane
 from app.queue import BrokerUrlInvalid, broker_queues, checked_url
 from app.settings import Settings
 from worker.devices import chosen
-from worker.entrypoints import BAD_SETTINGS, Listener, Work
-
-log = structlog.get_logger("worker")
+from worker.entrypoints import Listener, Work
+from worker.service import or_exit
 
 
 def listening(settings: Settings) -> Celery:
@@ -62,20 +56,8 @@ def _set_up_logging(**_: Any) -> None:
 
 signals.setup_logging.connect(_set_up_logging)
 
+# Plain lines on standard error, at every start as root. They are about pickled messages.
+warnings.simplefilter("ignore", SecurityWarning)
 
-def _app() -> Celery:
-    """Celery wants a module with an application in it, so this is where the process may end."""
-    logs.configure()
-    # Plain lines on standard error, at every start as root. They are about pickled messages.
-    warnings.simplefilter("ignore", SecurityWarning)
-    try:
-        settings = Settings()
-        logs.configure(settings.log_level)
-        return listening(settings)
-    except (AppError, ValidationError) as error:
-        code = getattr(error, "code", "invalid_setting")
-        log.error("the worker cannot start", code=code, error=str(error))
-        sys.exit(BAD_SETTINGS)
-
-
-app = _app()
+# Celery wants a module with an application in it, so this is where the process may end.
+app = or_exit(listening)

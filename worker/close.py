@@ -1,7 +1,5 @@
 """The last transaction of an attempt. It must not be lost to a busy database, so it insists."""
 
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,26 +9,29 @@ from sqlalchemy.orm import Session
 from app.artifacts import repository as artifacts
 from app.artifacts.store import ArtifactRef
 from app.db.base import JsonObject
-from app.db.outage import OUTAGE
 from app.jobs import ownership
 from app.jobs.endings import Ending, ExitStatus, Succeeded
 from app.jobs.leases import Claimed, Lease
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
+from worker.contact import Contact
 from worker.inputs import Inputs
 from worker.work import WORK
 
 log = structlog.get_logger(__name__)
 
 
-def finish(resources: Resources, lease: Lease, ending: Ending, left: ExitStatus | None) -> bool:
-    """End an attempt that made nothing. `False`: fenced."""
-    return _insist(resources, lease, lambda session: ownership.finish(session, lease, ending, left))
+def finish(
+    resources: Resources, lease: Lease, ending: Ending, left: ExitStatus | None = None
+) -> None:
+    """End an attempt that made nothing, unless it is fenced."""
+    if _insist(resources, lease, lambda session: ownership.finish(session, lease, ending, left)):
+        log.info("the attempt ended", ending=type(ending).__name__)
 
 
-def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) -> bool:
-    """Store what was made and end the attempt. `False`: fenced, nothing was published.
+def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) -> None:
+    """Store what was made and end the attempt. If it is fenced, nothing is published.
 
     Files first, then one transaction of artifact, version and ending: only rows make files count.
     Files without one are swept up later, not here: a connection that broke in its commit leaves
@@ -44,7 +45,8 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
         manifest.save(made, facts)
     shelf = WORK[claimed.kind].shelf
     ref = resources.store.put(made, f"{shelf}/{lease.job_id}/a{lease.attempt}")
-    return _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts))
+    if _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts)):
+        log.info("the attempt succeeded")
 
 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
@@ -62,22 +64,18 @@ def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonOb
 
 
 def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]) -> bool:
-    """Commit what `write` agrees to. A database that is away is asked again: so long as it is, no
-    one else can take the job.
+    """Commit what `write` agrees to. `False`: fenced. So long as the database is away, no one else
+    can take the job.
     """
-    give_up = time.monotonic() + resources.settings.patience_seconds
-    while True:
-        try:
-            with resources.database.write() as session:
-                if not write(session):
-                    return _was_ours(session, lease)
-                session.commit()
-                return True
-        except OUTAGE as error:
-            if time.monotonic() > give_up:
-                raise
-            log.warning("the database does not answer", error=str(error))
-            time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter
+
+    def commit() -> bool:
+        with resources.database.write() as session:
+            if not write(session):
+                return _was_ours(session, lease)
+            session.commit()
+            return True
+
+    return Contact(log).insist(commit, seconds=resources.settings.patience_seconds)
 
 
 def _was_ours(session: Session, lease: Lease) -> bool:

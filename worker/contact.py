@@ -1,8 +1,16 @@
-"""Says in the log when the database goes away and when it is back, each once."""
+"""Asks a database that may be away; says in the log when it goes and when it is back, each once."""
 
+import random
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
+
+from app.db.outage import OUTAGE
+
+Answer = TypeVar("Answer")
 
 
 class Contact:
@@ -21,3 +29,25 @@ class Contact:
             seconds = round(time.monotonic() - self._lost_at, 1)
             self._lost_at = None
             self._log.warning("the database answers again", seconds=seconds)
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Tell how the block ends. An outage is raised all the same."""
+        try:
+            yield
+        except OUTAGE as error:
+            self.tell(error)
+            raise
+        self.tell(None)
+
+    def insist(self, ask: Callable[[], Answer], *, seconds: float) -> Answer:
+        """The answer. A database that is away is asked again, for so long; then that is raised."""
+        give_up = time.monotonic() + seconds
+        while True:
+            try:
+                with self.trying():
+                    return ask()
+            except OUTAGE:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter

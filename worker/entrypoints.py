@@ -5,8 +5,8 @@ Celery only listens. Which job runs, and whether one does, is decided by the job
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
-from uuid import UUID
+from functools import partial
+from typing import Annotated, Any
 
 import structlog
 from celery import bootsteps, signals
@@ -14,36 +14,21 @@ from celery.worker.consumer import Consumer
 from celery.worker.loops import asynloop
 from kombu import Message
 from kombu.common import ignore_errors
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from redis import ResponseError
 
-from app.errors import AppError
-from app.queue import TASK
-from app.settings import Settings
-from worker.launch import Launcher
-from worker.service import open_service
+from app.queue import TASK, Hint
+from worker.service import open_service, or_exit
 
 NOT_IN_TIME = 1
-BAD_SETTINGS = 78
 LONGEST_SHOWN = 200  # characters of a message that is none of ours
 REFUSED_SECONDS = 2.0  # between two tries at a broker that answers and refuses
 
 log = structlog.get_logger(__name__)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Hint(_Strict):
-    """A job waits."""
-
-    v: Literal[1]
-    job_id: UUID
-
-
 # What Celery puts into a message: arguments, keyword arguments, and what we have no use for.
-_Body = TypeAdapter(tuple[tuple[_Hint], _Strict, Any])
+_Body = TypeAdapter(tuple[tuple[Hint], Annotated[dict[str, Any], Field(max_length=0)], Any])
 
 
 class Work(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -51,17 +36,8 @@ class Work(bootsteps.StartStopStep):  # type: ignore[misc]
     on without one.
     """
 
-    launcher: Launcher | None = None  # of real trainings
-
     def __init__(self, worker: Any, **_: Any) -> None:
-        try:
-            self._service = worker.service = open_service(
-                Settings(), self.launcher, devices=worker.app.devices
-            )
-        except (AppError, ValidationError) as error:
-            code = getattr(error, "code", "invalid_setting")
-            log.error("the worker cannot start", code=code, error=str(error))
-            raise SystemExit(BAD_SETTINGS) from error
+        self._service = worker.service = or_exit(partial(open_service, devices=worker.app.devices))
         signals.worker_shutting_down.connect(self._leave)
 
     def start(self, _worker: Any) -> None:

@@ -11,10 +11,9 @@ from app.errors import AppError, DataFolderUnusable
 from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
 from app.jobs.leases import Claimed
 from app.settings import Settings
-from lora_core import exit_codes
+from lora_core import events, exit_codes
 from lora_core.disk import is_no_room
 from lora_core.errors import DiskFull, LoraCoreError
-from lora_core.events import Failed as Told
 from worker.supervisor import Asked, Ended
 
 
@@ -79,9 +78,9 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
     if ended.asked is Asked.DRAIN or ended.left.code == exit_codes.STOPPED:
         return Preempted()
     if ended.asked is Asked.STALL:
-        return count(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)
+        return _retry_or_fail(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)
     cause = OOM_HOST if ended.out_of_memory and ended.left.signal == signal.SIGKILL else CRASHED
-    return count(cause, _how(ended.left), claimed, settings)
+    return _retry_or_fail(cause, _how(ended.left), claimed, settings)
 
 
 def judge_error(
@@ -94,13 +93,13 @@ def judge_error(
     elif isinstance(error, OSError) and is_disk(error):
         error = DataFolderUnusable(reason=error.strerror)
     if isinstance(error, OUTAGE):
-        return wait("The database did not answer.", claimed, settings)
+        return _wait_or_fail("The database did not answer.", claimed, settings)
     if isinstance(error, AppError | LoraCoreError):
         if error.code in PASSING:
-            return wait(str(error), claimed, settings)
+            return _wait_or_fail(str(error), claimed, settings)
         detail = json.loads(json.dumps(error.detail, default=str))
         return Failed(error.code, str(error), detail)
-    return count(BROKEN, type(error).__name__, claimed, settings)
+    return _retry_or_fail(BROKEN, type(error).__name__, claimed, settings)
 
 
 def is_disk(error: Exception) -> bool:
@@ -115,7 +114,7 @@ def _forgiven(claimed: Claimed, saved_step: int | None) -> Claimed:
     return replace(claimed, failures=0, stuck=False, waited_seconds=None)
 
 
-def count(cause: Cause, how: str, claimed: Claimed, settings: Settings) -> Ending:
+def _retry_or_fail(cause: Cause, how: str, claimed: Claimed, settings: Settings) -> Ending:
     """Try again, unless nothing was gained or the budget is spent."""
     message = cause.message.format(how=how)
     failures = claimed.failures + 1
@@ -126,7 +125,7 @@ def count(cause: Cause, how: str, claimed: Claimed, settings: Settings) -> Endin
     return Retry(cause.code, message, settings.retry_seconds)
 
 
-def wait(message: str, claimed: Claimed, settings: Settings) -> Ending:
+def _wait_or_fail(message: str, claimed: Claimed, settings: Settings) -> Ending:
     """Try again in a while, at first soon, unless that went on for too long."""
     waited = claimed.waited_seconds or 0.0
     if waited > settings.patience_seconds:
@@ -142,11 +141,11 @@ def over_time(claimed: Claimed, settings: Settings, *, saved_step: int | None) -
     return Failed("time_limit", message, {"checkpoint_step": last})
 
 
-def _known(failed: Told, claimed: Claimed, settings: Settings) -> Ending:
+def _known(failed: events.Failed, claimed: Claimed, settings: Settings) -> Ending:
     if failed.code in PASSING:
-        return wait(failed.message, claimed, settings)
+        return _wait_or_fail(failed.message, claimed, settings)
     if failed.code == OOM_HOST.code:
-        return count(OOM_HOST, "", claimed, settings)
+        return _retry_or_fail(OOM_HOST, "", claimed, settings)
     return Failed(failed.code, failed.message, failed.detail)
 
 

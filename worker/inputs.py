@@ -17,6 +17,7 @@ from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
 from app.db.base import JsonObject
 from app.db.engines import Database
+from app.jobs.data import ALL
 from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
@@ -68,7 +69,7 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
         sources[part] = str(path)
         names |= {str(path): name, path.name: name}
     if sources:
-        source: Any = sources.get("all")
+        source: Any = sources.get(ALL)
         if source is None:
             source = {**spec["data"]["source"], **sources}
         spec["data"] = {**spec["data"], "source": source}

@@ -41,7 +41,7 @@ class Keeper:
             message = f"The checkpoint of step {event.step:,} could not be stored."
             self._recorder.note(Told("checkpoint_lost", "warning", message, {"step": event.step}))
         else:
-            self._recorder.keep(event.step, ref)
+            self._recorder.note_stored(event.step, ref)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -66,10 +66,3 @@ class Keeper:
         if rewound is None:
             raise Fenced()
         return rewound.checkpoint
-
-    def drop(self, key: str) -> None:
-        """Remove one that is not needed any more. What stays is swept up later."""
-        try:
-            self._resources.store.delete(key)
-        except (AppError, OSError) as error:
-            log.warning("an old checkpoint stays for now", key=key, error=str(error))

@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -23,6 +22,7 @@ from worker.workplace import Place
 
 LONGEST_LINE = 16 * 2**20  # bytes
 CHUNK = 2**20
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "lora_core")
 TETHER = Path(__file__).with_name("tether.py")
 
 # What a training process may see of the environment. A list of what is allowed: the database URL,
@@ -52,65 +52,37 @@ class Order:
     lock_fd: int | None = None  # locks the device as long as the process lives
 
 
-class Child(Protocol):
-    """A training process."""
+def start(order: Order) -> "Child":
+    """Run `PROGRAM COMMAND SPEC …`, the leader of a session of its own.
 
-    def read(self, timeout: float) -> list[Event] | None:
-        """What it told within the time; `None` once it has left and was heard to the end."""
-
-    def stop(self) -> None:
-        """Ask it to leave."""
-
-    def abort(self) -> None:
-        """Make it write its stacks to the log and die."""
-
-    def kill(self) -> None:
-        """End it and everything it started."""
-
-    def wait(self) -> ExitStatus:
-        """How it left. Called once, last; kills what is left of its group."""
-
-
-class Launcher(Protocol):
-    """Starts training processes."""
-
-    def start(self, order: Order) -> Child: ...
-
-
-class ProcessLauncher:
-    """Real processes: `program COMMAND SPEC …`, each the leader of a session of its own."""
-
-    def __init__(self, program: Sequence[str] = (sys.executable, "-P", "-m", "lora_core")) -> None:
-        self._program = program
-
-    def start(self, order: Order) -> "ProcessChild":
-        """The calling thread must wait for the child: when the thread ends, the kernel kills it."""
-        place = order.place
-        place.scratch.mkdir(exist_ok=True)
-        tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
-        with place.log.open("ab") as errors:
-            process = subprocess.Popen(
-                [*tether, *self._program, *_arguments(order)],
-                stdin=subprocess.PIPE,  # its end tells the child that we are gone
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=place.directory,
-                env=child_environment(os.environ, order),
-                start_new_session=True,
-                pass_fds=() if order.lock_fd is None else (order.lock_fd,),
-            )
-        child = ProcessChild(process)
-        try:
-            known = identity.process(process.pid)  # not reaped yet, so it is there
-            place.child.write_text(json.dumps(known), encoding="utf-8")
-        except BaseException:
-            child.wait()
-            raise
-        return child
+    The calling thread must wait for the child: when the thread ends, the kernel kills it.
+    """
+    place = order.place
+    place.scratch.mkdir(exist_ok=True)
+    tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
+    with place.log.open("ab") as errors:
+        process = subprocess.Popen(
+            [*tether, *PROGRAM, *_arguments(order)],
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=place.directory,
+            env=child_environment(os.environ, order),
+            start_new_session=True,
+            pass_fds=() if order.lock_fd is None else (order.lock_fd,),
+        )
+    child = Child(process)
+    try:
+        known = identity.process(process.pid)  # not reaped yet, so it is there
+        place.child.write_text(json.dumps(known), encoding="utf-8")
+    except BaseException:
+        child.wait()
+        raise
+    return child
 
 
-class ProcessChild:
-    """A started process and the pipe that it writes its events to."""
+class Child:
+    """A training process and the pipe that it writes its events to."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         if process.stdout is None:
@@ -123,7 +95,7 @@ class ProcessChild:
         self._rest = b""
 
     def read(self, timeout: float) -> list[Event] | None:
-        """See `Child`."""
+        """What it told within the time; `None` once it has left and was heard to the end."""
         left = self._has_left()
         if left:
             self.kill()
@@ -133,21 +105,23 @@ class ProcessChild:
         return self._decode(chunk)
 
     def stop(self) -> None:
-        """SIGTERM to the process alone: it ends its own helpers."""
+        """Ask it to leave. SIGTERM to the process alone: it ends its own helpers."""
         self._tell(signal.SIGTERM)
 
     def abort(self) -> None:
-        """SIGABRT, which Python answers with its stacks."""
+        """Make it write its stacks to the log and die: Python's answer to SIGABRT."""
         self._tell(signal.SIGABRT)
 
     def kill(self) -> None:
-        """SIGKILL to the group. Its number is ours as long as the process was not waited for."""
+        """End it and everything it started: SIGKILL to the group, whose number is ours as long as
+        the process was not waited for.
+        """
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait(self) -> ExitStatus:
-        """See `Child`."""
+        """How it left. Called once, last; kills what is left of its group."""
         self.kill()
         code = self._process.wait()
         for pipe in (self._process.stdin, self._pipe):

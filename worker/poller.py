@@ -1,6 +1,7 @@
 """Looks for a job whenever a slot is free."""
 
 import threading
+from contextlib import suppress
 from threading import Event as Flag
 
 import structlog
@@ -12,6 +13,7 @@ from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
 from app.resources import Resources
 from worker import close
+from worker.contact import Contact
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
 
@@ -32,6 +34,7 @@ class Poller:
         self._bell = threading.Event()
         settings = resources.settings
         self._pause = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)  # seconds
+        self._contact = Contact(log)
 
     def wake(self) -> None:
         """Look now: a job waits, or there is room for one."""
@@ -42,9 +45,8 @@ class Poller:
         while not self._draining.is_set():
             self._bell.clear()
             try:
-                self._fill()
-            except OUTAGE as error:
-                log.warning("the database does not answer", error=str(error))
+                with suppress(*OUTAGE):
+                    self._fill()
             except Exception:
                 log.exception("no job could be claimed")
             self._bell.wait(self._pause)
@@ -72,7 +74,7 @@ class Poller:
         return started
 
     def _claim(self, slot: Slot) -> Claimed | None:
-        with self._resources.database.write() as session:
+        with self._contact.trying(), self._resources.database.write() as session:
             claimed = ownership.claim(
                 session,
                 owner=self._owner,
@@ -90,7 +92,7 @@ class Poller:
         try:
             thread.start()
         except Exception:
-            close.finish(self._resources, claimed.lease, Preempted(), None)
+            close.finish(self._resources, claimed.lease, Preempted())
             raise
 
     def _work(self, claimed: Claimed, slot: Slot) -> None:

@@ -33,12 +33,7 @@ class Reconciler:
     """Each step repeats its condition in the database, so a stale look does no harm."""
 
     def __init__(
-        self,
-        resources: Resources,
-        owner: Owner,
-        *,
-        draining: Flag,
-        devices: Sequence[str] = (),
+        self, resources: Resources, owner: Owner, *, draining: Flag, devices: Sequence[str]
     ) -> None:
         self._resources = resources
         self._settings = resources.settings

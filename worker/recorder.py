@@ -27,7 +27,6 @@ from worker.rows import Kept, Point, points, told
 
 WRITE_SECONDS = 1.0
 WRITE_ROWS = 50
-AGAIN_SECONDS = 1.0  # between two tries to write the last rows
 MOST_ROWS = 10_000  # kept while the database is away; points beyond are dropped, words are not
 LONGEST_MESSAGE = 4_000  # characters
 
@@ -41,12 +40,7 @@ class Recorder:
     """
 
     def __init__(
-        self,
-        database: Database,
-        lease: Lease,
-        *,
-        beat_seconds: float,
-        drop: Callable[[str], None] | None = None,
+        self, database: Database, lease: Lease, *, beat_seconds: float, drop: Callable[[str], None]
     ) -> None:
         """`drop` removes the files of a checkpoint that is not needed any more."""
         self.public: Callable[[Any], Any] = lambda value: value
@@ -89,7 +83,7 @@ class Recorder:
             message = self.public(words.message)[:LONGEST_MESSAGE]
             self._rows.append(words._replace(message=message, data=self.public(words.data)))
 
-    def keep(self, step: int, ref: ArtifactRef) -> None:
+    def note_stored(self, step: int, ref: ArtifactRef) -> None:
         """A checkpoint is stored; its row takes its place among what was told before and after."""
         self._rows.append(Kept(step, ref))
 
@@ -109,35 +103,18 @@ class Recorder:
 
     def write(self) -> None:
         """Beat, and write what has gathered. Sets `fenced` and `cancel_requested`."""
-        with suppress(*OUTAGE):
+        with suppress(*OUTAGE), self._contact.trying():
             self._write()
 
     def flush(self, *, patience_seconds: float) -> None:
-        """Write the last rows. A database that is away is asked again, for so long; then its error
-        is raised, so that no curve ends up with a gap.
-        """
-        give_up = time.monotonic() + patience_seconds
-        while True:
-            try:
-                return self._write()
-            except OUTAGE:
-                if time.monotonic() >= give_up:
-                    raise
-                time.sleep(AGAIN_SECONDS)
+        """Write the last rows. Raises an outage that lasts, so that no curve ends up with a gap."""
+        self._contact.insist(self._write, seconds=patience_seconds)
 
     def beating(self) -> AbstractContextManager[None]:
         """Keep the job while the block is busy with files. Nothing else may be called inside."""
         return meanwhile(self.write, seconds=self._beat_seconds)
 
     def _write(self) -> None:
-        try:
-            self._try_to_write()
-        except OUTAGE as error:
-            self._contact.tell(error)
-            raise
-        self._contact.tell(None)
-
-    def _try_to_write(self) -> None:
         self._written_at = time.monotonic()
         with self._database.write() as session:
             beat = ownership.beat(
@@ -162,8 +139,7 @@ class Recorder:
             session.commit()
         self._forget(len(self._rows))
         for key in stale:
-            if self._drop is not None:
-                self._drop(key)
+            self._drop(key)
         self._written_step = self.step
         self.cancel_requested = beat.cancel_requested
 

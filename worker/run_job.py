@@ -5,7 +5,6 @@ A prediction run lives the same life; `work` says in what it differs.
 
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 from threading import Event as Flag
@@ -15,22 +14,22 @@ import structlog
 from app.db.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership
-from app.jobs.endings import Ending, ExitStatus, Failed, Preempted, Waiting
+from app.jobs.endings import Ending, Failed, Preempted, Waiting
 from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.resources import Resources
 from lora_core.errors import LoraCoreError
-from worker import close, inputs, workplace
+from lora_core.process import cores
+from worker import close, inputs, launch, workplace
 from worker.errors import Fenced
 from worker.failures import is_disk, judge, judge_error, over_time
 from worker.inputs import Inputs
 from worker.keeper import Keeper
-from worker.launch import Launcher, Order
+from worker.launch import Order
 from worker.recorder import Recorder
 from worker.slots import Slot
 from worker.supervisor import Asked, Ended, Supervisor
 from worker.work import WORK
-from worker.workplace import Place
 
 LOG_TAIL = 4_000  # bytes
 # A checkpoint that the training process refuses is as bad as one that is damaged.
@@ -42,17 +41,15 @@ log = structlog.get_logger(__name__)
 class JobRunner:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
-    def __init__(self, resources: Resources, launcher: Launcher, *, draining: Flag) -> None:
+    def __init__(self, resources: Resources, *, draining: Flag) -> None:
         self._resources = resources
         self._settings = resources.settings
-        self._launcher = launcher
         self._draining = draining
 
     def run(self, claimed: Claimed, slot: Slot) -> None:
         """From the claim to the ending. What breaks on the way is an ending, too."""
         lease = claimed.lease
-        place = workplace.place(self._settings, lease.job_id, lease.attempt)
-        attempt = _Attempt(claimed, slot, place, self._resources)
+        attempt = _Attempt(claimed, slot, self._resources)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
@@ -66,28 +63,29 @@ class JobRunner:
                 log.warning("the attempt broke", error=str(error), exc_info=not known)
                 saved = attempt.recorder.saved_step
                 ending = judge_error(error, claimed, self._settings, saved_step=saved)
-                self._finish(claimed, ending)
+                close.finish(self._resources, lease, ending)
             finally:
-                workplace.clear(place.directory)
+                workplace.clear(attempt.place.directory)
 
     def _run(self, attempt: "_Attempt") -> None:
-        claimed, place, recorder = attempt.claimed, attempt.place, attempt.recorder
+        lease, place = attempt.claimed.lease, attempt.place
         if self._draining.is_set():
-            self._finish(claimed, Preempted())
+            close.finish(self._resources, lease, Preempted())
             return
-        if self._seconds_left(claimed) <= 0:
-            self._finish(claimed, over_time(claimed, self._settings, saved_step=None))
+        if attempt.seconds_left() <= 0:
+            ending = over_time(attempt.claimed, self._settings, saved_step=None)
+            close.finish(self._resources, lease, ending)
             return
         workplace.check_room(self._settings)
-        attempt.claimed = self._fix_runtime(claimed, attempt.slot)
-        with recorder.beating():
+        self._fix_runtime(attempt)
+        with attempt.recorder.beating():
             found = inputs.locate(
                 self._resources.database,
                 attempt.claimed,
                 settings=self._settings,
                 store=self._resources.store,
             )
-        recorder.public = found.public
+        attempt.recorder.public = found.public
         place.directory.mkdir(parents=True)
         place.spec.write_text(json.dumps(found.spec, allow_nan=False), encoding="utf-8")
         self._end(attempt, self._train(attempt), found)
@@ -98,16 +96,14 @@ class JobRunner:
             raise Fenced()
         if ended.left.code == 0:
             with attempt.recorder.beating():
-                published = close.publish(self._resources, claimed, place.out, found)
-            if published:
-                log.info("the attempt succeeded")
+                close.publish(self._resources, claimed, place.out, found)
         else:
             tell = log.warning if ended.asked is None else log.info
             tell("the training ended", left=ended.left, log=_tail(place.log))
             if ended.asked is None and ended.failed is None:
                 workplace.check_writable(self._settings)  # it may have died of that
             ending = _public(judge(ended, claimed, self._settings), found)
-            self._finish(claimed, ending, ended.left)
+            close.finish(self._resources, claimed.lease, ending, ended.left)
 
     def _train(self, attempt: "_Attempt") -> Ended:
         """From the last checkpoint that serves, or from the beginning."""
@@ -116,66 +112,61 @@ class JobRunner:
             checkpoint, resume = attempt.keeper.fetch(checkpoint)
             attempt.recorder.begin(checkpoint)
             ended = Supervisor(
-                self._launcher.start(attempt.order(resume)),
+                launch.start(attempt.order(resume)),
                 attempt.recorder,
                 settings=self._settings,
                 draining=self._draining,
                 keep=attempt.keeper.keep,
-                seconds=self._seconds_left(attempt.claimed) - attempt.age(),
+                seconds=attempt.seconds_left(),
             ).run()
             refused = ended.failed is not None and ended.failed.code in UNUSABLE
             if checkpoint is None or not refused or ended.failed is None:
                 return ended
             checkpoint = attempt.keeper.reject(checkpoint, ended.failed.message)
 
-    def _seconds_left(self, claimed: Claimed) -> float:
-        limit = claimed.time_limit_seconds or self._settings.run_seconds
-        return float("inf") if limit is None else limit - claimed.running_seconds
-
-    def _fix_runtime(self, claimed: Claimed, slot: Slot) -> Claimed:
+    def _fix_runtime(self, attempt: "_Attempt") -> None:
         """The first attempt fixes threads and device: others give other numbers."""
+        claimed = attempt.claimed
         runtime = claimed.spec.get("runtime", {})
-        threads = max(1, len(os.sched_getaffinity(0)) // self._settings.slots)
         fixed = {
             **runtime,
-            "threads": runtime.get("threads") or threads,
-            "device": "cuda" if slot.lane is Lane.GPU else "cpu",
+            "threads": runtime.get("threads") or max(1, cores() // self._settings.slots),
+            "device": "cuda" if attempt.slot.lane is Lane.GPU else "cpu",
         }
         if fixed == runtime:
-            return claimed
+            return
         spec = {**claimed.spec, "runtime": fixed}
         with self._resources.database.write() as session:
             if not ownership.fix_spec(session, claimed.lease, spec):
                 raise Fenced()
             session.commit()
-        return dataclasses.replace(claimed, spec=spec)
-
-    def _finish(self, claimed: Claimed, ending: Ending, left: ExitStatus | None = None) -> None:
-        if close.finish(self._resources, claimed.lease, ending, left):
-            log.info("the attempt ended", ending=type(ending).__name__)
+        attempt.claimed = dataclasses.replace(claimed, spec=spec)
 
 
 class _Attempt:
     """What belongs to one attempt while it runs."""
 
-    def __init__(self, claimed: Claimed, slot: Slot, place: Place, resources: Resources) -> None:
+    def __init__(self, claimed: Claimed, slot: Slot, resources: Resources) -> None:
         self.claimed = claimed
-        self.place = place
         self.slot = slot
         self._settings = resources.settings
+        self.place = workplace.place(self._settings, claimed.lease.job_id, claimed.lease.attempt)
         self._began = time.monotonic()
         self.recorder = Recorder(
             resources.database,
             claimed.lease,
             beat_seconds=self._settings.beat_seconds,
-            drop=lambda key: self.keeper.drop(key),
+            drop=resources.store.discard,
         )
         self.recorder.begin(claimed.checkpoint)
-        self.keeper = Keeper(resources, claimed.lease, self.recorder, place.checkpoints)
+        self.keeper = Keeper(resources, claimed.lease, self.recorder, self.place.checkpoints)
 
-    def age(self) -> float:
-        """Seconds."""
-        return time.monotonic() - self._began
+    def seconds_left(self) -> float:
+        """Of the longest time that the job may run."""
+        limit = self.claimed.time_limit_seconds or self._settings.run_seconds
+        if limit is None:
+            return float("inf")
+        return limit - self.claimed.running_seconds - (time.monotonic() - self._began)
 
     def order(self, resume: Path | None) -> Order:
         return Order(

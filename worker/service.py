@@ -1,18 +1,21 @@
 """A worker: poller and reconciler beside each other, until it is told to leave."""
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import TypeVar
 
 import structlog
+from pydantic import ValidationError
 
+from app import logs
 from app.db import migrate
-from app.errors import DataFolderUnusable
+from app.errors import AppError, DataFolderUnusable
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from worker import identity, workplace
 from worker.devices import Device, chosen
-from worker.launch import Launcher, ProcessLauncher
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
@@ -21,6 +24,9 @@ from worker.sweeper import Sweeper
 
 CLOSING_SECONDS = 30.0  # for the last transactions, after the grace of the trainings
 LAST_WORD_SECONDS = 5.0  # to say that the worker leaves
+BAD_SETTINGS = 78  # an exit status, as sysexits.h has it
+
+Started = TypeVar("Started")
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +34,7 @@ log = structlog.get_logger(__name__)
 class Service:
     """Works in threads of its own, however the process is started and woken."""
 
-    def __init__(self, resources: Resources, launcher: Launcher, devices: Sequence[Device]) -> None:
+    def __init__(self, resources: Resources, devices: Sequence[Device]) -> None:
         settings = resources.settings
         self._resources = resources
         self._owner = identity.this_worker()
@@ -36,14 +42,11 @@ class Service:
         self._told = SimpleQueue[None]()
         self._slots = Slots(devices, cpu_count=settings.slots, locks=settings.work_dir / "devices")
         self._reconciler = Reconciler(
-            resources,
-            self._owner,
-            draining=self._draining,
-            devices=self._slots.names(),
+            resources, self._owner, draining=self._draining, devices=self._slots.names()
         )
         self._reconciling = _thread(self._reconciler.run)
         self._sweeper = Sweeper(resources, draining=self._draining)
-        runner = JobRunner(resources, launcher, draining=self._draining)
+        runner = JobRunner(resources, draining=self._draining)
         self._poller = Poller(resources, self._owner, runner, self._slots, draining=self._draining)
 
     def start(self) -> None:
@@ -87,9 +90,22 @@ class Service:
         self._poller.wake()
 
 
-def open_service(
-    settings: Settings, launcher: Launcher | None = None, *, devices: Sequence[Device] = ()
-) -> Service:
+def or_exit(start: Callable[[Settings], Started]) -> Started:
+    """What `start` makes of the settings. What keeps it from that is told in the log, and the
+    process ends with `BAD_SETTINGS`.
+    """
+    logs.configure()
+    try:
+        settings = Settings()
+        logs.configure(settings.log_level)
+        return start(settings)
+    except (AppError, ValidationError) as error:
+        code = getattr(error, "code", "invalid_setting")
+        log.error("the worker cannot start", code=code, error=str(error))
+        sys.exit(BAD_SETTINGS)
+
+
+def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Service:
     """A worker that is ready to start, on the devices of the settings unless they are given.
 
     Raises `AppError` where data folder, database, store, broker, schema or devices are not as they
@@ -99,9 +115,7 @@ def open_service(
     try:
         _check_folder(settings)
         migrate.check(resources.database)
-        return Service(
-            resources, launcher or ProcessLauncher(), devices or chosen(settings.devices)
-        )
+        return Service(resources, devices or chosen(settings.devices))
     except BaseException:
         resources.close()
         raise

@@ -35,7 +35,6 @@ class Ended:
     left: ExitStatus
     asked: Asked | None
     failed: Failed | None  # the last word of the process, if it was this
-    step: int
     saved_step: int | None = None  # of the last checkpoint of this attempt that counts
     out_of_memory: bool = False  # the kernel killed it for its memory
 
@@ -80,8 +79,8 @@ class Supervisor:
         if self._asked is not Asked.FENCED:
             self._recorder.flush(patience_seconds=self._settings.patience_seconds)
         asked = Asked.FENCED if self._recorder.fenced else self._asked
-        recorder, killed = self._recorder, memory.kills() > kills
-        return Ended(left, asked, self._failed, recorder.step, recorder.saved_step, killed)
+        killed = memory.kills() > kills
+        return Ended(left, asked, self._failed, self._recorder.saved_step, killed)
 
     def _watch(self) -> None:
         while (events := self._child.read(LOOK_SECONDS)) is not None:

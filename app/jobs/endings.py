@@ -1,6 +1,6 @@
 """How a worker may end its attempt, and what is told about it.
 
-What becomes of the row is decided in `ownership`.
+What becomes of the row is decided in `moves`.
 """
 
 from dataclasses import dataclass, field

@@ -13,9 +13,7 @@ from app.jobs.states import JobState
 from app.jobs.tables import Job, Worker
 
 
-def announce(
-    session: Session, owner: Owner, *, draining: bool, devices: Sequence[str] = ()
-) -> None:
+def announce(session: Session, owner: Owner, *, draining: bool, devices: Sequence[str]) -> None:
     """Say that the worker is alive."""
     session.merge(
         Worker(

@@ -93,7 +93,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     if splits.leaked:
         text = f"{splits.leaked} validation or test texts are in the training part as well."
         _note(observer, "leaked", text, level="warning")
-    parts, cut = _tokenise(splits, tokenizer, max_length)
+    parts, cut = tokenise_parts(splits, tokenizer, max_length)
     if cut:
         text = f"{cut:.1%} of the texts have over {max_length} tokens and were cut."
         _note(observer, "truncated", text)
@@ -147,7 +147,7 @@ def _on(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
     return spec.model_copy(update={"runtime": spec.runtime.model_copy(update=used)})
 
 
-def _tokenise(
+def tokenise_parts(
     splits: Splits, tokenizer: Tokenizer, max_length: int
 ) -> tuple[dict[Split, Part], float]:
     """All parts as token ids, and the share of texts that were cut."""

@@ -8,7 +8,6 @@ from typing import Generic, Protocol, TypeVar
 
 from lora_core.events import CheckpointSaved, Observer
 
-DEFAULT_SECONDS = 300.0
 MOST_SHARE = 0.05  # of the time may go into saving: a slow disk makes saves rarer
 
 
@@ -17,7 +16,7 @@ class SavePlan:
     """Into which directory, and after how many seconds since the last one; 0: every step."""
 
     directory: Path
-    seconds: float = DEFAULT_SECONDS
+    seconds: float
 
 
 class HasStep(Protocol):

@@ -43,7 +43,7 @@ def main() -> None:
     Path("losses.json").write_text(json.dumps(losses, indent=1) + "\n")
     stopped = Listener(stop_at=STEP)
     try:
-        run(spec, out_dir=Path("out"), observer=stopped, stop=stopped, plan=SavePlan(Path()))
+        run(spec, out_dir=Path("out"), observer=stopped, stop=stopped, plan=SavePlan(Path(), 300.0))
     except Stopped:
         shutil.rmtree("out")
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import accuracy, answers, apart, changes, contenders
-from benchmarks.contenders import FULL, few
+from benchmarks import apart
+from benchmarks.accuracy import answers, changes, contenders
+from benchmarks.accuracy.__main__ import main
+from benchmarks.accuracy.contenders import FULL, few
 from benchmarks.kept import Kept
 
 DATA = "rotten-tomatoes-2000"
@@ -40,7 +42,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """A run on one of the data sets; what it tells last."""
 
     def run(*words: str) -> Told:
-        accuracy.main(["--quick", "--results", str(tmp_path), "--data", DATA, *words])
+        main(["--quick", "--results", str(tmp_path), "--data", DATA, *words])
         told: Told = json.loads(capsys.readouterr().out.splitlines()[-1])
         return told
 

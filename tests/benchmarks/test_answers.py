@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import answers
-from benchmarks.contenders import FULL, Cell, few
+from benchmarks.accuracy import answers
+from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.quiet import NoEnd
 from lora_core.data import linear
 from lora_core.data.load import load

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks import changes, contenders
-from benchmarks.changes import CHANGES
-from benchmarks.contenders import CONTENDERS, FULL, described, few
+from benchmarks.accuracy import changes, contenders
+from benchmarks.accuracy.changes import CHANGES
+from benchmarks.accuracy.contenders import CONTENDERS, FULL, described, few
 from lora_core.data.load import load
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.kernels import kernels
-from benchmarks.needed import flops_of_review
-from benchmarks.plan import METHODS
+from benchmarks.train.kernels import kernels
+from benchmarks.train.needed import flops_of_review
+from benchmarks.train.plan import METHODS
 from lora_core.fit import read_shape
 from lora_core.samples import minilm
 from lora_core.specs.method import LoraSpec

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.serving.arrivals import Visitors, arrivals
-from benchmarks.serving.load import closed, opened
-from benchmarks.serving.target import Target, scores
+from benchmarks.serve.arrivals import Visitors, arrivals
+from benchmarks.serve.load import closed, opened
+from benchmarks.serve.target import Target, scores
 
 LABELS = [{"label": "good", "score": 0.9}, {"label": "bad", "score": 0.1}]
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import report
 from benchmarks.kept import Kept, choose
-from benchmarks.plan import CELLS
+from benchmarks.train import report
+from benchmarks.train.plan import CELLS
 
 METHOD_KEYS = {
     "reviews_per_s", "vs_default", "vs_tuned", "accuracy", "accuracy_tuned", "accuracy_diff_low",

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.ours import ready
-from benchmarks.plan import METHODS, SEED
-from benchmarks.rival import build_model
+from benchmarks.train.ours import ready
+from benchmarks.train.plan import METHODS, SEED
+from benchmarks.train.rival import build_model
 from lora_core import methods
 from lora_core.encoders.load import load_classifier, locate
 from lora_core.specs.data import DataSpec

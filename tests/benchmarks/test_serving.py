@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.kept import Kept, choose
-from benchmarks.serving import outcomes, report
-from benchmarks.serving.plan import CELLS, takes_share
-from benchmarks.serving.swaps import Move, failures
+from benchmarks.serve import outcomes, report
+from benchmarks.serve.plan import CELLS, takes_share
+from benchmarks.serve.swaps import Move, failures
 
 KEYS = {
     "per_s", "rivals", "vs_best_rival", "share_of_offline", "overhead_ms_p50", "p50_ms", "p99_ms",

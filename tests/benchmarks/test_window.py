@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.window import Window
+from benchmarks.train.window import Window
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.job_rows import ALICE, BOB, add_job, take
 
 def announce(database: Database, owner: Owner) -> None:
     with database.write() as session:
-        presence.announce(session, owner, draining=False)
+        presence.announce(session, owner, draining=False, devices=[])
         session.commit()
 
 

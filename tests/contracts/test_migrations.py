@@ -67,7 +67,11 @@ def settings(empty: Empty) -> Settings:
 
 def written(settings: Settings) -> Schema:
     database = open_database(settings)
-    look = _written_by_sqlite if database.write_engine.dialect.name == "sqlite" else _written_by_postgres
+    look = (
+        _written_by_sqlite
+        if database.write_engine.dialect.name == "sqlite"
+        else _written_by_postgres
+    )
     with database.read() as session:
         schema = look(session)
     database.close()

@@ -9,10 +9,9 @@ from celery.__main__ import main
 
 from tests.shifted_clock import follow_if_asked
 from tests.worker.scripted import scripted
-from worker.entrypoints import Work
 
 if __name__ == "__main__":
     follow_if_asked()
-    Work.launcher = scripted(*sys.argv[1:])
+    scripted(*sys.argv[1:])
     sys.argv = ["celery", "-A", "worker.celery_app", "worker"]
     sys.exit(main())

@@ -1,13 +1,13 @@
-"""Launchers of the scripted child."""
+"""Trainings that do as they are told."""
 
 import sys
 from pathlib import Path
 
-from worker.launch import ProcessLauncher
+from worker import launch
 
 SCRIPT = Path(__file__).with_name("scripted_child.py")
 
 
-def scripted(*actions: str) -> ProcessLauncher:
-    """Starts processes that do `actions` one after the other; see `scripted_child.py`."""
-    return ProcessLauncher((sys.executable, str(SCRIPT), *actions))
+def scripted(*actions: str) -> None:
+    """From now on trainings do `actions` one after the other; see `scripted_child.py`."""
+    launch.PROGRAM = (sys.executable, str(SCRIPT), *actions)

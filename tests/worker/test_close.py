@@ -93,7 +93,8 @@ def test_success_that_comes_too_late_makes_nothing_count(
         return ref
 
     monkeypatch.setattr(resources.store, "put", put)
-    JobRunner(resources, scripted(*GOOD), draining=threading.Event()).run(claimed, CPU)
+    scripted(*GOOD)
+    JobRunner(resources, draining=threading.Event()).run(claimed, CPU)
     assert state(database, job_id) is JobState.QUEUED
     with database.read() as session:
         assert session.scalars(select(Artifact)).all() == []

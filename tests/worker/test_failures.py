@@ -61,7 +61,7 @@ def ending(
     out_of_memory: bool = False,
     **values: Any,
 ) -> Ending:
-    ended = Ended(ExitStatus(code, number), asked, failed, 5, saved, out_of_memory)
+    ended = Ended(ExitStatus(code, number), asked, failed, saved, out_of_memory)
     return judge(ended, claimed(**values), SETTINGS)
 
 

@@ -49,7 +49,9 @@ def unmounted(resources: Resources) -> Callable[[], AbstractContextManager[None]
 
 
 def keeper(resources: Resources, claimed: Claimed, directory: Path) -> Keeper:
-    recorder = Recorder(resources.database, claimed.lease, beat_seconds=5)
+    recorder = Recorder(
+        resources.database, claimed.lease, beat_seconds=5, drop=resources.store.discard
+    )
     return Keeper(resources, claimed.lease, recorder, directory)
 
 

@@ -18,20 +18,21 @@ from lora_core.events import Evaluated, Event, Finished, Noted, StepLogged
 from tests.job_rows import SPEC
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker import identity
-from worker.launch import TETHER, Order, ProcessChild, child_environment
+from worker import identity, launch
+from worker.launch import TETHER, Child, Order, child_environment
 from worker.workplace import Place
 
-Start = Callable[..., ProcessChild]
+Start = Callable[..., Child]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     children = []
 
-    def begin(*actions: str) -> ProcessChild:
+    def begin(*actions: str) -> Child:
         (tmp_path / "spec.json").write_text(json.dumps(SPEC))
-        child = scripted(*actions).start(order(tmp_path))
+        scripted(*actions)
+        child = launch.start(order(tmp_path))
         children.append(child)
         return child
 
@@ -45,7 +46,7 @@ def order(directory: Path, device: str = "cpu") -> Order:
     return Order("train", place, resume=None, checkpoint_seconds=60, threads=1, device=device)
 
 
-def hear(child: ProcessChild) -> list[Event]:
+def hear(child: Child) -> list[Event]:
     """Everything until it has left."""
     events: list[Event] = []
 
@@ -210,7 +211,7 @@ def test_the_environment_keeps_what_is_needed_to_find_programs_and_caches() -> N
 
 
 def test_the_kernel_kills_it_with_the_thread_that_started_it(start: Start, tmp_path: Path) -> None:
-    started: list[ProcessChild] = []
+    started: list[Child] = []
 
     def begin_and_leave() -> None:
         child = start("deaf", "ignore-term", "steps:1", "hang")

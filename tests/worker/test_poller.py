@@ -7,6 +7,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import structlog
+from sqlalchemy.exc import OperationalError
 
 from app.db.engines import Database
 from app.jobs.leases import Claimed
@@ -68,9 +70,10 @@ def make(
             store=resources.store,
             queue=resources.queue,
         )
-        runner = JobRunner(resources, scripted(*GOOD), draining=draining)
+        scripted(*GOOD)
+        runner = JobRunner(resources, draining=draining)
         if gate is not None:
-            runner = Held(resources, scripted(), draining=draining)
+            runner = Held(resources, draining=draining)
             runner.gate = gate
         poller = Poller(with_poll, ALICE, runner, slots, draining=draining)
         thread = threading.Thread(target=poller.run)
@@ -155,7 +158,8 @@ def test_a_slot_that_becomes_free_in_a_drain_claims_nothing(
             return super().take(but=but)
 
     slots = LastSlot((CPU,), cpu_count=1, locks=tmp_path)
-    runner = JobRunner(resources, scripted(*GOOD), draining=draining)
+    scripted(*GOOD)
+    runner = JobRunner(resources, draining=draining)
     Poller(resources, ALICE, runner, slots, draining=draining).run()
     assert slots.wait_idle(10)
     assert state(database, job_id) is JobState.QUEUED
@@ -198,3 +202,22 @@ def test_a_poller_outlives_errors(
     job_id = add_job(database)
     wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
     assert slots.wait_idle(10)
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[bool] = []
+
+    def away(*_: object, **__: object) -> None:
+        tries.append(True)
+        raise OperationalError("UPDATE", {}, Exception("the connection is gone"))
+
+    with structlog.testing.capture_logs() as logs:
+        with monkeypatch.context() as patch:
+            patch.setattr("app.jobs.ownership.claim", away)
+            make()
+            wait_until(lambda: len(tries) > 2)
+        wait_until(lambda: len(logs) > 1)
+    lines = ["the database does not answer", "the database answers again"]
+    assert [line["event"] for line in logs] == lines

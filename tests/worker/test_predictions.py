@@ -24,7 +24,6 @@ from tests.prediction_rows import add_model, add_texts, submit
 from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
 from worker import workplace
-from worker.launch import ProcessLauncher
 from worker.run_job import JobRunner
 from worker.slots import Slot
 
@@ -50,7 +49,7 @@ def run_id(resources: Resources) -> UUID:
 
 def run(resources: Resources, draining: threading.Event | None = None) -> None:
     """Claim what waits and run it to its ending."""
-    runner = JobRunner(resources, ProcessLauncher(), draining=draining or threading.Event())
+    runner = JobRunner(resources, draining=draining or threading.Event())
     runner.run(take(resources.database), CPU)
 
 

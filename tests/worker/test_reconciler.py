@@ -37,12 +37,12 @@ ELSEWHERE = replace(DEAD, id="elsewhere", host="another-machine")
 
 @pytest.fixture
 def reconciler(resources: Resources) -> Reconciler:
-    return Reconciler(resources, ME, draining=threading.Event())
+    return Reconciler(resources, ME, draining=threading.Event(), devices=[])
 
 
 def claim(database: Database, owner: Owner) -> Claimed:
     with database.write() as session:
-        presence.announce(session, owner, draining=False)
+        presence.announce(session, owner, draining=False, devices=[])
         claimed = ownership.claim(
             session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
         )
@@ -85,7 +85,7 @@ def test_a_worker_that_lives_or_is_not_ours_to_judge_keeps_its_job(
 def test_a_lease_that_ran_out_is_taken_back_after_one_healthy_lease(
     resources: Resources, database: Database
 ) -> None:
-    patient = Reconciler(resources, ME, draining=threading.Event())
+    patient = Reconciler(resources, ME, draining=threading.Event(), devices=[])
     job_id = add_job(database)
     claim(database, ELSEWHERE)
     change(database, job_id, lease_expires_at=now() - 1)
@@ -99,7 +99,7 @@ def test_a_lease_that_ran_out_is_taken_back_after_one_healthy_lease(
 def test_a_jump_of_the_clock_gives_every_lease_time_again(
     resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reconciler = Reconciler(resources, ME, draining=threading.Event())
+    reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
     reconciler.tick()
     reconciler._healthy_since -= 1000
     monkeypatch.setattr("worker.reconciler.clock.read_clock", lambda _: 1e12)
@@ -147,7 +147,7 @@ def test_a_slow_database_is_no_jump_of_its_clock(
     where: object,
     name: str,
 ) -> None:
-    reconciler = Reconciler(resources, ME, draining=threading.Event())
+    reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
     reconciler.tick()
     job_id = add_job(database, run_after=now() + 3000)
     due = job(database, job_id).run_after
@@ -167,7 +167,7 @@ def test_a_slow_database_is_no_jump_of_its_clock(
 def test_when_the_machine_has_slept_leases_get_time_again_and_jobs_wait_on(
     resources: Resources, database: Database, clock: Clock
 ) -> None:
-    reconciler = Reconciler(resources, ME, draining=threading.Event())
+    reconciler = Reconciler(resources, ME, draining=threading.Event(), devices=[])
     reconciler.tick()
     reconciler._healthy_since -= 1000
     job_id = add_job(database)
@@ -185,7 +185,9 @@ def test_a_worker_of_another_boot_is_dead_once_it_is_silent(
 ) -> None:
     """It ran here before a restart; or it is on another machine of the same name, and alive."""
     settings = resources.settings.model_copy(update={"reconcile_seconds": 10})
-    reconciler = Reconciler(replace(resources, settings=settings), ME, draining=threading.Event())
+    reconciler = Reconciler(
+        replace(resources, settings=settings), ME, draining=threading.Event(), devices=[]
+    )
     job_id = add_job(database)
     owner = replace(ME, id="of another boot", boot_id="another/1")
     claim(database, owner)
@@ -208,7 +210,7 @@ def test_a_worker_that_drains_is_alive_until_it_leaves(
 ) -> None:
     draining = threading.Event()
     draining.set()
-    reconciler = Reconciler(resources, ME, draining=draining)
+    reconciler = Reconciler(resources, ME, draining=draining, devices=[])
     thread = threading.Thread(target=reconciler.run)
     thread.start()
 

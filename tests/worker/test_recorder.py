@@ -36,7 +36,7 @@ def lease(database: Database, job_id: UUID) -> Lease:
 
 @pytest.fixture
 def recorder(database: Database, lease: Lease) -> Recorder:
-    return Recorder(database, lease, beat_seconds=0.3)
+    return Recorder(database, lease, beat_seconds=0.3, drop=lambda _: None)
 
 
 def test_points_and_events_share_one_row_of_numbers(
@@ -138,7 +138,7 @@ NOTED = Noted(code="cut", message="Three texts are cut.")
 PARTS: dict[str, Callable[[Recorder], None]] = {
     "words": lambda recorder: recorder.add(NOTED),
     "points": lambda recorder: recorder.add(STEP),
-    "checkpoint": lambda recorder: recorder.keep(
+    "checkpoint": lambda recorder: recorder.note_stored(
         3, ArtifactRef("checkpoints/x/a1/step-3", "0" * 64, 1)
     ),
 }
@@ -189,9 +189,8 @@ def test_the_last_rows_outwait_a_busy_database(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
-    monkeypatch.setattr("worker.recorder.AGAIN_SECONDS", 0.05)
     impatient = open_database(settings)
-    recorder = Recorder(impatient, lease, beat_seconds=1)
+    recorder = Recorder(impatient, lease, beat_seconds=1, drop=lambda _: None)
     recorder.add(STEP)
     other = sqlite.connect(str(settings.sqlite_path), isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -228,7 +227,7 @@ def test_rows_wait_while_the_database_is_busy(
 ) -> None:
     monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
     impatient = open_database(settings)
-    recorder = Recorder(impatient, lease, beat_seconds=1)
+    recorder = Recorder(impatient, lease, beat_seconds=1, drop=lambda _: None)
     recorder.add(STEP)
     other = sqlite.connect(str(settings.sqlite_path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

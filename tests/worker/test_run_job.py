@@ -53,7 +53,8 @@ def job_id(database: Database) -> UUID:
 
 def run(resources: Resources, *actions: str, draining: threading.Event | None = None) -> None:
     """Claim the next job and run it to its ending."""
-    runner = JobRunner(resources, scripted(*actions), draining=draining or threading.Event())
+    scripted(*actions)
+    runner = JobRunner(resources, draining=draining or threading.Event())
     runner.run(take(resources.database), CPU)
 
 
@@ -251,14 +252,9 @@ def test_a_finished_training_whose_job_was_lost_publishes_nothing(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
     claimed = take(database)
-    thread = threading.Thread(
-        target=JobRunner(
-            resources,
-            scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD),
-            draining=threading.Event(),
-        ).run,
-        args=(claimed, CPU),
-    )
+    scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD)
+    runner = JobRunner(resources, draining=threading.Event())
+    thread = threading.Thread(target=runner.run, args=(claimed, CPU))
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
     give_back(database, claimed.lease)
@@ -429,9 +425,8 @@ def test_a_time_limit_counts_all_attempts(
 def test_a_gpu_job_sees_its_gpu_alone(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
-    runner = JobRunner(
-        resources, scripted(f"environment:{tmp_path / 'seen'}"), draining=threading.Event()
-    )
+    scripted(f"environment:{tmp_path / 'seen'}")
+    runner = JobRunner(resources, draining=threading.Event())
     runner.run(take(database), Slot("cuda:1", Lane.GPU))
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
     assert job(database, job_id).spec["runtime"]["device"] == "cuda"

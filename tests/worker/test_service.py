@@ -24,7 +24,8 @@ from worker.service import open_service
 def test_it_works_until_it_is_drained_however_often_it_is_told(
     settings: Settings, database: Database
 ) -> None:
-    service = open_service(settings, scripted(*GOOD))
+    scripted(*GOOD)
+    service = open_service(settings)
     service.start()
     job_id = add_job(database)
     service.wake()
@@ -44,7 +45,7 @@ def worker_row(database: Database) -> Worker:
 
 
 def test_whoever_looks_sees_that_it_drains(settings: Settings, database: Database) -> None:
-    service = open_service(settings, scripted(*GOOD))
+    service = open_service(settings)
     service.start()
     assert not worker_row(database).draining
     assert service.wait()
@@ -64,7 +65,7 @@ def test_a_long_sweep_holds_up_nothing(
     for name, value in {"FIRST_SECONDS": 0.01, "PAUSE_SECONDS": 0.01}.items():
         monkeypatch.setattr(f"worker.sweeper.{name}", value)
     monkeypatch.setattr("worker.sweeper.retention.sweep", sweep)
-    service = open_service(settings, scripted(*GOOD))
+    service = open_service(settings)
     service.start()
     for _ in range(2):
         wait_until(lambda: sweeps)
@@ -85,7 +86,7 @@ def test_a_folder_of_somebody_else_is_refused_before_any_job_is_taken(settings: 
     settings.data_dir.chmod(0o555)
     try:
         with unprivileged(settings.data_dir), pytest.raises(DataFolderUnusable) as refused:
-            open_service(settings, scripted(*GOOD))
+            open_service(settings)
     finally:
         settings.data_dir.chmod(0o755)
     assert f"Permission denied: {settings.work_dir}" in str(refused.value)

@@ -31,7 +31,7 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker.launch import Order, ProcessChild
+from worker.launch import Child, Order, start
 from worker.recorder import Recorder
 from worker.supervisor import LOOK_SECONDS, Asked, Ended, Supervisor
 from worker.workplace import Place
@@ -56,8 +56,10 @@ class Watched:
         self._directory = directory
         self._threads: list[threading.Thread] = []
         self.lease = take(database).lease
-        self.child: ProcessChild | None = None
-        self.recorder = Recorder(database, self.lease, beat_seconds=settings.beat_seconds)
+        self.child: Child | None = None
+        self.recorder = Recorder(
+            database, self.lease, beat_seconds=settings.beat_seconds, drop=lambda _: None
+        )
 
     def start(self, *actions: str) -> None:
         thread = threading.Thread(target=self._run, args=(actions,))
@@ -84,7 +86,8 @@ class Watched:
         place = Place(self.lease.job_id, 1, self._directory)
         place.spec.write_text(json.dumps(SPEC))
         order = Order("train", place, resume=None, checkpoint_seconds=0, threads=1, device="cpu")
-        self.child = scripted(*actions).start(order)
+        scripted(*actions)
+        self.child = start(order)
         supervisor = Supervisor(
             self.child,
             self.recorder,
@@ -113,7 +116,8 @@ def test_a_run_to_the_end_is_in_the_rows(
     watched: Watched, database: Database, job_id: UUID
 ) -> None:
     watched.start("started:20", "steps:20", "evaluated:validation", "succeed")
-    assert watched.end() == Ended(ExitStatus(code=0), asked=None, failed=None, step=20)
+    assert watched.end() == Ended(ExitStatus(code=0), asked=None, failed=None)
+    assert watched.recorder.step == 20
     row = job(database, job_id)
     assert (row.step, row.total_steps) == (20, 20)
     losses = [p.value for p in points(database, job_id) if (p.split, p.name) == ("train", "loss")]
@@ -203,7 +207,7 @@ def test_a_process_leaves_in_time_while_its_checkpoint_is_stored(
             watched.draining.set()
         with watched.recorder.beating():
             wait_until(watched.has_left, what="the end of the process")
-        watched.recorder.keep(2, ArtifactRef("checkpoints/x/a1/step-2", "0" * 64, 1))
+        watched.recorder.note_stored(2, ArtifactRef("checkpoints/x/a1/step-2", "0" * 64, 1))
 
     watched.keep = upload
     watched.start(*actions)
@@ -242,7 +246,7 @@ def test_silence_is_ended(
     watched.start("started:5", "steps:2", "hang")
     ended = watched.end()
     assert (ended.asked, ended.left) == (Asked.STALL, ExitStatus(signal=signal.SIGABRT))
-    assert ended.step == 2
+    assert watched.recorder.step == 2
     watched.close()
 
 

@@ -17,4 +17,5 @@ if __name__ == "__main__":
     follow_if_asked()
     if (seconds := os.environ.get("CLOSING_SECONDS")) is not None:
         service.CLOSING_SECONDS = service.LAST_WORD_SECONDS = float(seconds)
-    sys.exit(main(scripted(*sys.argv[1:])))
+    scripted(*sys.argv[1:])
+    sys.exit(main())

@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heard = Listener(stop_at=3)
     with pytest.raises(Stopped):
         run(describe(place), out_dir=place / "out", observer=heard, stop=heard,
-            plan=SavePlan(place))  # fmt: skip
+            plan=SavePlan(place, 300.0))  # fmt: skip
     return place
 
 

@@ -6,8 +6,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.needed import flops_of_review
-from benchmarks.plan import (
+from benchmarks.quiet import quiet_pulse
+from benchmarks.train.needed import flops_of_review
+from benchmarks.train.plan import (
     BASE,
     EPOCHS_OF_JOB,
     METHODS,
@@ -17,8 +18,7 @@ from benchmarks.plan import (
     rate_data,
     train_spec,
 )
-from benchmarks.quiet import quiet_pulse
-from benchmarks.window import Window
+from benchmarks.train.window import Window
 from lora_core.encoders.load import locate
 from lora_core.errors import Stopped
 from lora_core.events import Silence

@@ -8,14 +8,15 @@ from contextlib import AbstractContextManager
 from statistics import fmean
 from typing import Any
 
-from benchmarks.serving import checkpoint, outcomes, plan, put, sides, stage, swaps
-from benchmarks.serving.arrivals import Visitors
-from benchmarks.serving.connection import Connection
-from benchmarks.serving.outcomes import percentile
-from benchmarks.serving.plan import Size
-from benchmarks.serving.sides import Side
-from benchmarks.serving.started import Server
-from benchmarks.serving.target import Target, scores
+from benchmarks.serve import checkpoint, outcomes, plan, put, sides, stage, swaps
+from benchmarks.serve.arrivals import Visitors
+from benchmarks.serve.connection import Connection
+from benchmarks.serve.outcomes import percentile
+from benchmarks.serve.plan import Size
+from benchmarks.serve.sides import Side
+from benchmarks.serve.started import Server
+from benchmarks.serve.target import Target, scores
+from lora_core.process import cores
 
 KINDS = 8  # of adapters: so many have all ranks and all sets of roles among them
 BLOCK = 20  # texts asked in a row before the bare engine has its turn
@@ -27,7 +28,7 @@ def run(cell: str, size: Size, capacity: float) -> dict[str, Any]:
 
     Capacity: answers a second of the closed loop, for the cells that take a share of it.
     """
-    return _figures(cell, size, capacity) | {"cores": sides.cores()}
+    return _figures(cell, size, capacity) | {"cores": cores()}
 
 
 def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def _figures(cell: str, size: Size, capacity: float) -> dict[str, Any]:
 
 
 def _offline(size: Size) -> dict[str, Any]:
-    from benchmarks.serving import engine
+    from benchmarks.serve import engine
 
     predictor = engine.load(checkpoint.artifact())
     texts = checkpoint.read_texts(20 * engine.AT_ONCE)
@@ -92,7 +93,7 @@ def _measured(
 
 def _single(size: Size) -> dict[str, Any]:
     """One question at a time over HTTP, and the forward pass alone, in turns."""
-    from benchmarks.serving import engine
+    from benchmarks.serve import engine
 
     texts = checkpoint.read_texts(size.single_texts)
     http: list[float] = []

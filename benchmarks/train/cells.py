@@ -5,7 +5,7 @@ Imports stand in the functions: a process loads what its own side needs, since i
 
 from typing import Any
 
-from benchmarks.plan import Size
+from benchmarks.train.plan import Size
 from lora_core.process import keep_freed_memory, wait_passively
 
 
@@ -28,7 +28,7 @@ def _figures(cell: str, size: Size) -> dict[str, Any]:
 
 
 def _rival(kind: str, name: str, side: str, size: Size) -> dict[str, Any]:
-    from benchmarks import rival
+    from benchmarks.train import rival
 
     if kind == "accuracy":
         return rival.accuracy(name, size)
@@ -36,7 +36,7 @@ def _rival(kind: str, name: str, side: str, size: Size) -> dict[str, Any]:
 
 
 def _ours(kind: str, name: str, size: Size) -> dict[str, Any]:
-    from benchmarks import ours
+    from benchmarks.train import ours
 
     if kind == "accuracy":
         return ours.accuracy(name, size)
@@ -45,9 +45,9 @@ def _ours(kind: str, name: str, size: Size) -> dict[str, Any]:
 
 def _machine(kind: str, size: Size) -> dict[str, Any]:
     if kind == "peak":
-        from benchmarks import peak
+        from benchmarks.train import peak
 
         return peak.measure(size.kernel_seconds * 5)
-    from benchmarks import parts
+    from benchmarks.train import parts
 
     return parts.measure(size)

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.columns import aligned
 from benchmarks.kept import Kept
-from benchmarks.plan import METHODS
 from benchmarks.spread import bits
+from benchmarks.train.plan import METHODS
 
 SIDES = ("default", "tuned", "ours")
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""Load in a process of its own: `python -m benchmarks.serving.load < task.json`.
+"""Load in a process of its own: `python -m benchmarks.serve.load < task.json`.
 
 It prints what it saw as one line of JSON. Questions are written before the clock starts, and one
 that was due late counts from when it was due.
@@ -9,15 +9,16 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.serving.arrivals import Arrival, Visitors, arrivals
-from benchmarks.serving.connection import Answer, Connection
-from benchmarks.serving.target import Target, scores
+from benchmarks.serve.arrivals import Arrival, Visitors, arrivals
+from benchmarks.serve.connection import Answer, Connection
+from benchmarks.serve.target import Target, scores
 
 STALE_SECONDS = 3.0  # a server may close a connection that was idle for longer
 LEFT, LATE, LOST = "left", "late", "lost"  # what stands for a status if there was no answer
@@ -172,7 +173,7 @@ def closed(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict
     inside = [(ms, status) for end, ms, status in ends if 0 <= end < task["seconds"]]
     return {
         "answers_ms": [round(ms, 2) for ms, status in inside if status == 200],
-        "statuses": _counted(status for _, status in inside),
+        "statuses": Counter(str(status) for _, status in inside),
         "seconds": task["seconds"],
         "client_share_of_core": spent,
     }
@@ -193,13 +194,6 @@ def opened(target: Target, texts: Sequence[bytes], task: dict[str, Any]) -> dict
     return {"samples": crowd.samples, "began": crowd.began, "client_share_of_core": spent}
 
 
-def _counted(statuses: Iterator[int | str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for status in statuses:
-        found[str(status)] = found.get(str(status), 0) + 1
-    return found
-
-
 def main() -> None:
     task = json.load(sys.stdin)
     told: dict[str, Any] = {
@@ -207,7 +201,7 @@ def main() -> None:
         for name, value in task["target"].items()
     }
     target = Target(**told)
-    texts = list(islice(Path(task["texts"]).read_bytes().splitlines(), task["skip"], None))
+    texts = Path(task["texts"]).read_bytes().splitlines()
     gc.disable()  # nothing here goes round in circles, and a pause would count as the server's
     kind = closed if task["kind"] == "closed" else opened
     print(json.dumps(kind(target, texts, task)))

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.serving import outcomes, plan, put, stage
-from benchmarks.serving.arrivals import Visitors
-from benchmarks.serving.plan import Size
-from benchmarks.serving.target import Target, scores
+from benchmarks.serve import outcomes, plan, put, stage
+from benchmarks.serve.arrivals import Visitors
+from benchmarks.serve.plan import Size
+from benchmarks.serve.target import Target, scores
 
 NAME = "reviews"
 VERSIONS = (f"{NAME}:1", f"{NAME}:2")  # the first is in production when it begins

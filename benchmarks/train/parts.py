@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.kernels import kernels
-from benchmarks.ours import ready, steady
-from benchmarks.plan import BASE, BATCH, FULL, METHODS, Size, rate_data, train_spec
-from benchmarks.reviews import read
-from benchmarks.window import Window
+from benchmarks.train.kernels import kernels
+from benchmarks.train.ours import ready, steady
+from benchmarks.train.plan import BASE, BATCH, FULL, METHODS, Size, rate_data, train_spec
+from benchmarks.train.reviews import read
+from benchmarks.train.window import Window
 from lora_core.data.records import Example
 from lora_core.encoders.load import locate
 from lora_core.fit import read_shape

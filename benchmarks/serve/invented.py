@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from transformers import PreTrainedModel
 
-from benchmarks.serving.checkpoint import SPEC
+from benchmarks.serve.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
-from lora_core.data.tokens import cut, load_tokenizer
+from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import fingerprint, load_classifier, locate
+from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
 from lora_core.merge import merge_adapters
 from lora_core.specs.method import LoraSpec, Role
@@ -54,7 +51,9 @@ def save(directory: Path, number: int) -> None:
     merge_adapters(model)
     artifact.save_merged(directory, model, tokenizer, length)
     artifact.save_head(directory, model, base.family)
-    logits = _logits(artifact.load_merged(directory), tokenizer, length)
+    merged = artifact.load_merged(directory)
+    predictor = Predictor.of(merged, tokenizer, length)
+    logits = predictor.forward(predictor.encode(TEXTS)).numpy()
     artifact.save_golden(directory, TEXTS, logits)
     manifest.write(
         directory,
@@ -70,9 +69,3 @@ def save(directory: Path, number: int) -> None:
             "metrics": {"labels": list(labels(number))},
         },
     )
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel, tokenizer: Tokenizer, length: int) -> NDArray[np.float32]:
-    rows = [cut(each.ids, length) for each in tokenizer.encode_batch(list(TEXTS))]
-    return np.stack([model(torch.tensor([row])).logits[0].numpy() for row in rows])

@@ -9,13 +9,13 @@ import argparse
 import json
 import signal
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks.apart import last_line, shown
+from benchmarks.apart import last_line
 from benchmarks.kept import DIRECTORY, Kept, choose
-from benchmarks.serving import report
-from benchmarks.serving.plan import CELLS, FULL, QUICK, takes_share
+from benchmarks.serve import report
+from benchmarks.serve.plan import CELLS, FULL, QUICK, takes_share
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--capacity", type=float, default=0.0, help="answers a second, for --cell")
     arguments = parser.parse_args()
     if arguments.cell:
-        from benchmarks.serving import cells
+        from benchmarks.serve import cells
 
         # Told to end, it ends its server too, which has a process group of its own.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
@@ -35,18 +35,11 @@ def main() -> None:
         print(json.dumps(cells.run(arguments.cell, size, arguments.capacity)))
         return
 
-    last_line("the checkpoint", "benchmarks.serving.checkpoint")
+    last_line("the checkpoint", "benchmarks.serve.checkpoint")
     results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="serve")
     for cell in CELLS:
-        kept = cell in results.cells
-        if not kept:
-            began = time.monotonic()
-            words = _words(cell, results, quick=arguments.quick)
-            figures = last_line(cell, "benchmarks.serve", *words)
-            results.keep(cell, figures, time.monotonic() - began)
-        record = results.cells[cell]
-        when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
-        print(f"{cell:16} {shown(record['figures'])}  ({when})", flush=True)
+        words = _words(cell, results, quick=arguments.quick)
+        results.ensure(cell, partial(last_line, cell, "benchmarks.serve", *words))
     told = report.summary(results)
     print(report.table(results, told))
     print(json.dumps(told))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.contenders import Cell
-from benchmarks.ours import ready, trainer_of
+from benchmarks.accuracy.contenders import Cell
 from benchmarks.quiet import quiet_pulse
+from benchmarks.train.ours import ready, trainer_of
 from lora_core import fit
 from lora_core.data import linear
 from lora_core.data.load import load

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.accuracy.contenders import CONTENDERS, LINEAR, SEEDS, Cell
 from benchmarks.columns import aligned
-from benchmarks.contenders import CONTENDERS, LINEAR, SEEDS, Cell
 from benchmarks.kept import Kept
 from benchmarks.spread import Spread, bits
 

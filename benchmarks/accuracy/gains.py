@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.changes import DEFAULTS
+from benchmarks.accuracy.changes import DEFAULTS
+from benchmarks.accuracy.contenders import Cell
 from benchmarks.columns import aligned
-from benchmarks.contenders import Cell
 from benchmarks.kept import Kept
 from benchmarks.spread import Spread, bits
 

@@ -86,8 +86,8 @@ def few(data: Mapping[str, DataSpec]) -> Mapping[str, DataSpec]:
 
 def described(contender: Description, data: DataSpec, seed: int) -> TrainSpec:
     """The run of a contender."""
-    texts = data.model_dump() | contender.get("data", {})
-    return TrainSpec.model_validate({**contender, "data": texts, "runtime": {"seed": seed}})
+    told = {**contender, "data": data.model_dump(), "runtime": {"seed": seed}}
+    return TrainSpec.model_validate(told)
 
 
 def cells(data: Mapping[str, DataSpec]) -> Iterable[Cell]:

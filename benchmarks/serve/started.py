@@ -13,9 +13,9 @@ from typing import Any
 
 from app.cli.own_service import plain_environment
 from benchmarks.apart import ROOT
-from benchmarks.serving.target import Target
+from benchmarks.serve.target import Target
 
-START_SECONDS = 240.0  # an engine may be compiled first
+START_SECONDS = 240.0  # the model is loaded and engines are timed first
 STOP_SECONDS = 30.0
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from benchmarks.apart import ROOT
-from benchmarks.serving import checkpoint
-from benchmarks.serving.arrivals import Visitors
-from benchmarks.serving.outcomes import percentile
-from benchmarks.serving.plan import CONNECTIONS, PATIENCE_SECONDS, SEED
-from benchmarks.serving.target import Target
+from benchmarks.serve import checkpoint
+from benchmarks.serve.arrivals import Visitors
+from benchmarks.serve.outcomes import percentile
+from benchmarks.serve.plan import CONNECTIONS, PATIENCE_SECONDS, SEED
+from benchmarks.serve.target import Target
 
 Phases = Sequence[tuple[float, float]]  # arrivals a second, seconds
 
@@ -42,7 +42,7 @@ def opened(target: Target, phases: Phases, visitors: Visitors, *, told: bool = F
 def begin(task: dict[str, Any]) -> "subprocess.Popen[str]":
     """Start it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serving.load"],
+        [sys.executable, "-m", "benchmarks.serve.load"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin is not None
@@ -63,4 +63,4 @@ def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 def _task(kind: str, target: Target) -> dict[str, Any]:
     texts = str(checkpoint.texts())
-    return {"kind": kind, "target": asdict(target), "texts": texts, "seed": SEED, "skip": 0}
+    return {"kind": kind, "target": asdict(target), "texts": texts, "seed": SEED}

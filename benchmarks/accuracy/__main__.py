@@ -8,14 +8,15 @@ prints what that gains on validation; test has no say there.
 
 import argparse
 import json
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import apart, changes, contenders
-from benchmarks.changes import CHANGES
-from benchmarks.contenders import FULL, Cell, few
+from benchmarks import apart
+from benchmarks.accuracy import changes, contenders
+from benchmarks.accuracy.changes import CHANGES
+from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.kept import DIRECTORY, Kept
 from lora_core.process import keep_freed_memory, wait_passively
 from lora_core.specs.data import DataSpec
@@ -26,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> None:
     wait_passively()  # as `python -m lora_core train` begins: before torch is loaded
     keep_freed_memory()
     if arguments.cell:
-        from benchmarks import answers
+        from benchmarks.accuracy import answers
 
         print(json.dumps(answers.run(_find(arguments.cell, quick=arguments.quick))))
         return
@@ -40,13 +41,14 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in filter(changes.is_default, arguments.tried or ()):
         print(f"{name}: the defaults have it")
     file = "changes.jsonl" if tries else "accuracy.jsonl"
-    path = arguments.results / ("quick-" * arguments.quick + file)
+    results = Kept(arguments.results / ("quick-" * arguments.quick + file))
     chosen = [cell for cell in cells if arguments.only in cell.name]
     if arguments.fresh:
-        Kept(path).forget(cell.name for cell in chosen)
+        results.forget(cell.name for cell in chosen)
     for cell in chosen:
-        _compute(cell, path, quick=arguments.quick)
-    tell(cells, Kept(path), tries=tries)
+        measure = partial(apart.measure, "benchmarks.accuracy", cell.name, quick=arguments.quick)
+        results.ensure(cell.name, measure, again=not is_kept(cell, results))
+    tell(cells, results, tries=tries)
 
 
 def _read(words: Sequence[str] | None) -> argparse.Namespace:
@@ -79,28 +81,15 @@ def _find(name: str, *, quick: bool) -> Cell:
 
 def is_kept(cell: Cell, results: Kept) -> bool:
     """Whether it was computed, and as it would be today."""
-    from benchmarks import answers
+    from benchmarks.accuracy import answers
 
     there = cell.name in results.cells
     return there and results.figures(cell.name)["settings"] == answers.settings(cell)
 
 
-def _compute(cell: Cell, path: Path, *, quick: bool) -> None:
-    results = Kept(path)
-    kept = is_kept(cell, results)
-    if not kept:
-        began = time.monotonic()
-        figures = apart.measure("benchmarks.accuracy", cell.name, quick=quick)
-        results = Kept(path)  # again: another run may have kept its own cells in the meantime
-        results.keep(cell.name, figures, time.monotonic() - began)
-    record = results.cells[cell.name]
-    when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
-    print(f"{cell.name:40} {apart.shown(record['figures'])}  ({when})", flush=True)
-
-
 def tell(cells: Sequence[Cell], results: Kept, *, tries: bool) -> None:
     """The table of what there is, and the same as JSON."""
-    from benchmarks import gains, standings
+    from benchmarks.accuracy import gains, standings
 
     found = [cell for cell in cells if is_kept(cell, results)]
     told: dict[str, Any]

@@ -1,6 +1,6 @@
 """The trained model that all servers serve, and the reviews that they are asked.
 
-Both are made once and kept in the cache: `python -m benchmarks.serving.checkpoint` makes them.
+Both are made once and kept in the cache: `python -m benchmarks.serve.checkpoint` makes them.
 """
 
 import hashlib

@@ -7,13 +7,13 @@ with one JSON object.
 
 import argparse
 import json
-import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks import cells
-from benchmarks.apart import measure, shown
+from benchmarks.apart import measure
 from benchmarks.kept import DIRECTORY, choose
-from benchmarks.plan import CELLS, FULL, QUICK
+from benchmarks.train import cells
+from benchmarks.train.plan import CELLS, FULL, QUICK
 
 
 def main() -> None:
@@ -29,17 +29,10 @@ def main() -> None:
 
     results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh)
     for cell in CELLS:
-        kept = cell in results.cells
-        if not kept:
-            began = time.monotonic()
-            # This process stays small: a child begins with the peak memory of its parent.
-            figures = measure("benchmarks.train", cell, quick=arguments.quick)
-            results.keep(cell, figures, time.monotonic() - began)
-        record = results.cells[cell]
-        when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
-        print(f"{cell:24} {shown(record['figures'])}  ({when})", flush=True)
+        # This process stays small: a child begins with the peak memory of its parent.
+        results.ensure(cell, partial(measure, "benchmarks.train", cell, quick=arguments.quick))
 
-    from benchmarks import report  # only now: matplotlib needs memory
+    from benchmarks.train import report  # only now: matplotlib needs memory
 
     told = report.summary(results)
     report.draw(results, results.path.with_suffix(".png"))

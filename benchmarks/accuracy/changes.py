@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.contenders import CONTENDERS, SEEDS, Cell, Description, described
+from benchmarks.accuracy.contenders import CONTENDERS, SEEDS, Cell, Description, described
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import Role, Variant
 from lora_core.specs.train import TrainSpec

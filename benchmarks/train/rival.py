@@ -15,8 +15,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.ours import right
-from benchmarks.plan import (
+from benchmarks.quiet import quiet_pulse
+from benchmarks.train.ours import right
+from benchmarks.train.plan import (
     BASE,
     BATCH,
     METHODS,
@@ -30,9 +31,8 @@ from benchmarks.plan import (
     accuracy_data,
     rate_data,
 )
-from benchmarks.quiet import quiet_pulse
-from benchmarks.reviews import read
-from benchmarks.window import Window
+from benchmarks.train.reviews import read
+from benchmarks.train.window import Window
 from lora_core.encoders.first_token import first_token_only
 from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
 from lora_core.specs.data import Split

@@ -1,7 +1,6 @@
 """How each server is started and asked. All get the same checkpoint and all cores."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.apart import ROOT
-from benchmarks.serving import checkpoint
-from benchmarks.serving.started import free_port
-from benchmarks.serving.target import Target
+from benchmarks.serve import checkpoint
+from benchmarks.serve.started import free_port
+from benchmarks.serve.target import Target
+from lora_core.process import cores
 from lora_core.processor import has_fast_bf16
 
 BIN = ROOT / ".venv-rivals" / "bin"
@@ -31,11 +31,6 @@ class Side:
     words: Sequence[str]
     target: Target
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def cores() -> int:
-    """That this process and its children may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[str] = ()) -> Side:

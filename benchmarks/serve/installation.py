@@ -1,4 +1,4 @@
-"""A data folder with models in production: `python -m benchmarks.serving.installation FOLDER`.
+"""A data folder with models in production: `python -m benchmarks.serve.installation FOLDER`.
 
 The services of the application put them there, as a worker would. Prints the texts of the keys as
 one line of JSON.
@@ -20,7 +20,7 @@ from app.registry import service as registry
 from app.registry.tables import PRODUCTION
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from benchmarks.serving import checkpoint
+from benchmarks.serve import checkpoint
 from lora_core import manifest
 
 NAME = "reviews"  # version 1 is the trained model
@@ -43,7 +43,7 @@ def main() -> None:
         publish(resources, trained, NAME)
         names = [f"adapter-{number}" for number in range(arguments.adapters)]
         if names or arguments.second:
-            from benchmarks.serving import invented  # loads torch
+            from benchmarks.serve import invented  # loads torch
 
             for number, name in enumerate(names):
                 invented.save(workshop / name, number)

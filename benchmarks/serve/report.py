@@ -5,8 +5,8 @@ from typing import Any
 
 from benchmarks.columns import aligned
 from benchmarks.kept import Kept
-from benchmarks.serving import outcomes
-from benchmarks.serving.plan import CALM, RATES, RIVALS
+from benchmarks.serve import outcomes
+from benchmarks.serve.plan import CALM, RATES, RIVALS
 
 LISTED = (
     "vs_best_rival", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x",

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 
 from app.cli.own_service import plain_environment
 from benchmarks.apart import last_line
-from benchmarks.serving import checkpoint, sides
-from benchmarks.serving.sides import Side
-from benchmarks.serving.started import Server, running
+from benchmarks.serve import checkpoint, sides
+from benchmarks.serve.sides import Side
+from benchmarks.serve.started import Server, running
 
 DEFAULT = ("/predict",)
 
@@ -26,7 +26,7 @@ def ours(
         data = Path(temporary) / "data"
         words = ["--keys", str(keys), "--adapters", str(adapters), *["--second"] * second]
         made = last_line(
-            "the installation", "benchmarks.serving.installation", str(data), *words,
+            "the installation", "benchmarks.serve.installation", str(data), *words,
             environment=plain_environment(),
         )  # fmt: skip
         side = sides.ours(data, paths=paths, keys=made)

@@ -1,0 +1,1 @@
+"""How fast we train, side by side with PEFT and the Trainer of transformers."""
