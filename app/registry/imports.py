@@ -44,7 +44,9 @@ def add(
         with database.write() as session:
             idempotency.begin(session, call)
             artifact = artifacts.add(session, job_id=None, kind=MODEL, ref=ref)
-            version = service.register(session, name=name, artifact=artifact, facts=checked["facts"])
+            version = service.register(
+                session, name=name, artifact=artifact, facts=checked["facts"]
+            )
             view = VersionView.of(name, version)
             idempotency.keep(session, call, status=201, body=view)
             unwanted = False  # a commit that breaks may have been made; the sweep will know

@@ -20,6 +20,7 @@ from lora_core.inference.engine import Engine
 from lora_core.inference.network import Network
 from lora_core.inference.networks import Networks
 from lora_core.inference.reader import Encoded, Reader
+from lora_core.specs.predict import Function, Side
 
 BATCH_TOKENS = 4096  # computed at once
 
