@@ -33,6 +33,8 @@ class Job(TypedDict):
     state: State
     method: str
     base: str
+    register_as: str | None
+    spec: Json
     step: int
     total_steps: int | None
     queue_position: int | None

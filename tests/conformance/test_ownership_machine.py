@@ -280,7 +280,7 @@ class Ownership(RuleBasedStateMachine):
 
 
 def run_machine(database: Database, *, examples: int) -> None:
-    if database.write_engine.dialect.name == "sqlite":
+    if database.write_engine.name == "sqlite":
         raw = database.write_engine.raw_connection()
         raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
         raw.close()

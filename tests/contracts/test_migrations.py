@@ -67,11 +67,7 @@ def settings(empty: Empty) -> Settings:
 
 def written(settings: Settings) -> Schema:
     database = open_database(settings)
-    look = (
-        _written_by_sqlite
-        if database.write_engine.dialect.name == "sqlite"
-        else _written_by_postgres
-    )
+    look = _written_by_sqlite if database.write_engine.name == "sqlite" else _written_by_postgres
     with database.read() as session:
         schema = look(session)
     database.close()
@@ -166,7 +162,7 @@ def test_an_empty_database_is_older(settings: Settings) -> None:
         migrate.check(database)
     database.close()
     name = Path(database.write_engine.url.database or "").name
-    kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.write_engine.dialect.name]
+    kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.write_engine.name]
     assert f"{kind} database '{name}' has no schema yet" in str(refused.value)
     assert str(settings.data_dir) not in str(refused.value)  # anybody may read it
 
