@@ -17,7 +17,7 @@ from lora_core.errors import (
     UnsupportedEncoder,
 )
 from lora_core.specs.data import MAX_LENGTH
-from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role, Variant
+from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
 from lora_core.specs.train import TrainSpec
 
 _LARGEST = 10_000_000  # no side of a real encoder is longer
@@ -144,9 +144,12 @@ def census(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, n_labels: i
         case FullSpec():
             return Census(trainable=base, total=base)
         case LoraSpec():
-            adapters = sum(_adapter(method, *sides) for sides in adapted(shape, method, n_labels))
-            trained_head = head if method.head is Head.TRAIN else 0
-            return Census(trainable=adapters + trained_head, total=base + adapters)
+            adapters = [_adapter(method, *sides) for sides in adapted(shape, method, n_labels)]
+            return Census(
+                trainable=sum(each.trainable for each in adapters)
+                + (head if method.head is Head.TRAIN else 0),
+                total=base + sum(each.total for each in adapters),
+            )
 
 
 def adapted(shape: Shape, lora: LoraSpec, n_labels: int) -> Iterator[tuple[int, int]]:
@@ -163,6 +166,10 @@ def _linear(d_in: int, d_out: int) -> int:
     return d_in * d_out + d_out
 
 
-def _adapter(lora: LoraSpec, d_in: int, d_out: int) -> int:
-    magnitude = d_out if lora.variant is Variant.DORA else 0
-    return min(lora.r, d_in, d_out) * (d_in + d_out) + magnitude
+def _adapter(lora: LoraSpec, d_in: int, d_out: int) -> Census:
+    r, trained = min(lora.r, d_in, d_out), lora.variant.trained
+    sizes = {"A": r * d_in, "B": d_out * r, "magnitude": d_out}
+    return Census(
+        trainable=sum(sizes[part] for part in trained),
+        total=sum(sizes[part] for part in trained | {"A", "B"}),
+    )

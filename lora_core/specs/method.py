@@ -26,6 +26,14 @@ class Variant(StrEnum):
     UNSCALED = "unscaled"  # alpha alone, A ~ N(0, 1/r): the convention of the seed
     DORA = "dora"  # magnitude and direction (Liu et al. 2024, arXiv 2402.09353)
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """What trains of an adapter, which always has A and B."""
+        return _TRAINED.get(self, frozenset("AB"))
+
+
+_TRAINED = {Variant.DORA: frozenset({"A", "B", "magnitude"})}
+
 
 class Head(StrEnum):
     """What happens to the classification head in a LoRA run."""
