@@ -70,6 +70,7 @@ SPECS = [
     LoraSpec(r=2, targets=(Role.MLP,), variant=Variant.RSLORA, layers=(1,)),
     LoraSpec(r=8, alpha=1.0, variant=Variant.UNSCALED, head=Head.LORA),
     LoraSpec(r=3, targets=(Role.KEY, Role.PROJECTION), head=Head.FROZEN),
+    LoraSpec(r=4, variant=Variant.LORA_FA),
     LoraSpec(r=4, variant=Variant.DORA),
 ]
 

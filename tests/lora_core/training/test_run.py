@@ -35,6 +35,7 @@ METHODS = [
     {"type": "lora", "variant": "rslora", "targets": ["query", "key", "value", "projection"]},
     {"type": "lora", "variant": "unscaled", "alpha": 1, "head": "lora"},
     {"type": "lora", "variant": "dora", "head": "frozen", "layers": [1]},
+    {"type": "lora", "variant": "lora_fa", "r": 4},
     {"type": "baseline", "blocks": 1},
     {"type": "baseline"},
     {"type": "full"},
