@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core.data.records import Example
+from lora_core.data.tokens import special_tokens
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import silence_transformers
 from lora_core.errors import MergeMismatch
@@ -89,18 +90,15 @@ def save_merged(
     merged = directory / MERGED
     save_classifier(merged, model)
     tokenizer.save(str(merged / "tokenizer.json"))
-    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
-               "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
     write_json(
         merged / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
             "model_input_names": ["input_ids", "attention_mask"],
-            **{key: token for key, token in special.items() if tokenizer.token_to_id(token)
-               is not None},
+            **special_tokens(tokenizer),
         },
-    )  # fmt: skip
+    )
 
 
 def save_classifier(directory: Path, model: PreTrainedModel) -> None:

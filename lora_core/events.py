@@ -76,7 +76,7 @@ class StepLogged(_Event):
 
 
 class Evaluated(_Event):
-    """Figures on one part: `loss`, `accuracy`, `macro_f1`."""
+    """Figures on one part, such as `loss`: the `CURVES` of its task."""
 
     event: Literal["evaluated"] = "evaluated"
     step: int

@@ -17,7 +17,7 @@ from lora_core.errors import (
     UnsupportedEncoder,
 )
 from lora_core.specs.data import MAX_LENGTH
-from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role, Variant
+from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
 from lora_core.specs.train import TrainSpec
 
 _LARGEST = 10_000_000  # no side of a real encoder is longer
@@ -43,6 +43,7 @@ class Shape:
     vocabulary: int
     positions: int
     segments: int = 0
+    padding: int = -1  # the position of padding, if it has one: that of a text begins after it
 
     @property
     def block(self) -> int:
@@ -54,9 +55,14 @@ class Shape:
     def embeddings(self) -> int:
         return (self.vocabulary + self.positions + self.segments + 2) * self.width
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return self.positions - (self.padding + 1)
+
     def max_length(self, asked: int | None) -> int:
         """Tokens at which a text is cut: as asked, else the usual ones or all positions."""
-        return asked or min(MAX_LENGTH, self.positions)
+        return asked or min(MAX_LENGTH, self.longest)
 
     def head(self, n_labels: int) -> tuple[tuple[int, int], ...]:
         """(d_in, d_out) of the linear layers after the last block."""
@@ -85,13 +91,15 @@ def read_shape(config: Mapping[str, Any], *, base: str) -> Shape:
     for name, wanted in FAMILIES[model_type].sizes.items():
         key = next((key for key in wanted.names if key in config), wanted.names[0])
         size = config.get(key, wanted.default)
-        if type(size) is not int or not 1 <= size <= _LARGEST:
+        if type(size) is not int or not wanted.least <= size <= _LARGEST:
             raise BrokenBase(base=base, reason=f"{key} in config.json is no size: {str(size)[:32]}")
         sizes[name] = size
     shape = Shape(model_type=model_type, **sizes)
     if shape.width % shape.heads:
         reason = f"width {shape.width} cannot be divided among {shape.heads} heads"
         raise BrokenBase(base=base, reason=reason)
+    if shape.longest < 1:
+        raise BrokenBase(base=base, reason="its config leaves no position for a text")
     return shape
 
 
@@ -101,8 +109,8 @@ def check(shape: Shape, spec: TrainSpec) -> None:
     Raises `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`.
     """
     max_length = spec.data.max_length
-    if max_length is not None and max_length > shape.positions:
-        raise LengthTooLarge(max_length=max_length, limit=shape.positions)
+    if max_length is not None and max_length > shape.longest:
+        raise LengthTooLarge(max_length=max_length, limit=shape.longest)
     match spec.method:
         case BaselineSpec(blocks=blocks) if blocks > shape.layers:
             raise LayerOutOfRange(layer=blocks - 1, count=shape.layers, last=shape.layers - 1)
@@ -136,9 +144,12 @@ def census(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, n_labels: i
         case FullSpec():
             return Census(trainable=base, total=base)
         case LoraSpec():
-            adapters = sum(_adapter(method, *sides) for sides in adapted(shape, method, n_labels))
-            trained_head = head if method.head is Head.TRAIN else 0
-            return Census(trainable=adapters + trained_head, total=base + adapters)
+            adapters = [_adapter(method, *sides) for sides in adapted(shape, method, n_labels)]
+            return Census(
+                trainable=sum(each.trainable for each in adapters)
+                + (head if method.head is Head.TRAIN else 0),
+                total=base + sum(each.total for each in adapters),
+            )
 
 
 def adapted(shape: Shape, lora: LoraSpec, n_labels: int) -> Iterator[tuple[int, int]]:
@@ -155,6 +166,10 @@ def _linear(d_in: int, d_out: int) -> int:
     return d_in * d_out + d_out
 
 
-def _adapter(lora: LoraSpec, d_in: int, d_out: int) -> int:
-    magnitude = d_out if lora.variant is Variant.DORA else 0
-    return min(lora.r, d_in, d_out) * (d_in + d_out) + magnitude
+def _adapter(lora: LoraSpec, d_in: int, d_out: int) -> Census:
+    r, trained = min(lora.r, d_in, d_out), lora.variant.trained
+    sizes = {"A": r * d_in, "B": d_out * r, "magnitude": d_out}
+    return Census(
+        trainable=sum(sizes[part] for part in trained),
+        total=sum(sizes[part] for part in trained | {"A", "B"}),
+    )

@@ -43,8 +43,8 @@ def make_lora_artifact(
     out.mkdir(parents=True)
     save_adapter(out, spec, method.state(model), family)
     merge_adapters(model)
-    save_merged(out, model, tokenizer(), max_length)
-    predictor = Predictor.of(model, tokenizer(), max_length)
+    save_merged(out, model, tokenizer(family), max_length)
+    predictor = Predictor.of(model, tokenizer(family), max_length)
     save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {
         "format": FORMAT,

@@ -1,20 +1,24 @@
-"""Two-layer encoders and a small tokenizer, made in code: fast enough for every test."""
+"""Two-layer encoders and small tokenizers, made in code: fast enough for every test."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import WordPiece
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
+from tokenizers.models import BPE, WordPiece
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
+
+from lora_core.data.tokens import special_tokens
 
 WORDS = (  # noqa: SIM905
     "the a film movie was is good bad great awful fine dull very not plot cast it and of to in "
@@ -44,11 +48,45 @@ def bert(labels: int = 2, **changes: Any) -> PreTrainedModel:
     return BertForSequenceClassification(BertConfig(**config)).eval()
 
 
-FAMILIES = {"distilbert": distilbert, "bert": bert}
+def roberta(labels: int = 2, **changes: Any) -> PreTrainedModel:
+    """The same size in RoBERTa's architecture, with as many positions after that of padding."""
+    config: dict[str, Any] = {
+        "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 66, "type_vocab_size": 1,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0,
+        "num_labels": labels, "initializer_range": 0.1, **changes,
+    }  # fmt: skip
+    return RobertaForSequenceClassification(RobertaConfig(**config)).eval()
 
 
-def tokenizer() -> Tokenizer:
-    """Lower case, WordPiece over `WORDS` and single letters."""
+FAMILIES = {"distilbert": distilbert, "bert": bert, "roberta": roberta}
+
+
+def tokenizer(family: str = "distilbert") -> Tokenizer:
+    """As the family has it, over `WORDS` and single letters or bytes."""
+    return _byte_level() if family == "roberta" else _word_piece()
+
+
+def _byte_level() -> Tokenizer:
+    """Byte-level BPE, in which case counts."""
+    made = Tokenizer(BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.train_from_iterator(
+        [f" {word.strip('#')}" for word in WORDS],
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    made.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return made
+
+
+def _word_piece() -> Tokenizer:
+    """Lower case, WordPiece."""
     pieces = [
         *SPECIAL,
         *WORDS,
@@ -71,9 +109,9 @@ def make_base(directory: Path, family: str = "distilbert", seed: int = 0, **chan
     """A base directory as a user would have it: config, safetensors, tokenizer."""
     torch.manual_seed(seed)
     FAMILIES[family](**changes).save_pretrained(directory)
-    tokenizer().save(str(directory / "tokenizer.json"))
-    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
-               "cls_token": "[CLS]", "mask_token": "[MASK]"}  # fmt: skip
+    made = tokenizer(family)
+    made.save(str(directory / "tokenizer.json"))
+    special = special_tokens(made)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     return directory

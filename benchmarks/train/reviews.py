@@ -13,5 +13,5 @@ def read(data: DataSpec, base: Base) -> tuple[Splits, dict[Split, Part]]:
     """Texts, and their token ids cut at `max_length`."""
     splits = load(data)
     tokenizer = load_tokenizer(base.directory / "tokenizer.json")
-    parts, _ = tokenise_parts(splits, tokenizer, data.max_length or MAX_LENGTH)
+    parts, _ = tokenise_parts(splits, tokenizer, data.max_length or MAX_LENGTH, pad=0)
     return splits, parts

@@ -20,6 +20,13 @@ from lora_core.errors import BrokenBase
 FORMAT = "1"  # raise it when the same texts would give other ids
 LIMIT = 2_000_000_000  # bytes of all entries
 CHUNK = 1_000  # texts tokenised at a time
+SPECIAL = {  # what transformers calls their use, and the names they have with WordPiece and BPE
+    "unk_token": ("[UNK]", "<unk>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "pad_token": ("[PAD]", "<pad>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,15 @@ def load_tokenizer(file: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """Those it has, by their use."""
+    found: dict[str, str] = {}
+    for use, names in SPECIAL.items():
+        if has := [name for name in names if tokenizer.token_to_id(name) is not None]:
+            found[use] = has[0]
+    return found
 
 
 def cut(ids: Sequence[int], max_length: int) -> Sequence[int]:

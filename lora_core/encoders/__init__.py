@@ -5,5 +5,8 @@ from collections.abc import Mapping
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.bert import BERT
 from lora_core.encoders.distilbert import DISTILBERT
+from lora_core.encoders.roberta import ROBERTA
 
-FAMILIES: Mapping[str, EncoderFamily] = {family.model_type: family for family in (DISTILBERT, BERT)}
+FAMILIES: Mapping[str, EncoderFamily] = {
+    family.model_type: family for family in (DISTILBERT, BERT, ROBERTA)
+}

@@ -13,6 +13,7 @@ class Size:
 
     names: tuple[str, ...]
     default: int
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,9 @@ class EncoderFamily:
     head: tuple[str, ...]  # linear layers after the last block, in order
     head_activation: Literal["relu", "tanh"]  # between the two layers of the head
     dropouts: tuple[str, ...]  # config fields: dropout inside the encoder
-    head_dropout: str  # config field: dropout before the last layer
-    sizes: Mapping[str, Size]  # layers, heads, width, feed_forward, vocabulary, positions, segments
+    head_dropout: str  # config field: dropout in the head
+    head_dropout_layer: str  # what drops out before the last layer of the head
+    saved_modules: tuple[str, ...]  # the head, as PEFT calls what it saves in full
+    # layers, heads, width, feed_forward, vocabulary, positions; segments and padding if it has them
+    sizes: Mapping[str, Size]
+    drops_head_input: bool = False  # whether the same drops out before the first layer of the head

@@ -20,6 +20,8 @@ BERT = EncoderFamily(
     head_activation="tanh",
     dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
     head_dropout="classifier_dropout",
+    head_dropout_layer="dropout",
+    saved_modules=("pooler", "classifier"),
     sizes={
         "layers": Size(("num_hidden_layers",), 12),
         "heads": Size(("num_attention_heads",), 12),

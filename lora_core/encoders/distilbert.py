@@ -20,6 +20,8 @@ DISTILBERT = EncoderFamily(
     head_activation="relu",
     dropouts=("dropout", "attention_dropout"),
     head_dropout="seq_classif_dropout",
+    head_dropout_layer="dropout",
+    saved_modules=("pre_classifier", "classifier"),
     sizes={  # it also answers to the common names
         "layers": Size(("n_layers", "num_hidden_layers"), 6),
         "heads": Size(("n_heads", "num_attention_heads"), 12),

@@ -48,7 +48,11 @@ def _bert(block: Any, x: Tensor, mask: Tensor | None = None, *_args: Any, **_: A
     return out
 
 
-_FIRST_TOKEN: Mapping[str, Callable[..., Tensor]] = {"distilbert": _distilbert, "bert": _bert}
+_FIRST_TOKEN: Mapping[str, Callable[..., Tensor]] = {
+    "distilbert": _distilbert,
+    "bert": _bert,
+    "roberta": _bert,
+}
 
 
 def _attend(

@@ -38,7 +38,6 @@ from lora_core.inject import adapters
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Variant
 
-HEAD_NAMES = {"bert.pooler.dense": "pooler"}  # PEFT saves modules as a whole
 BASE = "base"
 
 
@@ -110,7 +109,7 @@ def _config(spec: LoraSpec, family: EncoderFamily, model: PreTrainedModel) -> di
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "target_modules": _pattern(family, adapters(model)),
-        "modules_to_save": [HEAD_NAMES.get(name, name) for name in family.head],
+        "modules_to_save": list(family.saved_modules),
     }
 
 

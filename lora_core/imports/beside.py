@@ -38,13 +38,13 @@ def max_length(directory: Path, base: Base, given: int | None) -> int:
 
     Raises `LengthTooLarge`.
     """
-    positions = read_shape(base.config, base=base.name).positions
+    longest = read_shape(base.config, base=base.name).longest
     if given is not None:
-        if not 8 <= given <= positions:
-            raise LengthTooLarge(max_length=given, limit=positions)
+        if not 8 <= given <= longest:
+            raise LengthTooLarge(max_length=given, limit=longest)
         return given
     said = _json(directory / "tokenizer_config.json").get("model_max_length")
-    return min(said if isinstance(said, int) and said >= 8 else MAX_LENGTH, positions)
+    return min(said if isinstance(said, int) and said >= 8 else MAX_LENGTH, longest)
 
 
 def tokenizer(directory: Path, base: Base) -> Path:

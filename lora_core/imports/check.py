@@ -110,7 +110,7 @@ def check(directory: Path) -> Checked:
     config = check_base(directory / manifest.MERGED, manifest.MERGED)
     if foreign := [key for key in config if _FOREIGN.search(key)]:
         raise ArtifactUnfit(problem=f"merged/config.json sets {foreign[0][:100]!r}")
-    if facts.max_length > read_shape(config, base=manifest.MERGED).positions:
+    if facts.max_length > read_shape(config, base=manifest.MERGED).longest:
         raise ArtifactUnfit(problem="max_length is more than the positions of its encoder")
     golden = _golden(directory / "golden.json")
     with _whatever_is_wrong("merged/ does not load or compute"):

@@ -44,7 +44,8 @@ class Network:
         by_products = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused = Unfused() if by_products else None
         self._step = STEP if by_products else 1  # of rows, see `rounded`
-        self._heads = fit.read_shape(model.config.to_dict(), base=family.model_type).heads
+        shape = fit.read_shape(model.config.to_dict(), base=family.model_type)
+        self._heads, self._padding = shape.heads, shape.padding
         self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
         self._embeddings = model.get_submodule(family.embeddings).to(device)
@@ -99,7 +100,8 @@ class Network:
         ids, places = np.zeros((2, layout.rows), dtype=np.int64)
         for text, start, length in zip(texts, layout.starts, layout.lengths, strict=True):
             ids[start : start + length] = text
-            places[start : start + length] = np.arange(length)
+            seen = np.not_equal(text, self._padding)  # a text may spell out the padding token
+            places[start : start + length] = np.cumsum(seen) * seen + self._padding
         x: Tensor = self._embeddings(
             input_ids=torch.from_numpy(ids)[None].to(self.device),
             position_ids=torch.from_numpy(places)[None].to(self.device),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lora_core.layers.base import AdapterLinear
 from lora_core.layers.dora import DoraLinear
-from lora_core.layers.lora import LoraLinear, RsLoraLinear, UnscaledLinear
+from lora_core.layers.lora import LoraFaLinear, LoraLinear, RsLoraLinear, UnscaledLinear
 from lora_core.specs.method import Variant
 
 VARIANTS: Mapping[Variant, type[AdapterLinear]] = {
@@ -12,4 +12,5 @@ VARIANTS: Mapping[Variant, type[AdapterLinear]] = {
     Variant.RSLORA: RsLoraLinear,
     Variant.UNSCALED: UnscaledLinear,
     Variant.DORA: DoraLinear,
+    Variant.LORA_FA: LoraFaLinear,
 }

@@ -69,7 +69,8 @@ class _Folded(torch.autograd.Function):
         x, whole, A, B = ctx.saved_tensors
         rows, dy_rows = x.flatten(0, -2), dy.flatten(0, -2)
         dx = dy @ whole if ctx.needs_input_grad[0] else None
-        g = dy_rows @ (ctx.scale * B).to(x.dtype)
-        dA = (g.t() @ rows).to(A.dtype)
+        dA = None
+        if ctx.needs_input_grad[3]:
+            dA = ((dy_rows @ (ctx.scale * B).to(x.dtype)).t() @ rows).to(A.dtype)
         dB = ctx.scale * (dy_rows.t() @ (rows @ A.t().to(x.dtype))).to(B.dtype)
         return dx, None, None, dA, dB, None

@@ -43,6 +43,14 @@ class RsLoraLinear(LoraLinear):
         return alpha / math.sqrt(r)
 
 
+class LoraFaLinear(LoraLinear):
+    """LoRA with frozen A: B alone trains  (LoRA-FA, Zhang et al. 2023, arXiv 2308.03303)."""
+
+    def draw_A(self) -> None:
+        super().draw_A()
+        self.A.requires_grad_(False)
+
+
 class UnscaledLinear(LoraLinear):
     """The convention of the "LoRA from scratch" lessons: scale = alpha, A ~ N(0, 1/r)."""
 

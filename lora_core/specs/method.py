@@ -19,12 +19,24 @@ class Role(StrEnum):
 
 
 class Variant(StrEnum):
-    """A kind of LoRA layer. They differ in scale and start; DoRA also learns a magnitude."""
+    """A kind of LoRA layer: scale, start, and what trains."""
 
     LORA = "lora"  # alpha / r (Hu et al. 2021, arXiv 2106.09685)
     RSLORA = "rslora"  # alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732)
     UNSCALED = "unscaled"  # alpha alone, A ~ N(0, 1/r): the convention of the seed
     DORA = "dora"  # magnitude and direction (Liu et al. 2024, arXiv 2402.09353)
+    LORA_FA = "lora_fa"  # A stays as it was drawn (Zhang et al. 2023, arXiv 2308.03303)
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """What trains of an adapter, which always has A and B."""
+        return _TRAINED.get(self, frozenset("AB"))
+
+
+_TRAINED = {
+    Variant.DORA: frozenset({"A", "B", "magnitude"}),
+    Variant.LORA_FA: frozenset({"B"}),
+}
 
 
 class Head(StrEnum):

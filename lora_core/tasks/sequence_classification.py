@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
 
+CURVES = ("loss", "accuracy", "macro_f1")  # those figures of a report that are told as it trains
+
 
 class SequenceClassification:
     """Cross-entropy over two labels or many."""
@@ -38,9 +40,9 @@ class SequenceClassification:
         return float(self.class_weights[list(labels)].sum())
 
     def metrics(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-        """Unweighted loss, accuracy, macro F1 over the classes of the model."""
+        """The `CURVES`: unweighted, over the classes of the model."""
         report = self.report(logits, labels)
-        return {name: report[name] for name in ("loss", "accuracy", "macro_f1")}
+        return {name: report[name] for name in CURVES}
 
     def report(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
         """All figures; rows of the confusion matrix are true labels, columns answers."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lora_core import fit
 from lora_core.data.batching import Batch, collate
 from lora_core.encoders import stack, unfused
 from lora_core.encoders.base import EncoderFamily
@@ -21,6 +22,7 @@ class WholeModel:
         self.seconds = 0.0  # spent before the first step
         self.found = False  # whether what that would have computed was on the disk already
         self._runtime = runtime
+        self._most = fit.read_shape(model.config.to_dict(), base=model.config.model_type).longest
 
     def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
         """Logits (len(indices), classes) of these texts."""
@@ -38,8 +40,7 @@ class WholeModel:
         """What a batch is padded to: one of few lengths where each new one costs time."""
         if not unfused.pays(self._runtime.device, self._runtime.precision):
             return longest
-        positions: int = self.model.config.max_position_embeddings
-        return min(unfused.rounded(longest, unfused.STEP), positions)
+        return min(unfused.rounded(longest, unfused.STEP), self._most)
 
 
 class EveryBlock(WholeModel):
@@ -64,7 +65,8 @@ class EveryBlock(WholeModel):
 def head(model: PreTrainedModel, family: EncoderFamily, x: Tensor) -> Tensor:
     """What the classifiers of transformers do with the first token's state (batch, width)."""
     first, last = (model.get_submodule(name) for name in family.head)
-    between = first(x)
+    dropout = model.get_submodule(family.head_dropout_layer)
+    between = first(dropout(x) if family.drops_head_input else x)
     between = between.relu() if family.head_activation == "relu" else between.tanh()
-    logits: Tensor = last(model.dropout(between))
+    logits: Tensor = last(dropout(between))
     return logits

@@ -93,7 +93,8 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     if splits.leaked:
         text = f"{splits.leaked} validation or test texts are in the training part as well."
         _note(observer, "leaked", text, level="warning")
-    parts, cut = tokenise_parts(splits, tokenizer, max_length)
+    # Of the model, not of its tokenizer: some embeddings go by it.
+    parts, cut = tokenise_parts(splits, tokenizer, max_length, model.config.pad_token_id or 0)
     if cut:
         text = f"{cut:.1%} of the texts have over {max_length} tokens and were cut."
         _note(observer, "truncated", text)
@@ -148,10 +149,9 @@ def _on(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
 
 
 def tokenise_parts(
-    splits: Splits, tokenizer: Tokenizer, max_length: int
+    splits: Splits, tokenizer: Tokenizer, max_length: int, pad: int
 ) -> tuple[dict[Split, Part], float]:
-    """All parts as token ids, and the share of texts that were cut."""
-    pad = tokenizer.token_to_id("[PAD]") or 0
+    """All parts as token ids, padded with the id `pad`, and the share of texts that were cut."""
     parts: dict[Split, Part] = {}
     cut = total = 0
     for split in Split:

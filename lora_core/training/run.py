@@ -27,6 +27,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks import calibration
+from lora_core.tasks.sequence_classification import CURVES
 from lora_core.training import causes, checkpoint, evaluate, origin, ranks
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
@@ -140,7 +141,7 @@ def _final_figures(
         labels = prepared.parts[split].labels
         figures[split] = prepared.task.report(rows, labels)
         figures["calibration"][split] = calibration.compare(rows, labels, temperature)
-    test = {name: figures[Split.TEST][name] for name in ("loss", "accuracy", "macro_f1")}
+    test = {name: figures[Split.TEST][name] for name in CURVES}
     observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
     return figures, logits
 

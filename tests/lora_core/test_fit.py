@@ -12,6 +12,8 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PretrainedConfig,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from lora_core import fit, methods
@@ -51,10 +53,20 @@ CONFIGS: dict[str, PretrainedConfig] = {
         intermediate_size=6,
         type_vocab_size=3,
     ),
+    "roberta": RobertaConfig(
+        vocab_size=50,
+        max_position_embeddings=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        hidden_size=8,
+        intermediate_size=6,
+        type_vocab_size=1,
+    ),
 }
 MODELS: dict[str, Any] = {
     "distilbert": DistilBertForSequenceClassification,
     "bert": BertForSequenceClassification,
+    "roberta": RobertaForSequenceClassification,
 }
 METHODS: list[MethodSpec] = [
     FullSpec(),
@@ -135,6 +147,21 @@ def test_what_does_not_fit_is_refused_with_the_limit(
         fit.check(shape(minilm.config()), spec(method))
 
 
+def test_positions_up_to_that_of_padding_are_for_no_text() -> None:
+    roberta_base = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
+    assert fit.census(shape(roberta_base), FullSpec(), 2) == fit.Census(124_647_170, 124_647_170)
+    assert shape(roberta_base).longest == shape(roberta_base).max_length(None) == 512
+    assert shape({**roberta_base, "pad_token_id": 0}).longest == 513
+    fit.check(
+        shape({**roberta_base, "max_position_embeddings": 514}), spec(FullSpec(), max_length=512)
+    )
+    with pytest.raises(LengthTooLarge, match="512 positions"):
+        fit.check(shape(roberta_base), spec(FullSpec(), max_length=513))
+    for padding in (None, -1, 513):
+        with pytest.raises(BrokenBase):
+            shape({**roberta_base, "pad_token_id": padding})
+
+
 def test_more_tokens_than_positions_are_refused() -> None:
     fit.check(shape(minilm.config()), spec(FullSpec(), max_length=512))
     fit.check(shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullSpec()))
@@ -153,7 +180,7 @@ def test_a_role_that_an_encoder_lacks_is_refused_with_those_it_has(
 
 @pytest.mark.parametrize("model_type", ["gpt2", None, ["bert"], "b" * 1000])
 def test_another_architecture_is_refused(model_type: Any) -> None:
-    with pytest.raises(UnsupportedEncoder, match="Supported: distilbert, bert"):
+    with pytest.raises(UnsupportedEncoder, match="Supported: distilbert, bert, roberta"):
         shape({"model_type": model_type})
 
 

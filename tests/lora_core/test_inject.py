@@ -21,6 +21,11 @@ EXPECTED = {
     ("bert", Role.VALUE): ["attention.self.value"],
     ("bert", Role.PROJECTION): ["attention.output.dense"],
     ("bert", Role.MLP): ["intermediate.dense", "output.dense"],
+    ("roberta", Role.QUERY): ["attention.self.query"],
+    ("roberta", Role.KEY): ["attention.self.key"],
+    ("roberta", Role.VALUE): ["attention.self.value"],
+    ("roberta", Role.PROJECTION): ["attention.output.dense"],
+    ("roberta", Role.MLP): ["intermediate.dense", "output.dense"],
 }
 INPUT = torch.tensor([[2, 7, 9, 3]])
 

@@ -90,7 +90,7 @@ def test_a_directory_elsewhere_is_refused(client: TestClient, folder: Path, tmp_
         (TINY, "model.ckpt", "unsafe_weights", "safetensors"),
         (TINY, "README.md", "base_not_found", "no safetensors file"),
         ({**TINY, "auto_map": {}}, "model.safetensors", "untrusted_code", "auto_map"),
-        ({"model_type": "gpt2"}, "model.safetensors", "unsupported_encoder", "distilbert, bert"),
+        ({"model_type": "gpt2"}, "model.safetensors", "unsupported_encoder", "bert, roberta"),
         ({**TINY, "hidden_size": -1}, "model.safetensors", "broken_base", "hidden_size"),
         ("{", "model.safetensors", "broken_base", "not JSON"),
         ("[" * 100_000, "model.safetensors", "broken_base", "not JSON"),

@@ -35,7 +35,7 @@ def test_every_weight_below_the_head_is_the_bases(tmp_path: Path, family: str) -
     loaded = model.state_dict()
     below = [name for name in stored if not name.startswith("classifier.")]
     assert all(torch.equal(loaded[name], stored[name]) for name in below)
-    assert loaded["classifier.weight"].shape == (3, 32)
+    assert loaded[f"{base.family.head[-1]}.weight"].shape == (3, 32)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
     assert model.config.label2id == {"a": 0, "b": 1, "c": 2}
 

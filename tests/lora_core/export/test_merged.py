@@ -26,11 +26,23 @@ SIZES = {
         "intermediate_size", "type_vocab_size",
     ),
 }  # fmt: skip
-ACTIVATION = {"distilbert": "activation", "bert": "hidden_act"}
+SIZES["roberta"] = SIZES["bert"]
+ACTIVATION = {"distilbert": "activation", "bert": "hidden_act", "roberta": "hidden_act"}
+PADDING = {"distilbert": 0, "bert": 0, "roberta": 1}
+HEAD = {
+    "distilbert": {"pre_classifier.weight", "classifier.weight", "classifier.bias"},
+    "bert": {"bert.pooler.dense.weight", "classifier.weight", "classifier.bias"},
+    "roberta": {
+        "classifier.dense.weight",
+        "classifier.out_proj.weight",
+        "classifier.out_proj.bias",
+    },
+}
 TEXTS = ["a good film", "not a very good story and it was boring"]
 CLASSES = {
     "distilbert": "DistilBertForSequenceClassification",
     "bert": "BertForSequenceClassification",
+    "roberta": "RobertaForSequenceClassification",
 }
 
 
@@ -65,11 +77,11 @@ def test_the_conditions_of_text_embeddings_inference(
     assert config["model_type"] == family
     assert config["id2label"] == {str(i): label for i, label in enumerate(labels)}
     assert config["label2id"] == {label: i for i, label in enumerate(labels)}
-    assert config["max_position_embeddings"] == 64
-    assert config["pad_token_id"] == 0
+    assert config["max_position_embeddings"] == (66 if family == "roberta" else 64)
+    assert config["pad_token_id"] == PADDING[family]
     assert all(isinstance(config[name], int) for name in SIZES[family])
     assert config[ACTIVATION[family]] == "gelu"
-    if family == "bert":
+    if family != "distilbert":
         assert config["layer_norm_eps"] == 1e-12
         assert config["hidden_dropout_prob"] == 0
         assert config["initializer_range"] == 0.1
@@ -80,8 +92,7 @@ def test_the_conditions_of_text_embeddings_inference(
     with safe_open(artifact / "merged" / "model.safetensors", "pt") as file:
         names = set(file.keys())
         assert {str(file.get_tensor(name).dtype) for name in names} == {"torch.float32"}
-    head = {"distilbert": "pre_classifier.weight", "bert": "bert.pooler.dense.weight"}[family]
-    assert {head, "classifier.weight", "classifier.bias"} <= names
+    assert names >= HEAD[family]
     assert not [name for name in names if not name.startswith((family, "pre_", "classifier"))]
 
 

@@ -37,8 +37,9 @@ from lora_core.specs.method import LoraSpec
 from tests.tiny_base import FAMILIES, make_base, tokenizer
 
 TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
-QUERY = {"distilbert": "q_lin", "bert": "query"}
+QUERY = {"distilbert": "q_lin", "bert": "query", "roberta": "query"}
 MLP = {"distilbert": "lin1", "bert": "intermediate.dense"}
+MLP["roberta"] = MLP["bert"]
 Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
@@ -66,7 +67,7 @@ class Made:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             wrapped.save_pretrained(self.directory)
-        self.logits = answers(wrapped)
+        self.logits = answers(wrapped, family)
         path = self.directory / "adapter_config.json"
         config = json.loads(path.read_text())
         path.write_text(json.dumps(config | {"base_model_name_or_path": str(self.base)}))
@@ -81,9 +82,9 @@ class Made:
 
 
 @torch.inference_mode()
-def answers(model: PreTrainedModel) -> Tensor:
+def answers(model: PreTrainedModel, family: str) -> Tensor:
     """One text at a time, so that nothing is padded."""
-    ids = [torch.tensor([tokenizer().encode(text).ids]) for text in TEXTS]
+    ids = [torch.tensor([tokenizer(family).encode(text).ids]) for text in TEXTS]
     return torch.cat([model.eval()(one).logits for one in ids])
 
 
@@ -102,7 +103,7 @@ def check_adapter(made: Made, artifact: Path, family: str) -> None:
     method = Lora(LoraSpec.model_validate(said["method"]))
     method.prepare(model, base.family)
     method.restore(model, load_file(artifact / "adapter.safetensors"))
-    torch.testing.assert_close(answers(model), made.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answers(model, family), made.logits, rtol=1e-5, atol=1e-5)
 
 
 KINDS: dict[str, Callable[[str], dict[str, Any]]] = {

@@ -47,7 +47,7 @@ def make(tmp_path: Path) -> Make:
         directory.mkdir()
         save_adapter(directory, spec, method.state(model), family)
         merge_adapters(model)
-        save_merged(directory, model, tokenizer(), 64)
+        save_merged(directory, model, tokenizer(family), 64)
         save_head(directory, model, FAMILIES[family])
         facts = {"encoder": family, "max_length": 64, "base_sha256": sha256}
         manifest.write(directory, facts)
@@ -59,8 +59,9 @@ def make(tmp_path: Path) -> Make:
 def merged(directory: Path, text: str) -> torch.Tensor:
     """What plain transformers makes of it."""
     model = AutoModelForSequenceClassification.from_pretrained(directory / "merged").eval()
+    ids = tokenizer(model.config.model_type).encode(text).ids
     with torch.no_grad():
-        logits: torch.Tensor = model(torch.tensor([tokenizer().encode(text).ids])).logits[0]
+        logits: torch.Tensor = model(torch.tensor([ids])).logits[0]
     return logits
 
 
@@ -69,11 +70,12 @@ SPECS = [
     LoraSpec(r=2, targets=(Role.MLP,), variant=Variant.RSLORA, layers=(1,)),
     LoraSpec(r=8, alpha=1.0, variant=Variant.UNSCALED, head=Head.LORA),
     LoraSpec(r=3, targets=(Role.KEY, Role.PROJECTION), head=Head.FROZEN),
+    LoraSpec(r=4, variant=Variant.LORA_FA),
     LoraSpec(r=4, variant=Variant.DORA),
 ]
 
 
-@pytest.mark.parametrize("family", ["distilbert", "bert"])
+@pytest.mark.parametrize("family", list(FAMILIES))
 def test_rows_of_one_batch_may_have_different_adapters(make: Make, family: str) -> None:
     networks = Networks()
     directories = [make(family, spec, labels=2 + i, seed=i) for i, spec in enumerate(SPECS)]
@@ -90,6 +92,17 @@ def test_rows_of_one_batch_may_have_different_adapters(make: Make, family: str) 
         for i, text, row in zip(order, texts, rows, strict=True):
             assert row.shape == (2 + i,)
             torch.testing.assert_close(row, merged(directories[i], text), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_text_may_spell_out_the_padding_token(make: Make, family: str) -> None:
+    """Where positions begin after that of padding, such a token has none of its own."""
+    directory = make(family, SPECS[0], labels=2, seed=0)
+    predictor = Predictor.load(directory)
+    texts = ["a <pad> dull <pad> film", "a [PAD] dull film"]
+    rows = predictor.forward(predictor.encode(texts))
+    for text, row in zip(texts, rows, strict=True):
+        torch.testing.assert_close(row, merged(directory, text), rtol=1e-4, atol=1e-5)
 
 
 def test_an_adapter_adds_little_to_the_memory_of_its_base(make: Make) -> None:

@@ -43,6 +43,22 @@ def test_the_lowest_layer_sends_no_gradient_below() -> None:
     assert layer.A.grad is not None
 
 
+def test_no_gradient_is_made_for_what_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = trained(), torch.randn(7, 96, requires_grad=True)
+    layer.A.requires_grad_(False)
+    products: list[torch.Size] = []
+    multiply = Tensor.__matmul__
+
+    def watched(a: Tensor, b: Tensor) -> Tensor:
+        products.append((c := multiply(a, b)).shape)
+        return c
+
+    monkeypatch.setattr(Tensor, "__matmul__", watched)
+    torch.autograd.backward(folded(layer, x).sum())
+    assert products == [(7, 96), (7, 4), (64, 4)]  # dX, x Aᵀ, dB
+    assert layer.A.grad is None
+
+
 def test_few_tokens_and_dropout_take_the_plain_way() -> None:
     layer = trained()
     enough = TOKENS_PER_RANK * layer.r

@@ -83,6 +83,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora-micro": {"method": LORA, "optim": {**RANDOM, "micro_batch_tokens": 32}},
     "lora-frozen-head": {"method": {**LORA, "head": "frozen"}, "optim": RANDOM},
     "dora": {"method": {"type": "lora", "variant": "dora", "head": "lora"}, "optim": RANDOM},
+    "lora_fa": {"method": {**LORA, "variant": "lora_fa"}, "optim": RANDOM},
     "baseline": {"method": {"type": "baseline"}, "optim": {"head_dropout": 0.2}},  # frozen trunk
     "baseline-block": {"method": {"type": "baseline", "blocks": 1}, "optim": RANDOM},
     "full": {"method": {"type": "full"}, "optim": {**RANDOM, "decay": "cosine"}},

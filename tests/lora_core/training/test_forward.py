@@ -67,6 +67,23 @@ def test_block_by_block_the_logits_are_those_of_the_whole_model(family: str) -> 
         )
 
 
+@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+def test_the_head_drops_out_what_that_of_transformers_does(family: str) -> None:
+    model = tiny_base.FAMILIES[family](labels=3, **{FAMILIES[family].head_dropout: 0.5}).train()
+    found = []
+    for way in (WholeModel(model, MACHINE), EveryBlock(model, MACHINE, FAMILIES[family])):
+        torch.manual_seed(0)
+        found.append(way(part(), [29, 3, 7]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+def test_positions_up_to_that_of_padding_bound_a_batch_in_bf16() -> None:
+    way = WholeModel(tiny_base.roberta(), replace(MACHINE, precision="bf16"))
+    assert [way._padded(n) for n in (17, 49, 64)] == [32, 64, 64]
+    way = WholeModel(tiny_base.roberta(max_position_embeddings=63), way._runtime)
+    assert way._padded(50) == 61
+
+
 @pytest.mark.parametrize(
     ("longest", "positions", "precision", "expected"),
     [(17, 64, "bf16", 32), (32, 64, "bf16", 32), (39, 40, "bf16", 40), (17, 64, "fp32", 17)],

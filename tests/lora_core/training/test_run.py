@@ -25,6 +25,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from lora_core.training.runtime import _fast_bf16
 from tests.listener import Listener
+from tests.tiny_base import make_base
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[Listener, Path]]
@@ -34,6 +35,7 @@ METHODS = [
     {"type": "lora", "variant": "rslora", "targets": ["query", "key", "value", "projection"]},
     {"type": "lora", "variant": "unscaled", "alpha": 1, "head": "lora"},
     {"type": "lora", "variant": "dora", "head": "frozen", "layers": [1]},
+    {"type": "lora", "variant": "lora_fa", "r": 4},
     {"type": "baseline", "blocks": 1},
     {"type": "baseline"},
     {"type": "full"},
@@ -63,6 +65,24 @@ def test_every_method_leaves_a_model_that_plain_transformers_loads(
     expected = torch.tensor([row["logits"] for row in golden])
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert heard.all("finished")[0].summary == facts["metrics"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_roberta_learns_and_transformers_answers_like_it(
+    spec: Make, train: Train, tmp_path: Path, precision: str
+) -> None:
+    base = make_base(tmp_path / "roberta", "roberta")
+    heard, out = train(spec(base=str(base), runtime={"precision": precision}))
+    assert heard.all("finished")[0].summary["test"]["accuracy"] > 0.9
+    assert not heard.all("noted")  # no text was cut
+    golden = json.loads((out / "golden.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(out / "merged")
+    assert (tokenizer.pad_token_id, tokenizer.cls_token) == (1, "<s>")
+    inputs = tokenizer([row["text"] for row in golden], padding=True, return_tensors="pt")
+    assert (inputs["input_ids"] == 1).any()
+    model = AutoModelForSequenceClassification.from_pretrained(out / "merged")
+    expected = torch.tensor([row["logits"] for row in golden])
+    torch.testing.assert_close(model(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_it_learns_and_says_so(spec: Make, train: Train) -> None:
