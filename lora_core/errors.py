@@ -224,7 +224,20 @@ class MissingColumn(DataError):
     """A column that is not there."""
 
     code = "missing_column"
-    message = "{file} has no column {column!r}. Columns: {available}."
+    message = (
+        "{file} has no column {column!r}. Columns: {available}. Name yours by `text_column`, "
+        "`label_column` or `split_column` (`--text-column` and so on)."
+    )
+
+
+class WrongSeparator(DataError):
+    """Cells that are not separated by what the ending of the file says."""
+
+    code = "wrong_separator"
+    message = (
+        "{file} has one column, {column!r}: its cells seem to be separated by {separator!r}. Save "
+        "it with commas (.csv) or tabs (.tsv)."
+    )
 
 
 class ColumnTaken(DataError):
@@ -241,14 +254,14 @@ class EmptyText(DataError):
     """Rows without text."""
 
     code = "empty_text"
-    message = "{file}: the text is empty in {count} rows, first in rows {rows}."
+    message = "{file}: no text in {count} of the rows, first in {rows}. Fill in or remove them."
 
 
 class MissingLabel(DataError):
     """Rows without a label."""
 
     code = "missing_label"
-    message = "{file}: the label is empty in {count} rows, first in rows {rows}."
+    message = "{file}: no label in {count} of the rows, first in {rows}. Fill in or remove them."
 
 
 class OneClass(DataError):

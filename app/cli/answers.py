@@ -68,6 +68,12 @@ class Note(TypedDict):
     at: str
 
 
+class Profile(TypedDict):
+    duplicates: int
+    conflicting_duplicates: int
+    leaked: int
+
+
 class Dataset(TypedDict):
     id: str
     ref: str
@@ -78,6 +84,7 @@ class Dataset(TypedDict):
     label_column: str | None
     split_column: str | None
     labels: dict[str, int]
+    profile: Profile
     created_at: str
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli.answers import Dataset
+from app.cli.answers import Dataset, Profile
 from app.cli.client import Client
 from app.cli.options import AsJson, Limit, connected
 from app.cli.output import as_json as print_json
@@ -112,7 +112,20 @@ def _print(dataset: Dataset, *, as_json: bool) -> None:
             ("file", dataset["filename"]),
             ("rows", dataset["rows"]),
             ("labels", counts),
+            ("duplicates", _duplicates(dataset["profile"])),
             ("bytes", dataset["bytes"]),
             ("created", moment(dataset["created_at"])),
         ]
     )
+
+
+def _duplicates(profile: Profile) -> str:
+    """What is worth a look before training."""
+    parts = []
+    if count := profile["duplicates"]:
+        parts.append(f"{count:,} rows repeat the text of an earlier one")
+    if count := profile["conflicting_duplicates"]:
+        parts.append(f"{count:,} texts have more than one label")
+    if count := profile["leaked"]:
+        parts.append(f"{count:,} rows of other parts have a text of the training part")
+    return "; ".join(parts) or "none"

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ import typer
 
 from app.cli.client import Client
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+# Where `loraworks up` listens in the same environment.
+DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('LORAWORKS_PORT', '8000')}"
 
 Url = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import percent, table, warn
 from app.cli.prediction_runs import answer_file
+from lora_core.specs.data import ENDINGS
 
 BATCH = 32  # texts in one call
 SHOWN = 60  # characters of a text in the table
@@ -76,6 +77,12 @@ def predict(  # noqa: PLR0913 - one parameter per option
             as_json=as_json,
         )
         return
+    if file and file.suffix.lower() in ENDINGS:
+        raise Misuse(
+            f"{file} is a table: give --out for its answers; one text a line is .txt, or - for "
+            "standard input",
+            "out_needed",
+        )
     if resume or text_column:
         raise Misuse("--resume and --text-column need --out", "wrong_options")
     given = [*(texts or []), *(_lines(file) if file else [])]

@@ -2,7 +2,6 @@
 
 import shutil
 from functools import partial
-from uuid import UUID
 
 import anyio
 from fastapi import APIRouter, Request, Response, status
@@ -93,12 +92,10 @@ def read_content(
     )
 
 
-@router.delete("/{dataset_id}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
-def delete_dataset(
-    dataset_id: UUID, settings: SettingsDep, database: DatabaseDep, store: StoreDep
-) -> None:
-    """Delete a data set that no queued or running job reads."""
-    service.delete(database, store, settings=settings, dataset_id=dataset_id)
+@router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
+def delete_dataset(ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep) -> None:
+    """Delete a data set that no queued or running job reads, by `name:2`, `name` or id."""
+    service.delete(database, store, settings=settings, ref=ref)
 
 
 def _fields(sent: dict[str, str]) -> DatasetFields:

@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from pathlib import Path, PurePath
-from uuid import UUID
 
 from app.artifacts.store import Store
 from app.datasets import files, repository
@@ -91,11 +90,12 @@ def content(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
         raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
 
 
-def delete(database: Database, store: Store, *, settings: Settings, dataset_id: UUID) -> None:
+def delete(database: Database, store: Store, *, settings: Settings, ref: str) -> None:
     """Remove the file; the row stays for the record. Raises `DatasetInUse`, `DatasetNotFound`."""
     with database.write() as session:
-        dataset = repository.get(session, dataset_id, alone=True)  # submits come before or after
-        if count := repository.readers(session, dataset_id):
+        found = repository.resolve(session, ref)
+        dataset = repository.get(session, found.id, alone=True)  # submits come before or after
+        if count := repository.readers(session, dataset.id):
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
         repository.mark_deleted(session, dataset)
         session.commit()

@@ -7,7 +7,10 @@ class KeyMissing(Unauthorized):
     """No key was sent."""
 
     code = "key_missing"
-    message = "This call needs an API key: send the header `Authorization: Bearer lw_…`."
+    message = (
+        "This call needs an API key: send the header `Authorization: Bearer lw_…`; on the command "
+        "line `--key` or LORAWORKS_API_KEY."
+    )
 
 
 class KeyMalformed(Unauthorized):

@@ -25,8 +25,8 @@ class NoModelPromoted(NotFound):
 
     code = "no_model_promoted"
     message = (
-        "No {what} is in production yet. Move the alias 'production' to a version, or name a "
-        "version, such as 'sentiment:1'."
+        "No {what} is in production yet. Move the alias 'production' to a version (`loraworks "
+        "models promote NAME:1`), or name a version, such as 'sentiment:1'."
     )
 
 

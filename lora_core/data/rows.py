@@ -13,6 +13,7 @@ from lora_core.errors import (
     MissingColumn,
     MissingLabel,
     NulByte,
+    WrongSeparator,
 )
 
 SPLIT_COLUMN = "split"  # used when it is there and no other is named
@@ -42,7 +43,8 @@ class Columns:
     def find(self, file: str, available: Sequence[str]) -> list[int]:
         """Positions of text, of label unless there is none, and, if there is one, of split.
 
-        Raises `MissingColumn`; `BrokenRows` if a wanted column is there twice; `DataTooLarge`.
+        Raises `MissingColumn`, `WrongSeparator`; `BrokenRows` if a wanted column is there twice;
+        `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
             raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
@@ -53,6 +55,8 @@ class Columns:
             wanted.append(SPLIT_COLUMN)
         for column in wanted:
             if column not in available:
+                if (found := _separator(available)) is not None:
+                    raise WrongSeparator(file=file, column=available[0][:100], separator=found)
                 names = ", ".join(name[:100] for name in available)
                 raise MissingColumn(file=file, column=column, available=names)
             if available.count(column) > 1:
@@ -158,3 +162,10 @@ class RowCollector:
                 file=self.file, what="the number of different labels", limit=f"{MAX_LABELS:,}"
             )
         return name
+
+
+def _separator(columns: Sequence[str]) -> str | None:
+    """What separates the cells of a header that was read as one cell."""
+    if len(columns) > 1:
+        return None
+    return next((each for each in ";\t|," if each in columns[0]), None)

@@ -80,6 +80,9 @@ def test_no_text_is_wrong_usage(run: Run, tmp_path: Path) -> None:
     result = run("predict", "--file", str(latin))
     assert result.exit_code == 2
     assert "not UTF-8" in result.stderr
+    table = run("predict", "--file", str(tmp_path / "inbox.CSV"))
+    assert table.exit_code == 2
+    assert "is a table: give --out" in table.stderr
     missing = run("predict", "--file", str(tmp_path / "none"))
     assert missing.exit_code == 2
     assert "none: No such file or directory (os_error)" in missing.stderr

@@ -81,6 +81,13 @@ def test_a_data_set_is_uploaded_listed_used_and_deleted(cli: Run, tmp_path: Path
     assert answer(cli("datasets", "list", "--json")) == []
 
 
+def test_rows_that_repeat_others_are_told(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "films.csv"
+    file.write_text("text,label\nfine,good\nfine,bad\ndull,bad\ndull,bad\n")
+    told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
+    assert "2 rows repeat the text of an earlier one; 1 texts have more than one label" in told
+
+
 def test_a_bad_file_is_refused_with_its_row(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     file.write_text("text,label\nfine,good\n,bad\n")

@@ -143,6 +143,13 @@ def test_a_deleted_data_set_is_gone(client: TestClient, upload: Upload, kept: Ke
     assert upload().json()["ref"] == "a:2"
 
 
+def test_a_data_set_is_deleted_by_its_name(client: TestClient, upload: Upload) -> None:
+    upload()
+    assert client.delete("/v1/datasets/a:2").status_code == 404
+    assert client.delete("/v1/datasets/a:1").status_code == 204
+    assert client.delete("/v1/datasets/a").json()["code"] == "dataset_not_found"
+
+
 def _job(dataset_id: str, state: JobState) -> Job:
     running, final = state is JobState.RUNNING, state.final
     return Job(
@@ -208,6 +215,7 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
     "empty text": (f"{REVIEWS} ,pos\n", "empty_text", "21"),
     "no label": (f"{REVIEWS}film,\n", "missing_label", "21"),
     "missing column": ("review,label\na,x\nb,y\n", "missing_column", "review"),
+    "semicolons": ("text;label\na;x\nb;y\n", "wrong_separator", "separated by ';'"),
     "open quote": (f'{REVIEWS}"film,pos\n', "broken_rows", "row 21"),
     "extra cell": (f"{REVIEWS}a,b,c\n", "broken_rows", "row 21"),
     "latin-1": (f"{REVIEWS}Amélie,pos\n".encode("latin-1"), "wrong_encoding", "row 21"),
@@ -247,8 +255,9 @@ def test_a_file_to_predict_needs_no_labels(client: TestClient, upload: Upload, e
 @pytest.mark.parametrize(
     ("content", "code", "said"),
     [
-        ("text,n\na,1\n ,2\nb,3\n,4\n", "empty_text", "empty in 2 rows, first in rows 2, 4"),
+        ("text,n\na,1\n ,2\nb,3\n,4\n", "empty_text", "no text in 2 of the rows, first in 2, 4"),
         ("body\na\n", "missing_column", "no column 'text'. Columns: body"),
+        ("text;n\na;1\n", "wrong_separator", "separated by ';'. Save it with commas"),
         (b"text\na\n\xff\n", "wrong_encoding", "row 2: not valid UTF-8"),
         ("text,n\na\n", "broken_rows", "row 1: the header has 2 cells, this row 1"),
         ("text,predicted_label\na,b\n", "column_taken", "column 'predicted_label'"),

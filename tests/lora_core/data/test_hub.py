@@ -111,7 +111,7 @@ def test_what_is_no_plain_data_is_refused(root: Path, tmp_path: Path) -> None:
     expected = {
         "org/none": ("data_not_found", "the hub has no such data set"),
         "org/no-train": ("missing_split", "no train part"),
-        "org/secret": ("missing_label", "[train]: the label is empty in 1 rows, first in rows 2"),
+        "org/secret": ("missing_label", "[train]: no label in 1 of the rows, first in 2"),
         "org/scripted": ("data_not_found", "cannot read it"),
         "org/poems": ("unsupported_format", "of the kind 'text'"),
         "org/elsewhere": ("data_not_found", "cannot read it"),

@@ -168,7 +168,9 @@ def test_an_error_is_told_by_the_process_with_its_code(
     assert status == exit_codes.FAILED
     assert isinstance(failed, Failed)
     assert failed.code == EmptyText.code
-    assert failed.message == "texts.csv: the text is empty in 1 rows, first in rows 2."
+    assert (
+        failed.message == "texts.csv: no text in 1 of the rows, first in 2. Fill in or remove them."
+    )
 
 
 @pytest.fixture
