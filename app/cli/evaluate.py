@@ -132,6 +132,7 @@ def _print(report: Json) -> None:
             ("data", f"{report['data']}{part}, {report['texts']:,} texts"),
             ("accuracy", f"{percent(report['accuracy'])} ± "
                          f"{percent(report['accuracy_standard_error'])} (standard error)"),
+            ("balanced accuracy", percent(report["balanced_accuracy"])),
             ("macro F1", percent(report["macro_f1"])),
             ("loss", report["loss"]),
         ]

@@ -14,7 +14,7 @@ def scores(labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequen
     `accuracy_standard_error` is that of a share of so many texts. `loss` is the mean of -ln of the
     probability of the true label; null where one of these is 0. Rows of the confusion matrix are
     true labels, columns answers, both in the order of `labels`; a label without texts counts in
-    `macro_f1` with 0, as in training.
+    `macro_f1` with 0 and not at all in `balanced_accuracy`, the mean recall, as in training.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -26,6 +26,7 @@ def scores(labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequen
         "texts": len(truth),
         "accuracy": accuracy,
         "accuracy_standard_error": math.sqrt(accuracy * (1 - accuracy) / len(truth)),
+        "balanced_accuracy": float(figures[1][figures[3] > 0].mean()),
         "macro_f1": float(figures[2].mean()),
         "loss": _loss(truth, answers),
         "labels": names,

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
 
-CURVES = ("loss", "accuracy", "macro_f1")  # those figures of a report that are told as it trains
+# Those figures of a report that are told as it trains.
+CURVES = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
 
 
 class SequenceClassification:
@@ -54,6 +55,8 @@ class SequenceClassification:
         return {
             "loss": float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))),
             "accuracy": float(accuracy_score(labels, predicted)),
+            # Mean recall, of the classes that have a text: as `balanced_accuracy_score`.
+            "balanced_accuracy": float(recall[support > 0].mean()),
             "macro_f1": float(np.mean(f1)),
             "per_class": {
                 label: {

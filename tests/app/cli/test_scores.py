@@ -29,7 +29,7 @@ def test_they_are_those_of_a_run(rows: list[tuple[int, int]]) -> None:
     found = scores(NAMES, [NAMES[i] for i in truth], answers)
     assert found["confusion_matrix"] == expected["confusion_matrix"]
     assert found["texts"] == len(rows)
-    for name in ("accuracy", "macro_f1", "loss"):
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss"):
         assert found[name] == pytest.approx(expected[name], abs=1e-5)
     for name in NAMES:
         assert found["per_class"][name] == pytest.approx(expected["per_class"][name])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import classification_report, log_loss
+from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
-from lora_core.tasks.sequence_classification import SequenceClassification
+from lora_core.tasks.sequence_classification import CURVES, SequenceClassification
 
 LABELS = ["bad", "fine", "good"]
 GENERATOR = np.random.default_rng(0)
@@ -26,6 +26,10 @@ def test_figures_are_those_of_scikit_learn() -> None:
     )
     assert report["accuracy"] == pytest.approx(theirs["accuracy"])
     assert report["macro_f1"] == pytest.approx(theirs["macro avg"]["f1-score"])
+    balanced = balanced_accuracy_score(TRUE, LOGITS.argmax(1))
+    assert report["balanced_accuracy"] == pytest.approx(balanced)
+    assert balanced != pytest.approx(report["accuracy"], abs=1e-3)
+    assert task().metrics(LOGITS, TRUE) == {name: report[name] for name in CURVES}
     for label in LABELS:
         assert report["per_class"][label]["precision"] == pytest.approx(theirs[label]["precision"])
         assert report["per_class"][label]["recall"] == pytest.approx(theirs[label]["recall"])
@@ -43,6 +47,13 @@ def test_the_confusion_matrix_has_true_labels_as_rows() -> None:
 def test_a_class_that_no_text_has_still_counts_in_macro_f1() -> None:
     logits = np.array([[9, 0, 0], [0, 9, 0]], dtype=np.float32)
     assert task().report(logits, np.array([0, 1]))["macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_balanced_accuracy_counts_each_class_that_has_a_text_alike() -> None:
+    logits = np.array([[9, 0, 0]] * 9 + [[0, 0, 9]], dtype=np.float32)
+    report = task().report(logits, np.array([0] * 8 + [1, 1]))
+    assert report["accuracy"] == pytest.approx(0.8)
+    assert report["balanced_accuracy"] == pytest.approx(0.5)  # 8 of 8 and none of 2
 
 
 def test_balanced_weights_are_inverse_to_the_frequency() -> None:
