@@ -161,6 +161,16 @@ class BrokenBase(BaseError):
     message = "{base!r} cannot be loaded: {reason}."
 
 
+class NoSpecialTokens(BaseError):
+    """A tokenizer that puts no token of its own before and after a text."""
+
+    code = "no_special_tokens"
+    message = (
+        "The tokenizer of {base!r} puts no token such as [CLS] or <s> before a text and none after "
+        "it. The classifier reads the first one: give tokenizer.json a post-processor."
+    )
+
+
 class SampleMissing(BaseError):
     """The package that carries a sample is not installed."""
 

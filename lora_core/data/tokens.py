@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from lora_core.cache import cache_dir, keep_below
 from lora_core.disk import new_entry
-from lora_core.errors import BrokenBase
+from lora_core.errors import BrokenBase, NoSpecialTokens
 
 FORMAT = "1"  # raise it when the same texts would give other ids
 LIMIT = 2_000_000_000  # bytes of all entries
@@ -67,6 +67,15 @@ def load_tokenizer(file: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def check_ends(tokenizer: Tokenizer, base: str) -> None:
+    """Raises `NoSpecialTokens` unless a text gets one before and one after it.
+
+    Else the first word of a text would be what the head reads, and `cut` would keep the last.
+    """
+    if len(tokenizer.encode("").ids) < 2:
+        raise NoSpecialTokens(base=base)
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:

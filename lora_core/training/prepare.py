@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lora_core import fit, methods
 from lora_core.data.load import load
 from lora_core.data.records import Splits
-from lora_core.data.tokens import load_tokenizer, tokenise
+from lora_core.data.tokens import check_ends, load_tokenizer, tokenise
 from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.first_token import first_token_only
@@ -90,6 +90,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     pulse.enter(Phase.TOKENISING)
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
+    check_ends(tokenizer, base.name)
     if splits.leaked:
         text = f"{splits.leaked} validation or test texts are in the training part as well."
         _note(observer, "leaked", text, level="warning")

@@ -17,6 +17,7 @@ from lora_core.errors import (
     DiskFull,
     LengthTooLarge,
     NonFinite,
+    NoSpecialTokens,
     PrecisionUnsupported,
     Stopped,
 )
@@ -25,7 +26,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from lora_core.training.runtime import _fast_bf16
 from tests.listener import Listener
-from tests.tiny_base import make_base
+from tests.tiny_base import FAMILIES, make_base
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[Listener, Path]]
@@ -182,6 +183,17 @@ def test_a_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
     with pytest.raises(DiskFull):
         run(spec(), out_dir=out, observer=Listener(), stop=Listener())
     assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_that_puts_nothing_around_a_text_is_refused(
+    spec: Make, train: Train, tmp_path: Path, family: str
+) -> None:
+    base = make_base(tmp_path / family, family)
+    path = base / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
+    with pytest.raises(NoSpecialTokens, match=f"{family}.*post-processor"):
+        train(spec(base=str(base)))
 
 
 def test_more_tokens_than_positions_is_refused(spec: Make, train: Train) -> None:
