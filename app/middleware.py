@@ -131,7 +131,8 @@ class Visitors:
             if named is None or named["name"].lower() not in self.hosts:
                 raise HostRefused()
             for origin in headers.getlist("origin"):
-                own = origin.lower().partition("://")[2] == hosts[0].lower()
+                scheme, _, rest = origin.lower().partition("://")
+                own = scheme in ("http", "https") and rest == hosts[0].lower()
                 if not own and origin.lower() not in self.origins:
                     raise OriginRefused()
         await self.app(scope, receive, send)

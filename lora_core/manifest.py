@@ -65,7 +65,7 @@ def read(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         _ = [facts["sha256"] for facts in manifest["files"].values()]
-    except (*_NOT_THERE, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (*_NOT_THERE, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactCorrupt(path=directory.name, problem="no readable manifest.json") from error
     return dict(manifest)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from uvicorn.importer import import_from_string
@@ -44,6 +45,20 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or time.monotonic() >= self.stops_at
 
 
+def config(app: Any) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        app,
+        lifespan="on",
+        http="h11",  # limits the head of a request, and never takes a body for another request
+        log_config=None,
+        access_log=False,  # the application writes its own
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=API_GRACE_SECONDS,
+    )
+
+
 def run_service(
     settings: Settings,
     listener: socket.socket,
@@ -61,17 +76,7 @@ def run_service(
     _look(settings)
     hand_on(settings)
     app = import_from_string("app.main:create_app")()
-    server = _Server(
-        uvicorn.Config(
-            app,
-            lifespan="on",
-            log_config=None,
-            access_log=False,  # the application writes its own
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=API_GRACE_SECONDS,
-        )
-    )
+    server = _Server(config(app))
     worker = WorkerProcess(grace_seconds=settings.stop_grace_seconds) if with_worker else None
     stopping = threading.Event()
     asked_at = float("inf")

@@ -54,11 +54,13 @@ def test_long_texts_are_cut(stream: io.StringIO) -> None:
 def test_keys_tokens_and_passwords_are_blotted_out(stream: io.StringIO) -> None:
     key = f"lw_{'0' * 32}_{'s' * 43}"
     structlog.get_logger("app.test").info(
-        "connect", url="postgresql://user:passw0rd@db/lora", key=key, token="hf_AbCdEfGhIjKl"
-    )
+        "connect", url="postgresql://user:passw0rd@db/lora", key=key, token="hf_AbCdEfGhIjKl",
+        path=f"/{key.upper()}", other="amqp://user:p@ssw0rd@db/",
+    )  # fmt: skip
     raw = stream.getvalue()
     assert "passw0rd" not in raw
-    assert "ssss" not in raw
+    assert "ssss" not in raw.lower()
+    assert "ssw0rd" not in raw
     assert "AbCdEf" not in raw
     assert lines(stream)[0]["url"] == "postgresql://user:***@db/lora"
 

@@ -106,7 +106,14 @@ def test_two_hosts_are_refused(client: TestClient, hosts: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://evil.example", "http://testserver.evil.example", "null", "http://testserver:81", ""],
+    [
+        "https://evil.example",
+        "http://testserver.evil.example",
+        "null",
+        "http://testserver:81",
+        "",
+        "xx://testserver",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 def test_foreign_origins_are_refused(client: TestClient, origin: str, method: str) -> None:

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
+from app.cli.service import config
 from app.main import create_app
 from app.settings import Settings
 
 
 @pytest.fixture
 def port(locked: Settings) -> Iterator[int]:
-    config = uvicorn.Config(create_app(locked), host="127.0.0.1", port=0, log_config=None)
-    server = uvicorn.Server(config)
+    served = config(create_app(locked))
+    served.port = 0
+    server = uvicorn.Server(served)
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 20
@@ -43,7 +45,7 @@ def test_what_no_client_library_would_send_is_refused(port: int) -> None:
         b"GET /livez HTTP/1.0\r\n\r\n",
         b"GET http://evil.example/livez HTTP/1.1\r\nHost: evil.example" + end,
         b"GET http://localhost/v1/jobs HTTP/1.1\r\nHost: localhost" + end,
-        b"GET http://x/v1/jobs?/livez HTTP/1.1\r\nHost: localhost" + end,
+        b"GET http://x/livez?/v1/jobs HTTP/1.1\r\nHost: localhost" + end,
         b"GET /v1/jobs HTTP/1.1\r\nHost: localhost/livez?" + end,
         b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nHost: localhost" + end,
         b"OPTIONS * HTTP/1.1\r\nHost: localhost" + end,
@@ -58,12 +60,27 @@ def test_what_no_client_library_would_send_is_refused(port: int) -> None:
         assert b"Traceback" not in answer
 
 
-@pytest.mark.parametrize("target", [b"/livez", b"http://localhost/livez?/v1/jobs"])
-def test_a_good_request_is_answered(port: int, target: bytes) -> None:
+def test_a_head_without_end_is_refused(port: int) -> None:
+    status, answer = send(port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 66_000)
+    assert status == 400
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_after_an_upgrade_is_no_second_request(port: int) -> None:
+    hidden = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, close"
+        b"\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    )
+    status, answer = send(port, head + hidden)
+    assert status == 401
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_good_request_is_answered(port: int) -> None:
     status, answer = send(
-        port, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     assert status == 200
-    assert answer.endswith(b'{"status":"ok"}')
     assert answer.endswith(b'{"status":"ok"}')
     assert b"x-request-id" in answer.lower()

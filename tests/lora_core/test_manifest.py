@@ -40,7 +40,7 @@ def test_a_changed_missing_or_extra_file_is_named(directory: Path) -> None:
         manifest.verify(directory)
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"files": 3}', "\udcff"])
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"files": 3}', "\udcff", "[" * 100_000])
 def test_no_readable_manifest_no_artifact(directory: Path, content: str | None) -> None:
     path = directory / "manifest.json"
     path.unlink()
