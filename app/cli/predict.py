@@ -77,14 +77,14 @@ def predict(  # noqa: PLR0913 - one parameter per option
             as_json=as_json,
         )
         return
+    if resume or text_column:
+        raise Misuse("--resume and --text-column need --out", "wrong_options")
     if file and file.suffix.lower() in ENDINGS:
         raise Misuse(
             f"{file} is a table: give --out for its answers; one text a line is .txt, or - for "
             "standard input",
             "out_needed",
         )
-    if resume or text_column:
-        raise Misuse("--resume and --text-column need --out", "wrong_options")
     given = [*(texts or []), *(_lines(file) if file else [])]
     if not given:
         raise Misuse("no text: give some as arguments or with --file", "no_text")
