@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
-from lora_core.errors import LoraCoreError
+from lora_core.errors import LoraCoreError, adapter, artifact, base, data, export, spec, training
 
 AT_A_TIME = 2  # each may take its share of memory
 _LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("children")
@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
 }
 
+# A child may name any cause, so the modules of all are loaded.
+KINDS = (adapter, artifact, base, data, export, spec, training)
 Kind = TypeVar("Kind", bound=LoraCoreError)
 
 

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from lora_core import exit_codes
 from lora_core.arguments import parser
-from lora_core.errors import InvalidSpec, LoraCoreError, Stopped
+from lora_core.errors import LoraCoreError
+from lora_core.errors.spec import InvalidSpec
+from lora_core.errors.training import Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
 from lora_core.process import keep_freed_memory, of_one_run, wait_passively

@@ -25,7 +25,7 @@ from lora_core.data.records import Example
 from lora_core.data.tokens import special_tokens
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import silence_transformers
-from lora_core.errors import MergeMismatch
+from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import MERGED
 from lora_core.specs.method import LoraSpec
 

@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.encoders import FAMILIES
-from lora_core.errors import (
-    BrokenBase,
-    LayerOutOfRange,
-    LengthTooLarge,
-    RankTooLarge,
-    RoleNotFound,
-    UnsupportedEncoder,
-)
+from lora_core.errors.base import BrokenBase, UnsupportedEncoder
+from lora_core.errors.spec import LayerOutOfRange, LengthTooLarge, RankTooLarge, RoleNotFound
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
 from lora_core.specs.train import TrainSpec

@@ -4,7 +4,7 @@ from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks, linear, linears
-from lora_core.errors import LayerOutOfRange, RankTooLarge
+from lora_core.errors.spec import LayerOutOfRange, RankTooLarge
 from lora_core.layers import VARIANTS
 from lora_core.layers.base import AdapterLinear
 from lora_core.specs.method import Head, LoraSpec

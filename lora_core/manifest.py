@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_core import __version__
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
 MERGED = "merged"  # the plain transformers checkpoint inside an artifact

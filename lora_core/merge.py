@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from lora_core.errors import NonFiniteWeights
+from lora_core.errors.training import NonFiniteWeights
 from lora_core.inject import adapters
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lora_core.errors import AdapterNotFound, AdapterSetting, UnsafeWeights
+from lora_core.errors.adapter import AdapterNotFound, AdapterSetting
+from lora_core.errors.base import UnsafeWeights
 from lora_core.specs.frozen import Int, first_fault
 from lora_core.specs.method import Variant
 

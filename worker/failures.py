@@ -13,7 +13,8 @@ from app.jobs.leases import Claimed
 from app.settings import Settings
 from lora_core import events, exit_codes
 from lora_core.disk import is_no_room
-from lora_core.errors import DiskFull, LoraCoreError
+from lora_core.errors import LoraCoreError
+from lora_core.errors.training import DiskFull
 from worker.supervisor import Asked, Ended
 
 

@@ -21,7 +21,7 @@ from app.jobs.data import ALL
 from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.specs.base import is_version
 from worker.errors import InputChanged
 from worker.work import WORK

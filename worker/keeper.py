@@ -10,7 +10,8 @@ from app.jobs import checkpoints
 from app.jobs.endings import Told
 from app.jobs.leases import Lease, StoredCheckpoint
 from app.resources import Resources
-from lora_core.errors import ArtifactCorrupt, LoraCoreError
+from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.events import CheckpointSaved
 from worker.errors import Fenced
 from worker.recorder import Recorder

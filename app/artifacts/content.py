@@ -9,7 +9,7 @@ from typing import Any
 from app.artifacts.errors import ArtifactDamaged
 from app.artifacts.store import ArtifactRef, Store
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 
 
 def described(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from app.artifacts.store import (
     describe,
 )
 from lora_core import disk, manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.faults import reach
 
 _REFUSED = {

@@ -27,7 +27,7 @@ from app.artifacts.store import (
     describe,
 )
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.faults import reach
 
 CLAIM = ".claim"  # no file of an artifact begins with a dot

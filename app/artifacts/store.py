@@ -25,7 +25,7 @@ import structlog
 from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.errors import AppError
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 
 CHECK_SECONDS = 5.0  # how long the outcome of a check holds, so that no caller can make it costly
 # No key begins with a dot.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.cli.errors import Misuse, Unreachable
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 
 
 def save(pieces: Iterator[bytes], file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.cli.client import Client
 from app.cli.errors import Misuse
 from lora_core.data.rows import Columns, Row
-from lora_core.errors import MissingSplit
+from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import ENDINGS, DataSpec, Split
 
 

@@ -9,7 +9,8 @@ from app.errors import DataFolderUnusable
 from app.settings import Settings
 from lora_core import manifest
 from lora_core.disk import is_no_room
-from lora_core.errors import ArtifactCorrupt, UnsupportedFormat
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.data import UnsupportedFormat
 from lora_core.specs.data import ENDINGS
 
 INCOMING = ".incoming"  # folder of the files that are being received

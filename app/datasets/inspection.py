@@ -11,7 +11,7 @@ from app import child
 from app.datasets.errors import Unreadable
 from app.settings import Settings
 from lora_core import exit_codes
-from lora_core.errors import DataError, DataTooLarge
+from lora_core.errors.data import DataError, DataTooLarge
 
 _OUTPUT_BYTES = 4_000_000  # of the report, and of anything else the child writes
 

@@ -17,7 +17,8 @@ from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.settings import Settings
-from lora_core.errors import ArtifactCorrupt, DataTooLarge
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.data import DataTooLarge
 
 TO_PREDICT = "-to-predict"
 

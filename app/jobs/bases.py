@@ -15,7 +15,8 @@ from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from lora_core import manifest
 from lora_core.encoders.safety import check_code, check_weights, parse_config, read_config
-from lora_core.errors import ArtifactCorrupt, BaseNotFound
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.base import BaseNotFound
 from lora_core.hub import is_hub_name
 from lora_core.samples import minilm
 from lora_core.specs.base import is_directory
@@ -44,7 +45,7 @@ def find(
     """Look a base up; call it outside a transaction, since it may ask the hub.
 
     Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutside`, `RevisionMismatch`, and the kinds of
-    `lora_core.errors.BaseError`.
+    `lora_core.errors.base.BaseError`.
     """
     base = _local(name, database=database, store=store, settings=settings)
     if base is None:

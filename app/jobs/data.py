@@ -12,7 +12,7 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, NoLabels
 from app.settings import Settings
-from lora_core.errors import DataNotFound, MissingColumn, MissingSplit, OneClass, TooFewRows
+from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, OneClass, TooFewRows
 from lora_core.hub import PREFIX
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split
@@ -49,7 +49,7 @@ class Data:
 
 def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length: int) -> Data:
     """Raises `NoLabels`, `ColumnNotChecked`, `ColumnsDiffer` and the kinds of
-    `lora_core.errors.DataError`.
+    `lora_core.errors.data.DataError`.
 
     A column that the job leaves out is the one that the upload was checked for.
     """

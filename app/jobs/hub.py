@@ -19,7 +19,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from lora_core.encoders.safety import parse_config, read_config
-from lora_core.errors import BaseNotFound
+from lora_core.errors.base import BaseNotFound
 
 TIMEOUT_SECONDS = 5
 

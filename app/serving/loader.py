@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.serving.deployment import Predictor
-from lora_core.errors import EngineDisagrees
+from lora_core.errors.artifact import EngineDisagrees
 from lora_core.process import exempt_from_collection, keep_few_kernels, wait_passively
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from app.serving.errors import ModelDamaged, ModelDisagrees, ModelTooLarge, Mode
 from app.serving.meanings import Meanings, Ref
 from app.serving.meters import ServingMeters
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt, EngineDisagrees
+from lora_core.errors.artifact import ArtifactCorrupt, EngineDisagrees
 
 RETRY_SECONDS = 30.0  # until a version that did not load is tried again while another serves on
 

@@ -20,7 +20,7 @@ from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
 from app.serving.quota import Quota
 from app.serving.shadow import Shadows
-from lora_core.errors import TextTooLong
+from lora_core.errors.artifact import TextTooLong
 from lora_core.process import cores
 
 MOST_TEXTS = 512  # between door and answer

@@ -20,7 +20,7 @@ from benchmarks.train.plan import (
 )
 from benchmarks.train.window import Window
 from lora_core.encoders.load import locate
-from lora_core.errors import Stopped
+from lora_core.errors.training import Stopped
 from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec

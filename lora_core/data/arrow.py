@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from lora_core.data.limits import MAX_BYTES, MAX_CELL
 from lora_core.data.rows import RowCollector
-from lora_core.errors import BrokenRows, DataTooLarge, WrongEncoding
+from lora_core.errors.data import BrokenRows, DataTooLarge, WrongEncoding
 
 BATCH = (
     128  # rows turned into Python at a time: at most 128 cells of MAX_CELL are ever decoded at once

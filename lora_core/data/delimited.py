@@ -12,7 +12,8 @@ from pathlib import Path
 from lora_core.data.limits import MAX_CELL
 from lora_core.data.lines import Lines
 from lora_core.data.rows import Columns, Row, RowCollector
-from lora_core.errors import BrokenRows, DataTooLarge, EmptyData, LoraCoreError
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import BrokenRows, DataTooLarge, EmptyData
 
 
 def read(path: Path, columns: Columns, delimiter: str) -> list[Row]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lora_core.data import delimited, json_lines, parquet
 from lora_core.data.limits import MAX_BYTES
 from lora_core.data.rows import Columns, Row
-from lora_core.errors import DataNotFound, DataTooLarge, EmptyData, UnsupportedFormat
+from lora_core.errors.data import DataNotFound, DataTooLarge, EmptyData, UnsupportedFormat
 from lora_core.specs.data import ENDINGS
 
 PARQUET = b"PAR1"

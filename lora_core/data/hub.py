@@ -18,15 +18,9 @@ from lora_core.data.limits import MAX_BYTES, MAX_ROWS
 from lora_core.data.parts import Parts, named
 from lora_core.data.rows import Columns, Row
 from lora_core.disk import is_no_room
-from lora_core.errors import (
-    BrokenRows,
-    DataNotFound,
-    DataTooLarge,
-    DiskFull,
-    HubUnavailable,
-    LoraCoreError,
-    UnsupportedFormat,
-)
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import BrokenRows, DataNotFound, DataTooLarge, UnsupportedFormat
+from lora_core.errors.training import DiskFull, HubUnavailable
 from lora_core.hub import PREFIX, is_hub_name, trouble
 from lora_core.specs.data import Split
 

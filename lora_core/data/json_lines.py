@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from lora_core.data.lines import Lines
 from lora_core.data.rows import Columns, Row, RowCollector
-from lora_core.errors import BrokenRows
+from lora_core.errors.data import BrokenRows
 
 
 def read(path: Path, columns: Columns) -> list[Row]:

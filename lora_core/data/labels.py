@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from lora_core.data.rows import SHOWN, Row
-from lora_core.errors import OneClass, UnseenLabel
+from lora_core.errors.data import OneClass, UnseenLabel
 from lora_core.specs.data import Split
 
 WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)

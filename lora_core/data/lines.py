@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lora_core.data.limits import MAX_LINE
-from lora_core.errors import DataTooLarge, NulByte, WrongEncoding
+from lora_core.errors.data import DataTooLarge, NulByte, WrongEncoding
 
 BOM = b"\xef\xbb\xbf"
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from lora_core.data.arrow import BATCH, ArrowRows, check_types
 from lora_core.data.limits import MAX_BYTES, MAX_ROWS
 from lora_core.data.rows import Columns, Row
-from lora_core.errors import DataTooLarge, EmptyData, UnsupportedFormat
+from lora_core.errors.data import DataTooLarge, EmptyData, UnsupportedFormat
 
 ENCRYPTED = b"PARE"  # last bytes of a file whose footer is encrypted; else b"PAR1"
 FOOTER_ENTRIES = 200_000

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from lora_core.data.rows import Row
-from lora_core.errors import MissingSplit, UnknownSplit
+from lora_core.errors.data import MissingSplit, UnknownSplit
 from lora_core.specs.data import Split
 
 NAMES = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_core.data.limits import MAX_BYTES, MAX_CELL, MAX_COLUMNS, MAX_LABEL, MAX_LABELS, MAX_ROWS
-from lora_core.errors import (
+from lora_core.errors.data import (
     BrokenRows,
     DataTooLarge,
     EmptyData,

@@ -7,7 +7,7 @@ from pathlib import Path
 from lora_core.data import files, hub
 from lora_core.data.parts import Parts, by_column, with_train
 from lora_core.data.rows import Columns, Row
-from lora_core.errors import DataNotFound, MissingSplit
+from lora_core.errors.data import DataNotFound, MissingSplit
 from lora_core.hub import PREFIX
 from lora_core.samples import reviews
 from lora_core.specs.data import Split

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
 from lora_core.data.rows import Row
-from lora_core.errors import TooFewRows
+from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split, count_of
 
 Size = int | float  # a count of texts, or a share of them

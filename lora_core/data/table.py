@@ -11,7 +11,7 @@ from lora_core.data import delimited, files, json_lines, parquet
 from lora_core.data.arrow import ArrowCells, check_types
 from lora_core.data.limits import MAX_COLUMNS
 from lora_core.data.rows import Columns
-from lora_core.errors import BrokenRows, ColumnTaken, DataTooLarge, EmptyData, EmptyText
+from lora_core.errors.data import BrokenRows, ColumnTaken, DataTooLarge, EmptyData, EmptyText
 from lora_core.specs.predict import LABEL, SCORE, SCORES
 
 

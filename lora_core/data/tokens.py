@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from lora_core.cache import cache_dir, keep_below
 from lora_core.disk import new_entry
-from lora_core.errors import BrokenBase, NoSpecialTokens
+from lora_core.errors.base import BrokenBase, NoSpecialTokens
 
 FORMAT = "1"  # raise it when the same texts would give other ids
 LIMIT = 2_000_000_000  # bytes of all entries

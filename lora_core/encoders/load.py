@@ -18,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.safety import check_code, check_weights, read_config
-from lora_core.errors import BaseNotFound, BrokenBase, HubUnavailable, UnsupportedEncoder
+from lora_core.errors.base import BaseNotFound, BrokenBase, UnsupportedEncoder
+from lora_core.errors.training import HubUnavailable
 from lora_core.hub import trouble
 from lora_core.process import is_no_memory
 from lora_core.samples import minilm

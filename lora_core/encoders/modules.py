@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
-from lora_core.errors import RoleNotFound
+from lora_core.errors.spec import RoleNotFound
 from lora_core.specs.method import Role
 
 

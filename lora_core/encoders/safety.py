@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_core.errors import BaseNotFound, BrokenBase, UnsafeWeights, UntrustedCode
+from lora_core.errors.base import BaseNotFound, BrokenBase, UnsafeWeights, UntrustedCode
 
 CONFIG_BYTES = 1_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_core.errors import OutExists
+from lora_core.errors.export import OutExists
 
 
 @contextmanager

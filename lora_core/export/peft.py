@@ -30,7 +30,7 @@ from lora_core.artifact import (
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import Base, load_with_head, locate
-from lora_core.errors import BaseDiffers, NoAdapter
+from lora_core.errors.export import BaseDiffers, NoAdapter
 from lora_core.export.folder import new_folder
 from lora_core.export.merged import copy_tokenizer
 from lora_core.inference.predictor import Predictor

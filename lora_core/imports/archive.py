@@ -5,7 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from lora_core.errors import ArchiveBroken, ArchiveUnsafe
+from lora_core.errors.artifact import ArchiveBroken, ArchiveUnsafe
 
 FILES = 100  # far more than an artifact has
 ENDINGS = (".json", ".jsonl", ".safetensors")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_core.encoders.base import EncoderFamily
-from lora_core.errors import AdapterShape, AdapterTensors
+from lora_core.errors.adapter import AdapterShape, AdapterTensors
 from lora_core.inject import adapters
 from lora_core.layers import VARIANTS
 from lora_core.peft_format import MAGNITUDE, PREFIX, A, AdapterConfig, B

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lora_core.encoders.load import Base
-from lora_core.errors import AdapterLabels, LengthTooLarge
+from lora_core.errors.adapter import AdapterLabels
+from lora_core.errors.spec import LengthTooLarge
 from lora_core.fit import read_shape
 from lora_core.specs.data import MAX_LENGTH
 

@@ -25,7 +25,8 @@ from lora_core.data.limits import MAX_LABEL
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import check as check_base
-from lora_core.errors import ArtifactUnfit, GoldenMismatch, LoraCoreError
+from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import ArtifactUnfit, GoldenMismatch
 from lora_core.fit import read_shape
 from lora_core.imports.header import check_header
 from lora_core.inference.predictor import Predictor

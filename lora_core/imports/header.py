@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lora_core.errors import ArchiveBroken, HeaderTooLarge
+from lora_core.errors.artifact import ArchiveBroken, HeaderTooLarge
 
 HEADER_BYTES = 10_000_000  # far more than any encoder needs; whoever reads it keeps it in memory
 TENSORS = 100_000

@@ -17,7 +17,12 @@ from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import fingerprint, load_with_head, locate
-from lora_core.errors import AdapterBaseUnknown, AdapterNotFinite, AdapterNotFound, AdapterTensors
+from lora_core.errors.adapter import (
+    AdapterBaseUnknown,
+    AdapterNotFinite,
+    AdapterNotFound,
+    AdapterTensors,
+)
 from lora_core.export.folder import new_folder
 from lora_core.imports import beside
 from lora_core.imports.as_spec import as_spec

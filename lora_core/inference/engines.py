@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_core.encoders.base import EncoderFamily
-from lora_core.errors import EngineMissing
+from lora_core.errors.artifact import EngineMissing
 from lora_core.inference.compiled import CompiledNetwork
 from lora_core.inference.network import Network
 from lora_core.processor import has_fast_bf16

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lora_core import artifact
-from lora_core.errors import EngineDisagrees
+from lora_core.errors.artifact import EngineDisagrees
 from lora_core.inference.predictor import Predictor
 
 # Of a logit, however large, by the precision in the name of the engine.

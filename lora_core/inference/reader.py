@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from lora_core.data.tokens import cut
-from lora_core.errors import EmptyInput, TextTooLong
+from lora_core.errors.artifact import EmptyInput, TextTooLong
 from lora_core.specs.predict import Side
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lora_core.errors import NonFiniteWeights
+from lora_core.errors.training import NonFiniteWeights
 
 
 class AdapterLinear(nn.Module, ABC):

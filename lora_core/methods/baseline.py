@@ -4,7 +4,7 @@ from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
-from lora_core.errors import LayerOutOfRange
+from lora_core.errors.spec import LayerOutOfRange
 from lora_core.methods.base import Method
 from lora_core.specs.method import BaselineSpec
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lora_core import manifest
 from lora_core.disk import new_entry
-from lora_core.errors import ArtifactCorrupt, CheckpointCorrupt, CheckpointMismatch
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.faults import reach
 
 KIND = "answers"

@@ -15,7 +15,7 @@ from lora_core import manifest
 from lora_core.data import table
 from lora_core.data.table import Record
 from lora_core.disk import is_no_room
-from lora_core.errors import CheckpointMismatch, DiskFull, Stopped
+from lora_core.errors.training import CheckpointMismatch, DiskFull, Stopped
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
 from lora_core.faults import reach
 from lora_core.inference.predictor import Predictor

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from lora_core import manifest
 from lora_core.cache import cache_dir
 from lora_core.disk import new_entry
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.samples.packages import PackagedFile, locate
 
 NAME = "minilm-l6"

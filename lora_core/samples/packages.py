@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.errors import SampleChanged, SampleMissing
+from lora_core.errors.base import SampleChanged, SampleMissing
 
 
 @dataclass(frozen=True)

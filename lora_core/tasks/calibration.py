@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from lora_core.errors import NonFiniteLogits
+from lora_core.errors.training import NonFiniteLogits
 
 COLDEST, HOTTEST = 0.05, 20.0
 BINS = 15  # of equal width, as in the paper

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from lora_core.disk import is_no_room
-from lora_core.errors import DiskFull, OutOfHostMemory, OutOfMemory
+from lora_core.errors.training import DiskFull, OutOfHostMemory, OutOfMemory
 from lora_core.process import is_no_memory
 from lora_core.specs.train import TrainSpec
 from lora_core.training import ranks

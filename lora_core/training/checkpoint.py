@@ -20,7 +20,8 @@ from torch import Tensor
 
 from lora_core import manifest
 from lora_core.disk import is_no_room, sync
-from lora_core.errors import ArtifactCorrupt, CheckpointCorrupt, CheckpointMismatch, DiskFull
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.faults import reach
 from lora_core.specs.frozen import Frozen, first_fault
 from lora_core.training.origin import Origin

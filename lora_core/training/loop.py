@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lora_core.data.batching import epoch_updates, micro_batches
-from lora_core.errors import NonFinite, Stopped
+from lora_core.errors.training import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
 from lora_core.methods.base import saved_parameters

@@ -2,7 +2,7 @@
 
 import time
 
-from lora_core.errors import Stopped
+from lora_core.errors.training import Stopped
 from lora_core.events import Observer, Phase, StopSignal, Tick
 
 SECONDS = 1.0  # between two signs within a phase

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from lora_core import exit_codes
-from lora_core.errors import LoraCoreError, ProcessLost, Stopped
+from lora_core.errors import LoraCoreError
+from lora_core.errors.training import ProcessLost, Stopped
 from lora_core.events import StopSignal
 
 PATIENCE = timedelta(days=7)  # the first may prepare for hours; nobody is missed by waiting

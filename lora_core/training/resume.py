@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from lora_core.errors import CheckpointCorrupt, CheckpointMismatch
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
 from lora_core.training import checkpoint, environment, origin
 from lora_core.training.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lora_core import processor
-from lora_core.errors import DeviceMissing, PrecisionUnsupported, TooFewDevices
+from lora_core.errors.spec import DeviceMissing, PrecisionUnsupported, TooFewDevices
 from lora_core.specs.train import RuntimeSpec
 from lora_core.training import ranks
 

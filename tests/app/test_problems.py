@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from app.deps import DatabaseDep
 from app.errors import Conflict
 from app.fields import Body, Text
-from lora_core.errors import OneClass
+from lora_core.errors.data import OneClass
 
 
 class ShelfBusy(Conflict):

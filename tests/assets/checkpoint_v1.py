@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lora_core.errors import Stopped
+from lora_core.errors.training import Stopped
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from lora_core.training.saves import SavePlan

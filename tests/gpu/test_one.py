@@ -10,7 +10,7 @@ import torch
 from lora_core import manifest
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.first_token import first_token_only
-from lora_core.errors import OutOfMemory
+from lora_core.errors.training import OutOfMemory
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.forward import WholeModel

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_core.artifact import check_merge, compare
-from lora_core.errors import MergeMismatch
+from lora_core.errors.training import MergeMismatch
 
 
 @pytest.mark.parametrize(("largest", "limit"), [(0.5, 1e-4), (1.0, 1e-4), (3.0, 3e-4)])

@@ -6,7 +6,7 @@ import pytest
 
 from lora_core.cache import cache_dir, keep_below
 from lora_core.disk import new_entry
-from lora_core.errors import DiskFull
+from lora_core.errors.training import DiskFull
 
 
 def test_the_environment_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,14 +18,8 @@ from transformers import (
 
 from lora_core import fit, methods
 from lora_core.encoders import FAMILIES
-from lora_core.errors import (
-    BrokenBase,
-    LayerOutOfRange,
-    LengthTooLarge,
-    RankTooLarge,
-    RoleNotFound,
-    UnsupportedEncoder,
-)
+from lora_core.errors.base import BrokenBase, UnsupportedEncoder
+from lora_core.errors.spec import LayerOutOfRange, LengthTooLarge, RankTooLarge, RoleNotFound
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import (

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lora_core.encoders import FAMILIES
-from lora_core.errors import LayerOutOfRange, RankTooLarge, RoleNotFound
+from lora_core.errors.spec import LayerOutOfRange, RankTooLarge, RoleNotFound
 from lora_core.inject import adapters, inject
 from lora_core.merge import merge_adapters
 from lora_core.specs.method import Head, LoraSpec, Role

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from tests.starved import no_descriptors, unprivileged
 
 

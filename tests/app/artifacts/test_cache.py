@@ -9,7 +9,7 @@ import pytest
 
 from app.artifacts.cache import GRACE_SECONDS, Cache
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.artifacts.stores import bytes_of
 
 SIZE = 1000

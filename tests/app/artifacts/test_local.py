@@ -12,7 +12,7 @@ from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.artifacts.local import LocalStore
 from app.artifacts.store import ArtifactRef
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.artifacts.stores import KEY, WEIGHTS, made, putting, ref_of
 from tests.starved import no_descriptors, unprivileged
 

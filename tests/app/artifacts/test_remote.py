@@ -15,7 +15,7 @@ from app.artifacts.open_store import open_store
 from app.artifacts.store import ArtifactRef, Store
 from app.settings import Settings
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.artifacts.stores import KEY, WEIGHTS, made, ref_of
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port

@@ -9,7 +9,7 @@ import pytest
 from app.artifacts.errors import ArtifactExists
 from app.artifacts.store import Store
 from lora_core import manifest
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.artifacts.stores import KEY, WEIGHTS, bytes_of, made, putting, ref_of
 from tests.waiting import wait_until
 

@@ -16,7 +16,7 @@ import pytest
 from app.datasets.errors import Unreadable
 from app.datasets.inspection import Columns, inspect
 from app.settings import Settings
-from lora_core.errors import BrokenRows, DataTooLarge, MissingColumn
+from lora_core.errors.data import BrokenRows, DataTooLarge, MissingColumn
 
 COLUMNS = Columns("text", "label", None)
 

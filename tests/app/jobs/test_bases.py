@@ -16,7 +16,7 @@ from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
-from lora_core.errors import BaseNotFound
+from lora_core.errors.base import BaseNotFound
 from tests.job_rows import FACTS
 
 TINY = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,

@@ -13,7 +13,7 @@ from app.resources import Resources
 from app.serving import meanings
 from app.serving.errors import ModelDamaged, ModelDisagrees, ModelTooLarge, ModelUnloadable
 from app.serving.pool import Pool
-from lora_core.errors import ArtifactCorrupt, EngineDisagrees
+from lora_core.errors.artifact import ArtifactCorrupt, EngineDisagrees
 from tests.app.serving.conftest import Publish, open_pool
 from tests.app.serving.stub import WAIT, Loader, StubEngine, StubPredictor
 

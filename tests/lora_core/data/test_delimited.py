@@ -5,12 +5,12 @@ import pytest
 
 from lora_core.data import files
 from lora_core.data.rows import Columns, Row
-from lora_core.errors import (
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import (
     BrokenRows,
     DataTooLarge,
     EmptyData,
     EmptyText,
-    LoraCoreError,
     MissingColumn,
     MissingLabel,
     NulByte,

@@ -6,7 +6,7 @@ import pytest
 
 from lora_core.data import files
 from lora_core.data.rows import Columns
-from lora_core.errors import DataNotFound, DataTooLarge, UnsupportedFormat
+from lora_core.errors.data import DataNotFound, DataTooLarge, UnsupportedFormat
 
 
 @pytest.mark.parametrize("name", ["reviews.txt", "reviews", "reviews.csv.gz", "reviews.json"])
@@ -68,8 +68,9 @@ def test_a_file_that_needs_more_memory_than_there_is_is_too_large(tmp_path: Path
         file.write("text,label\n")
         file.writelines(f"{i} {'many words ' * 90},{i % 2}\n" for i in range(50_000))
     code = (
-        "import resource, sys; from pathlib import Path;"
-        "from lora_core.data.inspect import inspect; from lora_core.errors import DataTooLarge\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from lora_core.data.inspect import inspect\n"
+        "from lora_core.errors.data import DataTooLarge\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)\n"
         "try: inspect(Path(sys.argv[1]))\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.data.inspect import inspect, inspect_texts
-from lora_core.errors import MissingColumn, MissingSplit, OneClass, UnseenLabel
+from lora_core.errors.data import MissingColumn, MissingSplit, OneClass, UnseenLabel
 from lora_core.specs.data import Split
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lora_core.data.labels import check, label_names
 from lora_core.data.rows import Row
-from lora_core.errors import OneClass, UnseenLabel
+from lora_core.errors.data import OneClass, UnseenLabel
 from lora_core.specs.data import Split
 
 

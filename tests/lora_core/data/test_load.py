@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.data.load import load
-from lora_core.errors import OneClass, TooFewRows, UnseenLabel
+from lora_core.errors.data import OneClass, TooFewRows, UnseenLabel
 from lora_core.specs.data import DataSpec, Split
 
 

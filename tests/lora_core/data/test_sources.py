@@ -5,7 +5,7 @@ import pytest
 
 from lora_core.data.rows import Columns
 from lora_core.data.sources import read
-from lora_core.errors import DataNotFound, MissingColumn, MissingSplit, UnknownSplit
+from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, UnknownSplit
 from lora_core.specs.data import Split
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lora_core.data.rows import Row
 from lora_core.data.split import Size, cap, draw, leaked, normalised
-from lora_core.errors import TooFewRows
+from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split
 
 SIZES: dict[Split, Size] = {Split.VALIDATION: 0.1, Split.TEST: 0.2}

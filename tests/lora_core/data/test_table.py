@@ -12,13 +12,13 @@ import pytest
 
 from lora_core.data import table
 from lora_core.data.table import Record
-from lora_core.errors import (
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import (
     BrokenRows,
     ColumnTaken,
     DataTooLarge,
     EmptyData,
     EmptyText,
-    LoraCoreError,
     MissingColumn,
     WrongEncoding,
 )

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lora_core.data import tokens
 from lora_core.data.tokens import cut, load_tokenizer, tokenise
-from lora_core.errors import BrokenBase
+from lora_core.errors.base import BrokenBase
 
 TEXTS = [
     "A film.",

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_core.encoders.load import load_classifier, locate
-from lora_core.errors import (
+from lora_core.errors.base import (
     BaseNotFound,
     BrokenBase,
     UnsafeWeights,

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from lora_core import manifest
 from lora_core.artifact import load_merged
-from lora_core.errors import OutExists
+from lora_core.errors.export import OutExists
 from lora_core.export.merged import export
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, Variant

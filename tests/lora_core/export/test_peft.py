@@ -14,7 +14,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from lora_core import manifest
 from lora_core.artifact import load_merged
-from lora_core.errors import ArtifactCorrupt, BaseDiffers, BaseNotFound, NoAdapter, OutExists
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.base import BaseNotFound
+from lora_core.errors.export import BaseDiffers, NoAdapter, OutExists
 from lora_core.export.peft import export
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import Head, LoraSpec, Role, Variant

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors import ArchiveBroken, ArchiveUnsafe
+from lora_core.errors.artifact import ArchiveBroken, ArchiveUnsafe
 from lora_core.imports import archive
 from lora_core.imports.archive import unpack
 

@@ -10,16 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_core import manifest
-from lora_core.errors import (
-    ArtifactCorrupt,
-    ArtifactUnfit,
-    BrokenBase,
-    GoldenMismatch,
-    HeaderTooLarge,
-    LoraCoreError,
-    UnsupportedEncoder,
-    UntrustedCode,
-)
+from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import ArtifactCorrupt, ArtifactUnfit, GoldenMismatch, HeaderTooLarge
+from lora_core.errors.base import BrokenBase, UnsupportedEncoder, UntrustedCode
 from lora_core.imports.check import check
 from lora_core.specs.method import Head, LoraSpec, Variant
 from tests.lora_artifact import make_lora_artifact

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_core.encoders.load import load_classifier, locate
-from lora_core.errors import (
+from lora_core.errors.adapter import (
     AdapterBaseUnknown,
     AdapterLabels,
     AdapterNotFinite,
@@ -24,11 +24,10 @@ from lora_core.errors import (
     AdapterSetting,
     AdapterShape,
     AdapterTensors,
-    BaseNotFound,
-    HeaderTooLarge,
-    LengthTooLarge,
-    UnsafeWeights,
 )
+from lora_core.errors.artifact import HeaderTooLarge
+from lora_core.errors.base import BaseNotFound, UnsafeWeights
+from lora_core.errors.spec import LengthTooLarge
 from lora_core.imports.peft import import_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_core import manifest
-from lora_core.errors import EngineDisagrees, EngineMissing
+from lora_core.errors.artifact import EngineDisagrees, EngineMissing
 from lora_core.inference import engines, golden
 from lora_core.inference.predictor import Predictor
 from lora_core.inference.speeds import tokens_per_second

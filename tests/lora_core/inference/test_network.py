@@ -12,7 +12,7 @@ from lora_core import manifest
 from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import fingerprint
-from lora_core.errors import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.inference import network
 from lora_core.inference.attention import Unfused
 from lora_core.inference.networks import Networks

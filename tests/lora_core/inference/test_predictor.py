@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_core import manifest
-from lora_core.errors import EmptyInput, TextTooLong
+from lora_core.errors.artifact import EmptyInput, TextTooLong
 from lora_core.inference.predictor import Predictor
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import distilbert, tokenizer

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lora_core.errors import NonFiniteWeights
+from lora_core.errors.training import NonFiniteWeights
 from lora_core.layers import VARIANTS
 from lora_core.layers.base import AdapterLinear
 from lora_core.specs.method import Variant

@@ -5,7 +5,7 @@ import torch
 
 from lora_core import methods
 from lora_core.encoders import FAMILIES
-from lora_core.errors import LayerOutOfRange
+from lora_core.errors.spec import LayerOutOfRange
 from lora_core.layers import VARIANTS
 from lora_core.layers.lora import LoraLinear
 from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role, Variant

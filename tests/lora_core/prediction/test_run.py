@@ -12,13 +12,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_core import exit_codes, manifest
-from lora_core.errors import (
-    ArtifactCorrupt,
-    CheckpointCorrupt,
-    CheckpointMismatch,
-    EmptyText,
-    Stopped,
-)
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.data import EmptyText
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Stopped
 from lora_core.events import Failed
 from lora_core.inference.predictor import Predictor
 from lora_core.prediction.run import CHUNK, run

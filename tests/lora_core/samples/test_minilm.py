@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
 
 from lora_core import manifest
-from lora_core.errors import SampleChanged, SampleMissing
+from lora_core.errors.base import SampleChanged, SampleMissing
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate
 from tests.fake_distribution import install

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors import SampleChanged, SampleMissing
+from lora_core.errors.base import SampleChanged, SampleMissing
 from lora_core.samples.packages import PackagedFile, locate
 from tests.fake_distribution import install
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_core.data.tokens import load_tokenizer
-from lora_core.errors import SampleChanged
+from lora_core.errors.base import SampleChanged
 from lora_core.samples import minilm, reviews
 from tests.fake_distribution import install
 

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from lora_core import manifest
-from lora_core.errors import NonFiniteLogits
+from lora_core.errors.training import NonFiniteLogits
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate

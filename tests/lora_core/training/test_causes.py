@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from lora_core.errors import DiskFull, NonFinite, OutOfHostMemory, OutOfMemory
+from lora_core.errors.training import DiskFull, NonFinite, OutOfHostMemory, OutOfMemory
 from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_core.errors import CheckpointCorrupt, CheckpointMismatch, Stopped
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Stopped
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
 from lora_core.training.run import run

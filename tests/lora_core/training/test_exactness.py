@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lora_core.errors import Stopped
+from lora_core.errors.training import Stopped
 from lora_core.events import Event
 from lora_core.layers import VARIANTS
 from lora_core.specs.method import Variant

@@ -11,16 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core import manifest
-from lora_core.errors import (
-    ArtifactCorrupt,
-    DeviceMissing,
-    DiskFull,
-    LengthTooLarge,
-    NonFinite,
-    NoSpecialTokens,
-    PrecisionUnsupported,
-    Stopped,
-)
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.base import NoSpecialTokens
+from lora_core.errors.spec import DeviceMissing, LengthTooLarge, PrecisionUnsupported
+from lora_core.errors.training import DiskFull, NonFinite, Stopped
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
