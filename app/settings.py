@@ -18,6 +18,8 @@ HUB_MODELS = (
     "distilbert/distilbert-base-uncased",
     "bert-base-uncased",
     "google-bert/bert-base-uncased",
+    "roberta-base",
+    "FacebookAI/roberta-base",
 )
 HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
 _DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")

@@ -119,7 +119,7 @@ def test_json_that_is_no_object_is_refused(client: TestClient, body: Any) -> Non
         ({"method": {"type": "baseline", "blocks": 7}}, "layer_out_of_range", "6 layers"),
         ({"data": {"max_length": 513}}, "length_too_large", "512 positions"),
         ({"base": "no-such-base"}, "base_not_found", "LORAWORKS_HUB_MODELS"),
-        ({"base": "roberta-base"}, "base_not_found", "distilbert-base-uncased"),
+        ({"base": "electra-base"}, "base_not_found", "distilbert-base-uncased"),
         ({"base": "mine:3"}, "base_not_found", "no such model"),
         ({"data": {"source": "no-such-data"}}, "data_not_found", "rotten-tomatoes"),
         ({"data": {"source": "hub:glue"}}, "data_not_found", "LORAWORKS_HUB_DATASETS"),
