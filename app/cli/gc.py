@@ -45,6 +45,7 @@ def gc(data_dir: ServiceDir = None, dry_run: DryRun = False, as_json: AsJson = F
                 "dry_run": dry_run,
                 "removed": removals,
                 "freed_bytes": freed,
+                "young": swept.young,
                 "answers": swept.answers,
                 "disk_use": use,
             }
@@ -56,8 +57,11 @@ def gc(data_dir: ServiceDir = None, dry_run: DryRun = False, as_json: AsJson = F
             (each.kind, each.key, each.bytes, duration(each.age_seconds), each.why)
             for each in swept.removals
         ],
-        empty="Every file is needed.",
+        empty="Nothing to remove.",
     )
+    if swept.young:
+        limit = f"{resources.settings.orphan_seconds:g} s (LORAWORKS_ORPHAN_SECONDS)"
+        say(f"What no row knows goes at an age of {limit}; {swept.young} younger ones stay.")
     would = "would be " if dry_run else ""
     say(f"{freed:,} bytes {would}freed, {swept.answers:,} kept answers {would}dropped.")
     table(["what takes room", ">bytes"], use.items(), empty="Nothing.")

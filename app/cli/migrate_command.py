@@ -72,6 +72,6 @@ def _patient(seconds: float, step: Callable[[], Answer]) -> Answer:
             if time.monotonic() > deadline:
                 raise
             if not told:
-                warn(f"{error} Waiting for it.")
+                warn(f"{error} Waiting for it, at most {seconds:g} s (--wait).")
                 told = True
         time.sleep(POLL_SECONDS)

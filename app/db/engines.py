@@ -64,6 +64,8 @@ def _url(settings: Settings) -> URL:
         url = make_url(settings.url)
     except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
         raise DatabaseUrlInvalid(problem="it cannot be read as a URL") from error
+    if "@" in (url.host or ""):  # the rest of a password, which no message may tell
+        raise DatabaseUrlInvalid(problem="an @ in a user's name or password is written %40")
     if url.drivername in postgresql.NAMES:
         return url.set(drivername=postgresql.DRIVER)
     if url.drivername == "sqlite":

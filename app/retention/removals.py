@@ -87,13 +87,13 @@ def units(files: Iterable[StoredFile]) -> list[Unit]:
     ]
 
 
-def orphans(found: Iterable[Unit], known: Known, *, now: float, older_than: float) -> list[Removal]:
-    """What no row knows and none will.
+def orphans(found: Iterable[Unit], known: Known, *, now: float) -> list[Removal]:
+    """What no row knows. `now` is of the store's clock.
 
     `found` was listed before the rows were read: whatever has no row then, and whose attempt does
-    not run, can get none any more, since only a running attempt writes rows. `older_than` in
-    seconds, on the clock of the store, is for uploads and imports, whose row follows within the
-    call, and is a second guard for the rest.
+    not run, can get none any more, since only a running attempt writes rows. Except for uploads and
+    imports, whose row follows within the call: so what is young must stay, which also is a second
+    guard for the rest.
     """
     return [
         Removal(unit.kind, unit.key, unit.bytes, now - unit.modified, "no row knows it")
@@ -101,7 +101,6 @@ def orphans(found: Iterable[Unit], known: Known, *, now: float, older_than: floa
         if unit.kind is not Kind.OTHER
         and unit.key not in known.keys
         and unit.attempt not in known.running
-        and now - unit.modified > older_than
     ]
 
 

@@ -23,6 +23,7 @@ class Swept:
     """What went, or would go."""
 
     removals: Sequence[Removal]
+    young: int  # of what no row knows: left for now, since a row may follow
     answers: int  # kept under an `Idempotency-Key` for long enough
 
 
@@ -49,11 +50,8 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         known = repository.known(session)
         uploads = repository.live_uploads(session)
     gone = {removal.key for removal in expired}
-    orphans = [
-        orphan
-        for orphan in removals.orphans(found, known, now=now, older_than=settings.orphan_seconds)
-        if orphan.key not in gone
-    ]
+    unknown = [each for each in removals.orphans(found, known, now=now) if each.key not in gone]
+    orphans = [each for each in unknown if each.age_seconds > settings.orphan_seconds]
     here = leftovers.find(settings, cache, known, uploads)
     if not dry_run:
         for removal in (*expired, *orphans):
@@ -62,7 +60,7 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         for removal in here:
             leftovers.remove(settings, cache, removal)
             _tell(removal)
-    return Swept((*expired, *orphans, *here), answers)
+    return Swept((*expired, *orphans, *here), len(unknown) - len(orphans), answers)
 
 
 def disk_use(resources: Resources) -> dict[str, int]:

@@ -18,28 +18,39 @@ class ServingMeters:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
+        def tally(name: str, text: str, *labels: str) -> Gauge:
+            """Only ever rises; the client would end the name of a counter in `_total`."""
+            return Gauge(name, text, labels, registry=registry)
+
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, buckets=buckets, registry=registry)
 
-        self.requests = counter("te_request_count", "Calls.", "method")
-        self.successes = counter("te_request_success", "Calls that were answered.", "method")
-        self.failures = counter("te_request_failure", "Calls that were not.", "err")
-        self.texts = counter("te_predict_count", "Texts of the calls.")
-        self.answers = counter("te_predict_success", "Texts that were answered.")
+        self.requests = tally("te_request_count", "Calls.", "method")
+        self.successes = tally("te_request_success", "Calls that were answered.", "method")
+        self.failures = tally("te_request_failure", "Calls that were not.", "err")
+        self.texts = tally("te_predict_count", "Texts of the calls.")
+        self.answers = tally("te_predict_success", "Texts that were answered.")
         self.dropped = self.failures.labels("dropped")
-        parts = ("duration", "tokenization_duration", "queue_duration", "inference_duration")
+        parts = {
+            "duration": "",
+            "tokenization_duration": ": making tokens",
+            "queue_duration": ": waiting",
+            "inference_duration": ": computing",
+        }
         self.call_seconds, *self.call_parts = (
-            histogram(f"te_request_{part}", "Seconds of a call.", DURATIONS) for part in parts
+            histogram(f"te_request_{part}", f"Seconds of a call{of}.", DURATIONS)
+            for part, of in parts.items()
         )
         self.text_seconds, *self.text_parts = (
-            histogram(f"te_predict_{part}", "Seconds of a text.", DURATIONS) for part in parts
+            histogram(f"te_predict_{part}", f"Seconds of a text{of}.", DURATIONS)
+            for part, of in parts.items()
         )
         self.lengths = histogram("te_request_input_length", "Tokens of a text.", LENGTHS)
         self.batch_texts = histogram("te_batch_next_size", "Texts computed together.", SIZES)
         self.batch_tokens = histogram("te_batch_next_tokens", "Tokens of them.", LENGTHS)
         self.waiting = Gauge("te_queue_size", "Texts between door and answer.", registry=registry)
         self.by_version = counter(
-            "loraworks_predictions", "Texts that were answered.", "version", "engine"
+            "loraworks_answered_texts", "Texts that were answered.", "version", "engine"
         )
         self.shadows = counter(
             "loraworks_shadow_texts", "Texts for candidates.", "version", "shadow", "outcome"

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from app.metrics.measures import MEASURES, UP, UP_HELP
 from app.metrics.requests import RequestMeters
+from app.serving.meters import ServingMeters
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 INTRODUCTION = """# Metrics
@@ -25,7 +27,8 @@ job takes its attempts along, so look at differences over time, such as
 """
 OWN = """
 Each API process counts for itself, and besides these tells `process_…` and `python_…` of the usual
-Prometheus client.
+Prometheus client. Names that begin with `te_` are those of text-embeddings-inference, so that its
+dashboards work. Durations are in seconds.
 
 | Metric | Labels | Meaning |
 |---|---|---|
@@ -37,17 +40,18 @@ def row(name: str, labels: tuple[str, ...], meaning: str) -> str:
 
 
 def document() -> str:
-    meters = RequestMeters(CollectorRegistry())
+    registry = CollectorRegistry()
+    RequestMeters(registry)
+    ServingMeters(registry)
     tables = [row(UP, (), UP_HELP), *(row(each.name, each.labels, each.help) for each in MEASURES)]
-    own = [
-        row("loraworks_http_requests_total", *described(meters.count)),
-        row("loraworks_http_request_duration_seconds", *described(meters.seconds)),
-    ]
+    own = [described(metric) for metric in registry._collector_to_names]
     return INTRODUCTION + "".join(tables) + OWN + "".join(own)
 
 
-def described(metric: object) -> tuple[tuple[str, ...], str]:
-    return metric._labelnames, metric._documentation  # type: ignore[attr-defined]
+def described(metric: Any) -> str:
+    """Its row; the client ends the name of a counter in `_total`."""
+    name = metric._name + ("_total" if metric._type == "counter" else "")
+    return row(name, metric._labelnames, metric._documentation)
 
 
 def test_the_document_is_what_the_code_says() -> None:

@@ -16,11 +16,11 @@ from tests.servers import HOST, free_port
 TWO_DAYS = 2 * 86_400
 
 
-def orphan(resources: Resources, tmp_path: Path) -> Path:
-    """A stored directory that no row knows, two days old."""
+def orphan(resources: Resources, tmp_path: Path, age: float = TWO_DAYS) -> Path:
+    """A stored directory that no row knows. `age` in seconds."""
     ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     place = resources.store.path(ref)
-    then = time.time() - TWO_DAYS
+    then = time.time() - age
     for path in (place, *place.rglob("*")):
         os.utime(path, (then, then))
     return place
@@ -49,8 +49,17 @@ def test_a_dry_run_shows_what_would_go_and_then_it_goes(
     assert done["disk_use"]["models"] == 0
     assert not place.exists()
     last = run("gc", **here)
-    assert "Every file is needed." in last.stdout
+    assert "Nothing to remove." in last.stdout
+    assert "no row knows" not in last.stdout
     assert "database" in last.stdout
+
+
+def test_what_is_too_young_to_go_is_told(
+    run: Run, resources: Resources, settings: Settings, tmp_path: Path
+) -> None:
+    orphan(resources, tmp_path, age=0)
+    told = run("gc", "--data-dir", str(settings.data_dir))
+    assert "(LORAWORKS_ORPHAN_SECONDS); 1 younger ones stay." in told.stdout
 
 
 def test_a_folder_named_by_mistake_is_not_made(run: Run, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_it_waits_for_a_database_that_comes_up(
     result = run("migrate", LORAWORKS_DATABASE_URL=url)
     late.join()
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("Waiting for it.") == 1
+    assert result.stderr.count("Waiting for it, at most ") == 1
 
 
 def test_it_does_not_wait_for_ever(run: Run, hasty: None) -> None:

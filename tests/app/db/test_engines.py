@@ -84,6 +84,7 @@ def test_another_kind_of_database_is_refused(tmp_path: Path, url: str) -> None:
     [
         "loraworks.sqlite3",
         "postgresql://someone:secret@somewhere:port/else",
+        "postgresql://someone:half@secret@127.0.0.1:9/else",
         "postgresql://someone:secret@127.0.0.1/else?no_such_option=1",
         "sqlite:///loraworks.sqlite3?journal_mode=off",
     ],

@@ -44,24 +44,23 @@ def test_what_is_not_ours_is_never_touched(name: str) -> None:
     [unit] = units([StoredFile(name, 1, 0.0)])
     assert unit.kind is Kind.OTHER
     nothing = Known(frozenset(), frozenset())
-    assert orphans([unit], nothing, now=1e9, older_than=0) == []
+    assert orphans([unit], nothing, now=1e9) == []
 
 
 @pytest.mark.parametrize(
-    ("key", "running", "age", "goes"),
+    ("key", "running", "is_one"),
     [
-        ("", (), 101, True),
-        ("", (), 99, False),
-        (MODEL, (), 101, False),
-        ("", ((JOB, 12),), 101, False),
-        ("", ((JOB, 13),), 101, True),
-        ("", ((UUID(int=1), 12),), 101, True),
+        ("", (), True),
+        (MODEL, (), False),
+        ("", ((JOB, 12),), False),
+        ("", ((JOB, 13),), True),
+        ("", ((UUID(int=1), 12),), True),
     ],
 )
-def test_an_orphan_is_old_has_no_row_and_can_get_none(
-    key: str, running: tuple[tuple[UUID, int], ...], age: float, goes: bool
+def test_an_orphan_has_no_row_and_can_get_none(
+    key: str, running: tuple[tuple[UUID, int], ...], is_one: bool
 ) -> None:
-    unit = Unit(Kind.MODEL, MODEL, 5, 1000.0 - age, (JOB, 12))
+    unit = Unit(Kind.MODEL, MODEL, 5, 899.0, (JOB, 12))
     known = Known(frozenset({key}), frozenset(running))
-    found = orphans([unit], known, now=1000.0, older_than=100)
-    assert [(each.key, each.age_seconds) for each in found] == ([(MODEL, age)] if goes else [])
+    found = orphans([unit], known, now=1000.0)
+    assert [(each.key, each.age_seconds) for each in found] == ([(MODEL, 101)] if is_one else [])

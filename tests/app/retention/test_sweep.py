@@ -76,6 +76,7 @@ def test_files_that_no_row_knows_go_when_they_are_old(world: World) -> None:
         world.files(key, days=0.5)
     swept = sweep(world.resources)
     assert {removal.key for removal in swept.removals} == set(old)
+    assert swept.young == len(young)
     assert world.left() == set(young)
 
 

@@ -48,5 +48,5 @@ def test_other_doors_stay_open(full: TestClient) -> None:
 def test_it_is_counted_like_other_refusals(full: TestClient) -> None:
     full.post("/models/sentiment/predict", json={"inputs": "a film that is long enough"})
     told = full.get("/metrics").text
-    assert 'te_request_failure_total{err="overloaded"} 1.0' in told
+    assert 'te_request_failure{err="overloaded"} 1.0' in told
     assert 'requests_total{method="POST",route="/models/{ref}/predict",status="4xx"} 1.0' in told

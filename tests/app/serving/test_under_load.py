@@ -58,7 +58,7 @@ def test_who_hangs_up_is_not_computed(app: FastAPI, url: str) -> None:
     answer = httpx2.post(f"{url}/predict", json={"inputs": "still there"}, timeout=WAIT)
     assert answer.status_code == 200
     assert sum(map(len, stub.engine.batches)) == computing + 1
-    dropped = f'te_request_failure_total{{err="dropped"}} {CALLERS - computing}.0'
+    dropped = f'te_request_failure{{err="dropped"}} {CALLERS - computing}.0'
     assert dropped in httpx2.get(f"{url}/metrics").text
 
 
