@@ -91,9 +91,8 @@ def claim(
             first_step=step,
         )
     )
-    append(
-        session, job, Told("started", "info", _beginning(job.attempt, step), {"worker": owner.id})
-    )
+    beginning = _beginning(job.attempt, owner, step)
+    append(session, job, Told("started", "info", beginning, {"worker": owner.id}))
     return claimed
 
 
@@ -109,9 +108,9 @@ def _take_up(session: Session, job_id: UUID) -> tuple[StoredCheckpoint | None, b
     return checkpoint, session.scalar(stuck) is not None
 
 
-def _beginning(attempt: int, step: int) -> str:
+def _beginning(attempt: int, owner: Owner, step: int) -> str:
     onward = f", from step {step:,}" if step else ""
-    return f"Attempt {attempt} started{onward}."
+    return f"Attempt {attempt} started on {owner.host} (process {owner.pid}){onward}."
 
 
 def beat(

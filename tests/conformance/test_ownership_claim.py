@@ -81,7 +81,9 @@ def test_a_claim_makes_an_attempt_with_a_lease_and_tells_it(database: Database) 
     assert [(a.attempt, a.worker, a.host, a.pid) for a in attempts(database, job_id)] == [
         (1, "alice", "there", 11)
     ]
-    assert [(e.seq, e.kind, e.attempt) for e in events(database, job_id)] == [(1, "started", 1)]
+    [event] = events(database, job_id)
+    assert (event.seq, event.kind, event.attempt) == (1, "started", 1)
+    assert event.message == "Attempt 1 started on there (process 11)."
 
 
 def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Database) -> None:
