@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 import structlog
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 import lora_core
 from app import apidocs, health, logs, problems
@@ -59,6 +60,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(Shield),
             Middleware(Faults),
             Middleware(Visitors, settings=settings),
+            Middleware(  # no credentials: a page sends its key itself
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=problems.METHODS,
+                allow_headers=("*",),
+                expose_headers=("*",),
+            ),
+            Middleware(Faults),  # once more, so that pages can read why the doors below refuse
             Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
             Middleware(Gate, routes=tuple(serving.router.routes)),
             Middleware(BodyLimit, limit=settings.max_body_bytes),

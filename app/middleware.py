@@ -1,9 +1,10 @@
 """What happens to every request before and after its route, as plain ASGI.
 
 From the outside in: `Context` (request id, access log), `metrics.requests.Meter`, `Shield` (headers
-that protect browsers), `Faults` (errors become answers), `Visitors` (Host and Origin),
-`keys.auth.Door`, `serving.gate.Gate`, and `BodyLimit`; those with a path stand elsewhere. No
-`BaseHTTPMiddleware`: behind one a route never learns that its client left.
+that protect browsers), `Faults` (errors become answers), `Visitors` (Host and Origin), Starlette's
+`CORSMiddleware`, `Faults` again, `keys.auth.Door`, `serving.gate.Gate`, and `BodyLimit`; those with
+a path stand elsewhere. No `BaseHTTPMiddleware`: behind one a route never learns that its client
+left.
 """
 
 import re

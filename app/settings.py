@@ -7,10 +7,12 @@ it.
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.environment import Folder, Folders, Names, Origins
 
 PREFIX = "LORAWORKS_"
 HUB_MODELS = (
@@ -23,22 +25,6 @@ HUB_MODELS = (
 )
 HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
 _DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
-
-
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-Folder = Annotated[Path, AfterValidator(_absolute)]
-# In the environment these are lists with commas between the entries.
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -92,8 +78,10 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field(
         (), description="Host names under which the service is called, besides loopback ones."
     )
-    allowed_origins: Names = Field(
-        (), description="Origins of other web pages that may call, such as `https://lab.example`."
+    allowed_origins: Origins = Field(
+        (),
+        description="Origins of other web pages that may call and read the answers (CORS), such as "
+        "`https://lab.example`.",
     )
 
     base_dirs: Folders = Field(
