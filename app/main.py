@@ -25,6 +25,7 @@ from app.metrics.requests import Meter
 from app.metrics.routes import Metrics
 from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
 from app.predictions import routes as predictions
+from app.private import keep_private
 from app.registry import routes as registry
 from app.resources import open_resources
 from app.serving import comparison, info
@@ -100,6 +101,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the routes need. Refuses to start on a schema that is not the code's."""
     settings: Settings = app.state.settings
     logs.configure(settings.log_level)
+    keep_private()
     with ExitStack() as opened:
         try:
             resources = open_resources(settings)
