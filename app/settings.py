@@ -178,6 +178,12 @@ class Settings(BaseSettings):
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
     )
+    key_jobs: int = Field(
+        1000, ge=1, description="Jobs and prediction runs that one key may have before their end."
+    )
+    key_upload_bytes: int = Field(
+        50_000_000_000, ge=1, description="Bytes of all data sets that one key may keep."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level of log lines, which go to standard error."
     )
