@@ -23,7 +23,7 @@ from app.keys.secret import load_pepper
 from app.metrics import routes as measured
 from app.metrics.requests import Meter
 from app.metrics.routes import Metrics
-from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
+from app.middleware import BodyLimit, Context, Faults, Pace, Shield, Visitors
 from app.predictions import routes as predictions
 from app.private import keep_private
 from app.registry import routes as registry
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(Faults),  # once more, so that pages can read why the doors below refuse
             Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
             Middleware(Gate, routes=tuple(serving.router.routes)),
+            Middleware(Pace, bytes_per_second=settings.min_body_bytes_per_second),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
     )

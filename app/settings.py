@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(200_000_000, ge=1, description="Largest upload.")
     max_rows: int = Field(1_000_000, ge=1, description="Most rows of an uploaded data set.")
     max_body_bytes: int = Field(2_000_000, ge=1, description="Largest body of any other call.")
+    min_body_bytes_per_second: float = Field(
+        10_000, gt=0, description="A body that comes more slowly, after 30 s, is refused (408)."
+    )
     max_inputs: int = Field(64, ge=1, description="Most texts in one call of `/predict`.")
     inspect_memory_mb: int = Field(2048, ge=256, description="Memory to check an upload, in MB.")
     inspect_seconds: float = Field(60, gt=0, description="Time to check an upload.")
