@@ -14,6 +14,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app import audit
+
 OWN = ("app", "worker", "lora_core", "__main__", "uvicorn.error")
 # The others: warnings only. These would set a level or handlers of their own.
 LIBRARIES = {"uvicorn": "INFO", "uvicorn.access": "WARNING", "celery": "WARNING"} | {
@@ -63,7 +65,11 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    for name, least in {**LIBRARIES, **dict.fromkeys(OWN, level)}.items():
+    for name, least in {
+        **LIBRARIES,
+        **dict.fromkeys(OWN, level),
+        audit.LOGGER: "INFO",
+    }.items():
         _adopt(logging.getLogger(name), least)
     structlog.configure(
         processors=[

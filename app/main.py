@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 import structlog
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 import lora_core
 from app import apidocs, health, logs, problems
@@ -22,8 +23,9 @@ from app.keys.secret import load_pepper
 from app.metrics import routes as measured
 from app.metrics.requests import Meter
 from app.metrics.routes import Metrics
-from app.middleware import BodyLimit, Context, Faults, Shield, Visitors
+from app.middleware import BodyLimit, Context, Faults, Pace, Shield, Visitors
 from app.predictions import routes as predictions
+from app.private import keep_private
 from app.registry import routes as registry
 from app.resources import open_resources
 from app.serving import comparison, info
@@ -59,8 +61,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(Shield),
             Middleware(Faults),
             Middleware(Visitors, settings=settings),
+            Middleware(  # no credentials: a page sends its key itself
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=problems.METHODS,
+                allow_headers=("*",),
+                expose_headers=("*",),
+            ),
+            Middleware(Faults),  # once more, so that pages can read why the doors below refuse
             Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
             Middleware(Gate, routes=tuple(serving.router.routes)),
+            Middleware(Pace, bytes_per_second=settings.min_body_bytes_per_second),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
     )
@@ -91,6 +102,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the routes need. Refuses to start on a schema that is not the code's."""
     settings: Settings = app.state.settings
     logs.configure(settings.log_level)
+    keep_private()
     with ExitStack() as opened:
         try:
             resources = open_resources(settings)

@@ -1,11 +1,13 @@
 """What happens to every request before and after its route, as plain ASGI.
 
 From the outside in: `Context` (request id, access log), `metrics.requests.Meter`, `Shield` (headers
-that protect browsers), `Faults` (errors become answers), `Visitors` (Host and Origin),
-`keys.auth.Door`, `serving.gate.Gate`, and `BodyLimit`; those with a path stand elsewhere. No
-`BaseHTTPMiddleware`: behind one a route never learns that its client left.
+that protect browsers), `Faults` (errors become answers), `Visitors` (Host and Origin), Starlette's
+`CORSMiddleware`, `Faults` again, `keys.auth.Door`, `serving.gate.Gate`, `Pace` (of the body), and
+`BodyLimit`; those with a path stand elsewhere. No `BaseHTTPMiddleware`: behind one a route never
+learns that its client left.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Iterable
@@ -21,6 +23,7 @@ from app.errors import HostRefused, OriginRefused
 from app.problems import respond
 from app.settings import Settings
 
+PATIENCE_SECONDS = 30.0  # with a body of any size
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
@@ -161,6 +164,35 @@ class BodyLimit:
                 await send(message)
 
         await self.app(scope, receive, translate)
+
+
+class Pace:
+    """Refuses a body that comes too slowly: uvicorn would wait for the rest for ever.
+
+    Only the waiting counts, not what a route does with the bytes.
+    """
+
+    def __init__(self, app: ASGIApp, *, bytes_per_second: float) -> None:
+        self.app = app
+        self.rate = bytes_per_second
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left: float | None = PATIENCE_SECONDS  # None: all has come
+
+        async def hurry() -> Message:
+            nonlocal left
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(left):
+                    message = await receive()
+            except TimeoutError:  # closed, or the rest would come as the next request
+                raise HTTPException(408, headers={"Connection": "close"}) from None
+            if left is not None:
+                left += len(message.get("body", b"")) / self.rate - (time.monotonic() - began)
+                left = left if message.get("more_body") else None
+            return message
+
+        await self.app(scope, hurry if scope["type"] == "http" else receive, send)
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:

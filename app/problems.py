@@ -193,6 +193,8 @@ def _from_router(error: HTTPException, scope: Scope) -> Problem:
             code, allowed = "method_not_allowed", _methods(scope)
             headers["Allow"] = ", ".join(allowed)
             detail = f"{scope['method']} is not possible here; use {' or '.join(allowed)}."
+        case 408:
+            code, detail = "body_too_slow", "The body came too slowly. Send it again, faster."
         case 413:
             code, detail = "body_too_large", f"The body is larger than {_limit(scope)} bytes."
         case _:

@@ -7,10 +7,12 @@ it.
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.environment import Folder, Folders, Names, Origins
 
 PREFIX = "LORAWORKS_"
 HUB_MODELS = (
@@ -23,22 +25,6 @@ HUB_MODELS = (
 )
 HUB_DATASETS = ("imdb", "stanfordnlp/imdb")
 _DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,2}")
-
-
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-Folder = Annotated[Path, AfterValidator(_absolute)]
-# In the environment these are lists with commas between the entries.
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Folders = Annotated[tuple[Folder, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -92,8 +78,10 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field(
         (), description="Host names under which the service is called, besides loopback ones."
     )
-    allowed_origins: Names = Field(
-        (), description="Origins of other web pages that may call, such as `https://lab.example`."
+    allowed_origins: Origins = Field(
+        (),
+        description="Origins of other web pages that may call and read the answers (CORS), such as "
+        "`https://lab.example`.",
     )
 
     base_dirs: Folders = Field(
@@ -105,6 +93,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(200_000_000, ge=1, description="Largest upload.")
     max_rows: int = Field(1_000_000, ge=1, description="Most rows of an uploaded data set.")
     max_body_bytes: int = Field(2_000_000, ge=1, description="Largest body of any other call.")
+    min_body_bytes_per_second: float = Field(
+        10_000, gt=0, description="A body that comes more slowly, after 30 s, is refused (408)."
+    )
     max_inputs: int = Field(64, ge=1, description="Most texts in one call of `/predict`.")
     inspect_memory_mb: int = Field(2048, ge=256, description="Memory to check an upload, in MB.")
     inspect_seconds: float = Field(60, gt=0, description="Time to check an upload.")
@@ -189,6 +180,12 @@ class Settings(BaseSettings):
     )
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
+    )
+    key_jobs: int = Field(
+        1000, ge=1, description="Jobs and prediction runs that one key may have before their end."
+    )
+    key_upload_bytes: int = Field(
+        50_000_000_000, ge=1, description="Bytes of all data sets that one key may keep."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level of log lines, which go to standard error."

@@ -40,7 +40,7 @@ class Lines:
         os.dup2(2, 1)
 
     def write(self, value: BaseModel) -> None:
-        self._file.write(value.model_dump_json() + "\n")
+        self._file.write(value.model_dump_json(ensure_ascii=True) + "\n")
 
     def on_event(self, event: Event) -> None:
         self.write(event)

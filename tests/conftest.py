@@ -1,3 +1,4 @@
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Machines that run tests are often busy: time is no property of the code.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """A service sets one for its process, which in tests is that of all."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

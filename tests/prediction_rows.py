@@ -59,5 +59,7 @@ def submit(resources: Resources, **body: Any) -> UUID:
     """Queue a run."""
     with resources.database.write() as session:
         made = PredictionCreate.model_validate({"dataset": "texts", **body})
-        run = service.submit(session, body=made, queue=resources.queue, call=CALL)
+        run = service.submit(
+            session, body=made, settings=resources.settings, queue=resources.queue, call=CALL
+        )
     return run.id

@@ -22,6 +22,7 @@ from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
 from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.hub import PREFIX
 from lora_core.specs.base import is_version
 from worker.errors import InputChanged
 from worker.work import WORK
@@ -45,6 +46,13 @@ class Inputs:
         if isinstance(value, list | tuple):
             return [self.public(each) for each in value]
         return value
+
+
+def from_hub(spec: JsonObject) -> bool:
+    """Whether base or data come from the hub. Only bases of the hub have a revision."""
+    source = spec["data"]["source"]
+    sources = source.values() if isinstance(source, Mapping) else [source]
+    return bool(spec.get("base_revision")) or any(each.startswith(PREFIX) for each in sources)
 
 
 def locate(database: Database, claimed: Claimed, *, settings: Settings, store: Store) -> Inputs:

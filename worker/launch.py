@@ -32,8 +32,9 @@ _NAMES = {
     *("LORAWORKS_CACHE", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"),
     *("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "LORAWORKS_FAULT"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 }
+# Only for what downloads from the hub: the address of a proxy often holds a password.
+_PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 _PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Order:
     threads: int
     device: str  # "cpu" or "cuda:1": the only one that the process sees
     lock_fd: int | None = None  # locks the device as long as the process lives
+    from_hub: bool = False  # the process downloads its base or its data
 
 
 def start(order: Order) -> "Child":
@@ -173,10 +175,11 @@ def _arguments(order: Order) -> list[str]:
 
 def child_environment(environ: Mapping[str, str], order: Order) -> dict[str, str]:
     """What a training process gets: enough to find programs and caches, no secret."""
+    names = _NAMES | _PROXIES if order.from_hub else _NAMES
     allowed = {
         name: value
         for name, value in environ.items()
-        if name in _NAMES or name.startswith(_PREFIXES)
+        if name in names or name.startswith(_PREFIXES)
     }
     return allowed | {
         "OMP_NUM_THREADS": str(order.threads),

@@ -177,6 +177,7 @@ class _Attempt:
             threads=self.claimed.spec["runtime"]["threads"],
             device=self.slot.device,
             lock_fd=self.slot.lock_fd,
+            from_hub=inputs.from_hub(self.claimed.spec),
         )
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from app import logs
 from app.db import migrate
 from app.errors import AppError, DataFolderUnusable
+from app.private import keep_private
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from worker import identity, workplace
@@ -95,6 +96,7 @@ def or_exit(start: Callable[[Settings], Started]) -> Started:
     process ends with `BAD_SETTINGS`.
     """
     logs.configure()
+    keep_private()
     try:
         settings = Settings()
         logs.configure(settings.log_level)

@@ -43,13 +43,22 @@ def warn(text: str) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON value."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(_safe(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
 
 
 def json_line(value: Any) -> None:
     """One JSON value on one line, at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(_safe(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
+
+
+def _safe(text: str) -> str:
+    """The same JSON, with escapes for what could steer a terminal: U+009B begins a command, too."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

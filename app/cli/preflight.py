@@ -21,9 +21,11 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bo
 def load_settings(chosen: Mapping[str, Any]) -> "Settings":
     """Settings of the environment under what was chosen on the command line. Raises `Misuse`.
 
-    Whoever has them runs parts of the service, whose log lines belong to standard error.
+    Whoever has them runs parts of the service: its log lines belong to standard error, and what it
+    writes to its user.
     """
     from app import logs
+    from app.private import keep_private
     from app.settings import Settings
 
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -34,6 +36,7 @@ def load_settings(chosen: Mapping[str, Any]) -> "Settings":
         named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
         raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
     logs.configure(settings.log_level)
+    keep_private()
     return settings
 
 

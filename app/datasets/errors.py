@@ -34,6 +34,16 @@ class UploadTooLarge(TooLarge):
     message = "The file is larger than {limit} bytes, the most that is taken."
 
 
+class KeyBytesUsed(TooLarge):
+    """One key keeps as many bytes as one key may keep."""
+
+    code = "key_bytes_used"
+    message = (
+        "The data sets of this key have {used} bytes; with this one it would be over the "
+        "{limit} that it may keep (LORAWORKS_KEY_UPLOAD_BYTES). Delete some of them."
+    )
+
+
 class MalformedUpload(Invalid):
     """The body is not the upload of one file."""
 

@@ -71,6 +71,14 @@ def same(session: Session, wanted: Dataset) -> Dataset | None:
     ).first()
 
 
+def bytes_of(session: Session, caller_id: UUID) -> int:
+    """Bytes of all data sets that this caller keeps."""
+    statement = select(func.sum(Dataset.bytes)).where(
+        Dataset.created_by == caller_id, Dataset.deleted_at.is_(None)
+    )
+    return int(session.scalar(statement) or 0)
+
+
 def add(session: Session, dataset: Dataset) -> None:
     """Insert under the next version of its name. Numbers of deleted ones do not come back."""
     last = session.scalar(select(func.max(Dataset.version)).where(Dataset.name == dataset.name))

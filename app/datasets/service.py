@@ -4,9 +4,11 @@ import re
 import unicodedata
 from pathlib import Path, PurePath
 
+from sqlalchemy.orm import Session
+
 from app.artifacts.store import Store
 from app.datasets import files, repository
-from app.datasets.errors import DatasetDamaged, DatasetInUse, NameNeeded
+from app.datasets.errors import DatasetDamaged, DatasetInUse, KeyBytesUsed, NameNeeded
 from app.datasets.inspection import inspect
 from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
@@ -35,8 +37,8 @@ def add(
     """Check an upload and keep it as the next version of its name; returns (data set, is it new).
 
     The same bytes under the same name, read in the same way, are not kept twice: the version that
-    is there is returned. Raises what is wrong with the file, and what `idempotency.begin` raises;
-    nothing is kept then.
+    is there is returned. Raises what is wrong with the file, `KeyBytesUsed`, and what
+    `idempotency.begin` raises; nothing is kept then.
     """
     ending = files.suffix(upload.filename)
     file = upload.path.rename(upload.path.with_suffix(ending))  # the parser goes by the ending
@@ -57,6 +59,7 @@ def add(
         idempotency.recall(session, call)
         if there := repository.same(session, dataset):
             return there, False
+        _check_quota(session, dataset, settings)
 
     dataset.profile = inspect(file, filename=upload.filename, columns=columns, settings=settings)
     dataset.rows = dataset.profile["rows"]
@@ -69,9 +72,11 @@ def add(
     try:
         with database.write() as session:
             idempotency.begin(session, call)
+            take_turns(session, f"data sets of {dataset.created_by}")
             take_turns(session, f"data set {dataset.name}")
             if there := repository.same(session, dataset):  # it came while this one was checked
                 return there, False
+            _check_quota(session, dataset, settings)  # once more: so did others, perhaps
             repository.add(session, dataset)
             idempotency.keep(session, call, status=201, body=DatasetView.of(dataset))
             unwanted = False  # a commit that breaks may have been made; the sweep will know
@@ -80,6 +85,12 @@ def add(
         if unwanted:
             store.discard(files.key(dataset))
     return dataset, True
+
+
+def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
+    used = repository.bytes_of(session, dataset.created_by)
+    if used + dataset.bytes > settings.key_upload_bytes:
+        raise KeyBytesUsed(used=f"{used:,}", limit=f"{settings.key_upload_bytes:,}")
 
 
 def content(store: Store, *, settings: Settings, dataset: Dataset) -> Path:

@@ -1,6 +1,6 @@
 """What can go wrong with jobs. What is wrong with base, data or method is said by `lora_core`."""
 
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, Invalid, NotFound, Overloaded
 
 
 class JobNotFound(NotFound):
@@ -8,6 +8,16 @@ class JobNotFound(NotFound):
 
     code = "job_not_found"
     message = "There is no job {job_id}."
+
+
+class TooManyJobs(Overloaded):
+    """One key has as many unfinished jobs as one key may have."""
+
+    code = "too_many_jobs"
+    message = (
+        "This key has {limit} jobs and prediction runs before their end, which is the most "
+        "(LORAWORKS_KEY_JOBS). Wait for some, or cancel them."
+    )
 
 
 class JobNotFinished(Conflict):

@@ -98,6 +98,12 @@ def finished(
     return [(row.plan, row.summary or {}) for row in session.execute(statement)]
 
 
+def unfinished(session: Session, caller_id: UUID) -> int:
+    """Jobs and prediction runs of this caller that have not ended."""
+    mine = and_(Job.created_by == caller_id, Job.state.not_in(FINAL))
+    return session.scalars(select(func.count()).select_from(Job).where(mine)).one()
+
+
 def add(session: Session, job: Job) -> None:
     """Insert a job with its first event."""
     job.stream_seq = 1

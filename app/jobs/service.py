@@ -14,10 +14,12 @@ from app.artifacts import service as artifacts
 from app.artifacts.store import Store
 from app.db.base import JsonObject
 from app.db.clock import now
+from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import bases, data, estimate, repository
 from app.jobs.bases import Base
+from app.jobs.errors import TooManyJobs
 from app.jobs.schemas import JobCreate, JobView, Parameters, Plan, Queued
 from app.jobs.states import Lane
 from app.jobs.tables import Job
@@ -47,7 +49,7 @@ class Draft:
 
 
 def plan(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Plan:
-    """What `submit` would do. Raises the same."""
+    """What `submit` would do. Raises the same, but for `TooManyJobs`: a plan takes no place."""
     draft = _draft(session, body=body, base=base, settings=settings)
     return Plan(
         parameters=draft.parameters,
@@ -69,8 +71,8 @@ def submit(
     """Store a job, commit, then tell the workers.
 
     `base` was looked up by `bases.find` before the transaction. Raises `BaseNotFound` when it was
-    deleted since, the kinds of `SpecError` when the spec does not fit it, and what `data.resolve`
-    and `idempotency.begin` raise.
+    deleted since, the kinds of `SpecError` when the spec does not fit it, and what `data.resolve`,
+    `idempotency.begin` and `enqueue` raise.
     """
     idempotency.begin(session, call)
     draft = _draft(session, body=body, base=base, settings=settings)
@@ -93,7 +95,7 @@ def submit(
             "flops_per_token": draft.cost.flops_per_token,
         },
     )
-    view = enqueue(session, job, view_of=JobView.of, queue=queue, call=call)
+    view = enqueue(session, job, view_of=JobView.of, settings=settings, queue=queue, call=call)
     log.info("job submitted", job_id=str(job.id), lane=draft.lane)
     return view
 
@@ -103,10 +105,17 @@ def enqueue(
     job: Job,
     *,
     view_of: Callable[[Job, int | None], Shown],
+    settings: Settings,
     queue: JobQueue,
     call: Call,
 ) -> Shown:
-    """Store what is to be run, keep the answer, commit, then tell the workers."""
+    """Store what is to be run, keep the answer, commit, then tell the workers.
+
+    Raises `TooManyJobs`.
+    """
+    take_turns(session, f"jobs of {call.caller_id}")  # or two at once would both find room
+    if repository.unfinished(session, call.caller_id) >= settings.key_jobs:
+        raise TooManyJobs(limit=settings.key_jobs)
     job.created_by, job.spec_sha256 = call.caller_id, _digest(job.spec)
     job.dispatched_at = now()  # the hint below; a lost one is repeated
     repository.add(session, job)

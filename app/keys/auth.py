@@ -8,6 +8,7 @@ the router matches them, never text compared with the path.
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.datastructures import Headers
@@ -43,6 +44,7 @@ class Door:
             if self.keys:
                 caller = await authenticate(Headers(scope=scope), scope["app"].state.key_ring)
             scope.setdefault("state", {})["caller"] = caller
+            structlog.contextvars.bind_contextvars(key_id=str(caller.id))
         await self.app(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:

@@ -1,11 +1,13 @@
 """Making and revoking keys. There is no route for it: only who has the database may."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.db.base import new_id
 from app.db.clock import read_clock
 from app.db.turns import take_turns
@@ -42,6 +44,7 @@ def create(
     """
     made = _add(session, pepper=pepper, name=name, scopes=scopes, days=days)
     session.commit()
+    _note("key_created", made.key)
     return made
 
 
@@ -53,6 +56,7 @@ def revoke(session: Session, *, key_id: UUID) -> ApiKey:
     repository.revoke(session, key_id)
     session.commit()
     session.refresh(key)
+    _note("key_revoked", key)
     return key
 
 
@@ -66,7 +70,13 @@ def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:
         return None
     made = _add(session, pepper=pepper, name="admin", scopes=ALL_SCOPES, days=None)
     session.commit()
+    _note("key_created", made.key)
     return made
+
+
+def _note(action: str, key: ApiKey) -> None:
+    """There is no caller, only the user of the system who runs the command."""
+    audit.note(action, key=str(key.id), name=key.name, scopes=key.scopes, uid=os.getuid())
 
 
 def _add(

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Response, status
 from fastapi.responses import StreamingResponse
 
-from app.deps import DatabaseDep, QueueDep, StoreDep
+from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
@@ -33,6 +33,7 @@ def create(
     body: PredictionCreate,
     response: Response,
     keyed: KeyedDep,
+    settings: SettingsDep,
     database: DatabaseDep,
     queue: QueueDep,
 ) -> PredictionView:
@@ -41,7 +42,7 @@ def create(
     with database.read() as session:
         idempotency.recall(session, call)
     with database.write() as session:
-        run = service.submit(session, body=body, queue=queue, call=call)
+        run = service.submit(session, body=body, settings=settings, queue=queue, call=call)
     response.headers["Location"] = run.location
     return run
 

@@ -25,6 +25,7 @@ from app.predictions.errors import NoResults, ResultsRemoved
 from app.predictions.schemas import PredictionCreate, PredictionView
 from app.queue import JobQueue
 from app.registry import service as registry
+from app.settings import Settings
 from lora_core import manifest
 from lora_core.specs.predict import PredictSpec, TextsSpec
 
@@ -35,11 +36,11 @@ log = structlog.get_logger(__name__)
 
 
 def submit(
-    session: Session, *, body: PredictionCreate, queue: JobQueue, call: Call
+    session: Session, *, body: PredictionCreate, settings: Settings, queue: JobQueue, call: Call
 ) -> PredictionView:
     """Store a run with the version that `model` means now, commit, then tell the workers.
 
-    Raises `DatasetNotFound`, and what `registry.resolve` and `idempotency.begin` raise.
+    Raises `DatasetNotFound`, and what `registry.resolve`, `idempotency.begin` and `enqueue` raise.
     """
     idempotency.begin(session, call)
     model = registry.find(session, body.model)
@@ -61,7 +62,9 @@ def submit(
         base=model.ref,
         total_steps=upload.rows,
     )
-    view = enqueue(session, run, view_of=PredictionView.of, queue=queue, call=call)
+    view = enqueue(
+        session, run, view_of=PredictionView.of, settings=settings, queue=queue, call=call
+    )
     log.info("prediction run submitted", job_id=str(run.id), model=model.ref)
     return view
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from app import child
+from app import audit, child
 from app.artifacts import repository as artifacts
 from app.artifacts.store import Store
 from app.artifacts.tables import MODEL
@@ -54,6 +54,7 @@ def add(
     finally:
         if unwanted:
             store.discard(key)
+    audit.note("version_imported", model=view.ref)
     return view
 
 

@@ -1,6 +1,6 @@
 """What can go wrong when a model is asked."""
 
-from app.errors import AppError, Invalid, Overloaded
+from app.errors import AppError, Invalid, Overloaded, Unavailable
 
 
 class Empty(AppError):
@@ -74,6 +74,13 @@ class DeadlinePassed(AppError):
     status = 504
     code = "deadline_passed"
     message = "The text was not computed before its deadline; nothing was computed for it."
+
+
+class ModelLoading(Unavailable):
+    """The model is not in memory yet."""
+
+    code = "model_loading"
+    message = "The model is still being loaded. Try again in a moment: it goes on."
 
 
 class BatchFailed(AppError):

@@ -1,5 +1,6 @@
 """From a question to its answer: admitted, tokenised, computed with others, decoded."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Computed
 from app.serving.deployment import Deployment, Predictor, Reading, Scores
 from app.serving.dialects import Question
+from app.serving.errors import ModelLoading
 from app.serving.loader import Loader
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
@@ -97,14 +99,14 @@ class Serving:
         """The answer by what `ref` means; None: the only model in production.
 
         `deadline` is on the monotonic clock. Raises what is in `errors`, what `Pool.deployment`
-        raises, and `TextTooLong`. Who leaves gives up the place and the turn.
+        raises, `ModelLoading`, and `TextTooLong`. Who leaves gives up the place and the turn.
         """
         began, texts = time.perf_counter(), question.texts
         with self._counted(question):
             most = sum(min(len(text) + _SPECIAL, _USUAL) for text in texts)
             with self.admission.place(caller, texts=len(texts), tokens=most) as place:
                 self._quota.take(caller, len(texts))  # only of what finds room
-                resolved, deployment = await self.pool.deployment(ref)
+                resolved, deployment = await self._loaded(ref, deadline)
                 reading = await deployment.tokenise(
                     texts, truncate=question.truncate, side=question.side
                 )
@@ -114,6 +116,14 @@ class Serving:
             self._measure(answer, reading)
         self.shadows.watch(question, resolved, lambda: deployment.decode(rows, None))
         return answer
+
+    async def _loaded(self, ref: str | None, deadline: float) -> tuple[Resolved, Deployment]:
+        """Loading goes on for those who ask later. Raises `ModelLoading`."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self.pool.deployment(ref)
+        except TimeoutError:
+            raise ModelLoading() from None
 
     def _deploy(self, ref: str, predictor: Predictor) -> Deployment:
         return Deployment(ref, predictor, self.batcher, self._readers)

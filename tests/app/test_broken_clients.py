@@ -1,8 +1,10 @@
 """What callers do to a connection is no fault of ours: one line each, and no stack trace."""
 
 import json
+import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +12,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from app import middleware
+from app.datasets import files
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving
@@ -69,6 +73,49 @@ def test_broken_calls_leave_no_stack_trace(url: str, capfd: pytest.CaptureFixtur
     assert {line["level"] for line in logged} <= {"info", "warning"}
     (followed,) = [line for line in logged if line.get("path") == f"/v1/jobs/{job_id}/stream"]
     assert followed["job_id"] == job_id
+
+
+FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\ntext,'
+
+
+def in_pieces() -> Iterator[bytes]:
+    for piece in (b'{"method": ', b'{"type": ', b'"lora"}}'):
+        time.sleep(0.1)
+        yield piece
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "start"),
+    [
+        ("/v1/datasets", "multipart/form-data; boundary=x", FORM),
+        ("/v1/jobs", "application/json", b"{"),
+    ],
+)
+def test_a_body_that_comes_too_slowly_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str, kind: str, start: bytes
+) -> None:
+    monkeypatch.setattr(middleware, "PATIENCE_SECONDS", 0.5)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    with serving(create_app(settings)) as url:
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+            connection.sendall(f"{head}Content-Length: 900000\r\n\r\n".encode() + start)
+
+            def answered() -> bool:
+                connection.sendall(b" ")  # a byte each 20 ms
+                return bool(select.select([connection], [], [], 0)[0])
+
+            wait_until(answered, what="an end of the patience")
+            answer = b""
+            while b"}" not in answer:
+                answer += connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in answer.lower()
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "body_too_slow"
+        assert [path.name for path in settings.datasets_dir.rglob("*")] in ([], [files.INCOMING])
+        headers = {"Content-Type": "application/json"}
+        unhurried = httpx2.post(f"{url}/v1/jobs", content=in_pieces(), headers=headers)
+        assert unhurried.status_code == 202
 
 
 def logged(caplog: pytest.LogCaptureFixture, *, requests: int) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """What happens to every request."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.testclient import TestClient
 
+from app.keys.service import NewKey
 from app.main import create_app
 from app.settings import Settings
 
@@ -122,11 +123,62 @@ def test_foreign_origins_are_refused(client: TestClient, origin: str, method: st
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_own_and_listed_origins_are_let_in(settings: Settings) -> None:
-    listed = settings.model_copy(update={"allowed_origins": ("https://lab.example",)})
-    with TestClient(create_app(listed)) as client:
-        for origin in ("http://testserver", "https://lab.example"):
-            assert client.get("/livez", headers={"Origin": origin}).status_code == 200
+LAB = {"Origin": "https://lab.example"}
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization, content-type, idempotency-key",
+}
+
+
+@pytest.fixture
+def shared(locked: Settings) -> Iterator[TestClient]:
+    """Keys are on, and pages of the laboratory may call."""
+    listed = Settings(**{**locked.model_dump(), "allowed_origins": "https://Lab.example"})
+    with TestClient(create_app(listed)) as running:
+        yield running
+
+
+def test_own_and_listed_origins_are_let_in(shared: TestClient) -> None:
+    for origin in ("http://testserver", "https://lab.example"):
+        assert shared.get("/livez", headers={"Origin": origin}).status_code == 200
+
+
+def test_a_page_of_a_listed_origin_may_ask_first_and_read(
+    shared: TestClient, new_key: Callable[..., NewKey]
+) -> None:
+    asked = shared.options("/v1/jobs", headers=LAB | PREFLIGHT)
+    assert asked.status_code == 200
+    assert "POST" in asked.headers["Access-Control-Allow-Methods"]
+    assert "authorization" in asked.headers["Access-Control-Allow-Headers"]
+    refused = shared.get("/v1/jobs", headers=LAB)  # without a key, and it can read that
+    read = shared.get(
+        "/v1/jobs", headers=LAB | {"Authorization": f"Bearer {new_key('jobs:read').text}"}
+    )
+    assert (refused.status_code, read.status_code) == (401, 200)
+    for answer in (asked, refused, read):
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://lab.example"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert read.headers["Access-Control-Expose-Headers"] == "*"  # Retry-After and all others
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Origin": "https://evil.example"}, "origin_refused"),
+        ({"Origin": "https://lab.example.evil.example"}, "origin_refused"),
+        ({"Origin": "http://lab.example"}, "origin_refused"),
+        ({"Origin": "null"}, "origin_refused"),
+        (LAB | {"Host": "evil.example"}, "host_refused"),
+    ],
+)
+def test_nobody_else_is_answered_before_the_door(
+    shared: TestClient, headers: dict[str, str], code: str
+) -> None:
+    for more in ({}, PREFLIGHT):
+        answer = shared.options("/v1/jobs", headers=headers | more)
+        assert answer.json()["code"] == code
+        assert "access-control-allow-origin" not in answer.headers
+    assert shared.options("/v1/jobs", headers=LAB).status_code == 401  # no preflight
 
 
 def chunks(size: int) -> Iterator[bytes]:

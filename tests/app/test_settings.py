@@ -45,6 +45,14 @@ def test_loopback_needs_no_keys(host: str) -> None:
     assert Settings(host=host).auth == "off"
 
 
+@pytest.mark.parametrize(
+    "origin", ["*", "lab.example", "https://lab.example/", "https://*.example"]
+)
+def test_what_no_browser_writes_is_no_origin(origin: str) -> None:
+    with pytest.raises(ValidationError, match="an origin is a scheme and a host"):
+        Settings(allowed_origins=(origin,))
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]

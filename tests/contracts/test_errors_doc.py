@@ -15,8 +15,8 @@ WORKER = [failures.CRASHED, failures.STALLED, failures.LOST, failures.BROKEN]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 FROM_THE_BODY = """
 Before any of these, a request may be refused for its form: `malformed_json`, `malformed_body`
-(400), `not_found` (404), `method_not_allowed` (405), `body_too_large` (413),
-`unsupported_media_type` (415), `validation_failed` (422, with one entry in `errors` for each
+(400), `not_found` (404), `method_not_allowed` (405), `body_too_slow` (408), `body_too_large`
+(413), `unsupported_media_type` (415), `validation_failed` (422, with one entry in `errors` for each
 field). What nobody foresaw is `internal_error` (500).
 """
 INTRODUCTION = """# Error codes

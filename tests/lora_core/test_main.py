@@ -147,6 +147,11 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
     assert done.returncode == 65
     assert json.loads(done.stdout)["code"] == "empty_text"
 
+    reviews.write_text("text,label\nfine,g\x9bood\nbad,bad\n")
+    done = run("inspect", str(reviews), environment=environment)
+    assert json.loads(done.stdout)["labels"] == {"bad": 1, "g\x9bood": 1}
+    assert done.stdout.isascii()  # nothing in it can steer a terminal
+
 
 def test_a_failure_is_told_while_the_lifeline_is_held(
     tmp_path: Path, environment: dict[str, str]

@@ -430,3 +430,27 @@ def test_a_gpu_job_sees_its_gpu_alone(
     runner.run(take(database), Slot("cuda:1", Lane.GPU))
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
     assert job(database, job_id).spec["runtime"]["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sees"),
+    [
+        ({}, False),
+        ({"data": {"source": {"train": "reviews:1", "test": "hubs:2"}}}, False),
+        ({"base_revision": "a" * 40}, True),
+        ({"data": {"source": "hub:imdb"}}, True),
+        ({"data": {"source": {"train": "reviews:1", "test": "hub:imdb"}}}, True),
+    ],
+)
+def test_only_a_job_that_downloads_sees_the_proxy_and_its_password(
+    resources: Resources,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    sees: bool,
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:hunter2@proxy:3128")
+    add_job(database, spec=SPEC | changes)
+    run(resources, f"environment:{tmp_path / 'seen'}")
+    assert ("hunter2" in (tmp_path / "seen").read_text()) == sees

@@ -238,3 +238,15 @@ def test_an_id_is_never_a_path(cli: Run) -> None:
     result = cli("jobs", "show", "../models")
     assert result.exit_code == 3
     assert "Traceback" not in result.output
+
+
+def test_no_json_can_steer_a_terminal(cli: Run) -> None:
+    name = "Käse\x7f\x9b31m\x85\u202e\U000e0001"
+    job = submitted(cli, "--name", name)
+    cli("jobs", "cancel", job)
+    shown = cli("jobs", "show", job, "--json")
+    assert answer(shown)["name"] == name  # for programs it is the same
+    assert "Käse" in shown.stdout
+    for printed in (shown.stdout, cli("watch", job, "--json").stdout):
+        assert "Käse" in printed
+        assert all(sign.isprintable() or sign == "\n" for sign in printed)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -85,6 +86,21 @@ def test_it_announces_itself_when_ready_and_stops_cleanly(
     assert not alive(worker)
     assert process.stdout is not None
     assert process.stdout.read() == ""
+
+
+def test_nothing_that_it_writes_is_for_others(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)  # made by an operator, open to all
+    _, told = start(LORAWORKS_AUTH="on")
+    with Client(told["url"], key=told["admin_key"]) as client:
+        (tmp_path / "a.csv").write_text("text,label\ngood,1\nbad,0\n")
+        client.upload(tmp_path / "a.csv")
+    written = {path.relative_to(data): path for path in data.rglob("*")}
+    names = {path.name for path in written}
+    assert {"loraworks.sqlite3", "loraworks.sqlite3-wal", "pepper", "artifacts"} <= names
+    assert any(path.suffix == ".csv" for path in written)
+    assert {name for name, path in written.items() if path.stat().st_mode & 0o077} == set()
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755
 
 
 def test_a_dead_worker_is_replaced(start: Start) -> None:

@@ -17,7 +17,7 @@ from app.serving import meanings
 from lora_core.process import cores
 from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
-from tests.app.serving.stub import WAIT, StubPredictor
+from tests.app.serving.stub import WAIT, Loader, StubPredictor
 
 SWAPS = 20
 CALLERS = 50
@@ -100,6 +100,25 @@ def _move(admin: httpx2.Client, number: int) -> None:
         return bool(answer.headers["x-model-version"] == f"sentiment:{number}")
 
     until(moved)
+
+
+def test_a_model_that_loads_for_long_keeps_nobody_past_the_deadline(app: FastAPI, url: str) -> None:
+    loader = Loader()
+    app.state.serving.pool._load = loader
+    loader.gate.clear()
+
+    def ask(**headers: str) -> httpx2.Response:
+        return httpx2.post(
+            f"{url}/predict", json={"inputs": "a film"}, headers=headers, timeout=WAIT
+        )
+
+    for _ in range(2):
+        late = ask(**{"X-Request-Timeout": "0.05"})
+        assert (late.status_code, late.json()["code"]) == (503, "model_loading")
+        assert late.headers["Retry-After"]
+    loader.gate.set()
+    assert ask().status_code == 200
+    assert len(loader.loads) == 1  # it went on
 
 
 def test_deadlines_are_kept_over_http(app: FastAPI, url: str) -> None:

@@ -1,0 +1,99 @@
+"""Each thing that is done to a key or a model leaves exactly one line that says who did it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import logs
+from app.artifacts.archive import tar_stream
+from app.artifacts.tables import Artifact
+from app.db.engines import Database
+from app.keys import service
+from app.keys.service import NewKey
+from app.main import create_app
+from app.settings import Settings
+from lora_core import manifest
+from tests.app.registry.conftest import finished
+from tests.app.serving.conftest import publish
+from tests.tiny_artifact import make_artifact
+
+__all__ = ["finished", "publish"]
+
+MODEL = "/v1/models/sentiment"
+Told = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def told(capfd: pytest.CaptureFixture[str]) -> Told:
+    """The lines of the audit log since the last look, from what stands on standard error."""
+
+    def read() -> list[dict[str, Any]]:
+        lines = [
+            json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"
+        ]
+        return [line for line in lines if line["event"] == "audit"]
+
+    return read
+
+
+def test_keys(told: Told, new_key: Callable[..., NewKey], database: Database) -> None:
+    logs.configure("ERROR")
+    made = new_key("predict", name="shop")
+    (line,) = told()
+    assert (line["action"], line["key"], line["name"]) == ("key_created", str(made.key.id), "shop")
+    assert {"timestamp", "uid"} <= line.keys()
+    assert made.text not in str(line)
+    with database.write() as session:
+        service.revoke(session, key_id=made.key.id)
+    (line,) = told()
+    assert (line["action"], line["key"]) == ("key_revoked", str(made.key.id))
+
+
+def test_models(
+    told: Told,
+    locked: Settings,
+    new_key: Callable[..., NewKey],
+    publish: Callable[..., Path],
+    finished: Callable[[], Artifact],
+    tmp_path: Path,
+) -> None:
+    key, job_id = new_key(), str(finished().job_id)
+    publish(promote=False)
+    publish(promote=False)
+    directory = make_artifact(tmp_path / "other")
+    names = ["manifest.json", *manifest.read(directory)["files"]]
+    archive = b"".join(tar_stream(directory, names, folder="m", modified=0))
+    production = f"{MODEL}/aliases/production"
+    calls: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
+        ("PUT", production, {"json": {"version": 1}},
+         {"action": "alias_moved", "model": "sentiment:1", "alias": "production", "back": False}),
+        ("PUT", production, {"json": {"version": 2}},
+         {"action": "alias_moved", "model": "sentiment:2"}),
+        ("POST", f"{production}/rollback", {},
+         {"action": "alias_moved", "model": "sentiment:1", "back": True}),
+        ("POST", f"{MODEL}/versions/import", {"files": {"file": ("m.tar", archive)}},
+         {"action": "version_imported", "model": "sentiment:3"}),
+        ("POST", f"{MODEL}/versions", {"json": {"job_id": job_id}},
+         {"action": "version_registered", "model": "sentiment:4", "job_id": job_id}),
+        ("DELETE", f"{MODEL}/versions/2", {},
+         {"action": "version_deleted", "model": "sentiment:2"}),
+        ("DELETE", production, {},
+         {"action": "alias_deleted", "model": "sentiment", "alias": "production"}),
+        ("DELETE", MODEL, {}, {"action": "model_deleted", "model": "sentiment"}),
+    )  # fmt: skip
+    silent = locked.model_copy(update={"log_level": "ERROR"})
+    headers = {"Authorization": f"Bearer {key.text}", "X-Request-Id": "r-1"}
+    with TestClient(create_app(silent), headers=headers) as client:
+        told()
+        for method, path, sent, expected in calls:
+            answer = client.request(method, path, **sent)
+            assert answer.is_success, answer.text
+            (line,) = told()
+            who = {"key_id": str(key.key.id), "request_id": "r-1"}
+            assert line == line | expected | who
+        refused = client.delete(MODEL)
+        assert (refused.status_code, told()) == (404, [])
