@@ -43,8 +43,8 @@ class Door:
             caller = LOCAL
             if self.keys:
                 caller = await authenticate(Headers(scope=scope), scope["app"].state.key_ring)
+                structlog.contextvars.bind_contextvars(key_id=str(caller.id))
             scope.setdefault("state", {})["caller"] = caller
-            structlog.contextvars.bind_contextvars(key_id=str(caller.id))
         await self.app(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:

@@ -54,17 +54,16 @@ def test_no_large_file_can_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_size <= 1000
 
 
-def test_nobody_can_be_called() -> None:
+def test_nobody_can_be_called_where_the_system_allows_that() -> None:
     asked = ["unshare", "--net", *(["--user"] if os.geteuid() else []), "true"]
-    if subprocess.run(asked, capture_output=True, check=False).returncode:
-        pytest.skip("this system gives a process no network of its own")
+    allowed = subprocess.run(asked, capture_output=True, check=False).returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
         call = f"import socket; socket.create_connection({address!r}); print('heard')"
         assert subprocess.run([sys.executable, "-c", call], check=False).returncode == 0
         done = limited(2**28, 10, 1000, code=call)
-    assert "Network is unreachable" in done.stderr
-    assert done.stdout == ""
+    assert done.stdout == ("" if allowed else "heard\n")
+    assert ("Network is unreachable" in done.stderr) is allowed
 
 
 def test_what_is_wrong_is_said_under_the_name_that_the_caller_knows(
