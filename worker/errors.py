@@ -19,8 +19,8 @@ class NoRoom(StorageFull):
 
     code = "disk_full"
     message = (
-        "Only {free_mb} MB of the disk are free; {reserve_mb} MB are kept in reserve. "
-        "Free some space and run the job again."
+        "On {host} only {free_mb:,} MB of the disk are free; {reserve_mb:,} MB are kept in reserve "
+        "(LORAWORKS_MIN_FREE_BYTES). Free some space there."
     )
 
 

@@ -7,12 +7,12 @@ from threading import Event as Flag
 import structlog
 
 from app.db.outage import OUTAGE
-from app.jobs import ownership
+from app.jobs import ownership, presence
 from app.jobs.endings import Preempted
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
 from app.resources import Resources
-from worker import close
+from worker import close, workplace
 from worker.contact import Contact
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
@@ -35,6 +35,7 @@ class Poller:
         settings = resources.settings
         self._pause = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)  # seconds
         self._contact = Contact(log)
+        self._trouble: str | None = None  # of this machine, as it was told last
 
     def wake(self) -> None:
         """Look now: a job waits, or there is room for one."""
@@ -64,7 +65,8 @@ class Poller:
         try:
             # Asked with the slot in hand: who waits for the last one to come back must not leave
             # while another job is claimed.
-            claimed = None if self._draining.is_set() else self._claim(slot)
+            unfit = self._draining.is_set() or self._leaves(slot.lane)
+            claimed = None if unfit else self._claim(slot)
             if claimed is not None:
                 self._run_apart(claimed, slot)
                 started = True
@@ -72,6 +74,22 @@ class Poller:
             if not started:
                 self._slots.give(slot)
         return started
+
+    def _leaves(self, lane: Lane) -> bool:
+        """Whether a job is left to others, because it could not run here now. Where there are none
+        it is taken all the same, and says what it waits for.
+        """
+        settings = self._resources.settings
+        trouble, told = workplace.trouble(settings), self._trouble
+        self._trouble = trouble.code if trouble else None
+        if trouble is None:
+            return False
+        if told != self._trouble:
+            log.warning("jobs are left to other workers", code=trouble.code, reason=str(trouble))
+        with self._contact.trying(), self._resources.database.read() as session:
+            return presence.others(
+                session, lane, but=self._owner, lease_seconds=settings.lease_seconds
+            )
 
     def _claim(self, slot: Slot) -> Claimed | None:
         with self._contact.trying(), self._resources.database.write() as session:

@@ -106,9 +106,10 @@ class Reconciler:
         self._began_at = now
 
     def _announce(self) -> None:
+        devices = () if workplace.trouble(self._settings) else self._devices
         with self._resources.database.write() as session:
             presence.announce(
-                session, self._owner, draining=self._draining.is_set(), devices=self._devices
+                session, self._owner, draining=self._draining.is_set(), devices=devices
             )
             presence.forget(session, silent_seconds=FORGET_SECONDS)
             asked_at = own_clock()

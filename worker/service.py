@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app import logs
 from app.db import migrate
-from app.errors import AppError, DataFolderUnusable
+from app.errors import AppError
 from app.private import keep_private
 from app.resources import Resources, open_resources
 from app.settings import Settings
@@ -115,21 +115,12 @@ def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Servi
     """
     resources = open_resources(settings)
     try:
-        _check_folder(settings)
+        workplace.check_writable(settings)  # or it would take jobs, and run none
         migrate.check(resources.database)
         return Service(resources, devices or chosen(settings.devices))
     except BaseException:
         resources.close()
         raise
-
-
-def _check_folder(settings: Settings) -> None:
-    """A worker that can write nothing would take every job, and train none."""
-    try:
-        workplace.check_writable(settings)
-    except OSError as error:
-        reason = f"{error.strerror}: {settings.work_dir}"
-        raise DataFolderUnusable(reason=reason) from error
 
 
 def _thread(work: Callable[[], None]) -> threading.Thread:

@@ -5,17 +5,19 @@ Attempts of one job share no folder of their own: one may begin while another is
 
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+from app.errors import AppError, DataFolderUnusable
 from app.settings import Settings
 from worker.errors import NoRoom
 
 _ATTEMPT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
-MB = 2**20
+MB = 10**6
 
 
 class Place(NamedTuple):
@@ -73,14 +75,27 @@ def clear(directory: Path) -> None:
 
 
 def check_writable(settings: Settings) -> None:
-    """Raises `OSError` where no attempt could work."""
+    """Raises `DataFolderUnusable` where no attempt could work."""
     folder = settings.work_dir / "jobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DataFolderUnusable(reason=f"{error.strerror}: {settings.work_dir}") from error
 
 
 def check_room(settings: Settings) -> None:
     """Raises `NoRoom` when less than the reserve is free."""
-    free = shutil.disk_usage(settings.data_dir).free
-    if free < settings.min_free_bytes:
-        raise NoRoom(free_mb=free // MB, reserve_mb=settings.min_free_bytes // MB)
+    free, reserve = shutil.disk_usage(settings.data_dir).free, settings.min_free_bytes
+    if free < reserve:
+        raise NoRoom(host=socket.gethostname(), free_mb=free // MB, reserve_mb=reserve // MB)
+
+
+def trouble(settings: Settings) -> AppError | None:
+    """Why no attempt could work here now."""
+    try:
+        check_writable(settings)
+        check_room(settings)
+    except AppError as error:
+        return error
+    return None

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from app.db.clock import now
 from app.jobs.guards import UNSYNCED
 from app.jobs.leases import Held, Owner
-from app.jobs.states import JobState
+from app.jobs.states import JobState, Lane
 from app.jobs.tables import Job, Worker
 
 
 def announce(session: Session, owner: Owner, *, draining: bool, devices: Sequence[str]) -> None:
-    """Say that the worker is alive."""
+    """Say that the worker is alive, and for which devices it takes jobs."""
     session.merge(
         Worker(
             id=owner.id,
@@ -27,6 +27,15 @@ def announce(session: Session, owner: Owner, *, draining: bool, devices: Sequenc
             devices=list(devices),
         )
     )
+
+
+def others(session: Session, lane: Lane, *, but: Owner, lease_seconds: float) -> bool:
+    """Whether another worker is there for the jobs of a lane."""
+    devices = select(Worker.devices).where(
+        Worker.id != but.id, Worker.seen_at > now() - lease_seconds, Worker.draining.is_(False)
+    )
+    kind = "cpu" if lane is Lane.CPU else "cuda"
+    return any(name.startswith(kind) for names in session.scalars(devices) for name in names)
 
 
 def running(session: Session) -> list[Held]:

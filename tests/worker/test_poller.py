@@ -8,13 +8,17 @@ from uuid import UUID
 
 import pytest
 import structlog
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
+from app.db import clock
 from app.db.engines import Database
+from app.jobs import presence
 from app.jobs.leases import Claimed
 from app.jobs.states import JobState, Lane
+from app.jobs.tables import Worker
 from app.resources import Resources
-from tests.job_rows import ALICE, add_job, attempts, job, state
+from tests.job_rows import ALICE, BOB, add_job, attempts, job, state
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
@@ -61,9 +65,11 @@ def make(
         cpu_count: int = 1,
         poll_seconds: float = 0.05,
         gate: threading.Event | None = None,
+        **settings: object,
     ) -> tuple[Poller, Slots]:
         slots = Slots(devices or (CPU,), cpu_count=cpu_count, locks=tmp_path / "devices")
-        patient = resources.settings.model_copy(update={"poll_seconds": poll_seconds})
+        settings |= {"poll_seconds": poll_seconds}
+        patient = resources.settings.model_copy(update=settings)
         with_poll = Resources(
             settings=patient,
             database=resources.database,
@@ -71,7 +77,7 @@ def make(
             queue=resources.queue,
         )
         scripted(*GOOD)
-        runner = JobRunner(resources, draining=draining)
+        runner = JobRunner(with_poll, draining=draining)
         if gate is not None:
             runner = Held(resources, draining=draining)
             runner.gate = gate
@@ -123,6 +129,46 @@ def test_each_free_slot_gets_a_job_and_the_next_one_waits_for_room(
     assert len(running(database, *jobs)) == 2
     gate.set()
     wait_until(lambda: len(running(database, *jobs)) == 3, what="a job in the slot that came back")
+
+
+def test_without_room_on_the_disk_jobs_are_left_to_others_as_long_as_there_are_any(
+    database: Database, make: Make
+) -> None:
+    def announce(seen_at: float, devices: list[str], *, draining: bool = False) -> None:
+        with database.write() as session:
+            presence.announce(session, BOB, draining=draining, devices=devices)
+            session.flush()
+            session.execute(update(Worker).values(seen_at=seen_at))
+            session.commit()
+
+    announce(NEVER + time.time(), ["cuda:0", "cpu"])
+    job_id = add_job(database)
+    with structlog.testing.capture_logs() as logs:
+        make(min_free_bytes=2**60)
+        time.sleep(0.5)  # ten looks
+        assert state(database, job_id) is JobState.QUEUED
+        assert attempts(database, job_id) == []
+        announce(NEVER + time.time(), ["cuda:0"])  # of no use for this one
+        wait_until(lambda: job(database, job_id).waiting_code == "storage_unavailable")
+    told = [line for line in logs if line["event"] == "jobs are left to other workers"]
+    assert [line["code"] for line in told] == ["disk_full"]
+
+
+@pytest.mark.parametrize(
+    ("age", "draining", "there"), [(0, False, True), (0, True, False), (61, False, False)]
+)
+def test_others_are_those_that_live_and_stay(
+    database: Database, age: float, draining: bool, there: bool
+) -> None:
+    with database.write() as session:
+        presence.announce(session, BOB, draining=draining, devices=["cpu"])
+        session.flush()
+        session.execute(update(Worker).values(seen_at=clock.now() - age))
+        session.commit()
+    with database.read() as session:
+        found = presence.others(session, Lane.CPU, but=ALICE, lease_seconds=60)
+        assert found is there
+        assert not presence.others(session, Lane.CPU, but=BOB, lease_seconds=60)
 
 
 def test_each_device_takes_the_jobs_of_its_lane(

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,7 @@ def test_nothing_is_started_without_room_on_the_disk(
     row = job(database, job_id)
     assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
     assert row.waiting_message is not None
+    assert f"On {socket.gethostname()} only " in row.waiting_message
     assert "MB of the disk are free" in row.waiting_message
     assert not (tmp_path / "ran").exists()
 
