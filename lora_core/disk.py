@@ -19,6 +19,8 @@ def is_no_room(error: BaseException | None) -> bool:
     """Whether this is the system's word for a full disk, a full quota, or a limit of a file."""
     if isinstance(error, SafetensorError):  # it passes the number on in words only
         return f"os error {errno.ENOSPC}" in str(error)
+    if isinstance(error, shutil.Error):  # so does this one, of each file of a folder
+        return any(f"[Errno {number}]" in str(error) for number in _NO_ROOM)
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from app.db.outage import OUTAGE
 from app.errors import AppError, DataFolderUnusable
-from app.jobs.endings import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
+from app.jobs.endings import SPENT, Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
 from app.jobs.leases import Claimed
 from app.settings import Settings
 from lora_core import events, exit_codes
@@ -39,7 +39,6 @@ LOST = Cause("lost_worker", "The worker that ran it is gone.", "lost_worker")
 BROKEN = Cause("worker_error", "The worker itself failed ({how}).", "worker_error")
 
 NO_FURTHER = "{message} It came no further than the time before, so it is not tried again."
-SPENT = "{message} This was failure {failures}, and the last that is allowed."
 OVER_TIME = "It has run for {seconds:g} s, the longest that is allowed, and was stopped."
 IMPATIENT = "{message} That went on for over {seconds:g} s."
 
@@ -122,7 +121,7 @@ def _retry_or_fail(cause: Cause, how: str, claimed: Claimed, settings: Settings)
     if claimed.stuck:
         return Failed(cause.again, NO_FURTHER.format(message=message))
     if failures >= settings.max_failures:
-        return Failed(cause.code, SPENT.format(message=message, failures=failures))
+        return Failed(cause.code, SPENT.format(message, failures))
     return Retry(cause.code, message, settings.retry_seconds)
 
 

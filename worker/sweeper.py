@@ -5,8 +5,10 @@ from threading import Event as Flag
 import structlog
 
 from app.db.outage import OUTAGE
+from app.errors import AppError
 from app.resources import Resources
 from app.retention import service as retention
+from worker.failures import is_disk
 
 FIRST_SECONDS = 60.0  # after the start
 PAUSE_SECONDS = 3600.0
@@ -33,5 +35,6 @@ class Sweeper:
             retention.sweep(self._resources)
         except OUTAGE as error:
             log.warning("the database does not answer", error=str(error))
-        except Exception:
-            log.exception("the sweep failed")
+        except Exception as error:
+            known = isinstance(error, AppError) or is_disk(error)
+            log.error("the sweep failed", error=str(error), exc_info=not known)

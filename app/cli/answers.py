@@ -38,6 +38,7 @@ class Job(TypedDict):
     step: int
     total_steps: int | None
     queue_position: int | None
+    waiting: Failure | None
     parameters: Parameters | None
     estimated_seconds: float | None
     created_at: str
@@ -116,6 +117,7 @@ class Prediction(TypedDict):
     rows_done: int
     rows: int
     queue_position: int | None
+    waiting: Failure | None
     created_at: str
     started_at: str | None
     finished_at: str | None

@@ -11,7 +11,7 @@ from app.cli.download import unpack
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
-from app.cli.output import duration, facts, moment, percent, say, table
+from app.cli.output import duration, facts, moment, percent, reason, say, table
 from app.cli.results import print_results
 from lora_core.specs.method import MethodName
 
@@ -83,12 +83,13 @@ def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
             ("base", found["base"]),
             ("trainable parameters", parameters and parameters["trainable"]),
             ("place in the queue", found["queue_position"]),
+            ("waits, because", reason(found["waiting"])),
             ("estimated time", found["estimated_seconds"] and duration(found["estimated_seconds"])),
             ("step", f"{found['step']}/{found['total_steps'] or '-'}"),
             ("created", moment(found["created_at"])),
             ("started", found["started_at"] and moment(found["started_at"])),
             ("finished", found["finished_at"] and moment(found["finished_at"])),
-            ("error", error and f"{error['message']} ({error['code']})"),
+            ("error", reason(error)),
             ("artifact", found["artifact_id"]),
         ]
     )

@@ -74,6 +74,7 @@ def create(
     keys: _Keys, name: Name, scopes: Scopes = None, days: Days = None, as_json: AsJson = False
 ) -> None:
     """Make a key. Its text is shown once and kept nowhere."""
+    from app.db.engines import address
     from app.keys.scopes import ALL_SCOPES
     from app.keys.secret import load_pepper
     from app.keys.service import create as create_key
@@ -90,6 +91,7 @@ def create(
         return
     say(made.text, style="bold")
     say("Keep it: it is shown only this once. Send it as `Authorization: Bearer …`.")
+    say(f"It is for the service on {address(keys.settings)}.")
 
 
 @app.command("list")

@@ -35,6 +35,7 @@ def migrate(
 
     With --json one line with the revisions `before` and `after` is printed.
     """
+    from app.db.engines import address
     from app.db.migrate import upgrade
 
     settings = load_settings({"data_dir": data_dir})
@@ -42,9 +43,9 @@ def migrate(
     if as_json:
         json_line({"before": before, "after": after})
     elif before == after:
-        say(f"The schema is up to date: {after}")
+        say(f"The schema of {address(settings)} is up to date: {after}")
     else:
-        say(f"The schema went from {before or 'none'} to {after}")
+        say(f"The schema of {address(settings)} went from {before or 'none'} to {after}")
 
 
 def _current(settings: "Settings") -> "Move":

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.answers import Failure
+
 PIPE_WIDTH = 200  # columns when nobody looks, so that no cell is cut
 
 STATE_STYLE = {
@@ -59,6 +61,11 @@ def _safe(text: str) -> str:
     return "".join(
         sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text
     )
+
+
+def reason(why: Failure | None) -> str | None:
+    """Why something failed or waits: the message, and the code to search for."""
+    return why and f"{why['message']} ({why['code']})"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

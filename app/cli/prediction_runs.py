@@ -8,7 +8,7 @@ from app.cli.client import Client
 from app.cli.display import open_display
 from app.cli.errors import Misuse, RunFailed, Unreachable
 from app.cli.output import as_json as print_json
-from app.cli.output import facts, moment, say, warn
+from app.cli.output import facts, moment, reason, say, warn
 from app.cli.progress import Progress
 from app.cli.watch import PATIENCE_SECONDS
 
@@ -108,12 +108,13 @@ def print_run(run: Prediction) -> None:
             ("model", run["model"]),
             ("rows", f"{run['rows_done']}/{run['rows']}"),
             ("place in the queue", run["queue_position"]),
+            ("waits, because", reason(run["waiting"])),
             ("created", moment(run["created_at"])),
             ("started", run["started_at"] and moment(run["started_at"])),
             ("finished", run["finished_at"] and moment(run["finished_at"])),
             ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels.items()) or None),
             ("texts cut", summary.get("cut")),
-            ("error", error and f"{error['message']} ({error['code']})"),
+            ("error", reason(error)),
         ]
     )
 

@@ -51,6 +51,12 @@ def open_database(settings: Settings) -> Database:
     return Database(write=write, read=read)
 
 
+def address(settings: Settings) -> str:
+    """Where the database is, without its password and options. Raises `DatabaseUrlInvalid`."""
+    url = _url(settings)
+    return url.set(drivername=url.get_backend_name(), query={}).render_as_string()
+
+
 def migration_engine(settings: Settings) -> Engine:
     """An engine on which a statement may take and wait as long as it needs. Raises as above."""
     url = _url(settings)

@@ -10,6 +10,11 @@ from uuid import UUID
 from app.db.base import JsonObject
 from app.jobs.states import JobState
 
+SPENT = (
+    "{} This was failure {} without a new checkpoint between them, and the last that is allowed "
+    "(LORAWORKS_MAX_FAILURES)."
+)
+
 
 @dataclass(frozen=True)
 class Succeeded:

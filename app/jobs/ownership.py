@@ -15,7 +15,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from app.db.base import JsonObject
 from app.db.clock import now
 from app.jobs import checkpoints, moves
-from app.jobs.endings import Ending, ExitStatus, Retry, Told, closing
+from app.jobs.endings import SPENT, Ending, ExitStatus, Retry, Told, closing
 from app.jobs.guards import UNSYNCED, Guard, append, held
 from app.jobs.leases import Beat, Claimed, Lease, Owner, StoredCheckpoint
 from app.jobs.states import JobState, Kind, Lane, Outcome
@@ -198,7 +198,7 @@ def expire(
         ),
         "finished_at": case((or_(moves.ASKED, spent), now()), else_=null()),
         "error_code": case((failed, lost.code), else_=null()),
-        "error_message": case((failed, lost.message), else_=null()),
+        "error_message": case((failed, SPENT.format(lost.message, max_failures)), else_=null()),
     }
     return _end(session, guard, lost, Outcome.LOST, values, ExitStatus())
 

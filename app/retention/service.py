@@ -14,6 +14,7 @@ from app.resources import Resources
 from app.retention import leftovers, removals, repository
 from app.retention.errors import StoreOfAnother
 from app.retention.removals import Removal, units
+from lora_core.disk import is_no_room
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
     """
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_cache(settings)
-    _check_owner(resources, claim=not dry_run)
+    ours = _is_ours(resources, claim=not dry_run)
     found = units(store.files())  # before the look at the rows, see `orphans`
     now = store.now()
     with database.write() as session:
@@ -51,7 +52,7 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         uploads = repository.live_uploads(session)
     gone = {removal.key for removal in expired}
     unknown = [each for each in removals.orphans(found, known, now=now) if each.key not in gone]
-    orphans = [each for each in unknown if each.age_seconds > settings.orphan_seconds]
+    orphans = [each for each in unknown if ours and each.age_seconds > settings.orphan_seconds]
     here = leftovers.find(settings, cache, known, uploads)
     if not dry_run:
         for removal in (*expired, *orphans):
@@ -75,13 +76,22 @@ def disk_use(resources: Resources) -> dict[str, int]:
     return use | {name: leftovers.tree_bytes(folder) for name, folder in folders.items()}
 
 
-def _check_owner(resources: Resources, *, claim: bool) -> None:
-    """With the wrong database every model of the right one would look like an orphan."""
+def _is_ours(resources: Resources, *, claim: bool) -> bool:
+    """With the wrong database every model of the right one would look like an orphan.
+
+    A store that is too full to be marked as ours may be another's: what no row knows stays then.
+    """
     with resources.database.read() as session:
         name = repository.database_name(session)
-    owner = resources.store.owner(name if claim else None)
+    try:
+        owner = resources.store.owner(name if claim else None)
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        owner = resources.store.owner(None)
     if owner not in (name, None):
         raise StoreOfAnother(owner=owner, name=name)
+    return owner == name or not claim
 
 
 def _tell(removal: Removal) -> None:

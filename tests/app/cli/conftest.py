@@ -19,7 +19,7 @@ from app.artifacts import repository as artifacts
 from app.cli.main import app as command
 from app.db.engines import Database
 from app.jobs import ownership
-from app.jobs.endings import Failed, Succeeded
+from app.jobs.endings import Failed, Succeeded, Waiting
 from app.jobs.leases import Lease, Owner
 from app.jobs.states import Lane
 from app.jobs.tables import JobEvent, MetricPoint
@@ -161,6 +161,12 @@ class FakeWorker:
     def fail(self, lease: Lease) -> None:
         with self.database.write() as session:
             assert ownership.finish(session, lease, Failed("one_class", "Only one label.", {}))
+            session.commit()
+
+    def wait(self, lease: Lease) -> None:
+        why = Waiting("storage_unavailable", "The disk of node-1 is full.", 60)
+        with self.database.write() as session:
+            assert ownership.finish(session, lease, why)
             session.commit()
 
     def succeed(

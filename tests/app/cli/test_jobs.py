@@ -153,6 +153,13 @@ def test_a_job_can_be_listed_shown_and_cancelled(cli: Run) -> None:
     assert answer(cli("jobs", "list", "--state", "queued", "--json"))[0]["id"] == other
 
 
+def test_what_a_job_waits_for_is_shown(cli: Run, worker: FakeWorker) -> None:
+    job = submitted(cli, "--method", "lora")
+    worker.wait(worker.claim())
+    shown = cli("jobs", "show", job).stdout
+    assert "The disk of node-1 is full. (storage_unavailable)" in shown
+
+
 def test_lists_go_over_several_pages(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.cli.connection.PAGE", 2)
     made = [submitted(cli) for _ in range(5)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 from typer.testing import Result
 
 from app.db import postgresql
@@ -42,10 +43,14 @@ def refused(result: Result, code: str) -> None:
 
 def test_it_tells_from_where_to_where(run: Run, url: str) -> None:
     refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_older")
+    shown = make_url(url)
+    where = f"{shown.get_backend_name()}:"
     first = run("migrate", LORAWORKS_DATABASE_URL=url)
-    assert first.stdout == f"The schema went from none to {HEAD}\n"
+    assert first.stdout.startswith(f"The schema of {where}")
+    assert first.stdout.endswith(f"/{shown.database} went from none to {HEAD}\n")
+    assert f":{shown.password}@" not in first.stdout
     again = run("migrate", LORAWORKS_DATABASE_URL=url)
-    assert again.stdout == f"The schema is up to date: {HEAD}\n"
+    assert again.stdout.endswith(f"/{shown.database} is up to date: {HEAD}\n")
     moved = answer(run("migrate", "--check", "--json", LORAWORKS_DATABASE_URL=url))
     assert moved == {"before": HEAD, "after": HEAD}
 

@@ -1,5 +1,6 @@
 """What nobody needs goes, and nothing else."""
 
+import errno
 import os
 import shutil
 import time
@@ -315,6 +316,28 @@ def test_another_database_removes_nothing(world: World) -> None:
             sweep(world.resources)
     assert len(world.left()) == 1
     (world.settings.artifacts_dir / ".owner").unlink()
+    sweep(world.resources)
+    assert world.left() == set()
+
+
+def test_a_store_that_is_too_full_to_be_marked_loses_only_what_rows_gave_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.checkpoint(world.job(days=8))
+    unknown = f"jobs/{new_id()}/a1"
+    world.files(unknown)
+    store = world.resources.store
+    look = store.owner
+
+    def full(candidate: str | None) -> str | None:
+        if candidate is None:
+            return look(None)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "owner", full)
+    assert [each.kind for each in sweep(world.resources).removals] == [Kind.CHECKPOINT]
+    assert world.left() == {unknown}
+    monkeypatch.undo()
     sweep(world.resources)
     assert world.left() == set()
 
