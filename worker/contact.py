@@ -13,6 +13,11 @@ from app.db.outage import OUTAGE
 Answer = TypeVar("Answer")
 
 
+def first_line(outage: Exception) -> str:
+    """SQLAlchemy adds an address where to read about it."""
+    return str(outage).partition("\n")[0]
+
+
 class Contact:
     """Of one part of the worker with the database; the lines are its own."""
 
@@ -24,7 +29,7 @@ class Contact:
         """How the last try ended. `None`: the database answered."""
         if outage is not None and self._lost_at is None:
             self._lost_at = time.monotonic()
-            self._log.warning("the database does not answer", error=str(outage))
+            self._log.warning("the database does not answer", error=first_line(outage))
         elif outage is None and self._lost_at is not None:
             seconds = round(time.monotonic() - self._lost_at, 1)
             self._lost_at = None

@@ -39,7 +39,8 @@ class Keeper:
                 ref = self._resources.store.put(made, key)
         except (AppError, LoraCoreError, OSError) as error:
             log.warning("a checkpoint could not be stored", step=event.step, error=str(error))
-            message = f"The checkpoint of step {event.step:,} could not be stored."
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            message = f"The checkpoint of step {event.step:,} could not be stored: {reason}"
             self._recorder.note(Told("checkpoint_lost", "warning", message, {"step": event.step}))
         else:
             self._recorder.note_stored(event.step, ref)

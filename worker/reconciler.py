@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Event as Flag
 
 import structlog
@@ -53,6 +54,9 @@ class Reconciler:
         self.tick()  # which tells that it drains
         while not self._left.wait(self._settings.reconcile_seconds):
             self.tick()
+        with suppress(*OUTAGE), self._resources.database.write() as session:
+            presence.forget(session, silent_seconds=FORGET_SECONDS, left=self._owner)
+            session.commit()
 
     def leave(self) -> None:
         """End `run`."""

@@ -99,7 +99,7 @@ class JobRunner:
                 close.publish(self._resources, claimed, place.out, found)
         else:
             tell = log.warning if ended.asked is None else log.info
-            tell("the training ended", left=ended.left, log=_tail(place.log))
+            tell("the training ended", **dataclasses.asdict(ended.left), log=_tail(place.log))
             if ended.asked is None and ended.failed is None:
                 workplace.check_writable(self._settings)  # it may have died of that
             ending = _public(judge(ended, claimed, self._settings), found)

@@ -8,6 +8,7 @@ from app.db.outage import OUTAGE
 from app.errors import AppError
 from app.resources import Resources
 from app.retention import service as retention
+from worker.contact import first_line
 from worker.failures import is_disk
 
 FIRST_SECONDS = 60.0  # after the start
@@ -34,7 +35,7 @@ class Sweeper:
         try:
             retention.sweep(self._resources)
         except OUTAGE as error:
-            log.warning("the database does not answer", error=str(error))
+            log.warning("the database does not answer", error=first_line(error))
         except Exception as error:
             known = isinstance(error, AppError) or is_disk(error)
             log.error("the sweep failed", error=str(error), exc_info=not known)

@@ -43,6 +43,7 @@ class LocalStore(Store):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._root = root.absolute()
+        self._folder = self._identity()
 
     def put(self, directory: Path, key: str) -> ArtifactRef:
         target = self._place(check_key(key))
@@ -106,6 +107,7 @@ class LocalStore(Store):
                 _remove_if_empty(folder)  # of a job that has nothing more
 
     def files(self) -> Iterator[StoredFile]:
+        self._check_mounted()
         for folder, _, names in os.walk(self._root):
             for name in names:
                 path = Path(folder, name)
@@ -120,6 +122,7 @@ class LocalStore(Store):
 
     def owner(self, candidate: str | None) -> str | None:
         place = self._root / OWNER
+        self._check_mounted()
         with _explained():
             if candidate is not None and not place.exists():
                 mark = self._hidden()
@@ -132,6 +135,7 @@ class LocalStore(Store):
             return place.read_text(encoding="utf-8") if place.exists() else None
 
     def now(self) -> float:
+        self._check_mounted()
         with _explained():
             self._root.mkdir(parents=True, exist_ok=True)
             probe = self._root / PROBE
@@ -139,7 +143,26 @@ class LocalStore(Store):
             os.utime(probe)
             return probe.stat().st_mtime
 
+    def _identity(self) -> tuple[int, int] | None:
+        """Which folder this is, if it is there."""
+        try:
+            facts = self._root.stat()
+        except OSError:
+            return None
+        return facts.st_dev, facts.st_ino
+
+    def _check_mounted(self) -> None:
+        """What is written into the empty folder below a disk that is away would be lost."""
+        found = self._identity()
+        if self._folder is None:
+            self._folder = found
+        elif found != self._folder:
+            raise StorageUnavailable(
+                reason="its folder is not the one of the start; is its disk mounted?"
+            )
+
     def _place(self, key: str) -> Path:
+        self._check_mounted()
         root = self._root.resolve()
         place = root / key
         if place.resolve() != place or not place.is_relative_to(root):

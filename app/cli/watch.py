@@ -82,10 +82,10 @@ def watch(client: Client, job: JobId, as_json: AsJson = False) -> None:
 
 
 def interruptible(client: Client, job: Job, *, quiet: bool = False) -> Job:
-    """Observe a job; Ctrl-C says how to come back to it."""
+    """Observe a job; Ctrl-C, or a service that is gone, says how to come back to it."""
     try:
         return observe(client, job, open_display(quiet=quiet))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unreachable):
         job_id = job["id"]
         warn(f"The job goes on: `loraworks watch {job_id}`, `loraworks jobs cancel {job_id}`.")
         raise

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import inf
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
@@ -59,12 +59,12 @@ def silence(session: Session, *, host: str) -> float | None:
     ).one()
 
 
-def forget(session: Session, *, silent_seconds: float) -> None:
-    """Drop workers that were silent for so long and hold nothing."""
+def forget(session: Session, *, silent_seconds: float, left: Owner | None = None) -> None:
+    """Drop workers that were silent for so long, and one that `left`, if they hold nothing."""
     holding = select(Job.worker).where(Job.state == JobState.RUNNING)
+    over = or_(Worker.seen_at < now() - silent_seconds, Worker.id == (left.id if left else None))
     session.execute(
-        delete(Worker).where(Worker.seen_at < now() - silent_seconds, Worker.id.not_in(holding)),
-        execution_options=UNSYNCED,
+        delete(Worker).where(over, Worker.id.not_in(holding)), execution_options=UNSYNCED
     )
 
 

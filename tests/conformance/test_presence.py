@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app.db.clock import now
 from app.db.engines import Database
@@ -37,6 +37,18 @@ def test_a_running_job_tells_how_long_its_worker_has_been_silent(database: Datab
     assert held.silent_seconds == pytest.approx(100, abs=20)
     announce(database, ALICE)
     assert running(database)[0].silent_seconds < 20
+
+
+def test_who_leaves_is_forgotten_unless_a_job_is_left_behind(database: Database) -> None:
+    add_job(database)
+    take(database)
+    for owner in (ALICE, BOB):
+        announce(database, owner)
+        with database.write() as session:
+            presence.forget(session, silent_seconds=60, left=owner)
+            session.commit()
+    with database.read() as session:
+        assert session.scalars(select(Worker.id)).all() == [ALICE.id]
 
 
 def test_a_worker_without_a_row_was_never_heard_of(database: Database) -> None:

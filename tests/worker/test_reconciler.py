@@ -224,6 +224,8 @@ def test_a_worker_that_drains_is_alive_until_it_leaves(
     reconciler.leave()
     thread.join(10)
     assert not thread.is_alive()
+    with database.read() as session:
+        assert session.scalars(select(Worker.seen_at)).all() == []
 
 
 def claim_late(database: Database, job_id: UUID) -> None:

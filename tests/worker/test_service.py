@@ -48,9 +48,12 @@ def test_whoever_looks_sees_that_it_drains(settings: Settings, database: Databas
     service = open_service(settings)
     service.start()
     assert not worker_row(database).draining
+    service.drain()
+    wait_until(lambda: worker_row(database).draining)
     assert service.wait()
     service.close()
-    assert worker_row(database).draining
+    with database.read() as session:
+        assert session.scalars(select(Worker.id)).all() == []
 
 
 def test_a_long_sweep_holds_up_nothing(

@@ -169,3 +169,30 @@ def test_of_many_that_come_at_once_one_owns_the_store(root: Path) -> None:
         assert len(told) == 4
         assert set(told) == {LocalStore(place).owner("e")}
         assert [file.name for file in LocalStore(place).files()] == []
+
+
+def test_nothing_is_written_below_a_disk_that_is_away(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    store.check()
+    away = root.rename(tmp_path / "away")
+    root.mkdir()
+    later = made(tmp_path / "later")
+    for use in (
+        lambda: store.put(later, f"{KEY}1"),
+        lambda: store.path(ref),
+        lambda: store.owner("me"),
+        lambda: list(store.files()),
+        store.now,
+    ):
+        with pytest.raises(StorageUnavailable, match="is its disk mounted"):
+            use()
+    assert list(root.iterdir()) == []
+    root.rmdir()
+    with pytest.raises(StorageUnavailable, match="is its disk mounted"):
+        store.now()
+    assert not root.exists()
+    away.rename(root)
+    assert store.put(later, f"{KEY}1").key == f"{KEY}1"
+    manifest.verify(store.path(ref))
