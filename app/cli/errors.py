@@ -52,7 +52,7 @@ class Misuse(CliError):
 
 
 class Refused(CliError):
-    """The service said no. `fields` are the single faults of a body, one line each.
+    """The service said no. `fields` are the faults of a body; `detail` tells the first.
 
     `retry_after`: seconds after which it may say yes, if it told.
     """
@@ -75,7 +75,8 @@ class Refused(CliError):
     def lines(self) -> list[str]:
         return [
             *super().lines(),
-            *(f"  {field.get('at')}: {field.get('message')}" for field in self.fields),
+            # The first is in the detail already.
+            *(f"  {field.get('at')}: {field.get('message')}" for field in self.fields[1:]),
         ]
 
 

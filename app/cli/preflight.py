@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from app.cli.errors import Misuse
-from lora_core.specs.frozen import first_fault
+from lora_core.specs.validation import first_fault
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -30,7 +30,7 @@ def load_settings(chosen: Mapping[str, Any]) -> "Settings":
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        place, fault = first_fault(error)
+        place, fault = first_fault(error, Settings)
         named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
         raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
     logs.configure(settings.log_level)
