@@ -17,7 +17,7 @@ INTERRUPTED = 130  # Ctrl-C
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "the job or the prediction failed, or the job was cancelled",
-    2: "wrong usage, file or setting; the port is taken",
+    2: "wrong usage, file or setting; the port or the data folder is taken",
     3: "the service refused (4xx)",
     4: "the service cannot be reached or is in trouble (5xx)",
     UNEXPECTED: "a fault of the program itself",
