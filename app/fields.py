@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from lora_core.specs.patterns import SLUG
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -38,9 +40,9 @@ class View(BaseModel):
 def check_storable(text: str) -> None:
     """Refuses NUL and lone surrogates, which databases cannot keep."""
     if "\x00" in text:
-        raise PydanticCustomError("nul_character", "Text must not contain a NUL character")
+        raise PydanticCustomError("nul_character", "must not contain a NUL character")
     if _SURROGATE.search(text):
-        raise PydanticCustomError("lone_surrogate", "Text must not contain a lone surrogate")
+        raise PydanticCustomError("lone_surrogate", "must not contain a lone surrogate")
 
 
 def clean(value: Any) -> Any:
@@ -65,7 +67,7 @@ class Text:
         return core_schema.no_info_before_validator_function(clean, capped)
 
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+Slug = Annotated[str, Field(pattern=SLUG)]
 
 
 def id_or(absent: Callable[[str], Exception]) -> BeforeValidator:
@@ -82,7 +84,7 @@ def id_or(absent: Callable[[str], Exception]) -> BeforeValidator:
 
 def _few(pairs: dict[str, str]) -> dict[str, str]:
     if len(pairs) > 16:
-        raise PydanticCustomError("too_many_pairs", "At most 16 pairs are kept")
+        raise PydanticCustomError("too_many_pairs", "must have at most 16 pairs")
     return pairs
 
 

@@ -4,19 +4,27 @@ FastAPI's own answer holds the input, and so fails on NaN, on numbers too large 
 surrogates.
 """
 
-import re
-from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from lora_core.specs.validation import Fault, faults
 
 MOST_ERRORS = 50
 WHOLE_BODY = {"model_attributes_type", "model_type", "dict_type", "dataclass_type", "bytes_type"}
 
-# What pydantic puts between the names of fields: the arm of a union, or that a key is meant.
-_NO_FIELD = re.compile(r"constrained-\w+|(dict|list|tuple)\[.*\]|\[key\]")
+
+class WrongForm(RequestValidationError):
+    """Fields of a form that was read by hand, and so is of a kind that the route does not know."""
+
+    def __init__(self, error: ValidationError, kind: type[BaseModel]) -> None:
+        super().__init__(error.errors(include_url=False))
+        self.kind = kind
+
 
 Description = tuple[int, str, str, str, tuple[dict[str, str], ...]]
 
@@ -31,33 +39,12 @@ def describe_invalid(error: RequestValidationError, scope: Scope) -> Description
     if not _says_json(scope) and any(_is_whole_body(each) for each in found):
         detail = "Send the body as JSON with the header `Content-Type: application/json`."
         return 415, "unsupported_media_type", "The body is not marked as JSON.", detail, ()
-    causes = _causes([_entry(each) for each in found])
-    errors = tuple(causes[:MOST_ERRORS])
-    first = errors[0]
-    detail = f"{first['at']}: {first['message']}."
-    if len(causes) > 1:
-        detail += f" And {len(causes) - 1} more."
+    wrong = _faults(error, scope)
+    detail = f"{wrong[0].at}: {wrong[0].message}."
+    if len(wrong) > 1:
+        detail += f" And {len(wrong) - 1} more."
+    errors = tuple(asdict(fault) for fault in wrong[:MOST_ERRORS])
     return 422, "validation_failed", "The input does not fit.", detail, errors
-
-
-def _entry(error: Any) -> dict[str, str]:
-    """Place, code and message of one error."""
-    at, message = _place(error["loc"]), error["msg"].removeprefix("Value error, ")
-    match error["type"]:
-        case "union_tag_invalid":
-            at, message = f"{at}.type", f"Input should be one of {error['ctx']['expected_tags']}"
-        case "union_tag_not_found":
-            at, message = f"{at}.type", "Field required"
-    return {"at": at, "code": error["type"], "message": _capped(message, 300)}
-
-
-def _causes(errors: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Without those that only follow from an error further in: an empty list of wrong entries."""
-    parents: set[str] = set()
-    for error in errors:
-        parts = error["at"].split(".")
-        parents.update(".".join(parts[:length]) for length in range(1, len(parts)))
-    return [error for error in errors if error["at"] not in parents]
 
 
 def _says_json(scope: Scope) -> bool:
@@ -69,13 +56,16 @@ def _is_whole_body(error: Any) -> bool:
     return tuple(error["loc"]) == ("body",) and error["type"] in WHOLE_BODY
 
 
-def _place(location: Iterable[Any]) -> str:
-    """`method.lora.r` for the body; parameters say where they stand: `query.limit`."""
-    parts = [str(part) for part in location]
-    if parts[:1] == ["body"] and len(parts) > 1:
-        parts = parts[1:]
-    return ".".join(_capped(part, 64) for part in parts if not _NO_FIELD.fullmatch(part))
-
-
-def _capped(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _faults(error: RequestValidationError, scope: Scope) -> list[Fault]:
+    """`method.r` for the body; parameters say where they stand: `query.limit`."""
+    if isinstance(error, WrongForm):
+        return faults(error.errors(), error.kind)
+    body, others = [], []
+    for each in error.errors():
+        place, *inside = each["loc"]
+        if place == "body" and inside:
+            body.append({**each, "loc": inside})
+        else:
+            others.append(each)
+    field = getattr(scope.get("route"), "body_field", None)
+    return faults(others, None) + faults(body, field.field_info.annotation if field else None)

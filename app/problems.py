@@ -54,7 +54,7 @@ SCHEMA = {
                 "type": "object",
                 "required": ["at", "code", "message"],
                 "properties": {
-                    "at": {"type": "string", "examples": ["method.lora.r"]},
+                    "at": {"type": "string", "examples": ["method.r"]},
                     "code": {"type": "string"},
                     "message": {"type": "string"},
                 },

@@ -21,9 +21,9 @@ from lora_core.errors.training import Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
 from lora_core.process import keep_freed_memory, of_one_run, wait_passively
-from lora_core.specs.frozen import first_fault
 from lora_core.specs.predict import PredictSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.specs.validation import first_fault
 
 if TYPE_CHECKING:
     from lora_core.training.saves import SavePlan
@@ -188,7 +188,7 @@ def _read(path: Path, kind: type[Spec]) -> Spec:
     except OSError as error:
         raise InvalidSpec(path=path.name, problem=error.strerror) from error
     except ValidationError as error:
-        place, fault = first_fault(error)
+        place, fault = first_fault(error, kind)
         raise InvalidSpec(path=path.name, problem=f"{place}: {fault}") from error
 
 

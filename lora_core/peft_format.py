@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_core.errors.adapter import AdapterNotFound, AdapterSetting
 from lora_core.errors.base import UnsafeWeights
-from lora_core.specs.frozen import Int, first_fault
+from lora_core.specs.frozen import Int
 from lora_core.specs.method import Variant
+from lora_core.specs.validation import first_fault
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -150,7 +151,7 @@ def _checked(said: dict[str, Any]) -> AdapterConfig:
             re.compile(pattern)
         config.adapts("a.0.b")
     except ValidationError as error:
-        place, fault = first_fault(error)
+        place, fault = first_fault(error, AdapterConfig)
         raise _setting(place.split(".")[0], said, fault) from error
     except re.error as error:
         raise _setting(

@@ -1,6 +1,6 @@
 """What the service answers, as far as the command line reads it."""
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Json = dict[str, Any]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -73,6 +73,7 @@ class Profile(TypedDict):
     duplicates: int
     conflicting_duplicates: int
     leaked: int
+    similar_labels: NotRequired[list[list[str]]]  # not in uploads of a version before
 
 
 class Dataset(TypedDict):

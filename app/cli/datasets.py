@@ -112,14 +112,14 @@ def _print(dataset: Dataset, *, as_json: bool) -> None:
             ("file", dataset["filename"]),
             ("rows", dataset["rows"]),
             ("labels", counts),
-            ("duplicates", _duplicates(dataset["profile"])),
+            ("to look at", _to_look_at(dataset["profile"])),
             ("bytes", dataset["bytes"]),
             ("created", moment(dataset["created_at"])),
         ]
     )
 
 
-def _duplicates(profile: Profile) -> str:
+def _to_look_at(profile: Profile) -> str:
     """What is worth a look before training."""
     parts = []
     if count := profile["duplicates"]:
@@ -128,4 +128,8 @@ def _duplicates(profile: Profile) -> str:
         parts.append(f"{count:,} texts have more than one label")
     if count := profile["leaked"]:
         parts.append(f"{count:,} rows of other parts have a text of the training part")
-    return "; ".join(parts) or "none"
+    parts += [
+        f"the labels {' and '.join(labels)} differ in case only"
+        for labels in profile.get("similar_labels", [])
+    ]
+    return "; ".join(parts) or "nothing"

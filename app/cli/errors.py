@@ -17,7 +17,7 @@ INTERRUPTED = 130  # Ctrl-C
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "the job or the prediction failed, or the job was cancelled",
-    2: "wrong usage, file or setting; the port is taken",
+    2: "wrong usage, file or setting; the port or the data folder is taken",
     3: "the service refused (4xx)",
     4: "the service cannot be reached or is in trouble (5xx)",
     UNEXPECTED: "a fault of the program itself",
@@ -52,7 +52,7 @@ class Misuse(CliError):
 
 
 class Refused(CliError):
-    """The service said no. `fields` are the single faults of a body, one line each.
+    """The service said no. `fields` are the faults of a body; `detail` tells the first.
 
     `retry_after`: seconds after which it may say yes, if it told.
     """
@@ -75,7 +75,8 @@ class Refused(CliError):
     def lines(self) -> list[str]:
         return [
             *super().lines(),
-            *(f"  {field.get('at')}: {field.get('message')}" for field in self.fields),
+            # The first is in the detail already.
+            *(f"  {field.get('at')}: {field.get('message')}" for field in self.fields[1:]),
         ]
 
 

@@ -11,8 +11,8 @@ from app.cli.answers import Json, Label
 from app.cli.client import Client, Predictions
 from app.cli.errors import Misuse, Refused
 from app.cli.options import AsJson, connected
+from app.cli.output import FIRST_ANSWER, console, facts, percent, show, table, warn
 from app.cli.output import as_json as print_json
-from app.cli.output import console, facts, percent, show, table, warn
 from app.cli.scores import scores
 from lora_core.specs.data import Split
 
@@ -84,7 +84,7 @@ def _ask(client: Client, model: str, texts: Sequence[str], truth: Sequence[str])
     """Every answer, of one version. Texts of like length go together, which pads them less."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers = Answers([[] for _ in texts], model)
-    with console(stderr=True).status("") as status:
+    with console(stderr=True).status(FIRST_ANSWER) as status:
         for start in range(0, len(order), BATCH):
             indices = order[start : start + BATCH]
             answer = _patiently(client, [texts[i] for i in indices], answers.version)

@@ -29,8 +29,8 @@ from lora_core.events import (
     Tick,
     parse_event,
 )
-from lora_core.specs.frozen import first_fault
 from lora_core.specs.train import TrainSpec
+from lora_core.specs.validation import first_fault
 
 STOP_SECONDS = 60.0  # a step of a large model may take a while
 DRAWN = {"loss", "reviews_per_second"}
@@ -57,7 +57,7 @@ def _checked(body: Json) -> TrainSpec:
     try:
         return TrainSpec.model_validate(body)
     except ValidationError as error:
-        place, fault = first_fault(error)
+        place, fault = first_fault(error, TrainSpec)
         raise Misuse(f"{place}: {fault}", "invalid_spec") from error
 
 

@@ -25,6 +25,7 @@ from app.cli.watch import watch
 from app.cli.worker_command import worker
 from app.errors import AppError, DataFolderUnusable
 from lora_core.errors import LoraCoreError
+from lora_core.errors.data import DataError
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
 
@@ -40,7 +41,8 @@ class LoraworksGroup(TyperGroup):
         except AppError as error:
             _leave(_exit_code(error), f"error: {error} ({error.code})")
         except LoraCoreError as error:
-            _leave(1, f"error: {error} ({error.code})")
+            status = 2 if isinstance(error, DataError) else 1
+            _leave(status, f"error: {error} ({error.code})")
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output left
                 raise

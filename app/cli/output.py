@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +15,8 @@ from rich.text import Text
 from app.cli.answers import Failure
 
 PIPE_WIDTH = 200  # columns when nobody looks, so that no cell is cut
+PATIENCE_SECONDS = 1.0
+FIRST_ANSWER = "waiting for the answer; a model that was not asked for a while is loaded first"
 
 STATE_STYLE = {
     "queued": "yellow",
@@ -41,6 +45,24 @@ def say(text: str, *, style: str | None = None) -> None:
 
 def warn(text: str) -> None:
     console(stderr=True).print(plain(text), style="yellow", soft_wrap=True)
+
+
+@contextmanager
+def patience(text: str) -> Iterator[None]:
+    """Says so at a terminal, while it lasts, once what is done here takes more than a second."""
+    stderr = console(stderr=True)
+    if not stderr.is_terminal:
+        yield
+        return
+    status = stderr.status(text)
+    timer = threading.Timer(PATIENCE_SECONDS, status.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
 
 
 def as_json(value: Any) -> None:

@@ -1,19 +1,18 @@
 """`loraworks predict`: what a model thinks of a text, or of every row of a file."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.cli import lines
 from app.cli.answers import Label
 from app.cli.client import Client
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
+from app.cli.output import FIRST_ANSWER, patience, percent, table, warn
 from app.cli.output import as_json as print_json
-from app.cli.output import percent, table, warn
 from app.cli.prediction_runs import answer_file
-from lora_core.specs.data import ENDINGS
 
 BATCH = 32  # texts in one call
 SHOWN = 60  # characters of a text in the table
@@ -31,8 +30,8 @@ File = Annotated[
     Path | None,
     typer.Option(
         "--file",
-        help="A file with one text a line, - for standard input. With --out: a CSV, TSV, JSONL or "
-        "Parquet file.",
+        help="A file with one text a line, - for standard input. With --out also a CSV, TSV, "
+        "JSONL or Parquet file.",
     ),
 ]
 Out = Annotated[
@@ -79,19 +78,20 @@ def predict(  # noqa: PLR0913 - one parameter per option
         return
     if resume or text_column:
         raise Misuse("--resume and --text-column need --out", "wrong_options")
-    if file and file.suffix.lower() in ENDINGS:
+    if file and not lines.is_lines(file):
         raise Misuse(
             f"{file} is a table: give --out for its answers; one text a line is .txt, or - for "
             "standard input",
             "out_needed",
         )
-    given = [*(texts or []), *(_lines(file) if file else [])]
+    given = [*(texts or []), *(lines.read(file) if file else [])]
     if not given:
         raise Misuse("no text: give some as arguments or with --file", "no_text")
     labels: list[list[Label]] = []
     truncated = 0
     for start in range(0, len(given), BATCH):
-        answer = client.predict(given[start : start + BATCH], model, truncate=not no_truncate)
+        with patience(FIRST_ANSWER):
+            answer = client.predict(given[start : start + BATCH], model, truncate=not no_truncate)
         model = answer.version or model  # a promotion in between must not mix two versions
         labels += answer.labels
         truncated += answer.truncated
@@ -111,14 +111,6 @@ def predict(  # noqa: PLR0913 - one parameter per option
     )
     if truncated:
         warn(f"{truncated} of {len(given)} texts were longer than the model reads and were cut.")
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise Misuse(f"{file} is not UTF-8: {error}", "wrong_encoding") from error
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def _short(text: str) -> str:

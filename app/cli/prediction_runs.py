@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from app.cli import lines
 from app.cli.answers import Prediction
 from app.cli.client import Client
 from app.cli.display import open_display
@@ -45,7 +46,7 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
         if file or text_column or model:
             raise Misuse("--resume names a run that has its file and model", "wrong_options")
         run = client.prediction(resume)
-    elif file is not None and file.is_file():
+    elif file is not None and (file.is_file() or file == lines.STDIN):
         run = _submit(client, file, text_column=text_column, model=model)
     else:
         raise Misuse(f"there is no file {file}" if file else "no --file", "no_file")
@@ -61,7 +62,13 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
 def _submit(
     client: Client, file: Path, *, text_column: str | None, model: str | None
 ) -> Prediction:
-    dataset = client.upload(file, purpose="predict", text_column=text_column)
+    if lines.is_lines(file):
+        if text_column:
+            raise Misuse("a file of lines has no columns, so no --text-column", "wrong_options")
+        with lines.as_table(file) as table:
+            dataset = client.upload(table, purpose="predict")
+    else:
+        dataset = client.upload(file, purpose="predict", text_column=text_column)
     chosen = {"model": model} if model else {}
     return client.submit_prediction({"dataset": dataset["ref"], **chosen})
 

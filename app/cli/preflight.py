@@ -1,15 +1,17 @@
 """What must hold before the service starts: settings, the port, an admin key."""
 
+import fcntl
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from app.cli.errors import Misuse
-from lora_core.specs.frozen import first_fault
+from lora_core.specs.validation import first_fault
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -32,7 +34,7 @@ def load_settings(chosen: Mapping[str, Any]) -> "Settings":
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        place, fault = first_fault(error)
+        place, fault = first_fault(error, Settings)
         named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
         raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
     logs.configure(settings.log_level)
@@ -71,6 +73,36 @@ def listen(host: str, port: int) -> socket.socket:
             "port_in_use",
         ) from error
     return listener
+
+
+@contextmanager
+def alone(settings: "Settings") -> Iterator[None]:
+    """Hold the data folder against a second `up`, whose worker nobody would see at work.
+
+    The lock goes with the process, however it ends. Raises `Misuse`, `DataFolderUnusable`.
+    """
+    from app.errors import DataFolderUnusable
+
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (settings.data_dir / "up.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        reason = f"{error.strerror}: {settings.data_dir}"
+        raise DataFolderUnusable(reason=reason) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise Misuse(
+                f"`loraworks up` serves {settings.data_dir} already, at {lock.read()}; stop it, "
+                "name another --data-dir, or start one more worker with `loraworks worker`",
+                "already_up",
+            ) from error
+        lock.truncate(0)
+        lock.write(address(settings.host, settings.port))
+        lock.flush()
+        yield
 
 
 def hand_on(settings: "Settings") -> None:

@@ -1,12 +1,13 @@
 """`loraworks up`: the whole service in one command."""
 
 import os
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from app.cli.options import AsJson, DataDir, Host, Port
-from app.cli.preflight import listen, load_settings, new_admin_key
+from app.cli.preflight import alone, listen, load_settings, new_admin_key
 from app.cli.ready import announcement
 
 NoWorker = Annotated[bool, typer.Option("--no-worker", help="Start the API alone.")]
@@ -30,8 +31,9 @@ def up(
     settings = load_settings(chosen)
     with listen(settings.host, settings.port) as listener:
         settings = load_settings({**chosen, "port": listener.getsockname()[1]})
-        upgrade(settings)
-        announce = announcement(settings, admin_key=new_admin_key(settings), as_json=as_json)
-        # A broker wakes workers that listen to it. This one only polls, so it must do so often.
-        os.environ.setdefault("LORAWORKS_POLL_SECONDS", "1")
-        run_service(settings, listener, announce, with_worker=not no_worker)
+        with nullcontext() if no_worker else alone(settings):
+            upgrade(settings)
+            announce = announcement(settings, admin_key=new_admin_key(settings), as_json=as_json)
+            # A broker wakes workers that listen to it. This one only polls, so it must do so often.
+            os.environ.setdefault("LORAWORKS_POLL_SECONDS", "1")
+            run_service(settings, listener, announce, with_worker=not no_worker)

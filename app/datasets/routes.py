@@ -5,7 +5,6 @@ from functools import partial
 
 import anyio
 from fastapi import APIRouter, Request, Response, status
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView
 from app.datasets.upload import receive
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.idempotency.header import KeyedDep
+from app.invalid import WrongForm
 from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 
@@ -102,7 +102,4 @@ def _fields(sent: dict[str, str]) -> DatasetFields:
     try:
         return DatasetFields.model_validate({name: value for name, value in sent.items() if value})
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
-        raise RequestValidationError(
-            [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
-        ) from error
+        raise WrongForm(error, DatasetFields) from error

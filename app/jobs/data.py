@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -12,7 +11,8 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, NoLabels
 from app.settings import Settings
-from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, OneClass, TooFewRows
+from lora_core.data.room import Known, check_room
+from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, OneClass
 from lora_core.hub import PREFIX
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec, Split
@@ -79,7 +79,7 @@ def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length:
         mean_tokens=trained.mean_tokens,
         labels=trained.labels,
     )
-    _check_sizes(found)
+    _check_sizes(found, trained)
     return found
 
 
@@ -158,17 +158,17 @@ def _rows(sources: Mapping[str, Source]) -> dict[str, int]:
     }
 
 
-def _check_sizes(data: Data) -> None:
-    """Refuse counts that the rows cannot give. Duplicates are seen by the run itself."""
-    rows, spec = data.rows.get(ALL), data.spec
-    if rows is None:
+def _check_sizes(data: Data, trained: Source) -> None:
+    """Refuse parts that the rows cannot give. A hub data set is not known before it is read."""
+    if trained.labels is None:
         return
-    wanted: dict[str, Any] = {
-        "test": spec.test_size,
-        "validation": spec.validation_size,
-        "train": spec.train_size or len(data.labels or "??"),
-    }
-    counts = {part: size for part, size in wanted.items() if isinstance(size, int)}
-    if sum(counts.values()) > rows:
-        listed = ", ".join(f"{count:,} for {part}" for part, count in counts.items())
-        raise TooFewRows(available=f"{rows:,}", wanted=listed)
+    whole = ALL in data.rows
+    profile = trained.upload.profile if trained.upload else {}
+    known = Known(
+        rows=data.rows[ALL if whole else Split.TRAIN.value],
+        labels=len(trained.labels),
+        # Of the whole file: where it names its parts, how many there are of train is not known.
+        duplicates=profile.get("duplicates", 0) if whole else 0,
+        conflicting=profile.get("conflicting_duplicates", 0),
+    )
+    check_room(data.spec, [part for part in Split if part.value not in data.rows], known)

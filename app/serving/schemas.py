@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from app.fields import Text, View, check_storable
 from lora_core.specs.predict import Function
 
-_KINDS = "Must be a text, a list of texts, or a list of lists of one text each"
+_KINDS = "must be a text, a list of texts, or a list of lists of one text each"
 
 
 def _inputs(value: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.data import files, table
-from lora_core.data.labels import check
+from lora_core.data.labels import check, similar
 from lora_core.data.parts import by_column, with_train
 from lora_core.data.profile import Profile
 from lora_core.data.rows import SPLIT_COLUMN, Columns, Row
@@ -61,6 +61,7 @@ def inspect(
         label_column=label_column,
         split_column=None if given is None else split_column or SPLIT_COLUMN,
         labels={label: counts[label] for label in labels},
+        similar_labels=similar(labels),
         splits={} if given is None else {part: len(given[part]) for part in Split if part in given},
         duplicates=len(rows) - len(by_text),
         conflicting_duplicates=sum(len(found) > 1 for found in by_text.values()),

@@ -1,7 +1,8 @@
 """Names of labels, in an order that does not depend on the data's."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lora_core.data.rows import SHOWN, Row
 from lora_core.errors.data import OneClass, UnseenLabel
@@ -16,6 +17,14 @@ def label_names(labels: Collection[str]) -> tuple[str, ...]:
     if all(WHOLE.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (int(label), label)))
     return tuple(sorted(distinct))
+
+
+def similar(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Labels that differ in case only, such as Lob and lob: often one that is spelt in two ways."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        spellings[label.casefold()].append(label)
+    return tuple(tuple(found) for found in spellings.values() if len(found) > 1)
 
 
 def check(file: str, parts: Mapping[Split, Sequence[Row]]) -> tuple[str, ...]:

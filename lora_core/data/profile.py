@@ -12,6 +12,7 @@ class Profile(Frozen):
     label_column: str | None  # None: it was read without labels, and the figures below are 0
     split_column: str | None  # None: there is none
     labels: dict[str, int]  # rows of each, in the order of training
+    similar_labels: tuple[tuple[str, ...], ...] = ()  # those that differ in case only
     splits: dict[Split, int]  # empty without a split column
     duplicates: int  # rows whose text stands in an earlier row
     conflicting_duplicates: int  # texts that stand there with more than one label

@@ -33,7 +33,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora
 from lora_core.process import is_no_memory
 from lora_core.specs.base import BaseName
-from lora_core.specs.frozen import first_fault
+from lora_core.specs.validation import first_fault
 
 MANIFEST_BYTES = 1_000_000
 GOLDEN = 64  # most texts whose answers are computed again
@@ -149,7 +149,7 @@ def _facts(said: dict[str, Any]) -> Facts:
     try:
         return Facts.model_validate(said)
     except ValidationError as error:
-        raise ArtifactUnfit(problem=f"its manifest has {_first(error)}") from error
+        raise ArtifactUnfit(problem=f"its manifest has {_first(error, Facts)}") from error
 
 
 def _golden(path: Path) -> list[Golden]:
@@ -157,7 +157,7 @@ def _golden(path: Path) -> list[Golden]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         golden = [Golden.model_validate(row) for row in rows[:GOLDEN]]
     except ValidationError as error:
-        raise ArtifactUnfit(problem=f"golden.json has {_first(error)}") from error
+        raise ArtifactUnfit(problem=f"golden.json has {_first(error, Golden)}") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactUnfit(problem="golden.json cannot be read") from error
     if not golden:
@@ -195,6 +195,6 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
         raise ArtifactUnfit(problem="its adapter holds numbers that are not finite")
 
 
-def _first(error: ValidationError) -> str:
-    place, fault = first_fault(error)
+def _first(error: ValidationError, kind: type[BaseModel]) -> str:
+    place, fault = first_fault(error, kind)
     return f"a wrong {place}: {fault}"

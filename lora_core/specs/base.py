@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
+from lora_core.specs.patterns import NO_NUL
+
+BaseName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
 
 
 def is_directory(base: str) -> bool:

@@ -6,9 +6,10 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from lora_core.specs.frozen import Float, Frozen, Int
+from lora_core.specs.patterns import NO_NUL
 
-Source = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]+$")]
-Column = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL)]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
 Size = Annotated[Int, Field(ge=1)] | Annotated[Float, Field(gt=0, lt=1)]
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")  # of the files that are read

@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 
 from lora_core.specs.data import Column, Source
 from lora_core.specs.frozen import Frozen, Int
+from lora_core.specs.patterns import DEVICE, NO_NUL
 
 # What a run makes: one JSON object a line, the cells of the row and these beside them.
 RESULTS = "results.jsonl"
@@ -14,7 +15,7 @@ LABEL, SCORE, SCORES = "predicted_label", "predicted_score", "predicted_scores"
 Side = Literal["left", "right"]  # at which a text that is too long is cut
 Function = Literal["softmax", "sigmoid", "none"]  # from logits to scores
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
 
 
 class TextsSpec(Frozen):
@@ -27,7 +28,7 @@ class TextsSpec(Frozen):
 class PlaceSpec(Frozen):
     """Where it is computed. This version computes on the CPU, whatever device it was given."""
 
-    device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
+    device: str = Field(default="cpu", pattern=DEVICE)
     threads: Int | None = Field(default=None, ge=1, le=1024)  # None: set when the run first starts
 
 

@@ -9,6 +9,7 @@ from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.specs.method import MethodSpec
+from lora_core.specs.patterns import DEVICE, REVISION
 from lora_core.specs.presets import Preset, unfolded
 from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
 
@@ -51,7 +52,7 @@ class StopSpec(Frozen):
 class RuntimeSpec(Frozen):
     """Where it is computed, and how. On CPU, seed and threads fix the loss curve bit for bit."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
+    device: str = Field(default="auto", pattern=DEVICE)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: Int | None = Field(default=None, ge=1, le=1024)  # None: set when the run first starts
     seed: Int = Field(default=0, ge=0, lt=2**32)
@@ -71,7 +72,7 @@ class TrainSpec(Frozen):
     preset: Preset | None = None
     method: MethodSpec
     base: BaseName = "minilm-l6"
-    base_revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40,64}$")
+    base_revision: str | None = Field(default=None, pattern=REVISION)
     data: DataSpec = DataSpec()
     task: TaskSpec = SequenceClassificationSpec()
     optim: OptimSpec = OptimSpec()

@@ -57,7 +57,8 @@ class SequenceClassification:
             "accuracy": float(accuracy_score(labels, predicted)),
             # Mean recall, of the classes that have a text: as `balanced_accuracy_score`.
             "balanced_accuracy": float(recall[support > 0].mean()),
-            "macro_f1": float(np.mean(f1)),
+            # Of the classes that stand among labels or answers: as `f1_score` by itself.
+            "macro_f1": float(f1[np.union1d(labels, predicted)].mean()),
             "per_class": {
                 label: {
                     "precision": float(precision[i]),

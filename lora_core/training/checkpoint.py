@@ -23,7 +23,8 @@ from lora_core.disk import is_no_room, sync
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.faults import reach
-from lora_core.specs.frozen import Frozen, first_fault
+from lora_core.specs.frozen import Frozen
+from lora_core.specs.validation import first_fault
 from lora_core.training.origin import Origin
 from lora_core.training.progress import Figures, Progress
 
@@ -110,6 +111,6 @@ def _publish(unfinished: Path, final: Path) -> Path:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        place, _ = first_fault(error)
+        place, _ = first_fault(error, State)
         return f"{STATE} has no valid {place}"
     return f"{type(error).__name__} while reading it"

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from app.deps import DatabaseDep
 from app.errors import Conflict
 from app.fields import Body, Text
 from lora_core.errors.data import OneClass
+from lora_core.specs.patterns import SAID
 
 
 class ShelfBusy(Conflict):
@@ -198,6 +200,12 @@ def test_what_was_sent_is_not_repeated(client: TestClient) -> None:
     answer = client.post("/v1/items", json={"name": ["canary"], "size": "canary"})
     assert answer.status_code == 422
     assert "canary" not in answer.text
+
+
+def test_every_pattern_of_the_api_has_plain_words(client: TestClient) -> None:
+    patterns = re.findall(r'"pattern":("(?:[^"\\]|\\.)+")', client.get("/openapi.json").text)
+    assert len(patterns) > 3
+    assert {json.loads(pattern) for pattern in patterns} <= SAID.keys()
 
 
 def test_many_errors_are_cut(client: TestClient) -> None:

@@ -1,5 +1,7 @@
 """Whatever goes wrong, the command line says it in a line and ends with a code."""
 
+import os
+import pty
 import socket
 import subprocess
 import sys
@@ -18,16 +20,23 @@ from tests.app.cli.conftest import Run
 
 
 @contextmanager
-def answering(status: int, body: bytes, kind: str = "text/html") -> Iterator[str]:
-    """Some other server, which gives one answer to everything."""
+def answering(
+    status: int, body: bytes, kind: str = "text/html", *, seconds: float = 0
+) -> Iterator[str]:
+    """Some other server, which gives one answer to everything, after so many seconds."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            time.sleep(seconds)
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -41,6 +50,24 @@ def answering(status: int, body: bytes, kind: str = "text/html") -> Iterator[str
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1.5, True), (0, False)])
+def test_at_a_terminal_a_slow_answer_is_said_to_be_waited_for(seconds: float, told: bool) -> None:
+    controller, terminal = pty.openpty()
+    body = b'[[{"label": "good", "score": 1.0}]]'
+    with answering(200, body, "application/json", seconds=seconds) as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli.main", "--url", url, "predict", "a film"],
+            stdout=subprocess.PIPE, stderr=terminal, timeout=40, check=True,
+            env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
+    os.write(terminal, b"|")  # so that there is something to read
+    seen = os.read(controller, 100_000)
+    os.close(terminal)
+    os.close(controller)
+    assert (b"waiting for the answer" in seen) is told
+    assert b"good" in done.stdout
 
 
 def test_no_service_ends_with_4_and_says_what_to_do(run: Run) -> None:

@@ -82,7 +82,7 @@ def test_a_part_that_the_file_names(cli: Run, model: Path, tmp_path: Path) -> No
     )
     assert (more["split"], more["texts"]) == ("train", 3)
     missing = cli("evaluate", "sentiment", "--data", str(file), *columns, "--split", "validation")
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "(missing_split)" in missing.stderr
 
 
@@ -131,10 +131,10 @@ def test_of_a_sample_the_test_part_is_scored() -> None:
     ("content", "code", "status"),
     [
         ("text,label\na film,superb\n", "unknown_label", 2),
-        ("text,label\n", "empty_data", 1),
-        ("", "empty_data", 1),
-        ("review,label\na,good\n", "missing_column", 1),
-        ("text,label\n,good\n", "empty_text", 1),
+        ("text,label\n", "empty_data", 2),
+        ("", "empty_data", 2),
+        ("review,label\na,good\n", "missing_column", 2),
+        ("text,label\n,good\n", "empty_text", 2),
     ],
 )
 def test_what_cannot_be_scored_is_refused(
@@ -162,7 +162,7 @@ def test_names_of_nothing(cli: Run, model: Path, reviews: Path) -> None:
     no_data = cli("evaluate", "sentiment", "--data", "films")
     assert (no_data.exit_code, "(dataset_not_found)" in no_data.stderr) == (3, True)
     no_file = cli("evaluate", "sentiment", "--data", "films.csv")
-    assert (no_file.exit_code, "(data_not_found)" in no_file.stderr) == (1, True)
+    assert (no_file.exit_code, "(data_not_found)" in no_file.stderr) == (2, True)
 
 
 def test_texts_that_were_cut_are_counted(cli: Run, model: Path, tmp_path: Path) -> None:

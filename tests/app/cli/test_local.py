@@ -96,7 +96,7 @@ def test_wrong_input_is_told_before_anything_starts(run: Run, tmp_path: Path) ->
     out = str(tmp_path / "out")
     rank = run("train", "--local", "--out", out, "--r", "0")
     assert rank.exit_code == 2
-    assert "error: method.lora.r: " in rank.stderr
+    assert "error: method.r: must be at least 1" in rank.stderr
     named = run("train", "--local", "--out", out, "--register-as", "sentiment")
     assert named.exit_code == 2
     (tmp_path / "out").mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from starlette.testclient import TestClient
 
 from app.cli import prediction_runs
 from app.jobs import ownership
@@ -69,6 +70,26 @@ def test_a_file_comes_back_with_its_answers(
     assert "good 1, bad 1" in result.stdout
     assert f"The results are in {out}." in result.stdout
     assert sorted(each.name for each in tmp_path.glob("*labelled*")) == ["labelled.csv"]
+
+
+@pytest.mark.parametrize("named", ["My Lines.txt", "-"])
+def test_a_file_of_lines_is_answered_line_by_line(
+    cli: Run, client: TestClient, served: Serve, tmp_path: Path, named: str
+) -> None:
+    text = 'so "bad"\n\n  été\n'
+    file, ref = tmp_path / named, "my-lines-to-predict"
+    if named == "-":
+        file, ref = Path("-"), "stdin-to-predict"
+    else:
+        file.write_text(text)
+    served()
+    out = tmp_path / "labelled.jsonl"
+    result = cli("predict", "--file", str(file), "--out", str(out), input=text)
+    assert result.exit_code == 0, result.output
+    assert f"{ref}:1 by sentiment:1: succeeded" in result.stderr
+    assert out.exists()
+    sent = client.get(f"/v1/datasets/{ref}/content").text.splitlines()
+    assert [json.loads(row) for row in sent] == [{"text": 'so "bad"'}, {"text": "  été"}]
 
 
 def test_json_tells_the_run_and_the_file(
@@ -168,6 +189,8 @@ def test_runs_are_listed_shown_downloaded_and_deleted(
         (("--out", "a.csv", "--file", "f.csv", "a text"), "wrong_options"),
         (("--out", "a.csv", "--file", "f.csv", "--no-truncate"), "wrong_options"),
         (("--out", "a.csv", "--file", "f.csv", "--resume", "1"), "wrong_options"),
+        (("--out", "a.csv", "--file", "f.txt", "--text-column", "body"), "wrong_options"),
+        (("--out", "a.csv", "--file", "empty.txt"), "no_text"),
         (("--resume", "1"), "wrong_options"),
         (("--file", "f.csv", "--text-column", "body"), "wrong_options"),
     ],
@@ -180,7 +203,8 @@ def test_wrong_usage_is_seen_before_anything_is_sent(
     code: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("f.csv", "there.csv"):
+    Path("empty.txt").write_text("\n \n")
+    for name in ("f.csv", "there.csv", "f.txt"):
         Path(name).write_text(TEXTS)
     result = cli("predict", *arguments)
     assert (result.exit_code, f"({code})" in result.stderr) == (2, True), result.output

@@ -88,6 +88,13 @@ def test_rows_that_repeat_others_are_told(cli: Run, tmp_path: Path) -> None:
     assert "2 rows repeat the text of an earlier one; 1 texts have more than one label" in told
 
 
+def test_labels_that_differ_in_case_only_are_told(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\na,lob\nb,Lob\nc,tadel\n")
+    told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
+    assert "to look at the labels Lob and lob differ in case only" in told
+
+
 def test_a_bad_file_is_refused_with_its_row(cli: Run, tmp_path: Path) -> None:
     file = tmp_path / "films.csv"
     file.write_text("text,label\nfine,good\n,bad\n")

@@ -192,6 +192,22 @@ def test_a_taken_port_is_named_before_anything_is_made(run: Run, tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
+def test_a_second_one_on_a_data_folder_is_refused_until_the_first_has_ended(
+    start: Start, run: Run, tmp_path: Path
+) -> None:
+    first, told = start()
+    result = run("up", "--port", "0", "--data-dir", str(tmp_path / "data"))
+    assert result.exit_code == 2
+    assert f"already, at {told['url']};" in result.stderr
+    assert "(already_up)" in result.stderr
+    beside, _ = start("--no-worker")  # an API starts no second worker
+    assert stop(beside) == 0
+    first.kill()
+    first.wait()
+    second, _ = start()
+    assert stop(second) == 0
+
+
 def test_another_address_needs_keys(run: Run) -> None:
     result = run("up", "--host", "192.0.2.1", "--port", "0")
     assert result.exit_code == 2

@@ -49,7 +49,8 @@ def upload(database: Database) -> Upload:
         columns = {"text_column": "body", "label_column": "kind", "split_column": None}
         rows = sum(labels.values())
         profile = {
-            "rows": rows, "labels": labels, "splits": {}, "duplicates": 0, "mean_characters": 440.0,
+            "rows": rows, "labels": labels, "splits": {}, "duplicates": 0,
+            "conflicting_duplicates": 0, "mean_characters": 440.0,
             **columns, **profile,
         }  # fmt: skip
         dataset = Dataset(

@@ -101,6 +101,35 @@ def test_more_texts_than_there_are_are_refused(client: TestClient, upload: Uploa
     assert "400 for train" in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "profile", "fields"),
+    [
+        ({"ham": 2, "spam": 1}, {}, {}),
+        ({"ham": 50, "spam": 50}, {"duplicates": 97}, {}),  # three texts
+        ({"ham": 50, "spam": 50}, {}, {"train_size": 0.8}),
+        ({"ham": 50, "spam": 50}, {}, {"train_size": 1}),
+        ({"ham": 50, "spam": 50}, {"splits": {"train": 6, "test": 94}}, {"validation_size": 5}),
+    ],
+)
+def test_too_few_texts_for_the_parts_are_refused_and_told_in_a_dry_run(
+    client: TestClient,
+    upload: Upload,
+    labels: dict[str, int],
+    profile: dict[str, Any],
+    fields: dict[str, Any],
+) -> None:
+    upload(labels=labels, **profile)
+    body = {"method": {"type": "lora"}, "data": {"source": "mails", **fields}}
+    for query in ("", "?dry_run=true"):
+        answer = client.post(f"/v1/jobs{query}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "too_few_rows")
+
+
+def test_parts_that_just_fit_are_taken(submit: Submit, upload: Upload) -> None:
+    upload(labels={"ham": 2, "spam": 2})
+    submit(data={"source": "mails"})
+
+
 def test_a_deleted_upload_is_not_found(
     client: TestClient, upload: Upload, database: Database
 ) -> None:

@@ -24,6 +24,7 @@ def test_a_file_is_described(tmp_path: Path) -> None:
         "label_column": "label",
         "split_column": None,
         "labels": {"9": 2, "10": 3},
+        "similar_labels": (),
         "splits": {},
         "duplicates": 2,
         "conflicting_duplicates": 1,
@@ -32,6 +33,11 @@ def test_a_file_is_described(tmp_path: Path) -> None:
         "max_characters": 6,
     }
     assert list(profile.labels) == ["9", "10"]
+
+
+def test_labels_that_differ_in_case_only_are_found(tmp_path: Path) -> None:
+    profile = inspect(write(tmp_path, "a,Lob", "b,lob", "c,LOB", "d,No", "e,STRASSE", "f,Straße"))
+    assert profile.similar_labels == (("LOB", "Lob", "lob"), ("STRASSE", "Straße"))
 
 
 def test_texts_without_labels_are_described(tmp_path: Path) -> None:

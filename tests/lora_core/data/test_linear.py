@@ -75,6 +75,8 @@ def test_texts_without_a_common_word_leave_only_the_most_frequent_label() -> Non
     assert rival.test["accuracy"] == pytest.approx(1 / 3)
 
 
-def test_a_class_without_examples_in_a_part_counts_as_zero() -> None:
+def test_a_class_without_examples_in_a_part_counts_where_it_is_answered() -> None:
     splits = Splits(("n", "p"), TINY.train, (Example(1, GOOD, 0),), (Example(1, BAD, 1),))
-    assert linear.fit(splits).validation == {"accuracy": 1.0, "macro_f1": 0.5}
+    wrong = Splits(("n", "p"), TINY.train, (Example(1, GOOD, 0), Example(2, BAD, 0)), splits.test)
+    assert linear.fit(splits).validation == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert linear.fit(wrong).validation == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss
+from sklearn.metrics import balanced_accuracy_score, classification_report, f1_score, log_loss
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
 from lora_core.tasks.sequence_classification import CURVES, SequenceClassification
@@ -44,9 +44,20 @@ def test_the_confusion_matrix_has_true_labels_as_rows() -> None:
     assert report["confusion_matrix"] == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
 
 
-def test_a_class_that_no_text_has_still_counts_in_macro_f1() -> None:
-    logits = np.array([[9, 0, 0], [0, 9, 0]], dtype=np.float32)
-    assert task().report(logits, np.array([0, 1]))["macro_f1"] == pytest.approx(2 / 3)
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([0, 1], 1.0),  # nobody has or gets the third class
+        ([0, 2], 1 / 3),  # it is answered once, and has no text
+        ([0, 0], 1 / 3),  # the second has a text, and is never answered
+    ],
+)
+def test_macro_f1_is_of_the_classes_that_occur(answers: list[int], expected: float) -> None:
+    labels = np.array([0, 1])
+    logits = 9 * np.eye(3, dtype=np.float32)[answers]
+    found = task().report(logits, labels)["macro_f1"]
+    assert found == pytest.approx(expected)
+    assert found == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
 
 
 def test_balanced_accuracy_counts_each_class_that_has_a_text_alike() -> None:

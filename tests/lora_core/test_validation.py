@@ -1,0 +1,61 @@
+"""A description that does not fit is told where its author wrote it, and in plain words."""
+
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from lora_core.specs.data import DataSpec
+from lora_core.specs.frozen import Frozen, Int
+from lora_core.specs.method import MethodSpec
+from lora_core.specs.validation import faults, first_fault
+
+
+class Plan(Frozen):
+    """Unions in each place that they can have, beside fields with the names of their tags."""
+
+    type: Literal["plan"] = "plan"
+    first: MethodSpec | None = None
+    all: tuple[MethodSpec, ...] = ()
+    named: dict[str, MethodSpec] = Field(default_factory=dict)
+    data: DataSpec = DataSpec()
+    lora: Int = Field(default=1, ge=1)
+
+
+def refused(said: dict[str, Any]) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Plan.model_validate(said)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("said", "at", "message"),
+    [
+        ({"first": {"type": "lora", "r": 0}}, "first.r", "must be at least 1"),
+        ({"all": [{"type": "full"}, {"type": "lora", "r": 0}]}, "all.1.r", "must be at least 1"),
+        ({"named": {"lora": {"type": "lora", "r": 0}}}, "named.lora.r", "must be at least 1"),
+        ({"named": {"a": {}}}, "named.a.type", "is missing, and has no default"),
+        ({"lora": 0}, "lora", "must be at least 1"),
+        ({"plan": 1}, "plan", "there is no such field; there are type, first, all, named, data"),
+        ({"frist": 1}, "frist", "there is no such field; perhaps first is meant"),
+        ({"data": {"split_seed": 2**32}}, "data.split_seed", "must be less than 4,294,967,296"),
+        ({"data": {"max_length": 8.5}}, "data.max_length", "not a number with a decimal point"),
+        ({"data": {"max_length": True}}, "data.max_length", "not true or false"),
+        ({"data": {"text_column": "\0"}}, "data.text_column", "must hold no NUL character"),
+        ({"data": {"source": []}}, "data.source", "must be a text or an object, not a list"),
+        ({"data": {"train_size": 1.5}}, "data.train_size", "must be a whole number or less than 1"),
+        ({"data": "imdb"}, "data", "must be an object, not a text"),
+    ],
+)
+def test_a_place_is_that_of_the_author(said: dict[str, Any], at: str, message: str) -> None:
+    place, fault = first_fault(refused(said), Plan)
+    assert place == at
+    assert message in fault
+
+
+def test_a_field_is_told_once_and_what_follows_from_it_is_not_told() -> None:
+    error = refused({"first": {"type": "lora", "targets": ["knee"]}, "data": {"test_size": 0}})
+    assert [(fault.at, fault.code) for fault in faults(error.errors(), Plan)] == [
+        ("first.targets.0", "enum"),
+        ("data.test_size", "greater_than_equal"),
+    ]
