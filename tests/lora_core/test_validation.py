@@ -37,7 +37,7 @@ def refused(said: dict[str, Any]) -> ValidationError:
         ({"named": {"a": {}}}, "named.a.type", "is missing, and has no default"),
         ({"lora": 0}, "lora", "must be at least 1"),
         ({"plan": 1}, "plan", "there is no such field; there are type, first, all, named, data"),
-        ({"frist": 1}, "frist", "there is no such field; perhaps first is meant"),
+        ({"firsts": 1}, "firsts", "there is no such field; perhaps first is meant"),
         ({"data": {"split_seed": 2**32}}, "data.split_seed", "must be less than 4,294,967,296"),
         ({"data": {"max_length": 8.5}}, "data.max_length", "not a number with a decimal point"),
         ({"data": {"max_length": True}}, "data.max_length", "not true or false"),

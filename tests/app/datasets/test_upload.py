@@ -143,8 +143,8 @@ def test_a_field_that_does_not_fit_is_named(client: TestClient, upload: Upload, 
         assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), value
         assert [error["at"] for error in answer.json()["errors"]] == [field]
         assert kept() == []
-    detail = upload(label_colum="stars").json()["detail"]
-    assert detail == "label_colum: there is no such field; perhaps label_column is meant."
+    detail = upload(label_columns="stars").json()["detail"]
+    assert detail == "label_columns: there is no such field; perhaps label_column is meant."
 
 
 def test_a_file_name_that_says_too_little_is_refused(upload: Upload, kept: Kept) -> None:

@@ -204,8 +204,8 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
         ({"method": {**LORA, "lora": 1}}, [("method.lora", NO_FIELD_OF_LORA)]),
         ({"method": {**LORA, "lora": {"lora": 1}}}, [("method.lora", NO_FIELD_OF_LORA)]),
         (
-            {"method": {**LORA, "aplha": 1.0}},
-            [("method.aplha", "there is no such field; perhaps alpha is meant")],
+            {"method": {**LORA, "alphas": 1.0}},
+            [("method.alphas", "there is no such field; perhaps alpha is meant")],
         ),
         (
             {"preset": "seed", "method": {"r": "8", "alpha": None}},
