@@ -20,7 +20,7 @@ from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
-from lora_core.process import keep_freed_memory, of_one_run, wait_passively
+from lora_core.process import importing, keep_freed_memory, of_one_run, wait_passively
 from lora_core.specs.predict import PredictSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
@@ -67,7 +67,8 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
     lifeline = _listening(arguments)
     with _together():
         spec = read_spec(arguments.spec)
-        from lora_core.training.run import run
+        with importing():
+            from lora_core.training.run import run
 
         plan = _plan(arguments)
         out, resume = arguments.out, arguments.resume
@@ -77,7 +78,8 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
 def _predict_file(arguments: argparse.Namespace, lines: Lines) -> None:
     lifeline = _listening(arguments)
     spec = _read(arguments.spec, PredictSpec)
-    from lora_core.prediction.run import run
+    with importing():
+        from lora_core.prediction.run import run
 
     plan = _plan(arguments)
     out, resume = arguments.out, arguments.resume
@@ -119,7 +121,8 @@ def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
 
 
 def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.inference.predictor import Predictor
+    with importing():
+        from lora_core.inference.predictor import Predictor
 
     predictor = Predictor.load(arguments.artifact)
     for text, answer in zip(arguments.text, predictor.predict(arguments.text), strict=True):
@@ -127,18 +130,18 @@ def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
 
 
 def _export(arguments: argparse.Namespace, _: Lines) -> None:
-    if arguments.format == "transformers":
-        from lora_core.export import merged
+    with importing():
+        from lora_core.export import merged, peft
 
+    if arguments.format == "transformers":
         merged.export(arguments.artifact, arguments.out)
     else:
-        from lora_core.export import peft
-
         peft.export(arguments.artifact, arguments.out, base=_place(arguments.base))
 
 
 def _import_peft(arguments: argparse.Namespace, _: Lines) -> None:
-    from lora_core.imports.peft import import_adapter
+    with importing():
+        from lora_core.imports.peft import import_adapter
 
     import_adapter(
         arguments.adapter,
@@ -153,7 +156,8 @@ def _unpack(arguments: argparse.Namespace, lines: Lines) -> None:
     from lora_core.imports.archive import unpack
 
     directory = unpack(arguments.archive, arguments.into)  # before torch takes its time
-    from lora_core.imports.check import check
+    with importing():
+        from lora_core.imports.check import check
 
     lines.write(check(directory))
 
@@ -197,13 +201,12 @@ def _plain(detail: dict[str, object]) -> dict[str, object]:
 
 
 def _end() -> None:
-    """One of several processes leaves without tearing torch down, which now and then aborts it."""
-    if of_one_run() == 1:
-        sys.exit(main())
+    """Leave without tearing torch down: that takes a second, and now and then aborts a process."""
     try:
         status = main()
     except SystemExit as left:  # without a word
         status = int(left.code or 0)
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 

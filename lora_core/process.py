@@ -4,6 +4,8 @@ import ctypes
 import errno
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
@@ -57,6 +59,19 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For torch and transformers, without the garbage collector: a third of the time of an import
+    goes into looking through what they make. What is there afterwards is exempt from it.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @cache

@@ -12,7 +12,12 @@ import structlog
 
 from app.serving.deployment import Predictor
 from lora_core.errors.artifact import EngineDisagrees
-from lora_core.process import exempt_from_collection, keep_few_kernels, wait_passively
+from lora_core.process import (
+    exempt_from_collection,
+    importing,
+    keep_few_kernels,
+    wait_passively,
+)
 
 if TYPE_CHECKING:
     from lora_core.inference.networks import Networks
@@ -35,11 +40,12 @@ class Loader:
         """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`."""
         wait_passively()
         keep_few_kernels()
-        from lora_core.inference import golden
-        from lora_core.inference.engines import candidates, use_one_core
-        from lora_core.inference.networks import Networks
-        from lora_core.inference.predictor import Predictor as Loaded
-        from lora_core.inference.speeds import tokens_per_second
+        with importing():
+            from lora_core.inference import golden
+            from lora_core.inference.engines import candidates, use_one_core
+            from lora_core.inference.networks import Networks
+            from lora_core.inference.predictor import Predictor as Loaded
+            from lora_core.inference.speeds import tokens_per_second
 
         use_one_core()
         with self._first:
