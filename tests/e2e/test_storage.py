@@ -1,5 +1,6 @@
 """Disks that are full and checkpoints that are broken."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,14 @@ def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
     [("cluster", "flip"), pytest.param("embedded", "truncate", marks=pytest.mark.slow)],
 )
 def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
-    installation: Installation, unbroken: Outcome, harm: str
+    installation: Installation, unbroken: Outcome, harm: str, tmp_path: Path
 ) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
     job_id = installation.submit()
-    worker = installation.worker()
+    worker = installation.worker(fault=f"checkpoint_files_written@4:pause:{hold}")
     installation.saw(job_id, "checkpoint", count=3)
+    threading.Timer(3, hold.unlink).start()  # until it was told to leave, or it might be done first
     worker.leave()
     saved = sorted(
         installation.settings.artifacts_dir.rglob("step-*/*.safetensors"),
