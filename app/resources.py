@@ -1,5 +1,7 @@
 """Everything a process needs, opened in one place for the API, the worker and the command line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.artifacts.open_store import open_store
@@ -25,16 +27,23 @@ class Resources:
         self.database.close()
 
 
+@contextmanager
+def using_data_folder(settings: Settings) -> Iterator[None]:
+    """What the system refuses there becomes `DataFolderUnusable`."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror}: {settings.data_dir}"
+        raise DataFolderUnusable(reason=reason) from error
+
+
 def open_resources(settings: Settings) -> Resources:
     """Open database, store and queue. Does not migrate and does not check the schema.
 
     Raises `DataFolderUnusable`, and what `open_database`, `open_store` and `open_queue` raise.
     """
-    try:
+    with using_data_folder(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        reason = f"{error.strerror}: {settings.data_dir}"
-        raise DataFolderUnusable(reason=reason) from error
     database = open_database(settings)
     try:
         return Resources(

@@ -81,14 +81,11 @@ def alone(settings: "Settings") -> Iterator[None]:
 
     The lock goes with the process, however it ends. Raises `Misuse`, `DataFolderUnusable`.
     """
-    from app.errors import DataFolderUnusable
+    from app.resources import using_data_folder
 
-    try:
+    with using_data_folder(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (settings.data_dir / "up.lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        reason = f"{error.strerror}: {settings.data_dir}"
-        raise DataFolderUnusable(reason=reason) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
