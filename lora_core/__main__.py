@@ -4,6 +4,7 @@ Events go to standard output, one JSON object a line; everything else to standar
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +21,13 @@ from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
-from lora_core.process import importing, keep_freed_memory, of_one_run, wait_passively
+from lora_core.process import (
+    importing,
+    keep_freed_memory,
+    of_one_run,
+    start_anew,
+    wait_passively,
+)
 from lora_core.specs.predict import PredictSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
@@ -66,13 +73,22 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
     keep_freed_memory()
     lifeline = _listening(arguments)
     with _together():
-        spec = read_spec(arguments.spec)
-        with importing():
-            from lora_core.training.run import run
+        _train_one(arguments, lines, lifeline)
+    while arguments.more:
+        order = json.loads(lifeline.next_line())
+        following = parser(__doc__).parse_args(["train", *order])
+        start_anew(following.place)
+        _train_one(following, lines, lifeline)
 
-        plan = _plan(arguments)
-        out, resume = arguments.out, arguments.resume
-        run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
+
+def _train_one(arguments: argparse.Namespace, lines: Lines, lifeline: Lifeline) -> None:
+    spec = read_spec(arguments.spec)
+    with importing():
+        from lora_core.training.run import run
+
+    plan = _plan(arguments)
+    out, resume = arguments.out, arguments.resume
+    run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
 
 
 def _predict_file(arguments: argparse.Namespace, lines: Lines) -> None:

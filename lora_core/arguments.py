@@ -11,6 +11,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train, evaluate and save a model")
     _add_run(train)
+    train.add_argument(
+        "--more",
+        action="store_true",
+        help="with --lifeline: then wait for further orders, a line of standard input each, which "
+        "is the JSON list of their arguments; their directory and log are those of --place",
+    )
+    train.add_argument("--place", type=Path, help="of a further order: where it works")
 
     predict_file = commands.add_parser("predict-file", help="answer every row of a file")
     _add_run(predict_file)

@@ -1,8 +1,11 @@
-"""When to stop: on SIGTERM or SIGINT, or when the parent that holds our standard input is gone."""
+"""What the parent says: to stop, by SIGTERM or SIGINT; to go on with more, by a line into standard
+input; and that it is gone, by the end of that.
+"""
 
 import os
 import signal
 import threading
+from queue import SimpleQueue
 from types import FrameType
 
 from lora_core import exit_codes
@@ -14,6 +17,7 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._requested = False
+        self._lines = SimpleQueue[bytes]()
 
     def requested(self) -> bool:
         return self._requested
@@ -35,8 +39,15 @@ class Lifeline:
         signal.signal(number, signal.SIG_DFL if of_one_run() == 1 else signal.SIG_IGN)
         self._requested = True
 
+    def next_line(self) -> bytes:
+        """What the parent says next; waits for it. Only with `follow_parent`."""
+        return self._lines.get()
+
     def _wait_for_end(self) -> None:
         # Not through `sys.stdin`: a thread inside its lock makes the interpreter abort at its end.
-        while os.read(0, 4096):
-            pass
+        rest = b""
+        while chunk := os.read(0, 4096):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._lines.put(line)
         os._exit(exit_codes.STOPPED)

@@ -4,9 +4,11 @@ import ctypes
 import errno
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt
 _KEPT = 2**30  # bytes
@@ -83,3 +85,17 @@ def exempt_from_collection() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def start_anew(directory: Path) -> None:
+    """Let the process be as if it began now, and in this directory: its peak of memory, its place
+    for temporary files, and `child.log` for what it writes to standard error.
+    """
+    gc.collect()  # what the run before has left
+    with suppress(OSError):  # not every kernel can; the peak is that of all runs then
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    os.chdir(directory)
+    os.environ["TMPDIR"] = str(directory / "tmp")
+    tempfile.tempdir = None
+    with (directory / "child.log").open("ab") as log:
+        os.dup2(log.fileno(), 2)

@@ -15,11 +15,11 @@ from lora_core import fit
 from lora_core.data import linear
 from lora_core.data.load import load
 from lora_core.data.records import Splits
+from lora_core.defaults import settled
 from lora_core.encoders.load import locate
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
-from lora_core.training.prepare import resolved
 
 
 def run(cell: Cell) -> dict[str, Any]:
@@ -38,8 +38,9 @@ def settings(cell: Cell) -> str:
     if isinstance(cell.spec, DataSpec):
         told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
     else:
-        told = resolved(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
+        told = settled(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
         told["runtime"] = {"seed": cell.spec.runtime.seed}
+        del told["result"], told["trial"]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

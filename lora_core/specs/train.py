@@ -59,6 +59,23 @@ class RuntimeSpec(Frozen):
     gradient_checkpointing: StrictBool = False  # states inside a block are computed again, not kept
 
 
+class TrialSpec(Frozen):
+    """The beginning of a run, to compare runs before they are through.
+
+    It leaves figures of the last weights on validation and a checkpoint to go on from, no model.
+    """
+
+    share: Float = Field(gt=0, lt=1)  # of all steps; rates are those of the whole run
+    validation_texts: Int | None = Field(default=None, ge=1)  # the first so many; None: all
+
+
+class ResultSpec(Frozen):
+    """What a whole run leaves besides the figures on validation and test."""
+
+    train_figures: StrictBool = False  # those of the best weights on the training part, too
+    model: StrictBool = True  # else figures and answers alone; its last checkpoint has the weights
+
+
 class TrainSpec(Frozen):
     """One training run. Only `method` has no default.
 
@@ -78,6 +95,8 @@ class TrainSpec(Frozen):
     optim: OptimSpec = OptimSpec()
     stop: StopSpec = StopSpec()
     runtime: RuntimeSpec = RuntimeSpec()
+    result: ResultSpec = ResultSpec()
+    trial: TrialSpec | None = None  # None: the whole run
 
     @model_validator(mode="before")
     @classmethod

@@ -28,11 +28,11 @@ from lora_core.training.saves import Saves
 
 @dataclass(frozen=True)
 class Trained:
-    """How the loop ended; the model holds the best weights."""
+    """How the loop ended; the model holds the best weights, after a trial the last ones."""
 
     steps: int
     best_step: int
-    validation_logits: NDArray[np.float32]  # of the best weights
+    validation_logits: NDArray[np.float32]  # of the best weights; of a trial, of the last ones
     epochs_run: float
     stopped_early: bool
     pace: Pace
@@ -58,6 +58,9 @@ class Trainer:
         optim = self.spec.optim
         self.updates_per_epoch = math.ceil(len(self.train_part) / optim.batch_size)
         self.total_steps = self.updates_per_epoch * optim.epochs
+        trial = self.spec.trial
+        share = 1.0 if trial is None else trial.share
+        self.last_step = max(1, round(self.total_steps * share))
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.model, optim, prepared.learning_rate)
         self.schedule = build_schedule(self.optimizer, optim, self.total_steps)
@@ -75,7 +78,8 @@ class Trainer:
         )
 
     def train(self) -> Trained:
-        """From where `progress` stands to the end, or until patience runs out.
+        """From where `progress` stands to the end, of the run or its trial, or until patience runs
+        out.
 
         Raises `NonFinite`, `DiskFull`, and after a last checkpoint `Stopped`.
         """
@@ -84,7 +88,7 @@ class Trainer:
             self.pulse.enter(Phase.TRAINING, self.progress.step)
             self._between_updates()
             for texts in self._updates_left():
-                if self.best.exhausted():
+                if self.best.exhausted() or self.progress.step >= self.last_step:
                     break
                 self._update(texts)
                 self._between_updates()
@@ -209,16 +213,35 @@ class Trainer:
                 self.saves.save(self.progress)
 
     def _finish(self) -> Trained:
+        step = self.progress.step
+        best_step, logits = self._trial() if self.spec.trial else self._take_best()
+        self.model.eval()
+        return Trained(
+            steps=step,
+            best_step=best_step,
+            validation_logits=logits,
+            epochs_run=step / self.updates_per_epoch,
+            stopped_early=step < self.last_step,
+            pace=self.pace,
+        )
+
+    def _take_best(self) -> tuple[int, NDArray[np.float32]]:
+        """Put the best weights into the model: their step, and what they answer to validation."""
         if self.best.logits is None:  # every run evaluates at the end of each epoch
             raise RuntimeError("the loop ended before its first evaluation")
         self.method.restore(self.model, self.best.state)
-        self.model.eval()
-        step = self.progress.step
-        return Trained(
-            steps=step,
-            best_step=self.best.step,
-            validation_logits=self.best.logits,
-            epochs_run=step / self.updates_per_epoch,
-            stopped_early=step < self.total_steps,
-            pace=self.pace,
-        )
+        return self.best.step, self.best.logits
+
+    def _trial(self) -> tuple[int, NDArray[np.float32]]:
+        """The last step, and what the last weights answer to the validation texts of a trial.
+
+        No offer to `best`: the run that goes on from here must come out as if it was never broken.
+        """
+        self.pulse.enter(Phase.EVALUATING, self.progress.step)
+        texts = self.spec.trial.validation_texts if self.spec.trial else None
+        part = self.validation_part.head(texts or len(self.validation_part))
+        budget = self.spec.optim.micro_batch_tokens
+        answers = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse)
+        loss = self.task.metrics(answers, part.labels)["loss"]
+        self._check_finite("validation loss", loss, self.progress.step)
+        return self.progress.step, answers

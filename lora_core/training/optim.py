@@ -6,26 +6,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Variant
 from lora_core.specs.train import OptimSpec
-
-
-def default_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> float:
-    """A rate that trains well: LoRA takes ten to twenty times that of full fine-tuning.
-
-    `width` is the hidden size of the base; wider bases take smaller rates. `unscaled` moves its
-    weights many times further at the same alpha, so it takes the rate it was made with.
-    """
-    small = width < 512
-    match method:
-        case LoraSpec(variant=Variant.UNSCALED):
-            return 5e-5
-        case LoraSpec():
-            return 1.5e-3 if small else 5e-4
-        case BaselineSpec(blocks=0):
-            return 1e-3
-        case _:
-            return 1e-4 if small else 5e-5
 
 
 def build_optimizer(model: nn.Module, spec: OptimSpec, rate: float) -> torch.optim.AdamW:

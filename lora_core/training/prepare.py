@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from lora_core import fit, methods
+from lora_core import defaults, fit, methods
 from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.data.tokens import check_ends, load_tokenizer, tokenise
@@ -26,7 +26,6 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
 from lora_core.training.forward import WholeModel
-from lora_core.training.optim import default_rate
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime, start
@@ -60,7 +59,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     base = locate(spec.base, spec.base_revision)
     shape = fit.read_shape(base.config, base=spec.base)
     fit.check(shape, spec)
-    spec, learning_rate, max_length = resolved(spec, shape)
+    spec, learning_rate, max_length = defaults.settled(spec, shape)
     spec = _on(spec, runtime)
     splits = load(spec.data)
     family = base.family
@@ -130,17 +129,6 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
         tokenizer_file=tokenizer_file,
         base_sha256=base_sha256,
     )
-
-
-def resolved(spec: TrainSpec, shape: fit.Shape) -> tuple[TrainSpec, float, int]:
-    """The same spec with what depends on the base decided, and its learning rate and max_length."""
-    rate = spec.optim.learning_rate or default_rate(spec.method, shape.width)
-    length = shape.max_length(spec.data.max_length)
-    settled = {
-        "data": spec.data.model_copy(update={"max_length": length}),
-        "optim": spec.optim.model_copy(update={"learning_rate": rate}),
-    }
-    return spec.model_copy(update=settled), rate, length
 
 
 def _on(spec: TrainSpec, runtime: Runtime) -> TrainSpec:

@@ -10,25 +10,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lora_core import artifact, manifest
-from lora_core.data import linear
-from lora_core.events import (
-    Evaluated,
-    Finished,
-    Observer,
-    Phase,
-    Silence,
-    Started,
-    StopSignal,
-    finite,
-)
+from lora_core.events import Finished, Observer, Phase, Silence, Started, StopSignal
 from lora_core.faults import reach
 from lora_core.merge import merge_adapters
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks import calibration
-from lora_core.tasks.sequence_classification import CURVES
-from lora_core.training import causes, checkpoint, evaluate, origin, ranks
+from lora_core.training import causes, checkpoint, evaluate, figures, origin, ranks
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained, Trainer
@@ -38,8 +26,6 @@ from lora_core.training.resume import build_trainer
 from lora_core.training.saves import SavePlan
 
 HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
-
-Logits = dict[Split, NDArray[np.float32]]
 
 
 def run(
@@ -69,21 +55,25 @@ def run(
         trainer = build_trainer(prepared, observer=observer, pulse=together, plan=plan, saved=saved)
         _announce(trainer, prepared, observer)
         trained = trainer.train()
-        figures, logits = _final_figures(prepared, trained, observer, together)
+        if prepared.spec.trial is not None:
+            measured, logits = figures.of_trial(prepared, trained)
+        else:
+            measured, logits = figures.of_run(prepared, trained, observer, together)
         if not ranks.leave():
             return {}
-        facts = _facts(prepared, trained)
+        summary = {**_facts(prepared, trained), **measured}
         alone.enter(Phase.SAVING, trained.steps)
         reach("saving")
-        # Merges: the model has no adapters after it.
-        difference = _save(out_dir, prepared, logits, alone)
-        summary = {
-            **facts,
-            **figures,
-            "merge_difference": difference,
-            "total_seconds": round(time.monotonic() - began, 2),
-        }
-        manifest.write(out_dir, _manifest(prepared, summary))
+        out_dir.mkdir(parents=True, exist_ok=True)
+        graded = figures.graded(prepared, logits)
+        for split, rows in logits.items():
+            examples = figures.answered(prepared, split, rows)
+            artifact.save_predictions(out_dir, split, examples, rows)
+        if leaves_model(prepared.spec):
+            # Merges: the model has no adapters after it.
+            summary["merge_difference"] = _save(out_dir, prepared, alone)
+        summary["total_seconds"] = round(time.monotonic() - began, 2)
+        manifest.write(out_dir, {**_manifest(prepared, summary), "graded": graded})
     observer.on_event(Finished(summary=summary))
     return summary
 
@@ -102,7 +92,7 @@ def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
     census = prepared.method.census(prepared.model)
     observer.on_event(
         Started(
-            total_steps=trainer.total_steps,
+            total_steps=trainer.last_step,
             trainable_parameters=census.trainable,
             total_parameters=census.total,
             examples={split: len(part) for split, part in prepared.parts.items()},
@@ -115,39 +105,13 @@ def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
     )
 
 
-def _final_figures(
-    prepared: Prepared, trained: Trained, observer: Observer, pulse: Pulse
-) -> tuple[dict[str, Any], Logits]:
-    """The figures of the best weights on validation and test, beside the linear rival's.
-
-    The temperature is fitted on validation alone.
-    """
-    pulse.enter(Phase.LINEAR_RIVAL)
-    with ranks.main_first():
-        rival = linear.fit(prepared.splits)
-    observer.on_event(rival)
-    figures: dict[str, Any] = {"linear": rival.model_dump(mode="json", exclude={"event"})}
-    pulse.enter(Phase.EVALUATING)
-    budget = prepared.spec.optim.micro_batch_tokens
-    test_part = prepared.parts[Split.TEST]
-    logits: Logits = {
-        Split.VALIDATION: trained.validation_logits,
-        Split.TEST: evaluate.logits(prepared.forward, test_part, budget=budget, pulse=pulse),
-    }
-    validation_labels = prepared.parts[Split.VALIDATION].labels
-    temperature = calibration.fit(trained.validation_logits, validation_labels)
-    figures["calibration"] = {"temperature": temperature}
-    for split, rows in logits.items():
-        labels = prepared.parts[split].labels
-        figures[split] = prepared.task.report(rows, labels)
-        figures["calibration"][split] = calibration.compare(rows, labels, temperature)
-    test = {name: figures[Split.TEST][name] for name in CURVES}
-    observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
-    return figures, logits
+def leaves_model(spec: TrainSpec) -> bool:
+    """Whether a run ends with a model, or with figures and answers alone."""
+    return spec.trial is None and spec.result.model
 
 
-def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> float:
-    """Write all files but the manifest, and merge the model on the way.
+def _save(out_dir: Path, prepared: Prepared, pulse: Pulse) -> float:
+    """Write the files of the model, and merge it on the way.
 
     Returns how far merging moved the logits. Raises `NonFiniteWeights`, `MergeMismatch`.
     """
@@ -161,8 +125,6 @@ def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> fl
         return evaluate.logits(WholeModel(model, exact), held_out, budget=budget, pulse=pulse)
 
     unmerged = answers(model)
-
-    out_dir.mkdir(parents=True, exist_ok=True)
     if isinstance(spec.method, LoraSpec):
         state = prepared.method.state(model)
         artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
@@ -173,8 +135,6 @@ def _save(out_dir: Path, prepared: Prepared, logits: Logits, pulse: Pulse) -> fl
     merged = answers(artifact.load_merged(out_dir).to(exact.device))
     difference = artifact.check_merge(unmerged, merged)
     artifact.save_golden(out_dir, texts, merged)
-    for split, rows in logits.items():
-        artifact.save_predictions(out_dir, split, prepared.splits.part(split), rows)
     return difference
 
 
@@ -200,6 +160,7 @@ def _facts(prepared: Prepared, trained: Trained) -> dict[str, Any]:
 
 
 def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
+    temperature = summary.get("calibration", {}).get("temperature")
     return {
         "format": artifact.FORMAT,
         "created_by": manifest.created_by(),
@@ -209,6 +170,6 @@ def _manifest(prepared: Prepared, summary: dict[str, Any]) -> dict[str, Any]:
         "labels": list(prepared.splits.labels),
         "max_length": prepared.max_length,
         "data_sha256": prepared.splits.digest,
-        "calibration": {"temperature": summary["calibration"]["temperature"]},
+        **({"calibration": {"temperature": temperature}} if temperature else {}),
         "metrics": summary,
     }

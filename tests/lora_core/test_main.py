@@ -15,6 +15,7 @@ from lora_core import manifest
 from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from tests.lora_artifact import make_lora_artifact
+from tests.lora_core.training.twins import product
 from tests.tiny_base import make_base, make_reviews
 
 COMMAND = [sys.executable, "-m", "lora_core"]
@@ -194,3 +195,36 @@ def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["facts"]["spec"]["method"]["type"] == "lora"
     assert manifest.verify(into / "m") == facts
+
+
+def test_one_process_runs_one_order_after_the_other_to_the_same_bits(
+    spec_file: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Only figures of time and memory may tell a run of a new process from a later one."""
+    places = [tmp_path / name for name in ("first", "second", "alone")]
+    for place in places:
+        (place / "tmp").mkdir(parents=True)
+    spec = json.loads(spec_file.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**spec, "runtime": {"threads": 2, "seed": 9}}))
+    child = subprocess.Popen(
+        [*COMMAND, "train", str(other), "--out", str(places[0] / "out"), "--lifeline", "--more"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        order = [str(spec_file), "--out", str(places[1] / "out"), "--place", str(places[1])]
+        for line in child.stdout:
+            if parse_event(line).event == "finished":
+                if (places[1] / "out").exists():
+                    break
+                child.stdin.write(json.dumps(order) + "\n")
+                child.stdin.flush()
+        assert Path(f"/proc/{child.pid}/cwd").readlink() == places[1]
+        assert Path(f"/proc/{child.pid}/fd/2").readlink() == places[1] / "child.log"
+        child.stdin.close()
+        assert child.wait(30) == 75
+    done = run("train", str(spec_file), "--out", str(places[2] / "out"), environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert product(places[1] / "out") == product(places[2] / "out")

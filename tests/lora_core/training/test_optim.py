@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec
-from lora_core.training.optim import build_optimizer, build_schedule, default_rate
+from lora_core.training.optim import build_optimizer, build_schedule
 
 
 def rates(
@@ -52,11 +51,3 @@ def test_weight_decay_spares_biases_and_norms() -> None:
     }
     assert decays == {(3, 3): 0.1, (3,): 0.0}
     assert optimizer.param_groups[0]["lr"] == 0.5
-
-
-def test_the_rate_goes_by_method_and_width() -> None:
-    assert default_rate(LoraSpec(), 384) == 1.5e-3  # chosen on validation: decision 16
-    for width in (384, 768):
-        ratio = default_rate(LoraSpec(), width) / default_rate(FullSpec(), width)
-        assert 10 <= ratio <= 20
-    assert default_rate(BaselineSpec(), 384) == 1e-3

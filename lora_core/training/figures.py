@@ -1,0 +1,86 @@
+"""How good the weights of a run are in the end."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_core.data import linear
+from lora_core.data.records import Example
+from lora_core.events import Evaluated, Observer, Phase, finite
+from lora_core.specs.data import Split
+from lora_core.tasks import calibration
+from lora_core.tasks.sequence_classification import CURVES
+from lora_core.training import evaluate, ranks
+from lora_core.training.graded import grade
+from lora_core.training.loop import Trained
+from lora_core.training.prepare import Prepared
+from lora_core.training.pulse import Pulse
+
+Logits = dict[Split, NDArray[np.float32]]
+
+
+def of_trial(prepared: Prepared, trained: Trained) -> tuple[dict[str, Any], Logits]:
+    """Figures and logits of the last weights, on the validation texts of the trial."""
+    logits: Logits = {Split.VALIDATION: trained.validation_logits}
+    return _reports(prepared, logits), logits
+
+
+def of_run(
+    prepared: Prepared, trained: Trained, observer: Observer, pulse: Pulse
+) -> tuple[dict[str, Any], Logits]:
+    """Figures and logits of the best weights on validation and test, beside the linear rival's.
+
+    The temperature is fitted on validation alone.
+    """
+    pulse.enter(Phase.LINEAR_RIVAL)
+    with ranks.main_first():
+        rival = linear.fit(prepared.splits)
+    observer.on_event(rival)
+    pulse.enter(Phase.EVALUATING)
+    logits: Logits = {
+        Split.VALIDATION: trained.validation_logits,
+        Split.TEST: _answers(prepared, Split.TEST, pulse),
+    }
+    validation_labels = prepared.parts[Split.VALIDATION].labels
+    temperature = calibration.fit(trained.validation_logits, validation_labels)
+    calibrated: dict[str, Any] = {"temperature": temperature}
+    for split, rows in logits.items():
+        labels = prepared.parts[split].labels
+        calibrated[split] = calibration.compare(rows, labels, temperature)
+    figures = {
+        "linear": rival.model_dump(mode="json", exclude={"event"}),
+        "calibration": calibrated,
+        **_reports(prepared, logits),
+    }
+    if prepared.spec.result.train_figures:
+        train = _answers(prepared, Split.TRAIN, pulse)
+        figures |= _reports(prepared, {Split.TRAIN: train})
+    test = {name: figures[Split.TEST][name] for name in CURVES}
+    observer.on_event(Evaluated(step=trained.best_step, split=Split.TEST, metrics=finite(test)))
+    return figures, logits
+
+
+def graded(prepared: Prepared, logits: Logits) -> dict[str, Any]:
+    """Of each part, which texts were answered rightly."""
+    return {
+        split: grade(answered(prepared, split, rows), prepared.splits.labels, rows)
+        for split, rows in logits.items()
+    }
+
+
+def answered(prepared: Prepared, split: Split, logits: NDArray[np.float32]) -> tuple[Example, ...]:
+    """The examples that these are the answers to: of a trial the first ones of their part."""
+    return prepared.splits.part(split)[: len(logits)]
+
+
+def _answers(prepared: Prepared, split: Split, pulse: Pulse) -> NDArray[np.float32]:
+    part, budget = prepared.parts[split], prepared.spec.optim.micro_batch_tokens
+    return evaluate.logits(prepared.forward, part, budget=budget, pulse=pulse)
+
+
+def _reports(prepared: Prepared, logits: Logits) -> dict[str, Any]:
+    return {
+        split: prepared.task.report(rows, prepared.parts[split].labels[: len(rows)])
+        for split, rows in logits.items()
+    }
