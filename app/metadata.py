@@ -7,7 +7,8 @@ from app.idempotency import tables as idempotency
 from app.jobs import tables as jobs
 from app.keys import tables as keys
 from app.registry import tables as registry
+from app.sweeps import tables as sweeps
 
 metadata = Base.metadata
 
-__all__ = ["artifacts", "datasets", "idempotency", "jobs", "keys", "metadata", "registry"]
+__all__ = ["artifacts", "datasets", "idempotency", "jobs", "keys", "metadata", "registry", "sweeps"]

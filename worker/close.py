@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.store import ArtifactRef
+from app.artifacts.tables import FIGURES, MODEL
 from app.db.base import JsonObject
-from app.jobs import ownership
+from app.jobs import grades, ownership
 from app.jobs.endings import Ending, ExitStatus, Succeeded
 from app.jobs.leases import Claimed, Lease
 from app.registry import service as registry
@@ -51,15 +52,17 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
     lease = claimed.lease
-    artifact = artifacts.add(
-        session, job_id=lease.job_id, kind=WORK[claimed.kind].artifact, ref=ref
-    )
+    kind = WORK[claimed.kind].artifact
+    if kind == MODEL and f"{manifest.MERGED}/config.json" not in facts["files"]:
+        kind = FIGURES
+    artifact = artifacts.add(session, job_id=lease.job_id, kind=kind, ref=ref)
+    grades.keep(session, lease.job_id, facts.get("graded", {}))
     summary = facts["metrics"]
-    if claimed.register_as is not None:
-        version = registry.register(
-            session, name=claimed.register_as, artifact=artifact, facts=facts
-        )
-        summary = {**summary, "model_version": f"{claimed.register_as}:{version.number}"}
+    if (name := claimed.register_as) is not None:
+        version = registry.register(session, name=name, artifact=artifact, facts=facts)
+        if claimed.promote_to is not None:
+            registry.promote(session, version, name=name, alias=claimed.promote_to)
+        summary = {**summary, "model_version": f"{name}:{version.number}"}
     return ownership.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 
 

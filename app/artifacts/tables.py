@@ -9,7 +9,8 @@ from app.artifacts.store import ArtifactRef
 from app.db.base import Base, BigInt, new_id
 from app.db.clock import now
 
-MODEL, RESULTS = "model", "results"  # kinds: what a training makes, what a prediction run makes
+# Kinds: what a training makes, with its model or without; what a prediction run makes.
+MODEL, FIGURES, RESULTS = "model", "figures", "results"
 
 
 class Artifact(Base):

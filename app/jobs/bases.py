@@ -1,7 +1,9 @@
 """From the name of a base to its config, before anything is promised to the caller."""
 
+import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -30,6 +32,7 @@ class Base:
 
     name: str
     config: dict[str, Any]
+    content: str  # names its bytes: another one has another
     revision: str | None = None  # commit of a hub model
     own: bool = False  # a version of this installation
 
@@ -64,7 +67,7 @@ def check_there(session: Session, base: Base) -> None:
 
 def _local(name: str, *, database: Database, store: Store, settings: Settings) -> Base | None:
     if name == minilm.NAME:
-        return Base(name, minilm.config())
+        return Base(name, minilm.config(), content=minilm.REVISION)
     if is_directory(name):
         return _from_directory(name, settings)
     if not _OWN_NAME.fullmatch(name):
@@ -77,7 +80,8 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
         content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
-    return Base(version.ref, parse_config(content, name), own=True)
+    config, digest = parse_config(content, name), version.artifact.manifest_sha256
+    return Base(version.ref, config, content=digest, own=True)
 
 
 def _version(session: Session, name: str) -> registry.Resolved | None:
@@ -110,9 +114,17 @@ def _from_directory(name: str, settings: Settings) -> Base:
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
         check_weights(name, (path.name for path in directory.iterdir()))
-        return Base(str(directory), read_config(directory / "config.json", name))
+        config = read_config(directory / "config.json", name)
+        return Base(str(directory), config, content=_stamps(directory))
     except (OSError, RuntimeError) as error:  # no right to look, a loop of links
         raise BaseNotFound(base=name, reason="the directory cannot be read") from error
+
+
+def _stamps(directory: Path) -> str:
+    """Sizes and times of the files: their bytes would take seconds to read."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(f"{directory} {facts}".encode()).hexdigest()
 
 
 def _from_hub(name: str, revision: str | None, settings: Settings) -> Base:
@@ -126,4 +138,4 @@ def _from_hub(name: str, revision: str | None, settings: Settings) -> Base:
         raise BaseNotFound(base=name, reason=reason)
     model = hub.look_up(name, revision)
     check_weights(name, model.files)
-    return Base(name, model.config, revision=model.commit)
+    return Base(name, model.config, content=model.commit, revision=model.commit)

@@ -49,21 +49,22 @@ def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int
 
 
 def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
-    """Go back to the newest good checkpoint: what the curves got after it is gone.
-
-    None: to the beginning.
+    """Go back to the newest good checkpoint, the job's own or else that of the job which it
+    continues: what the curves got after it is gone. None: to the beginning.
     """
-    statement = _good(job_id).order_by(Checkpoint.seq.desc()).limit(1)
-    newest = session.scalars(statement).one_or_none()
+    newest = _newest(session, job_id)
     told_since = MetricPoint.seq > (newest.seq if newest else 0)
     session.execute(
         delete(MetricPoint).where(MetricPoint.job_id == job_id, told_since),
         execution_options=UNSYNCED,
     )
     if newest is None:
+        continued = session.scalars(select(Job.continues).where(Job.id == job_id)).one()
+        newest = _newest(session, continued) if continued else None
+    if newest is None:
         return None
     ref = ArtifactRef(newest.key, newest.manifest_sha256, newest.bytes)
-    return StoredCheckpoint(newest.attempt, newest.step, ref)
+    return StoredCheckpoint(newest.job_id, newest.attempt, newest.step, ref)
 
 
 def reject(
@@ -82,7 +83,7 @@ def reject(
     session.execute(
         update(Checkpoint)
         .where(
-            Checkpoint.job_id == lease.job_id,
+            Checkpoint.job_id == checkpoint.job_id,
             Checkpoint.attempt == checkpoint.attempt,
             Checkpoint.step == checkpoint.step,
         )
@@ -99,6 +100,11 @@ def reject(
         execution_options=UNSYNCED,
     )
     return Rewound(previous)
+
+
+def _newest(session: Session, job_id: UUID) -> Checkpoint | None:
+    statement = _good(job_id).order_by(Checkpoint.seq.desc()).limit(1)
+    return session.scalars(statement).one_or_none()
 
 
 def _good(job_id: UUID) -> Select[Checkpoint]:

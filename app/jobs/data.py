@@ -33,6 +33,7 @@ class Source:
     rows: Mapping[str, int]
     mean_tokens: float
     labels: frozenset[str] | None  # None: unknown
+    content: str  # names its bytes; of a hub data set, whose commit is not known, itself
     upload: Dataset | None = None
 
 
@@ -45,6 +46,7 @@ class Data:
     rows: Mapping[str, int]
     mean_tokens: float
     labels: frozenset[str] | None
+    content: Mapping[str, str]  # as `dataset_ids`: what names the bytes of each source
 
 
 def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length: int) -> Data:
@@ -78,6 +80,7 @@ def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length:
         rows=_rows(sources),
         mean_tokens=trained.mean_tokens,
         labels=trained.labels,
+        content={key: source.content for key, source in sources.items()},
     )
     _check_sizes(found, trained)
     return found
@@ -94,7 +97,8 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
     if name in reviews.SAMPLES:
         sample = reviews.facts(name)
         tokens = sample.mean_tokens(max_length)
-        return Source(name, {ALL: sample.rows}, tokens, frozenset(sample.labels))
+        labels, content = frozenset(sample.labels), f"{reviews.FILE.sha256} {name}"
+        return Source(name, {ALL: sample.rows}, tokens, labels, content)
     if name.startswith(PREFIX):
         if name.removeprefix(PREFIX) not in settings.hub_datasets:
             allowed = ", ".join(settings.hub_datasets) or "none"
@@ -102,7 +106,7 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
                 f"the hub data sets of this installation are {allowed} (LORAWORKS_HUB_DATASETS)"
             )
             raise DataNotFound(source=name, reason=reason)
-        return Source(name, _HUB_ROWS, _tokens(_HUB_CHARACTERS, max_length), None)
+        return Source(name, _HUB_ROWS, _tokens(_HUB_CHARACTERS, max_length), None, name)
     try:
         upload = datasets.resolve(session, name)
     except DatasetNotFound as error:
@@ -117,6 +121,7 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
         rows=upload.profile.get("splits") or {ALL: upload.rows},
         mean_tokens=_tokens(upload.profile["mean_characters"], max_length),
         labels=frozenset(upload.profile["labels"]),
+        content=f"{upload.sha256}{upload.suffix}",
         upload=upload,
     )
 

@@ -32,8 +32,8 @@ class Cost:
     flops_per_token: float
 
 
-def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float) -> Cost:
-    """`speed` is in FLOP/s."""
+def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: float = 0.0) -> Cost:
+    """`speed` is in FLOP/s. `since`: the share of the steps that another job has made already."""
     length = data.mean_tokens * SPREAD
     texts = parts(data)
     training = flops.training(shape, spec.method, length=length)
@@ -43,18 +43,31 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float) -> Cost:
     trunk = forward * share
     if spec.runtime.gradient_checkpointing:
         training += forward - trunk
-    evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
-    passes = evaluations * texts[Split.VALIDATION] + texts[Split.TEST]
+    share = (spec.trial.share if spec.trial else 1.0) - since
     work = (
         sum(texts.values()) * trunk
-        + spec.optim.epochs * texts[Split.TRAIN] * (training - trunk)
-        + passes * (forward - trunk)
+        + share * spec.optim.epochs * texts[Split.TRAIN] * (training - trunk)
+        + _evaluated(spec, texts, since) * (forward - trunk)
     )
-    rival = min(texts[Split.TRAIN], RIVAL_TEXTS) * data.mean_tokens * RIVAL_SECONDS_PER_TOKEN
+    rival = 0.0 if spec.trial else min(texts[Split.TRAIN], RIVAL_TEXTS) * RIVAL_SECONDS_PER_TOKEN
+    rival *= data.mean_tokens
     seconds = START_SECONDS + rival + work * data.mean_tokens / speed
     seen = spec.optim.epochs * max(1, texts[Split.TRAIN])
     per_token = training - trunk + trunk * sum(texts.values()) / seen
     return Cost(seconds=round(seconds), flops_per_token=per_token)
+
+
+def _evaluated(spec: TrainSpec, texts: Mapping[Split, int], since: float) -> int:
+    """Texts that are answered on the way and at the end."""
+    evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
+    upto = spec.trial.share if spec.trial else 1.0
+    on_the_way = int(upto * evaluations) - int(since * evaluations)
+    validation = texts[Split.VALIDATION]
+    if spec.trial is not None:
+        last = min(validation, spec.trial.validation_texts or validation)
+    else:
+        last = texts[Split.TEST] + spec.result.train_figures * texts[Split.TRAIN]
+    return on_the_way * validation + last
 
 
 def speed(reached: Iterable[float], lane: Lane) -> float:

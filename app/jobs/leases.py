@@ -33,6 +33,7 @@ class Lease:
 class StoredCheckpoint:
     """Where a run can go on, as its row tells it."""
 
+    job_id: UUID  # whose it is: of the job itself, or of the one that it continues
     attempt: int
     step: int
     ref: ArtifactRef
@@ -47,6 +48,8 @@ class Claimed:
     spec: JsonObject
     dataset_ids: JsonObject
     register_as: str | None
+    promote_to: str | None  # alias of what it registers
+    sweep_id: UUID | None
     failures: int  # counted since the last checkpoint
     stuck: bool  # an attempt that began at the same step has failed
     checkpoint: StoredCheckpoint | None

@@ -63,7 +63,8 @@ def claim(
     if row is None:
         return None
     job, waited = row
-    first = job.attempt == 1  # then nothing was left behind, and claims must be quick
+    # Then nothing was left behind, and claims must be quick.
+    first = job.attempt == 1 and job.continues is None
     checkpoint, stuck = (None, False) if first else _take_up(session, job.id)
     step = checkpoint.step if checkpoint else 0
     claimed = Claimed(
@@ -72,6 +73,8 @@ def claim(
         spec=job.spec,
         dataset_ids=job.dataset_ids,
         register_as=job.register_as,
+        promote_to=job.promote_to,
+        sweep_id=job.sweep_id,
         failures=job.failures_counted,
         stuck=stuck,
         checkpoint=checkpoint,

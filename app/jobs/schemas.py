@@ -3,7 +3,8 @@
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.fields import Metadata, Slug, Text, Timestamp, View
 from app.jobs.states import JobState
@@ -33,6 +34,14 @@ class JobCreate(TrainSpec):
         gt=0,
         description="Longest time on a device, all attempts together; then the job fails.",
     )
+
+    @model_validator(mode="after")
+    def _something_to_register(self) -> "JobCreate":
+        if self.register_as is not None and (self.trial or not self.result.model):
+            raise PydanticCustomError(
+                "no_model", "a run that leaves no model cannot have `register_as`"
+            )
+        return self
 
     @property
     def spec(self) -> TrainSpec:
@@ -96,6 +105,8 @@ class JobView(Queued):
     method: str
     base: str
     register_as: str | None
+    sweep_id: UUID | None = Field(description="The sweep that it was made for.")
+    continues: UUID | None = Field(description="The job whose last checkpoint it began with.")
     priority: int
     spec: dict[str, Any]
     time_limit_seconds: float | None

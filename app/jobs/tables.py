@@ -51,6 +51,11 @@ class Job(Base):
     base: Mapped[str] = mapped_column(String(512))
     register_as: Mapped[str | None] = mapped_column(String(64))
     plan: Mapped[JsonObject] = mapped_column(default=dict)  # parameters and cost, as of the submit
+    # Names what its figures depend on: a sweep takes them from any job. None: older than sweeps.
+    cell_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    sweep_id: Mapped[UUID | None] = mapped_column(index=True)  # for which it was made
+    continues: Mapped[UUID | None]  # it begins where that job's last checkpoint stands
+    promote_to: Mapped[str | None] = mapped_column(String(64))  # alias of what it registers
 
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     run_after: Mapped[float] = mapped_column(Double, default=now())
@@ -154,6 +159,20 @@ class Checkpoint(Base):
     bytes: Mapped[BigInt]
     bad: Mapped[bool] = mapped_column(default=False)
     at: Mapped[float] = mapped_column(Double, default=now())
+
+
+class Grade(Base):
+    """Which texts of a part a job answered rightly: what jobs are compared by, text by text."""
+
+    __tablename__ = "grades"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    split: Mapped[str] = mapped_column(String(16), primary_key=True)
+    texts_sha256: Mapped[str] = mapped_column(String(64))  # the same for the same texts
+    count: Mapped[int]
+    correct: Mapped[bytes]  # a bit for each text, the first is the highest of its byte
 
 
 class JobEvent(Base):

@@ -1,0 +1,136 @@
+"""From a description to a job that could run: everything resolved, nothing stored."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.db.base import JsonObject
+from app.jobs import bases, data, estimate, repository
+from app.jobs.bases import Base
+from app.jobs.data import Data
+from app.jobs.schemas import Parameters
+from app.jobs.states import Lane
+from app.settings import Settings
+from lora_core import fit
+from lora_core.defaults import settled
+from lora_core.specs.train import TrainSpec
+from lora_core.training.version import TRAINING_VERSION
+
+LAST_JOBS = 5  # whose speed an estimate goes by
+SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
+GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
+
+# Of a description: what is known by its content instead, and what changes no figure but the last
+# bits. Trials are parts of the same run.
+_NAMES = {"base", "base_revision", "preset", "result", "trial"}
+_PLACE = ("device", "threads")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A job that could run."""
+
+    spec: TrainSpec
+    dataset_ids: dict[str, str]
+    lane: Lane
+    parameters: Parameters
+    cost: estimate.Cost
+    cell_sha256: str  # of all that its figures depend on; trials of one run share it
+
+    def columns(self) -> JsonObject:
+        """Those of a row in `jobs` that it knows; the rest is whose it is and what it is called."""
+        return {
+            "method": self.spec.method.type,
+            "lane": self.lane.value,
+            "spec": self.spec.model_dump(mode="json"),
+            "spec_version": self.spec.spec_version,
+            "dataset_ids": self.dataset_ids,
+            "base": self.spec.base,
+            "cell_sha256": self.cell_sha256,
+            "plan": {
+                "parameters": self.parameters.model_dump(),
+                "estimated_seconds": self.cost.seconds,
+                "flops_per_token": self.cost.flops_per_token,
+            },
+        }
+
+
+class Drafter:
+    """Drafts within one transaction. What many descriptions share is looked up once."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self._session, self._settings = session, settings
+        self._data: dict[tuple[str, int], Data] = {}
+        self._speeds: dict[Lane, float] = {}
+
+    def draft(self, asked: TrainSpec, base: Base, *, since: float = 0.0) -> Draft:
+        """`base` was looked up by `bases.find`; `since`: as `estimate.cost` has it.
+
+        Raises `BaseNotFound` when it was deleted since, the kinds of `SpecError` when the spec does
+        not fit it, and what `data.resolve` raises.
+        """
+        bases.check_there(self._session, base)
+        asked = asked.model_copy(update={"base": base.name, "base_revision": base.revision})
+        shape = fit.read_shape(base.config, base=base.name)
+        fit.check(shape, asked)
+        found = self._resolved(asked, shape.max_length(asked.data.max_length))
+        spec = asked.model_copy(update={"data": found.spec})
+        lane = _lane(spec.runtime.device)
+        census = fit.census(shape, spec.method, len(found.labels or "?" * GUESSED_LABELS))
+        parameters = Parameters(
+            trainable=census.trainable, total=census.total, exact=found.labels is not None
+        )
+        speed = self._speed(lane)
+        return Draft(
+            spec=spec,
+            dataset_ids=found.dataset_ids,
+            lane=lane,
+            parameters=parameters,
+            cost=estimate.cost(spec, shape=shape, data=found, speed=speed, since=since),
+            cell_sha256=_cell(settled(spec, shape)[0], base, found),
+        )
+
+    def _resolved(self, asked: TrainSpec, max_length: int) -> Data:
+        key = (asked.data.model_dump_json(), max_length)
+        if key not in self._data:
+            self._data[key] = data.resolve(
+                self._session, asked.data, settings=self._settings, max_length=max_length
+            )
+        return self._data[key]
+
+    def _speed(self, lane: Lane) -> float:
+        """FLOP/s that the last jobs reached, each with its own spec."""
+        if lane not in self._speeds:
+            reached = [
+                plan["flops_per_token"] * summary["tokens_per_second"]
+                for plan, summary in repository.finished(self._session, lane=lane, limit=LAST_JOBS)
+                if summary.get("tokens_per_second") and "flops_per_token" in plan
+                if summary.get("train_seconds", SHORT_SECONDS) >= SHORT_SECONDS
+                if not summary.get("features_found")
+            ]
+            self._speeds[lane] = estimate.speed(reached, lane)
+        return self._speeds[lane]
+
+
+def digest(value: JsonObject) -> str:
+    """Names the content of a description."""
+    canonical = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _cell(spec: TrainSpec, base: Base, found: Data) -> str:
+    """Names the figures of a run, wherever its base and data lie and however they are called."""
+    told = spec.model_dump(mode="json", exclude=_NAMES)
+    told["data"]["source"] = dict(found.content)
+    told["runtime"] = {name: v for name, v in told["runtime"].items() if name not in _PLACE}
+    return digest({**told, "base": base.content, "training_version": TRAINING_VERSION})
+
+
+def _lane(device: str) -> Lane:
+    if device == "auto":
+        return Lane.ANY
+    return Lane.GPU if device.startswith("cuda") else Lane.CPU

@@ -1,0 +1,1 @@
+"""Sweeps: one job in many settings, searched, resumed, judged."""

@@ -1,0 +1,236 @@
+"""The next jobs of a sweep. Whoever looks next goes on from the rows: nothing is in memory.
+
+Each call is one transaction, and one at a time of all sweeps, so that no cell gets two jobs.
+"""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import structlog
+from pydantic import TypeAdapter
+from sqlalchemy.orm import Session
+
+from app.db.base import JsonObject
+from app.db.clock import now
+from app.db.turns import take_turns
+from app.jobs import data, presence
+from app.jobs import service as jobs
+from app.jobs.draft import Draft, Drafter
+from app.jobs.states import Lane
+from app.jobs.tables import Job
+from app.resources import Resources
+from app.settings import Settings
+from app.sweeps import cells, ledger, repository, strategies
+from app.sweeps.cells import Pinned
+from app.sweeps.repository import Place
+from app.sweeps.space import Settings as Choice
+from app.sweeps.space import Space
+from app.sweeps.states import CellState, SweepState
+from app.sweeps.strategies import Known, Strategy
+from app.sweeps.tables import Sweep, SweepCell
+from lora_core.errors import LoraCoreError
+from lora_core.faults import reach
+from lora_core.specs.train import TrainSpec
+
+ONE_AT_A_TIME = "sweeps"
+
+Hints = list[tuple[UUID, Lane]]
+STRATEGY: TypeAdapter[Strategy] = TypeAdapter(Strategy)
+
+log = structlog.get_logger(__name__)
+
+
+def after(resources: Resources, job_id: UUID) -> None:
+    """A job has ended: go on with the sweeps that waited for it."""
+    with resources.database.read() as session:
+        sweeps = repository.concerned(session, job_id)
+    for sweep_id in sweeps:
+        go_on(resources, sweep_id)
+
+
+def all_of_them(resources: Resources) -> None:
+    """Go on with every sweep: for whoever died before he could, and for workers that came."""
+    with resources.database.read() as session:
+        sweeps = repository.running(session)
+    for sweep_id in sweeps:
+        go_on(resources, sweep_id)
+
+
+def go_on(resources: Resources, sweep_id: UUID) -> None:
+    """Advance in a transaction of its own, and tell the workers."""
+    with resources.database.write() as session:
+        hints = advance(session, sweep_id, settings=resources.settings)
+        reach("sweep_advanced")
+        session.commit()
+    reach("sweep_committed")
+    for job_id, lane in hints:
+        resources.queue.hint(job_id, lane=lane)
+
+
+def advance(session: Session, sweep_id: UUID, *, settings: Settings) -> Hints:
+    """Give cells their jobs, as many as may run at a time, and find the cells that come next.
+
+    The caller commits, and then tells the workers of the jobs that it returns.
+    """
+    take_turns(session, ONE_AT_A_TIME)
+    sweep = session.get(Sweep, sweep_id, populate_existing=True)
+    if sweep is None or sweep.state != SweepState.RUNNING:
+        return []
+    hints: Hints = []
+    while True:
+        places = repository.places(session, sweep_id)
+        hints += _fill(session, sweep, places, settings)
+        if any(not place.state.ended for place in repository.places(session, sweep_id)):
+            return hints
+        if not _extend(session, sweep, settings):
+            sweep.state, sweep.finished_at = SweepState.FINISHED, now()
+            session.flush()
+            log.info("the sweep is finished", sweep_id=str(sweep_id))
+            return hints
+
+
+def add(
+    session: Session, sweep: Sweep, drafts: Sequence[tuple[Choice, Draft]], *, first: int
+) -> None:
+    """New cells at the first rung, numbered from `first`."""
+    for number, (choice, draft) in enumerate(drafts, start=first):
+        session.add(_row(sweep, number, 0, choice, draft))
+    session.flush()
+
+
+def _fill(session: Session, sweep: Sweep, places: Sequence[Place], settings: Settings) -> Hints:
+    """Give waiting cells their jobs: those that are known, or new ones while there is room."""
+    room = sweep.parallel or max(1, _slots(session, settings))
+    active = {p.job_id for p in places if p.state in (CellState.QUEUED, CellState.RUNNING)}
+    hints: Hints = []
+    for place in places:
+        if len(active) >= room:
+            break
+        if place.state is not CellState.WAITING:
+            continue
+        cell = repository.cell(session, sweep.id, place.number, place.rung)
+        found = ledger.find(session, cell.cell_sha256, cell.draft["spec"])
+        if isinstance(found, ledger.Entry):
+            cell.job_id, cell.reused = found.job_id, True
+            if not found.ended:
+                active.add(found.job_id)
+        elif found.later:
+            active.add(None)  # it takes its place all the same
+        elif job := _new_job(session, sweep, cell, found.continues):
+            active.add(job.id)
+            hints.append((job.id, Lane(job.lane)))
+    session.flush()
+    return hints
+
+
+def _slots(session: Session, settings: Settings) -> int:
+    return presence.slots(session, {Lane.ANY}, lease_seconds=settings.lease_seconds)
+
+
+def _new_job(session: Session, sweep: Sweep, cell: SweepCell, continues: UUID | None) -> Job | None:
+    """In the queue; None when its data are gone, which the cell tells."""
+    try:
+        data.hold(session, cell.draft["dataset_ids"])
+    except LoraCoreError as error:
+        cell.problem = str(error)
+        return None
+    job = Job(
+        **cell.draft,
+        name=f"{sweep.name or 'sweep'} {cell.number}"[:200],
+        labels={},
+        priority=sweep.priority,
+        sweep_id=sweep.id,
+        continues=continues,
+    )
+    jobs.add(session, job, created_by=sweep.created_by)
+    cell.job_id = job.id
+    return job
+
+
+def _extend(session: Session, sweep: Sweep, settings: Settings) -> bool:
+    """Add what the strategy says comes next; whether there is anything."""
+    strategy = STRATEGY.validate_python(sweep.strategy)
+    space = Space.model_validate({"dimensions": sweep.space})
+    rows = repository.summaries(session, sweep.id)
+    known = [
+        Known(row.number, row.rung, row.settings, repository.score(row.summary, sweep.objective))
+        for row in rows
+    ]
+    step = strategies.following(strategy, space, known)
+    drafter, pinned = Drafter(session, settings), Pinned.of(sweep.pinned)
+    for rung, numbers in step.promoted.items():
+        for number in numbers:
+            before = repository.cell(session, sweep.id, number, rung - 1)
+            _promote(session, sweep, before, (drafter, pinned, strategy))
+    if step.new:
+        _propose(session, sweep, step.new, (drafter, pinned, strategy), first=len(known) + 1)
+    session.flush()
+    return bool(step)
+
+
+def _promote(
+    session: Session, sweep: Sweep, before: SweepCell, tools: tuple[Drafter, Pinned, Strategy]
+) -> None:
+    """The same cell at the next rung."""
+    drafter, pinned, strategy = tools
+    rung = before.rung + 1
+    spec = cells.at_rung(TrainSpec.model_validate(before.draft["spec"]), strategy, rung)
+    since = strategies.shares(strategy)[before.rung]
+    try:
+        draft = pinned.draft(drafter, spec, since=since)
+    except cells.REFUSALS as error:
+        session.add(_failed(sweep, before.number, rung, before.settings, str(error)))
+    else:
+        session.add(_row(sweep, before.number, rung, before.settings, draft))
+
+
+def _propose(
+    session: Session,
+    sweep: Sweep,
+    proposed: Sequence[Choice],
+    tools: tuple[Drafter, Pinned, Strategy],
+    *,
+    first: int,
+) -> None:
+    """Cells that a strategy has thought of. One that cannot run counts as failed."""
+    drafter, pinned, strategy = tools
+    described = cells.specs(TrainSpec.model_validate(sweep.job), proposed)
+    for number, (choice, spec) in enumerate(zip(proposed, described, strict=True), start=first):
+        try:
+            if isinstance(spec, Exception):
+                raise spec
+            draft = pinned.draft(drafter, cells.at_rung(spec, strategy, 0))
+        except (*cells.REFUSALS, ValueError) as error:
+            session.add(_failed(sweep, number, 0, choice, cells.reason(error)))
+        else:
+            session.add(_row(sweep, number, 0, choice, draft))
+    sweep.pinned = pinned.as_json()
+
+
+def _row(
+    sweep: Sweep, number: int, rung: int, choice: Mapping[str, object], draft: Draft
+) -> SweepCell:
+    columns = draft.columns()
+    return SweepCell(
+        sweep_id=sweep.id,
+        number=number,
+        rung=rung,
+        settings=dict(choice),
+        draft=columns,
+        cell_sha256=columns["cell_sha256"],
+    )
+
+
+def _failed(
+    sweep: Sweep, number: int, rung: int, choice: Mapping[str, object], problem: str
+) -> SweepCell:
+    nothing: JsonObject = {}
+    return SweepCell(
+        sweep_id=sweep.id,
+        number=number,
+        rung=rung,
+        settings=dict(choice),
+        draft=nothing,
+        cell_sha256="",
+        problem=problem,
+    )

@@ -1,0 +1,173 @@
+"""Which cells a sweep gets, and what they cost, before anything is stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from sqlalchemy.orm import Session
+
+from app.jobs import estimate, presence
+from app.jobs.draft import Draft, Drafter
+from app.jobs.states import Lane
+from app.settings import Settings
+from app.sweeps import cells, ledger, space, strategies
+from app.sweeps.cells import Find, Pinned
+from app.sweeps.errors import NothingToExtend, TooManyCells
+from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
+from app.sweeps.space import Settings as Choice
+from app.sweeps.space import Space
+from app.sweeps.strategies import Grid, Strategy, Tpe
+from lora_core.specs.train import TrainSpec
+
+WARM_SECONDS = 2.0  # between two cells in one process
+
+Drafts = list[tuple[Choice, Draft]]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Cells, as far as no transaction is needed."""
+
+    over: Space
+    strategy: Strategy
+    choices: Sequence[Choice]
+    specs: Sequence[TrainSpec]
+    pinned: Pinned
+    kept: int  # so many of them, in front; the rest is only tried
+
+
+def lay_out(body: SweepCreate, find: Find) -> Laid:
+    """Called outside of a transaction, since `find` may ask the hub.
+
+    Raises `UnknownField`, what a space and `strategies.first` raise, and `InvalidCells`.
+    """
+    over, strategy = body.over, body.strategy
+    _check(body.job, over)
+    first = strategies.first(strategy, over)
+    tried = list(space.ends(over)) if isinstance(strategy, Tpe) else []
+    return _lay(body.job, over, strategy, [*first, *tried], find, Pinned(), kept=len(first))
+
+
+def grow(  # noqa: PLR0913 - a sweep, and what is asked of it
+    job: TrainSpec,
+    *,
+    over: Space,
+    strategy: Strategy,
+    pinned: Pinned,
+    there: Sequence[Choice],
+    body: SweepExtend,
+    find: Find,
+) -> Laid:
+    """More cells for a sweep that has those `there`.
+
+    Raises `NothingToExtend`, and what `lay_out` raises.
+    """
+    wider = space.wider(over, body.space or {})
+    larger = _larger(strategy, body.cells)
+    _check(job, wider)
+    new = _new(larger, wider, there)
+    if not new and larger == strategy:
+        raise NothingToExtend(reason="all of them are there.")
+    return _lay(job, wider, larger, new, find, pinned, kept=len(new))
+
+
+def drafts(laid: Laid, drafter: Drafter) -> Drafts:
+    """All cells, ready to run. Raises `InvalidCells` and what `Drafter.draft` raises."""
+    outcomes: list[Draft | Exception] = []
+    for spec in laid.specs:
+        try:
+            outcomes.append(laid.pinned.draft(drafter, cells.at_rung(spec, laid.strategy, 0)))
+        except cells.REFUSALS as error:
+            outcomes.append(error)
+    cells.refuse(laid.choices, outcomes)
+    made = (each for each in outcomes if isinstance(each, Draft))
+    return list(zip(laid.choices, made, strict=True))
+
+
+def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings) -> SweepPlan:
+    """What a start would do. Raises the same."""
+    drafter, strategy = Drafter(session, settings), laid.strategy
+    made = drafts(laid, drafter)
+    total = strategy.cells if isinstance(strategy, Tpe) else len(made)
+    counts = strategies.rungs(strategy, total)
+    known = sum(
+        ledger.known(session, draft.cell_sha256, draft.columns()["spec"])
+        for _, draft in made[: laid.kept]
+    )
+    workers = presence.slots(session, {Lane.ANY}, lease_seconds=settings.lease_seconds)
+    at_once = min(body.parallel or workers, workers) or 1
+    first = counts[0] - known  # at the first rung
+    seconds = _seconds(laid, drafter, [first, *counts[1:]])
+    sizes = [draft.parameters.trainable for _, draft in made]
+    return SweepPlan(
+        cells=total,
+        known=known,
+        rungs=[
+            RungPlan(share=share, cells=count)
+            for share, count in zip(strategies.shares(strategy), counts, strict=True)
+        ],
+        workers=workers,
+        estimated_seconds=round(seconds / at_once + (estimate.START_SECONDS if seconds else 0)),
+        trainable_parameters=(min(sizes), max(sizes)),
+    )
+
+
+def _check(job: TrainSpec, over: Space) -> None:
+    space.check_ranges(over)
+    cells.check_fields(job, over)
+
+
+def _lay(  # noqa: PLR0913 - a `Laid` in the making
+    job: TrainSpec,
+    over: Space,
+    strategy: Strategy,
+    choices: Sequence[Choice],
+    find: Find,
+    pinned: Pinned,
+    *,
+    kept: int,
+) -> Laid:
+    described = cells.specs(job, choices)
+    cells.refuse(choices, described)
+    specs = [each for each in described if isinstance(each, TrainSpec)]
+    missing = pinned.look_up(specs, find)
+    cells.refuse(choices, [missing.get(cells.base_name(spec), spec) for spec in specs])
+    return Laid(over, strategy, choices, specs, pinned, kept)
+
+
+def _seconds(laid: Laid, drafter: Drafter, counts: Sequence[int]) -> float:
+    """Of so many cells at each rung, one after the other in warm processes."""
+    total, since = 0.0, 0.0
+    for rung, share in enumerate(strategies.shares(laid.strategy)):
+        costs = []
+        for spec in laid.specs:
+            part = cells.at_rung(spec, laid.strategy, rung)
+            costs.append(laid.pinned.draft(drafter, part, since=since).cost.seconds)
+        total += counts[rung] * (fmean(costs) - estimate.START_SECONDS + WARM_SECONDS)
+        since = share
+    return total
+
+
+def _larger(strategy: Strategy, wanted: int | None) -> Strategy:
+    """The same with more cells to draw."""
+    if wanted is None:
+        return strategy
+    if isinstance(strategy, Grid) or strategy.cells is None:
+        raise NothingToExtend(reason="a grid grows by values of its fields, not by `cells`.")
+    if wanted <= strategy.cells:
+        raise NothingToExtend(reason=f"`cells` counts all of them, and it has {strategy.cells}.")
+    return strategy.model_copy(update={"cells": wanted})
+
+
+def _new(strategy: Strategy, over: Space, there: Sequence[Choice]) -> list[Choice]:
+    """Cells that are not there yet. A model-based search thinks of its own when it goes on."""
+    if isinstance(strategy, Tpe):
+        return []
+    if not isinstance(strategy, Grid) and strategy.cells is not None:
+        wanted = strategy.cells - len(there)
+        return space.sample(over, wanted, seed=strategy.seed, taken=there)
+    seen = {space.named(each) for each in there}
+    new = [each for each in space.grid(over) if space.named(each) not in seen]
+    if len(there) + len(new) > space.MOST_CELLS:
+        raise TooManyCells(cells=len(there) + len(new), limit=space.MOST_CELLS, at="space")
+    return new

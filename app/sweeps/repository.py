@@ -1,0 +1,203 @@
+"""Rows of sweeps and their cells, with what the jobs of the cells tell."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, case, delete, distinct, func, null, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from app.db.base import JsonObject
+from app.jobs.guards import UNSYNCED
+from app.jobs.repository import FINAL
+from app.jobs.states import JobState
+from app.jobs.tables import Job
+from app.sweeps.errors import SweepNotFound
+from app.sweeps.states import CellState, SweepState
+from app.sweeps.tables import Sweep, SweepCell
+
+_STATE = case(
+    (SweepCell.problem.is_not(None), CellState.FAILED),
+    (SweepCell.job_id.is_(None), CellState.WAITING),
+    else_=Job.state,
+).label("state")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One cell at one rung, and how it stands."""
+
+    number: int
+    rung: int
+    state: CellState
+    job_id: UUID | None
+
+
+def get(session: Session, sweep_id: UUID) -> Sweep:
+    """Raises `SweepNotFound`."""
+    sweep = session.get(Sweep, sweep_id)
+    if sweep is None:
+        raise SweepNotFound(sweep_id=sweep_id)
+    return sweep
+
+
+def page(
+    session: Session, *, after: UUID | None, limit: int, state: SweepState | None = None
+) -> Sequence[Sweep]:
+    """The newest first."""
+    statement = select(Sweep).order_by(Sweep.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(Sweep.id < after)
+    if state is not None:
+        statement = statement.where(Sweep.state == state)
+    return session.scalars(statement).all()
+
+
+def running(session: Session) -> Sequence[UUID]:
+    """Sweeps that give out cells, the oldest first."""
+    statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING).order_by(Sweep.id)
+    return session.scalars(statement).all()
+
+
+def concerned(session: Session, job_id: UUID) -> Sequence[UUID]:
+    """Sweeps that give out cells and wait for this job, or that made it."""
+    made_for = select(Job.sweep_id).where(Job.id == job_id)
+    uses = select(SweepCell.sweep_id).where(SweepCell.job_id == job_id)
+    statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING)
+    mine = or_(Sweep.id.in_(made_for), Sweep.id.in_(uses))
+    return session.scalars(statement.where(mine).order_by(Sweep.id)).all()
+
+
+def places(session: Session, sweep_id: UUID) -> list[Place]:
+    """Every cell at every rung, by rung and number: without what is heavy to read."""
+    rows = session.execute(
+        select(SweepCell.number, SweepCell.rung, _STATE, SweepCell.job_id)
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id == sweep_id)
+        .order_by(SweepCell.rung, SweepCell.number)
+    )
+    return [Place(row.number, row.rung, CellState(row.state), row.job_id) for row in rows]
+
+
+def last_places(session: Session, sweep_id: UUID) -> dict[int, Place]:
+    """Each cell at its last rung, by number."""
+    return {place.number: place for place in places(session, sweep_id)}
+
+
+def summaries(
+    session: Session, sweep_id: UUID
+) -> Sequence[Row[tuple[int, int, JsonObject, JsonObject | None]]]:
+    """(number, rung, settings, summary) of every cell at every rung; no summary: no success."""
+    succeeded = case((Job.state == JobState.SUCCEEDED, Job.summary), else_=null())
+    return session.execute(
+        select(SweepCell.number, SweepCell.rung, SweepCell.settings, succeeded.label("summary"))
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id == sweep_id)
+        .order_by(SweepCell.rung, SweepCell.number)
+    ).all()
+
+
+def cell(session: Session, sweep_id: UUID, number: int, rung: int) -> SweepCell:
+    """One that is there."""
+    return session.get_one(SweepCell, (sweep_id, number, rung))
+
+
+def whole(session: Session, sweep_id: UUID) -> Sequence[tuple[SweepCell, Job | None]]:
+    """Every cell at every rung with its job, by number and rung."""
+    rows = session.execute(
+        select(SweepCell, Job)
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id == sweep_id)
+        .order_by(SweepCell.number, SweepCell.rung)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
+    """Those of every cell, by number."""
+    statement = select(SweepCell.settings).where(
+        SweepCell.sweep_id == sweep_id, SweepCell.rung == 0
+    )
+    return list(session.scalars(statement.order_by(SweepCell.number)))
+
+
+def counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
+    """By sweep, how many cells are in which state, each at its last rung."""
+    later = aliased(SweepCell)
+    is_last = ~(
+        select(later.number)
+        .where(
+            later.sweep_id == SweepCell.sweep_id,
+            later.number == SweepCell.number,
+            later.rung > SweepCell.rung,
+        )
+        .exists()
+    )
+    rows = session.execute(
+        select(SweepCell.sweep_id, _STATE, func.count().label("cells"))
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id.in_(sweep_ids), is_last)
+        .group_by(SweepCell.sweep_id, _STATE)
+    )
+    found: dict[UUID, dict[str, int]] = {each: {} for each in sweep_ids}
+    for row in rows:
+        found[row.sweep_id][row.state] = row.cells
+    return found
+
+
+def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:
+    """Whether another sweep that gives out cells waits for this job."""
+    statement = (
+        select(SweepCell.number)
+        .join(Sweep, Sweep.id == SweepCell.sweep_id)
+        .where(SweepCell.job_id == job_id, SweepCell.sweep_id != but)
+        .where(Sweep.state == SweepState.RUNNING)
+    )
+    return session.scalars(statement.limit(1)).first() is not None
+
+
+def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> int:
+    """Let the cells whose jobs are in these states wait for new ones; how many there are."""
+    jobs = select(Job.id).where(Job.state.in_(states))
+    mine = SweepCell.sweep_id == sweep_id
+    away = or_(SweepCell.job_id.in_(jobs), SweepCell.problem.is_not(None))
+    rows = session.execute(
+        update(SweepCell)
+        .where(mine, away)
+        .values(job_id=None, reused=False, problem=None)
+        .returning(SweepCell.number),
+        execution_options=UNSYNCED,
+    )
+    return len(rows.all())
+
+
+def jobs_of(session: Session, sweep_id: UUID) -> Sequence[UUID]:
+    """Jobs that this sweep made and that no other one uses."""
+    others = select(SweepCell.job_id).where(
+        SweepCell.sweep_id != sweep_id, SweepCell.job_id.is_not(None)
+    )
+    statement = select(Job.id).where(Job.sweep_id == sweep_id, Job.id.not_in(others))
+    return session.scalars(statement.order_by(Job.id)).all()
+
+
+def unfinished_jobs(session: Session, sweep_id: UUID) -> int:
+    """Jobs that it made and that have not ended."""
+    mine = (Job.sweep_id == sweep_id, Job.state.not_in(FINAL))
+    return session.scalars(select(func.count(distinct(Job.id))).where(*mine)).one()
+
+
+def remove(session: Session, sweep_id: UUID) -> None:
+    """Delete a sweep with its cells."""
+    session.execute(
+        delete(SweepCell).where(SweepCell.sweep_id == sweep_id), execution_options=UNSYNCED
+    )
+    session.execute(delete(Sweep).where(Sweep.id == sweep_id), execution_options=UNSYNCED)
+
+
+def score(summary: JsonObject | None, objective: str) -> float | None:
+    """The objective on validation, the higher the better."""
+    found: Any = (summary or {}).get("validation", {}).get(objective)
+    if found is None:
+        return None
+    return -float(found) if objective == "loss" else float(found)

@@ -1,0 +1,206 @@
+"""The space of a sweep: which fields of a job vary, and over what."""
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, StrictBool, field_validator
+
+from app.sweeps.errors import (
+    RangeNeedsCount,
+    RangeNotPositive,
+    RangeUpsideDown,
+    SpaceTooSmall,
+    TooManyCells,
+    UnknownField,
+)
+from lora_core.specs.frozen import Float, Frozen, Int
+
+MOST_CELLS = 5_000
+DIGITS = 6  # that count, of a number out of a range
+SMALL = 20_000  # cells: such a space is shuffled as a whole
+TRIES = 10  # on average at a cell that is not drawn yet
+
+Settings = dict[str, Any]  # a field of the job, such as `method.r`, to its value in one cell
+
+
+class Range(Frozen):
+    """Numbers from `low` to `high`, both included. Whole ends give whole numbers."""
+
+    low: Int | Float
+    high: Int | Float
+    log: StrictBool = False  # evenly spread in the logarithm
+    count: Int | None = Field(default=None, ge=2, le=MOST_CELLS)  # of values, in a grid
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def at(self, share: float) -> int | float:
+        """The number at this share of the way, 0 to 1."""
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            number = math.exp(low + share * (high - low))
+        else:
+            number = self.low + share * (self.high - self.low)
+        number = min(max(number, self.low), self.high)
+        return round(number) if self.whole else float(f"{number:.{DIGITS}g}")
+
+
+Values = Annotated[list[JsonValue], Field(min_length=1, max_length=MOST_CELLS)]
+
+
+class Space(Frozen):
+    """Dimensions by field, in their order."""
+
+    dimensions: Annotated[dict[str, Values | Range], Field(min_length=1, max_length=32)]
+
+    @field_validator("dimensions")
+    @classmethod
+    def _each_once(cls, dimensions: dict[str, Any]) -> dict[str, Any]:
+        for name, values in dimensions.items():
+            if isinstance(values, list) and len({named(each) for each in values}) < len(values):
+                raise ValueError(f"each value of {name} may stand once")
+        return dimensions
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.dimensions)
+
+
+def named(value: Any) -> str:
+    """The same for equal values, and only for them."""
+    return json.dumps(value, sort_keys=True)
+
+
+def check_ranges(space: Space) -> None:
+    """Raises `RangeUpsideDown`, `RangeNotPositive`."""
+    for field, values in space.dimensions.items():
+        if isinstance(values, Range):
+            if not values.low < values.high:
+                raise RangeUpsideDown(field=field, low=values.low, high=values.high, at="space")
+            if values.log and values.low <= 0:
+                raise RangeNotPositive(field=field, low=values.low, at="space")
+
+
+def size(space: Space) -> int | None:
+    """How many cells a grid over it has; None: it has no end of them."""
+    counts = [_count(values) for values in space.dimensions.values()]
+    return None if None in counts else math.prod(count for count in counts if count)
+
+
+def grid(space: Space) -> Iterator[Settings]:
+    """Every cell; the last field changes first. Raises `RangeNeedsCount`, `TooManyCells`."""
+    for field, values in space.dimensions.items():
+        if _count(values) is None:
+            raise RangeNeedsCount(field=field, at="space")
+    cells = size(space) or 0
+    if cells > MOST_CELLS:
+        raise TooManyCells(cells=cells, limit=MOST_CELLS, at="space")
+    return _product(space)
+
+
+def sample(
+    space: Space, cells: int, *, seed: int, taken: Sequence[Settings] = ()
+) -> list[Settings]:
+    """So many cells at random, all different and none of those `taken`.
+
+    The same seed draws the same cells, and the first of many are those of few. Raises
+    `SpaceTooSmall`.
+    """
+    source = random.Random(seed)  # noqa: S311 - drawn again, not to be guarded
+    seen = {named(cell) for cell in taken}
+    found: list[Settings] = []
+    for cell in _drawn(space, source):
+        if len(found) == cells:
+            break
+        if named(cell) not in seen:
+            seen.add(named(cell))
+            found.append(cell)
+    if len(found) < cells:
+        raise SpaceTooSmall(there=len(seen), asked=len(taken) + cells, at="strategy.cells")
+    return found
+
+
+def ends(space: Space) -> Iterator[Settings]:
+    """For each field its values, or the two ends of its range, beside the first ones of the rest:
+    what is tried before anything runs where the cells are not known.
+    """
+    first = {field: _ends(values)[0] for field, values in space.dimensions.items()}
+    yield first
+    for field, values in space.dimensions.items():
+        for value in _ends(values)[1:]:
+            yield {**first, field: value}
+
+
+def wider(space: Space, more: Mapping[str, list[JsonValue] | Range]) -> Space:
+    """With more values; a range takes the place of what was there. Raises `UnknownField`."""
+    dimensions: dict[str, Any] = dict(space.dimensions)
+    for field, values in more.items():
+        if field not in dimensions:
+            reason = f"an extension adds values to {', '.join(dimensions)}, and no field"
+            raise UnknownField(field=field, reason=reason, at="space")
+        old = dimensions[field]
+        if isinstance(old, list) and isinstance(values, list):
+            there = {named(each) for each in old}
+            values = [*old, *(each for each in values if named(each) not in there)]
+        dimensions[field] = values
+    return Space(dimensions=dimensions)
+
+
+def applied(job: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The description of a job with these settings in it, outer fields first."""
+    made: dict[str, Any] = dict(job)
+    for field in sorted(settings, key=lambda name: name.count(".")):
+        *outer, last = field.split(".")
+        here = made
+        for name in outer:
+            inner = here.get(name)
+            here[name] = dict(inner) if isinstance(inner, Mapping) else {}
+            here = here[name]
+        here[last] = settings[field]
+    return made
+
+
+def _count(values: list[JsonValue] | Range) -> int | None:
+    if isinstance(values, list):
+        return len(values)
+    whole = int(values.high) - int(values.low) + 1 if values.whole and not values.log else None
+    return values.count or whole
+
+
+def _axis(values: list[JsonValue] | Range) -> list[Any]:
+    if isinstance(values, list):
+        return values
+    count = _count(values) or 0
+    return list(dict.fromkeys(values.at(i / (count - 1)) for i in range(count)))
+
+
+def _ends(values: list[JsonValue] | Range) -> list[Any]:
+    return values if isinstance(values, list) else [values.at(0.0), values.at(1.0)]
+
+
+def _drawn(space: Space, source: random.Random) -> Iterator[Settings]:
+    """All cells of a small space in any order; of a large one as many as it takes, repeated ones
+    too.
+    """
+    there = size(space)
+    if there is not None and there <= SMALL:
+        cells = list(_product(space))
+        source.shuffle(cells)
+        yield from cells
+        return
+    for _ in range(TRIES * MOST_CELLS):
+        yield {field: _draw(values, source) for field, values in space.dimensions.items()}
+
+
+def _product(space: Space) -> Iterator[Settings]:
+    axes = [_axis(values) for values in space.dimensions.values()]
+    return (dict(zip(space.fields, cell, strict=True)) for cell in itertools.product(*axes))
+
+
+def _draw(values: list[JsonValue] | Range, source: random.Random) -> Any:
+    return source.choice(values) if isinstance(values, list) else values.at(source.random())
