@@ -39,8 +39,15 @@ BANNED_CALLS = {
 BANNED_NAMES = {"eval", "exec"}
 BANNED_KEYWORDS = {"shell", "trust_remote_code", "allow_pickle"}
 
-# Imports inside functions: the command line starts fast, and torch loads only where it is used.
-LATE_IMPORTS = ("app/cli/", "lora_core/__main__.py", "app/serving/loader.py")
+# Imports inside functions: the command line starts fast, and what is heavy loads where it is used.
+LATE_IMPORTS = (
+    "app/cli/",
+    "lora_core/__main__.py",
+    "app/serving/loader.py",
+    "app/sweeps/comparison.py",
+    "app/sweeps/verdict.py",
+    "app/charts/",
+)
 STATEMENTS = {"select", "insert", "update", "delete"}
 SQL_HOMES = {"repository.py", "ownership.py", "presence.py", "checkpoints.py", "reminders.py"}
 
