@@ -33,6 +33,7 @@ from app.serving import routes as serving
 from app.serving.gate import Gate
 from app.serving.meters import ServingMeters
 from app.settings import Settings
+from app.sweeps import routes as sweeps
 
 PUBLIC = tuple(health.router.routes)
 DESCRIPTION = "Fine-tune text classifiers with LoRA, watch them learn, and ask them."
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(comparison.router)
     app.include_router(registry.importing, max_body_size=settings.max_import_bytes + FORM_BYTES)
     app.include_router(predictions.router)
+    app.include_router(sweeps.router)
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)

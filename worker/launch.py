@@ -52,6 +52,12 @@ class Order:
     device: str  # "cpu" or "cuda:1": the only one that the process sees
     lock_fd: int | None = None  # locks the device as long as the process lives
     from_hub: bool = False  # the process downloads its base or its data
+    stays: bool = False  # the process waits for another order when this one is done
+
+    @property
+    def process(self) -> tuple[object, ...]:
+        """What a process was made for: it can take other orders of the same kind."""
+        return self.command, self.threads, self.device, self.lock_fd, self.from_hub
 
 
 def start(order: Order) -> "Child":
@@ -62,9 +68,10 @@ def start(order: Order) -> "Child":
     place = order.place
     place.scratch.mkdir(exist_ok=True)
     tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
+    more = ["--lifeline", *(["--more"] if order.stays else [])]
     with place.log.open("ab") as errors:
         process = subprocess.Popen(
-            [*tether, *PROGRAM, *_arguments(order)],
+            [*tether, *PROGRAM, order.command, *_arguments(order), *more],
             stdin=subprocess.PIPE,  # its end tells the child that we are gone
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -73,10 +80,9 @@ def start(order: Order) -> "Child":
             start_new_session=True,
             pass_fds=() if order.lock_fd is None else (order.lock_fd,),
         )
-    child = Child(process)
+    child = Child(process, stays=order.stays)
     try:
-        known = identity.process(process.pid)  # not reaped yet, so it is there
-        place.child.write_text(json.dumps(known), encoding="utf-8")
+        child.mark(place)
     except BaseException:
         child.wait()
         raise
@@ -86,7 +92,8 @@ def start(order: Order) -> "Child":
 class Child:
     """A training process and the pipe that it writes its events to."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, stays: bool = False) -> None:
+        self.stays = stays
         if process.stdout is None:
             raise ValueError("the process needs a pipe for its events")
         self._process = process
@@ -95,6 +102,25 @@ class Child:
         self._poll.register(self._pipe, select.POLLIN)
         self._open = True
         self._rest = b""
+
+    def mark(self, place: Place) -> None:
+        """Name the process in the directory of its attempt, for whoever finds it there."""
+        known = identity.process(self._process.pid)  # not reaped yet, so it is there
+        place.child.write_text(json.dumps(known), encoding="utf-8")
+
+    def take(self, order: Order) -> bool:
+        """Give it another order, once it has finished one. False: it is gone."""
+        order.place.scratch.mkdir(exist_ok=True)
+        if self._process.stdin is None or self._has_left():
+            return False
+        self.mark(order.place)
+        line = json.dumps([*_arguments(order), "--place", str(order.place.directory)])
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
 
     def read(self, timeout: float) -> list[Event] | None:
         """What it told within the time; `None` once it has left and was heard to the end."""
@@ -166,7 +192,7 @@ class Child:
 
 def _arguments(order: Order) -> list[str]:
     place = order.place
-    run = [order.command, str(place.spec), "--out", str(place.out), "--lifeline"]
+    run = [str(place.spec), "--out", str(place.out)]
     save = ["--checkpoints", str(place.checkpoints)]
     often = ["--checkpoint-seconds", str(order.checkpoint_seconds)]
     resume = [] if order.resume is None else ["--resume", str(order.resume)]

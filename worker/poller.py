@@ -16,6 +16,7 @@ from worker import close, workplace
 from worker.contact import Contact
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
+from worker.warm import Warm
 
 log = structlog.get_logger(__name__)
 
@@ -63,10 +64,7 @@ class Poller:
         """Whether there was a job. The slot is given back when none runs in it."""
         started = False
         try:
-            # Asked with the slot in hand: who waits for the last one to come back must not leave
-            # while another job is claimed.
-            unfit = self._draining.is_set() or self._leaves(slot.lane)
-            claimed = None if unfit else self._claim(slot)
+            claimed = self._take(slot)
             if claimed is not None:
                 self._run_apart(claimed, slot)
                 started = True
@@ -74,6 +72,13 @@ class Poller:
             if not started:
                 self._slots.give(slot)
         return started
+
+    def _take(self, slot: Slot) -> Claimed | None:
+        """A job for this slot. Asked with the slot in hand: who waits for the last one to come back
+        must not leave while another job is claimed.
+        """
+        unfit = self._draining.is_set() or self._leaves(slot.lane)
+        return None if unfit else self._claim(slot)
 
     def _leaves(self, lane: Lane) -> bool:
         """Whether a job is left to others, because it could not run here now. Where there are none
@@ -114,10 +119,26 @@ class Poller:
             raise
 
     def _work(self, claimed: Claimed, slot: Slot) -> None:
+        """Run a job; as long as its process waits for another one, run what comes next, too."""
+        warm = Warm()
+        following: Claimed | None = claimed
         try:
-            self._runner.run(claimed, slot)
-        except Exception:
-            log.exception("the ending of a job could not be written")
+            while following is not None:
+                self._run(following, slot, warm)
+                following = self._next(slot) if warm else None
         finally:
+            warm.close()
             self._slots.give(slot)
             self.wake()
+
+    def _run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:
+        try:
+            self._runner.run(claimed, slot, warm)
+        except Exception:
+            log.exception("the ending of a job could not be written")
+
+    def _next(self, slot: Slot) -> Claimed | None:
+        """Whatever is the next job for this slot: cells of a sweep go before nobody."""
+        with suppress(*OUTAGE):
+            return self._take(slot)
+        return None

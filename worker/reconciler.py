@@ -13,6 +13,7 @@ from app.db.outage import OUTAGE
 from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
 from app.resources import Resources
+from app.sweeps import advance
 from worker import identity, workplace
 from worker.contact import Contact
 from worker.failures import lost
@@ -66,7 +67,7 @@ class Reconciler:
         """One round. It must go on whatever happens, so errors are only logged."""
         self._notice_a_standstill()
         outage = None
-        for step in (self._put_right, self._remind):
+        for step in (self._put_right, self._go_on, self._remind):
             try:
                 step()
             except OUTAGE as error:
@@ -84,6 +85,10 @@ class Reconciler:
         self._sweep(
             places, {(held.job_id, held.attempt) for held in running if not self._expire(held)}
         )
+
+    def _go_on(self) -> None:
+        """With the sweeps of workers that died before they could, or for workers that came."""
+        advance.all_of_them(self._resources)
 
     def _remind(self) -> None:
         """Tell the workers of what waits, and end what has waited for too long."""

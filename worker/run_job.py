@@ -18,9 +18,10 @@ from app.jobs.endings import Ending, Failed, Preempted, Waiting
 from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.resources import Resources
+from app.sweeps import advance
 from lora_core.errors import LoraCoreError
 from lora_core.process import cores
-from worker import close, inputs, launch, workplace
+from worker import close, inputs, workplace
 from worker.errors import Fenced
 from worker.failures import is_disk, judge, judge_error, over_time
 from worker.inputs import Inputs
@@ -29,6 +30,7 @@ from worker.launch import Order
 from worker.recorder import Recorder
 from worker.slots import Slot
 from worker.supervisor import Asked, Ended, Supervisor
+from worker.warm import Warm
 from worker.work import WORK
 
 LOG_TAIL = 4_000  # bytes
@@ -46,10 +48,10 @@ class JobRunner:
         self._settings = resources.settings
         self._draining = draining
 
-    def run(self, claimed: Claimed, slot: Slot) -> None:
+    def run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:
         """From the claim to the ending. What breaks on the way is an ending, too."""
         lease = claimed.lease
-        attempt = _Attempt(claimed, slot, self._resources)
+        attempt = _Attempt(claimed, slot, self._resources, warm)
         with structlog.contextvars.bound_contextvars(
             job_id=str(lease.job_id), attempt=lease.attempt
         ):
@@ -66,6 +68,16 @@ class JobRunner:
                 close.finish(self._resources, lease, ending)
             finally:
                 workplace.clear(attempt.place.directory)
+                self._advance(claimed)
+
+    def _advance(self, claimed: Claimed) -> None:
+        """Go on with the sweeps that waited for this job; what fails here a reconciler does."""
+        try:
+            advance.after(self._resources, claimed.lease.job_id)
+        except OUTAGE as error:
+            log.warning("a sweep waits for the database", error=str(error))
+        except Exception:
+            log.exception("a sweep could not go on")
 
     def _run(self, attempt: "_Attempt") -> None:
         lease, place = attempt.claimed.lease, attempt.place
@@ -111,14 +123,19 @@ class JobRunner:
         while True:
             checkpoint, resume = attempt.keeper.fetch(checkpoint)
             attempt.recorder.begin(checkpoint)
-            ended = Supervisor(
-                launch.start(attempt.order(resume)),
+            order = attempt.order(resume)
+            child = attempt.warm.start(order)
+            supervisor = Supervisor(
+                child,
                 attempt.recorder,
                 settings=self._settings,
                 draining=self._draining,
                 keep=attempt.keeper.keep,
                 seconds=attempt.seconds_left(),
-            ).run()
+            )
+            ended = supervisor.run()
+            if supervisor.stays:
+                attempt.warm.keep(child, order)
             refused = ended.failed is not None and ended.failed.code in UNUSABLE
             if checkpoint is None or not refused or ended.failed is None:
                 return ended
@@ -146,9 +163,10 @@ class JobRunner:
 class _Attempt:
     """What belongs to one attempt while it runs."""
 
-    def __init__(self, claimed: Claimed, slot: Slot, resources: Resources) -> None:
+    def __init__(self, claimed: Claimed, slot: Slot, resources: Resources, warm: Warm) -> None:
         self.claimed = claimed
         self.slot = slot
+        self.warm = warm
         self._settings = resources.settings
         self.place = workplace.place(self._settings, claimed.lease.job_id, claimed.lease.attempt)
         self._began = time.monotonic()
@@ -178,6 +196,7 @@ class _Attempt:
             device=self.slot.device,
             lock_fd=self.slot.lock_fd,
             from_hub=inputs.from_hub(self.claimed.spec),
+            stays=Warm.suits(self.claimed),
         )
 
 

@@ -8,7 +8,7 @@ from threading import Event as Flag
 
 from app.jobs.endings import ExitStatus
 from app.settings import Settings
-from lora_core.events import CheckpointSaved, Failed
+from lora_core.events import CheckpointSaved, Failed, Finished
 from worker import memory
 from worker.launch import Child
 from worker.meanwhile import meanwhile
@@ -65,9 +65,16 @@ class Supervisor:
         self._failed: Failed | None = None
         self._heard_at = time.monotonic()
         self._kill_at = float("inf")
+        self._finished = False  # a process that stays has done its work
+
+    @property
+    def stays(self) -> bool:
+        """Whether the process is there for another order."""
+        return self._finished and self._asked is None
 
     def run(self) -> Ended:
-        """Blocks until the process and everything that it started are gone.
+        """Blocks until the process and everything that it started are gone, or until one that stays
+        has finished its order.
 
         Raises one of `OUTAGE` when the last of what it told could not be written.
         """
@@ -75,7 +82,9 @@ class Supervisor:
         try:
             self._watch()
         finally:
-            left = self._child.wait()
+            left = ExitStatus(code=0) if self.stays else self._child.wait()
+        if self._finished:
+            left = ExitStatus(code=0)
         if self._asked is not Asked.FENCED:
             self._recorder.flush(patience_seconds=self._settings.patience_seconds)
         asked = Asked.FENCED if self._recorder.fenced else self._asked
@@ -83,10 +92,11 @@ class Supervisor:
         return Ended(left, asked, self._failed, self._recorder.saved_step, killed)
 
     def _watch(self) -> None:
-        while (events := self._child.read(LOOK_SECONDS)) is not None:
+        while not self._finished and (events := self._child.read(LOOK_SECONDS)) is not None:
             for event in events:
                 self._heard_at = time.monotonic()
                 self._failed = event if isinstance(event, Failed) else None
+                self._finished = isinstance(event, Finished) and self._child.stays
                 self._recorder.add(event)
                 if isinstance(event, CheckpointSaved) and self._asked is not Asked.FENCED:
                     self._heard_at = float("inf")  # it is not silent: nobody listens

@@ -80,11 +80,6 @@ def places(session: Session, sweep_id: UUID) -> list[Place]:
     return [Place(row.number, row.rung, CellState(row.state), row.job_id) for row in rows]
 
 
-def last_places(session: Session, sweep_id: UUID) -> dict[int, Place]:
-    """Each cell at its last rung, by number."""
-    return {place.number: place for place in places(session, sweep_id)}
-
-
 def summaries(
     session: Session, sweep_id: UUID
 ) -> Sequence[Row[tuple[int, int, JsonObject, JsonObject | None]]]:
@@ -112,6 +107,12 @@ def whole(session: Session, sweep_id: UUID) -> Sequence[tuple[SweepCell, Job | N
         .order_by(SweepCell.number, SweepCell.rung)
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def reused(session: Session, sweep_id: UUID) -> list[tuple[int, bool]]:
+    """(number, whether its figures were known) of every cell at every rung, by rung."""
+    statement = select(SweepCell.number, SweepCell.reused).where(SweepCell.sweep_id == sweep_id)
+    return [(row[0], row[1]) for row in session.execute(statement.order_by(SweepCell.rung))]
 
 
 def settings(session: Session, sweep_id: UUID) -> list[JsonObject]:

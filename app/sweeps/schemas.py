@@ -92,22 +92,23 @@ class Counts(View):
     cancelled: int = 0
 
 
-class Accuracy(View):
-    """An accuracy with its 95 % interval."""
+class ScoreView(View):
+    """How a cell did on one part."""
 
-    value: float
-    low: float
+    accuracy: float
+    low: float = Field(description="Of the 95 % interval of the accuracy.")
     high: float
     texts: int
+    objective: float | None
 
 
-class Paired(View):
-    """Two cells on the same texts: the first less the second, with its 95 % interval."""
+class ComparisonView(View):
+    """Two cells on the same texts: the winner less the cheapest."""
 
-    difference: float
-    low: float
+    difference: float = Field(description="Of the accuracies.")
+    low: float = Field(description="Of its 95 % interval.")
     high: float
-    p: float
+    p: float = Field(description="Of the exact McNemar test.")
     texts: int
 
 
@@ -118,17 +119,23 @@ class Standing(View):
     settings: dict[str, Any]
     job_id: UUID | None
     trainable_parameters: int
-    score: float
-    test: Accuracy | None
+    validation: ScoreView | None
+    test: ScoreView | None
 
 
 class VerdictView(View):
     """Who won on validation, and who cannot be told from it."""
 
     winner: Standing
-    near: list[int] = Field(description="Cells within noise of the winner, it among them.")
-    cheapest: Standing = Field(description="Of those, the one with the fewest parameters to train.")
-    cheapest_less_winner: Paired | None = Field(description="Accuracy on test.")
+    cheapest: Standing = Field(
+        description="Within noise of the winner, with the fewest parameters to train."
+    )
+    near: list[int] = Field(
+        description="Cells within noise of the winner, it among them: McNemar, p >= 0.05."
+    )
+    compared: int = Field(description="Cells that answered the winner's validation texts.")
+    validation: ComparisonView | None
+    test: ComparisonView | None
 
 
 class SweepView(Queued):

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import service as artifacts
 from app.artifacts.store import Store
+from app.db.engines import Database
 from app.db.turns import take_turns
 from app.errors import ChangedMeanwhile
 from app.idempotency import service as idempotency
@@ -98,18 +99,20 @@ def retry(session: Session, *, sweep_id: UUID, settings: Settings, queue: JobQue
     return _run_on(session, sweep, settings, queue)
 
 
-def more(session: Session, *, sweep_id: UUID, body: SweepExtend, find: Find) -> Laid:
-    """The cells that an extension would add.
+def more(database: Database, *, sweep_id: UUID, body: SweepExtend, find: Find) -> Laid:
+    """The cells that an extension would add. No transaction is open while bases are looked up.
 
     Raises `SweepNotFound`, and what `planning.grow` raises.
     """
-    sweep = repository.get(session, sweep_id)
+    with database.read() as session:
+        sweep = repository.get(session, sweep_id)
+        there = repository.settings(session, sweep_id)
     return planning.grow(
         TrainSpec.model_validate(sweep.job),
         over=Space.model_validate({"dimensions": sweep.space}),
         strategy=advance.STRATEGY.validate_python(sweep.strategy),
         pinned=Pinned.of(sweep.pinned),
-        there=repository.settings(session, sweep_id),
+        there=there,
         body=body,
         find=find,
     )

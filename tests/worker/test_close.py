@@ -22,6 +22,7 @@ from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload
 from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
 from worker.run_job import JobRunner
+from worker.warm import Warm
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_success_that_comes_too_late_makes_nothing_count(
 
     monkeypatch.setattr(resources.store, "put", put)
     scripted(*GOOD)
-    JobRunner(resources, draining=threading.Event()).run(claimed, CPU)
+    JobRunner(resources, draining=threading.Event()).run(claimed, CPU, Warm())
     assert state(database, job_id) is JobState.QUEUED
     with database.read() as session:
         assert session.scalars(select(Artifact)).all() == []

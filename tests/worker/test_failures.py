@@ -40,6 +40,8 @@ def claimed(**values: Any) -> Claimed:
         "spec": {},
         "dataset_ids": {},
         "register_as": None,
+        "promote_to": None,
+        "sweep_id": None,
         "failures": 0,
         "stuck": False,
         "checkpoint": None,
@@ -191,7 +193,7 @@ def test_a_job_that_had_its_time_fails_and_says_where_it_was_saved() -> None:
     assert isinstance(answer, Failed)
     assert (answer.code, answer.detail) == ("time_limit", {"checkpoint_step": 7})
     assert "60 s" in answer.message
-    known = StoredCheckpoint(1, 4, ArtifactRef("k", "0" * 64, 1))
+    known = StoredCheckpoint(uuid4(), 1, 4, ArtifactRef("k", "0" * 64, 1))
     answer = ending(code=75, asked=Asked.TIME_LIMIT, time_limit_seconds=60, checkpoint=known)
     assert isinstance(answer, Failed)
     assert answer.detail == {"checkpoint_step": 4}

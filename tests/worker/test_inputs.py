@@ -108,6 +108,8 @@ def locate(
         spec=spec,
         dataset_ids=ids or {},
         register_as=None,
+        promote_to=None,
+        sweep_id=None,
         failures=0,
         stuck=False,
         checkpoint=None,

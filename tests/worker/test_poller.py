@@ -26,6 +26,7 @@ from worker.devices import CPU, Device
 from worker.poller import Poller
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
+from worker.warm import Warm
 
 GPU = Device("cuda:0", "GPU-1")
 NEVER = 3600.0  # seconds between two looks: only a bell helps
@@ -49,7 +50,7 @@ class Held(JobRunner):
 
     gate: threading.Event
 
-    def run(self, claimed: Claimed, slot: Slot) -> None:  # noqa: ARG002
+    def run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:  # noqa: ARG002
         assert self.gate.wait(30)
 
 

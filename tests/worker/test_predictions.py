@@ -26,6 +26,7 @@ from tests.waiting import wait_until
 from worker import workplace
 from worker.run_job import JobRunner
 from worker.slots import Slot
+from worker.warm import Warm
 
 CPU = Slot("cpu", Lane.CPU)
 
@@ -50,7 +51,7 @@ def run_id(resources: Resources) -> UUID:
 def run(resources: Resources, draining: threading.Event | None = None) -> None:
     """Claim what waits and run it to its ending."""
     runner = JobRunner(resources, draining=draining or threading.Event())
-    runner.run(take(resources.database), CPU)
+    runner.run(take(resources.database), CPU, Warm())
 
 
 def digest(resources: Resources, run_id: UUID) -> str:

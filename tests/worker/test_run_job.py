@@ -41,6 +41,7 @@ from tests.worker.scripted import scripted
 from worker import inputs, workplace
 from worker.run_job import LOG_TAIL, JobRunner
 from worker.slots import Slot
+from worker.warm import Warm
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
 CPU = Slot("cpu", Lane.CPU)
@@ -56,7 +57,7 @@ def run(resources: Resources, *actions: str, draining: threading.Event | None = 
     """Claim the next job and run it to its ending."""
     scripted(*actions)
     runner = JobRunner(resources, draining=draining or threading.Event())
-    runner.run(take(resources.database), CPU)
+    runner.run(take(resources.database), CPU, Warm())
 
 
 def in_background(
@@ -256,7 +257,7 @@ def test_a_finished_training_whose_job_was_lost_publishes_nothing(
     claimed = take(database)
     scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD)
     runner = JobRunner(resources, draining=threading.Event())
-    thread = threading.Thread(target=runner.run, args=(claimed, CPU))
+    thread = threading.Thread(target=runner.run, args=(claimed, CPU, Warm()))
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
     give_back(database, claimed.lease)
@@ -429,7 +430,7 @@ def test_a_gpu_job_sees_its_gpu_alone(
 ) -> None:
     scripted(f"environment:{tmp_path / 'seen'}")
     runner = JobRunner(resources, draining=threading.Event())
-    runner.run(take(database), Slot("cuda:1", Lane.GPU))
+    runner.run(take(database), Slot("cuda:1", Lane.GPU), Warm())
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
     assert job(database, job_id).spec["runtime"]["device"] == "cuda"
 

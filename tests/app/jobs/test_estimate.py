@@ -25,7 +25,8 @@ SHAPE = read_shape(minilm.config(), base=minilm.NAME)
 
 
 def data(rows: dict[str, int], **sizes: Any) -> Data:
-    return Data(DataSpec(**sizes), {}, rows, mean_tokens=27.0, labels=frozenset({"a", "b"}))
+    labels = frozenset({"a", "b"})
+    return Data(DataSpec(**sizes), {}, rows, mean_tokens=27.0, labels=labels, content={})
 
 
 @pytest.mark.parametrize(

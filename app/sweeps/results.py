@@ -1,0 +1,146 @@
+"""From rows to what is known of a sweep at this moment."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.db.base import JsonObject
+from app.jobs import grades
+from app.jobs.states import JobState
+from app.jobs.tables import Job
+from app.sweeps import repository
+from app.sweeps.board import FIGURES, PARTS, Board, Cell, Graded
+from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView
+from app.sweeps.states import CellState
+from app.sweeps.tables import Sweep, SweepCell
+from app.sweeps.verdict import Score, Verdict, judge
+
+Row = tuple[SweepCell, Job | None]
+
+
+def board(session: Session, sweep: Sweep) -> Board:
+    """Every cell at its last rung."""
+    rows = repository.whole(session, sweep.id)
+    histories = [list(each) for _, each in groupby(rows, key=lambda row: row[0].number)]
+    last = [job.id for history in histories if (job := history[-1][1]) is not None]
+    graded: defaultdict[UUID, dict[str, Graded]] = defaultdict(dict)
+    for grade in grades.of(session, last):
+        found = Graded(grade.texts_sha256, grade.correct, grade.count)
+        graded[grade.job_id][grade.split] = found
+    return Board(
+        name=sweep.name or str(sweep.id),
+        state=sweep.state,
+        strategy=sweep.strategy["type"],
+        objective=sweep.objective,
+        fields=tuple(sweep.space),
+        cells=tuple(_cell(history, graded) for history in histories),
+    )
+
+
+def verdict_view(found: Board) -> VerdictView | None:
+    """Who won, with what it won by; None while no cell has run to its end."""
+    verdict = judge(found)
+    if verdict is None:
+        return None
+    by_number = {cell.number: cell for cell in found.cells}
+    return VerdictView(
+        winner=_standing(by_number[verdict.winner], verdict, "winner"),
+        cheapest=_standing(by_number[verdict.cheapest], verdict, "cheapest"),
+        near=list(verdict.near),
+        compared=verdict.compared,
+        validation=_compared(verdict, "validation"),
+        test=_compared(verdict, "test"),
+    )
+
+
+def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]:
+    """The cells as they are told; `rows` says of each number whether it was known before."""
+    reused = dict(rows)
+    return [
+        CellView(
+            number=cell.number,
+            settings=dict(cell.settings),
+            state=cell.state,
+            share=cell.share,
+            trainable_parameters=cell.trainable_parameters,
+            seconds=cell.seconds,
+            figures={part: dict(figures) for part, figures in cell.figures.items()},
+            reused=reused.get(cell.number, False),
+            job_id=UUID(cell.job_id) if cell.job_id else None,
+            error=cell.error,
+        )
+        for cell in found.cells
+    ]
+
+
+def _cell(history: Sequence[Row], graded: dict[UUID, dict[str, Graded]]) -> Cell:
+    row, job = history[-1]
+    ran = [job.running_seconds for _, job in history if job is not None]
+    spec: JsonObject = row.draft.get("spec", {})
+    trial = spec.get("trial")
+    return Cell(
+        number=row.number,
+        settings=row.settings,
+        spec=spec,
+        state=_state(row, job),
+        share=1.0 if trial is None else trial["share"],
+        trainable_parameters=_parameters(row, job),
+        seconds=sum(ran) if any(ran) else None,
+        figures=_figures(job),
+        graded=graded[job.id] if job is not None else {},
+        error=row.problem or (job.error_message if job is not None else None),
+        job_id=str(job.id) if job is not None else None,
+    )
+
+
+def _state(row: SweepCell, job: Job | None) -> str:
+    if row.problem is not None:
+        return CellState.FAILED
+    return CellState.WAITING if job is None else job.state
+
+
+def _parameters(row: SweepCell, job: Job | None) -> int:
+    """As counted by the run, once it has ended; until then as planned."""
+    summary: JsonObject = (job.summary if job is not None else None) or {}
+    planned = row.draft.get("plan", {}).get("parameters", {}).get("trainable", 0)
+    return int(summary.get("trainable_parameters", planned))
+
+
+def _figures(job: Job | None) -> dict[str, dict[str, float]]:
+    if job is None or job.state != JobState.SUCCEEDED:
+        return {}
+    summary: dict[str, Any] = job.summary or {}
+    return {
+        part: {name: summary[part][name] for name in FIGURES if name in summary[part]}
+        for part in PARTS
+        if part in summary
+    }
+
+
+def _standing(cell: Cell, verdict: Verdict, which: str) -> Standing:
+    def view(part: str) -> ScoreView | None:
+        score: Score | None = getattr(verdict, f"{which}_{part}")
+        return None if score is None else ScoreView(**asdict(score))
+
+    return Standing(
+        number=cell.number,
+        settings=dict(cell.settings),
+        job_id=UUID(cell.job_id) if cell.job_id else None,
+        trainable_parameters=cell.trainable_parameters,
+        validation=view("validation"),
+        test=view("test"),
+    )
+
+
+def _compared(verdict: Verdict, part: str) -> ComparisonView | None:
+    found = getattr(verdict, part)
+    if found is None:
+        return None
+    return ComparisonView(
+        difference=found.difference, low=found.low, high=found.high, p=found.p, texts=found.texts
+    )
