@@ -68,8 +68,8 @@ def grid(*, texts: int = 2000, **more: Any) -> Board:
     for number, (r, alpha, targets) in enumerate(
         product((1, 2, 4, 8, 16, 32), (4.0, 16.0, 64.0), ROLES), start=1
     ):
-        skill = 1.15 + 0.09 * np.log2(r) - 0.1 * abs(np.log2(alpha / 16)) + 0.06 * len(targets)
-        noise = {part: random.normal(scale=0.25, size=texts) for part in hardness}
+        skill = 1.25 + 0.015 * np.log2(r) - 0.06 * abs(np.log2(alpha / 16)) + 0.01 * len(targets)
+        noise = {part: random.normal(scale=0.4, size=texts) for part in hardness}
         right = {part: hardness[part] + noise[part] < skill for part in hardness}
         figures = {
             part: {

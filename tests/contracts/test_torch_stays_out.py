@@ -5,10 +5,14 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "datasets", "pyarrow", "sklearn", "pandas")
+HEAVY = (
+    *("torch", "transformers", "datasets", "pyarrow", "sklearn", "pandas"),
+    *("scipy", "optuna", "plotly", "jinja2"),
+)
 LIGHT = [
     "app.main",
     "app.jobs.routes",
+    "app.charts.report",
     "app.cli.main",
     "worker.run_job",
     "worker.__main__",
