@@ -11,7 +11,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long chaos bench-train bench-serve bench-accuracy gpu-check check format audit clean
+.PHONY: help install demo test test-long chaos bench-train bench-serve bench-accuracy bench-sweep gpu-check check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench-serve: .venv/.dev .venv-rivals/.made  ## Our answers beside LitServe, infi
 
 bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
 	$(BIN)/python -m benchmarks.accuracy $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-sweep: .venv/.dev  ## A sweep of 24 cells beside a loop over PEFT and the Trainer: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.sweep $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 gpu-check: .venv/.dev  ## What only a machine with GPUs can show, tested and timed
 	$(BIN)/python -m pytest --timeout 600 tests/gpu

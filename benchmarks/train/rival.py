@@ -1,37 +1,26 @@
 """The rival: PEFT and the Trainer of transformers, with its defaults or tuned."""
 
-import tempfile
-import time
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import AutoModelForSequenceClassification
 
 from benchmarks.quiet import quiet_pulse
 from benchmarks.train.ours import right
 from benchmarks.train.plan import (
     BASE,
-    BATCH,
     METHODS,
     RATES,
     SEED,
     SEEDS,
-    WARMUP,
-    WEIGHT_DECAY,
     Place,
     Size,
     accuracy_data,
     rate_data,
 )
 from benchmarks.train.reviews import read
+from benchmarks.train.trainer import Side, arguments, precision, train
 from benchmarks.train.window import Window
 from lora_core.encoders.first_token import first_token_only
 from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
@@ -45,7 +34,6 @@ from lora_core.training.runtime import Runtime
 from lora_core.training.trunk import choose
 
 LABELS = ("negative", "positive")
-Side = Literal["default", "tuned"]
 # The Trainer's sampler sorts 50 batches together only if there are 200 or more; ours sorts 50 too.
 COPIES = 4
 
@@ -56,7 +44,7 @@ def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
     _, parts = read(rate_data(size.rate_texts), base)
     texts = dataset(parts[Split.TRAIN]) * COPIES
     model = build_model(base, METHODS[name], tuned=side == "tuned")
-    settings = arguments(name, side, machine, epochs=100, batch=size.place.batch)
+    settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch)
     if size.warmup:
         train(model, texts, base, settings, Window(0, size.warmup))
     # Batches at random are all alike, so any step may be the last.
@@ -82,7 +70,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     correct, seconds = [], 0.0
     for seed in SEEDS[name]:
         model = build_model(base, METHODS[name], tuned=True, seed=seed)
-        settings = arguments(name, "tuned", machine, epochs=1, seed=seed)
+        settings = arguments(RATES[name], "tuned", machine, epochs=1, seed=seed)
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
@@ -155,78 +143,9 @@ def build_model(
     return model
 
 
-def precision(side: Side, machine: Runtime) -> str:
-    """bf16 only when tuned, and where the processor computes it."""
-    return machine.precision if side == "tuned" else "fp32"
-
-
-def arguments(
-    name: str, side: Side, machine: Runtime, *, epochs: int, batch: int = BATCH, seed: int = SEED
-) -> Any:
-    """Batch, rate, warm-up and decay are ours on both sides; the rest is default or tuned."""
-    tuned = {
-        "train_sampling_strategy": "group_by_length",
-        "bf16": precision(side, machine) == "bf16",
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "dataloader_pin_memory": machine.device != "cpu",
-    }
-    return TrainingArguments(
-        output_dir=tempfile.gettempdir(),  # nothing is saved
-        use_cpu=machine.device == "cpu",
-        per_device_train_batch_size=batch,
-        num_train_epochs=epochs,
-        learning_rate=RATES[name],
-        warmup_steps=WARMUP,  # below 1 it is a share
-        weight_decay=WEIGHT_DECAY,
-        seed=seed,
-        disable_tqdm=True,
-        **(tuned if side == "tuned" else {}),
-    )
-
-
 def dataset(part: Part) -> list[dict[str, Any]]:
     """What the collator of the Trainer takes."""
     return [
         {"input_ids": ids.tolist(), "labels": int(label)}
         for ids, label in zip(part.ids, part.labels, strict=True)
     ]
-
-
-def train(
-    model: Any, texts: list[dict[str, Any]], base: Base, settings: Any, window: Window | None = None
-) -> tuple[int, float]:
-    """Steps and seconds of a training that ends with the window, or with its epochs."""
-    ending = Ending(window)
-    tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
-    trainer = Trainer(
-        model=model,
-        args=settings,
-        train_dataset=texts,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer,
-        callbacks=[ending],
-    )
-    trainer.train()
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    return ending.steps, ending.seconds
-
-
-class Ending(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
-    """Counts steps and seconds, and ends a training with its window."""
-
-    def __init__(self, window: Window | None) -> None:
-        self.window = window
-        self.steps, self.seconds = 0, 0.0
-        self.began = time.monotonic()
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.monotonic()
-
-    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        self.steps = state.global_step
-        if torch.cuda.is_available() and self.window and self.steps % self.window.a_pass == 0:
-            torch.cuda.synchronize()  # what is queued is not done
-        self.seconds = time.monotonic() - self.began
-        if self.window is not None and self.window.over(self.steps, self.seconds):
-            control.should_training_stop = True

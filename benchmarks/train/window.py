@@ -1,6 +1,16 @@
 """When a measurement of steady steps ends."""
 
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class End(Protocol):
+    """Says after each step whether it was the last; `a_pass`: so many steps belong together."""
+
+    @property
+    def a_pass(self) -> int: ...
+
+    def over(self, steps: int, elapsed: float) -> bool: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""The sweep through a service of our own: a fresh data folder, an empty cache, one worker.
+
+What the API of sweeps is asked and answers stands here alone.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from app.cli.connection import Connection
+from app.cli.own_service import own_service
+from benchmarks.sweep.plan import LEARNING_RATE, TARGETS, Size
+from benchmarks.train.plan import BASE, BATCH, WARMUP, WEIGHT_DECAY
+from lora_core.process import cores
+
+FINISHED = "finished"
+WITHOUT_RESULT = ("failed", "cancelled")
+LOOK_SECONDS = 0.5  # between two looks at its state; the time is told that much too long at most
+PATIENCE_SECONDS = 3600.0
+
+
+class Service(Protocol):
+    """What is asked of a service."""
+
+    def json(self, method: str, path: str, **arguments: Any) -> Any: ...
+
+    def request(self, method: str, path: str, **arguments: Any) -> Any: ...
+
+
+def measure(strategy: str, size: Size) -> dict[str, Any]:
+    """Seconds from the POST until the sweep is finished, its winner, and the answers of its cells.
+
+    The start of the service is told apart, as `start_seconds`.
+    """
+    with TemporaryDirectory(prefix="bench-sweep-", ignore_cleanup_errors=True) as folder:
+        os.environ["LORAWORKS_CACHE"] = str(Path(folder) / "cache")
+        began = time.monotonic()
+        with own_service(Path(folder)) as url, Connection(url) as service:
+            start_seconds = time.monotonic() - began
+            found = sweep(service, body(strategy, size))
+    return {"start_seconds": start_seconds, "cores": cores(), **found}
+
+
+def body(strategy: str, size: Size) -> dict[str, Any]:
+    """The sweep that is sent."""
+    data = size.data
+    more = size.halving if strategy == "halving" else {}
+    return {
+        "name": "bench",
+        "objective": "accuracy",
+        "job": {
+            "method": {"type": "lora", "variant": "lora"},
+            "base": BASE,
+            "data": {
+                "source": data.source,
+                "train_size": data.train_size,
+                "validation_size": data.validation_size,
+                "test_size": data.test_size,
+                "max_length": data.max_length,
+            },
+            "optim": {
+                "epochs": 1,
+                "learning_rate": LEARNING_RATE,
+                "batch_size": BATCH,
+                "warmup": WARMUP,
+                "weight_decay": WEIGHT_DECAY,
+                "head_dropout": 0.0,
+            },
+            "stop": {"select_by": "accuracy", "evaluations_per_epoch": 1},
+        },
+        "space": {
+            "method.alpha": list(size.alphas),
+            "method.r": list(size.ranks),
+            "method.targets": [[role.value for role in roles] for roles in TARGETS.values()],
+        },
+        "strategy": {"type": strategy, **more},
+    }
+
+
+def sweep(service: Service, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Send it, wait for its end, and read what came out."""
+    began = time.monotonic()
+    path = f"/v1/sweeps/{service.json('POST', '/v1/sweeps', json=wanted)['id']}"
+    told = _finished(service, path)
+    seconds = time.monotonic() - began
+    rows = service.json("GET", f"{path}/results.json")
+    return {
+        "sweep_seconds": seconds,
+        "winner": told["verdict"]["winner"]["number"],
+        "cells": [_cell(service, row) for row in rows],
+    }
+
+
+def _finished(service: Service, path: str) -> dict[str, Any]:
+    """Its last view. Ends this process if there is no result."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        told: dict[str, Any] = service.json("GET", path)
+        if told["state"] == FINISHED:
+            return told
+        if told["state"] in WITHOUT_RESULT or time.monotonic() > end:
+            sys.exit(f"no result of the sweep: {json.dumps(told)}")
+        time.sleep(LOOK_SECONDS)
+
+
+def _cell(service: Service, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the results; of a cell that was trained to its end, also what it answered."""
+    kept = {name: row[name] for name in ("number", "settings", "state", "share", "seconds")}
+    figures = row["figures"] or {}
+    for split in ("validation", "test"):
+        kept[split] = (figures.get(split) or {}).get("accuracy")
+    if kept["test"] is not None:
+        artifact = service.json("GET", f"/v1/jobs/{row['job_id']}")["artifact_id"]
+        kept |= _answers(service, artifact)
+    return kept
+
+
+def _answers(service: Service, artifact: str) -> dict[str, str]:
+    """A 1 or 0 for each test text, as it was answered; which texts and which data they are of."""
+    path = f"/v1/artifacts/{artifact}"
+    text = service.request("GET", f"{path}/files/predictions/test.jsonl").text
+    lines = [json.loads(line) for line in text.splitlines()]
+    texts = json.dumps([(each["row"], each["label"]) for each in lines])
+    return {
+        "correct": "".join(str(int(each["predicted"] == each["label"])) for each in lines),
+        "texts": hashlib.sha256(texts.encode()).hexdigest(),
+        "data": service.json("GET", path)["data_sha256"],
+    }

@@ -1,0 +1,71 @@
+"""What is compared: the grid, its task, the two sizes of a run, and its cells in their order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.train.plan import RATES, SOURCE
+from lora_core.specs.data import DataSpec
+from lora_core.specs.method import LoraSpec, Role
+
+TARGETS: Mapping[str, tuple[Role, ...]] = {
+    "qv": (Role.QUERY, Role.VALUE),
+    "qv_mlp": (Role.QUERY, Role.VALUE, Role.MLP),
+}
+LEARNING_RATE = RATES["lora_qv"]  # of every cell
+MAX_LENGTH = 128  # tokens
+ALPHA = 16.0  # of the rival's cells: no other alpha takes another time
+EVALUATION_BATCH = 64  # texts, of the tuned rival; the Trainer's default is 8
+
+# Half of the grid is of each kind of targets, so the whole is told from a few cells of each.
+SAMPLED = {
+    "default": ("rival-default-qv-8", "rival-default-qv_mlp-8"),
+    "tuned": (
+        "rival-tuned-qv-4", "rival-tuned-qv_mlp-16", "rival-tuned-qv-16", "rival-tuned-qv_mlp-4",
+    ),
+}  # fmt: skip
+OURS = ("ours-halving", "ours-grid")
+# Ours stand between the rival's, so that a machine that slows down in an hour favours neither.
+CELLS = (*SAMPLED["tuned"][:2], *OURS, *SAMPLED["tuned"][2:], *SAMPLED["default"])
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    train_texts: int
+    validation_texts: int
+    test_texts: int
+    alphas: tuple[float, ...]
+    ranks: tuple[int, ...]
+    halving: Mapping[str, Any]  # how cells are left out
+    longest: float = 360.0  # seconds: of a rival's training that takes longer, a part is measured
+    window: float = 60.0  # seconds of that part
+
+    @property
+    def cells(self) -> int:
+        """Of the grid."""
+        return len(self.alphas) * len(self.ranks) * len(TARGETS)
+
+    @property
+    def data(self) -> DataSpec:
+        """Reviews of up to `MAX_LENGTH` tokens."""
+        return DataSpec(
+            source=SOURCE,
+            train_size=self.train_texts,
+            validation_size=self.validation_texts,
+            test_size=self.test_texts,
+            max_length=MAX_LENGTH,
+        )
+
+
+FULL = Size(
+    2000, 500, 2000, (4.0, 8.0, 16.0, 32.0), (4, 8, 16),
+    {"eta": 3, "first_share": 0.111, "validation_texts": 200},
+)  # fmt: skip
+QUICK = Size(32, 16, 32, (16.0,), (4, 16), {"eta": 2, "first_share": 0.5, "validation_texts": 8})
+
+
+def method(kind: str, rank: int) -> LoraSpec:
+    """Of a rival's cell."""
+    return LoraSpec(r=rank, alpha=ALPHA, targets=TARGETS[kind])
