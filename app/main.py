@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 import lora_core
 from app import apidocs, health, logs, problems
 from app.artifacts import routes as artifacts
+from app.charts import routes as charts
 from app.datasets import routes as datasets
 from app.db import migrate
 from app.errors import AppError
@@ -93,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(registry.importing, max_body_size=settings.max_import_bytes + FORM_BYTES)
     app.include_router(predictions.router)
     app.include_router(sweeps.router)
+    app.include_router(charts.router)
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)

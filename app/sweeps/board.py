@@ -7,7 +7,7 @@ from typing import Any
 
 PARTS = ("train", "validation", "test")
 FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
-ENDED = frozenset({"succeeded", "failed", "cancelled"})  # of a cell and of a sweep
+ENDED = frozenset({"succeeded", "failed", "cancelled", "finished"})  # of a cell, of a sweep
 
 
 @dataclass(frozen=True)
