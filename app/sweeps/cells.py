@@ -82,7 +82,8 @@ def check_fields(job: TrainSpec, space: Space) -> None:
             TrainSpec.model_validate(applied(description, {name: first[name]}))
         except ValidationError as error:
             for fault in faults(error.errors(include_url=False), TrainSpec):
-                if fault.code == "extra_forbidden" and f"{name}.".startswith(f"{fault.at}."):
+                inside = name.startswith(f"{fault.at}.")  # of what is no object
+                if inside or (fault.at == name and fault.code == "extra_forbidden"):
                     raise UnknownField(field=name, reason=fault.message, at="space") from error
 
 

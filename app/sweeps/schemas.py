@@ -8,14 +8,13 @@ from pydantic_core import PydanticCustomError
 
 from app.fields import Metadata, Slug, Text, Timestamp, View
 from app.jobs.schemas import Queued
-from app.sweeps.space import MOST_CELLS, Range, Space, Values
+from app.sweeps.space import MOST_CELLS, Dimensions, Space
 from app.sweeps.states import SweepState
 from app.sweeps.strategies import Grid, Strategy
 from lora_core.specs.frozen import Frozen, Int
 from lora_core.specs.train import TrainSpec
 
 Objective = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"]
-Dimensions = Annotated[dict[str, Values | Range], Field(min_length=1, max_length=32)]
 
 
 class SweepCreate(Frozen):

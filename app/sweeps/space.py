@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, StrictBool, field_validator
+from pydantic import AfterValidator, Field, JsonValue, StrictBool
+from pydantic_core import PydanticCustomError
 
 from app.sweeps.errors import (
     RangeNeedsCount,
@@ -53,27 +54,32 @@ class Range(Frozen):
 Values = Annotated[list[JsonValue], Field(min_length=1, max_length=MOST_CELLS)]
 
 
+def named(value: Any) -> str:
+    """The same for equal values, and only for them."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _each_once(dimensions: dict[str, Any]) -> dict[str, Any]:
+    for name, values in dimensions.items():
+        if isinstance(values, list) and len({named(each) for each in values}) < len(values):
+            message = "each value of {field} may stand once"
+            raise PydanticCustomError("repeated_value", message, {"field": name})
+    return dimensions
+
+
+Dimensions = Annotated[
+    dict[str, Values | Range], Field(min_length=1, max_length=32), AfterValidator(_each_once)
+]
+
+
 class Space(Frozen):
     """Dimensions by field, in their order."""
 
-    dimensions: Annotated[dict[str, Values | Range], Field(min_length=1, max_length=32)]
-
-    @field_validator("dimensions")
-    @classmethod
-    def _each_once(cls, dimensions: dict[str, Any]) -> dict[str, Any]:
-        for name, values in dimensions.items():
-            if isinstance(values, list) and len({named(each) for each in values}) < len(values):
-                raise ValueError(f"each value of {name} may stand once")
-        return dimensions
+    dimensions: Dimensions
 
     @property
     def fields(self) -> tuple[str, ...]:
         return tuple(self.dimensions)
-
-
-def named(value: Any) -> str:
-    """The same for equal values, and only for them."""
-    return json.dumps(value, sort_keys=True)
 
 
 def check_ranges(space: Space) -> None:

@@ -45,11 +45,15 @@ LATE_IMPORTS = (
     "lora_core/__main__.py",
     "app/serving/loader.py",
     "app/sweeps/comparison.py",
+    "app/sweeps/strategies.py",
     "app/sweeps/verdict.py",
     "app/charts/",
 )
 STATEMENTS = {"select", "insert", "update", "delete"}
-SQL_HOMES = {"repository.py", "ownership.py", "presence.py", "checkpoints.py", "reminders.py"}
+SQL_HOMES = {
+    *("repository.py", "ownership.py", "presence.py", "checkpoints.py", "reminders.py"),
+    *("grades.py", "ledger.py"),
+}
 
 
 def named(path: Path) -> str:

@@ -5,6 +5,7 @@
 Like the real one it stops with 75 on SIGTERM and leaves when its standard input ends.
 """
 
+import base64
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from lora_core import manifest
@@ -103,6 +106,24 @@ def succeed(_: str) -> None:
     tell("finished", summary=SUMMARY)
 
 
+def cell(_: str) -> None:
+    """What a cell of a sweep leaves: figures out of its settings, and no model."""
+    described = json.loads(Path(spec).read_text())
+    accuracy = 0.5 + zlib.crc32(json.dumps(described["method"]).encode()) / 2**34
+    parts = ["validation"] if described["trial"] else ["train", "validation", "test"]
+    metrics = {part: {"accuracy": accuracy, "loss": 1 - accuracy} for part in parts}
+    right = [i < round(8 * accuracy) for i in range(8)]
+    bits = sum(bit << (7 - i) for i, bit in enumerate(right))
+    correct = base64.b64encode(bytes([bits])).decode()
+    graded = {"texts_sha256": "0" * 64, "count": 8, "correct": correct}
+    out.mkdir(parents=True)
+    manifest.write(
+        out,
+        {"spec": described, "metrics": metrics, "graded": dict.fromkeys(parts[-2:], graded)},
+    )
+    tell("finished", summary=metrics)
+
+
 def damage(_: str) -> None:
     (out / "merged" / "config.json").write_text("{ }")
 
@@ -164,6 +185,7 @@ ACTIONS = {
     "long": long,
     "failed": failed,
     "succeed": succeed,
+    "cell": cell,
     "damage": damage,
     "hang": hang,
     "sleep": lambda seconds: time.sleep(float(seconds)),
@@ -182,20 +204,30 @@ ACTIONS = {
 
 
 def follow_parent() -> None:
-    while os.read(0, 4096):
-        pass
+    while said := os.read(0, 4096):
+        orders.put(json.loads(said))  # orders come one at a time
     if lifeline:
         os._exit(75)
 
 
+def act() -> None:
+    for action in actions:
+        name, _, value = action.partition(":")
+        ACTIONS[name](value)  # type: ignore[no-untyped-call]
+
+
 lifeline = True
+orders: SimpleQueue[list[str]] = SimpleQueue()
 command = next(i for i, each in enumerate(sys.argv) if each in ("train", "predict-file"))
 actions, (_, spec, *options) = sys.argv[1:command], sys.argv[command:]
-out = Path(options[options.index("--out") + 1])
-checkpoints = Path(options[options.index("--checkpoints") + 1])
-resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 threading.Thread(target=follow_parent, daemon=True).start()
-for action in actions:
-    name, _, value = action.partition(":")
-    ACTIONS[name](value)  # type: ignore[no-untyped-call]
+stays = "--more" in options
+while True:
+    out = Path(options[options.index("--out") + 1])
+    checkpoints = Path(options[options.index("--checkpoints") + 1])
+    resume = Path(options[options.index("--resume") + 1]) if "--resume" in options else None
+    act()
+    if not stays:
+        break
+    spec, *options = orders.get()
