@@ -171,6 +171,19 @@ def first(file: str) -> None:
         hang("")
 
 
+def note_pid(file: str) -> None:
+    """A line for each order."""
+    with Path(file).open("a") as pids:
+        pids.write(f"{os.getpid()}\n")
+
+
+def fail_once(file: str) -> None:
+    if not Path(file).exists():
+        Path(file).touch()
+        failed("non_finite")
+        sys.exit(65)
+
+
 def die(number: str) -> None:
     os.kill(os.getpid(), int(number))
 
@@ -196,6 +209,8 @@ ACTIONS = {
     "stranger": stranger,
     "environment": environment,
     "first": first,
+    "note-pid": note_pid,
+    "fail-once": fail_once,
     "signal": die,
     "exit": lambda code: sys.exit(int(code)),
     "say": lambda text: (sys.stdout.write(text + "\n"), sys.stdout.flush()),

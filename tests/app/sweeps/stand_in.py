@@ -26,8 +26,8 @@ Skill = Callable[[dict[str, Any]], float]  # from the description of a job to it
 
 def by_alpha(spec: dict[str, Any]) -> float:
     """Best at alpha 16; a larger rank is a little better."""
-    method = spec["method"]
-    return 0.9 - abs(math.log2(method["alpha"]) - 4) / 10 + method["r"] / 1000
+    alpha, r = float(spec["method"]["alpha"]), int(spec["method"]["r"])
+    return 0.9 - abs(math.log2(alpha) - 4) / 10 + r / 1000
 
 
 class StandIn(FakeWorker):

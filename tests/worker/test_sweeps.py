@@ -1,0 +1,198 @@
+"""Cells of sweeps in a worker: one process for many, and nothing lost."""
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from app.jobs.states import JobState
+from app.jobs.tables import Attempt, Job
+from app.resources import Resources
+from app.sweeps.board import Board
+from app.sweeps.export import as_results_txt
+from app.sweeps.states import SweepState
+from tests import sweep_rows
+from tests.job_rows import add_job, state
+from tests.waiting import wait_until
+from tests.worker.scripted import scripted
+from worker import identity
+from worker.devices import CPU
+from worker.poller import Poller
+from worker.reconciler import Reconciler
+from worker.run_job import JobRunner
+from worker.slots import Slots
+
+LORA = {"type": "lora", "targets": ["query", "value"]}
+SPACE = {"method.alpha": [1, 2, 4, 8], "method.r": [2, 4]}
+CELL = ("started:4", "steps:4", "cell")
+Work = Callable[..., Poller]
+
+
+@pytest.fixture
+def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
+    """Starts a worker of this process that ends by itself."""
+    draining = threading.Event()
+    made: list[tuple[Poller, threading.Thread, Slots]] = []
+    owner = identity.this_worker()
+
+    def go(*actions: str, slots: int = 1) -> Poller:
+        scripted(*actions)
+        room = Slots((CPU,), cpu_count=slots, locks=tmp_path / "devices")
+        reconciler = Reconciler(resources, owner, draining=draining, devices=room.names())
+        reconciler.tick()
+        runner = JobRunner(resources, draining=draining)
+        poller = Poller(resources, owner, runner, room, draining=draining)
+        thread = threading.Thread(target=poller.run)
+        thread.start()
+        made.append((poller, thread, room))
+        return poller
+
+    yield go
+    draining.set()
+    for poller, thread, room in made:
+        poller.wake()
+        thread.join(10)
+        assert room.wait_idle(20)
+
+
+def finished(resources: Resources, sweep_id: object, seconds: float = 60) -> Board:
+    wait_until(
+        lambda: sweep_rows.state(resources, sweep_id) is SweepState.FINISHED,  # type: ignore[arg-type]
+        seconds=seconds,
+        what="the end of the sweep",
+    )
+    return sweep_rows.board(resources, sweep_id)  # type: ignore[arg-type]
+
+
+def test_one_process_runs_all_cells_of_a_worker(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    board = finished(resources, sweep_id)
+    assert Counter(cell.state for cell in board.cells) == {"succeeded": 8}
+    assert len((tmp_path / "pids").read_text().split()) == 8
+    assert len(set((tmp_path / "pids").read_text().split())) == 1
+    assert not list((resources.settings.work_dir / "jobs").iterdir())
+    assert {cell.graded["test"].count for cell in board.cells} == {8}
+
+
+def test_the_process_is_gone_when_there_is_nothing_left_to_do(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    finished(resources, sweep_id)
+    pid = int((tmp_path / "pids").read_text().split()[0])
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the process")
+
+
+def test_other_jobs_have_a_process_to_themselves(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sweep_id = sweep_rows.start(resources, job={"method": LORA}, space={"method.r": [2, 4, 8]})
+    single = add_job(resources.database)
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    finished(resources, sweep_id)
+    wait_until(lambda: state(resources.database, single) is JobState.SUCCEEDED)
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 4
+    assert 1 in Counter(pids).values()
+
+
+def test_a_process_that_dies_between_two_cells_is_replaced(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell", "exit:0")
+    board = finished(resources, sweep_id)
+    assert Counter(cell.state for cell in board.cells) == {"succeeded": 8}
+    assert len(set((tmp_path / "pids").read_text().split())) == 8
+
+
+def test_a_process_that_fails_leaves_the_others_alone(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
+    work("started:4", f"fail-once:{tmp_path / 'failed'}", "cell")
+    board = finished(resources, sweep_id)
+    assert Counter(cell.state for cell in board.cells) == {"succeeded": 7, "failed": 1}
+
+
+def test_a_cell_that_is_stopped_ends_its_process_and_goes_on_in_another(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sweep_id = sweep_rows.start(resources, job={"method": LORA}, space={"method.r": [2, 4]})
+    held = tmp_path / "held"
+    work("started:4", "steps:2", f"first:{held}", "cell")
+    wait_until(held.exists, what="a cell under way")
+    sweep_rows.stop(resources, sweep_id)
+    pid = int(held.read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the end of the process")
+    assert sweep_rows.state(resources, sweep_id) is SweepState.STOPPED
+    sweep_rows.resume(resources, sweep_id)
+    finished(resources, sweep_id)
+
+
+def test_two_workers_share_the_cells(resources: Resources, work: Work, tmp_path: Path) -> None:
+    sweep_id = sweep_rows.start(
+        resources, job={"method": LORA}, space={**SPACE, "runtime.seed": [0, 1, 2]}, parallel=2
+    )
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "sleep:0.05", "cell", slots=2)
+    finished(resources, sweep_id)
+    pids = Counter((tmp_path / "pids").read_text().split())
+    assert len(pids) == 2
+    assert min(pids.values()) >= 6
+    assert sum(pids.values()) == 24
+
+
+def roles() -> list[list[str]]:
+    """Query and value, with or without key, projection and mlp."""
+    return [
+        ["query", "value", *others]
+        for n in range(4)
+        for others in itertools.combinations(("key", "projection", "mlp"), n)
+    ]
+
+
+@pytest.mark.timeout(300)
+def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(
+    resources: Resources, work: Work, tmp_path: Path
+) -> None:
+    sizes = [1, 2, 4, 8, 16, 32]
+    sweep_id = sweep_rows.start(
+        resources,
+        job={"preset": "seed", "method": {"type": "lora"}, "result": {"train_figures": True}},
+        space={
+            "method.alpha": [*sizes[:1], 4, 8, 16, 32, 64],
+            "method.r": sizes,
+            "method.targets": roles(),
+            "method.head": ["frozen", "lora"],
+        },
+    )
+    board = sweep_rows.board(resources, sweep_id)
+    assert len(board.cells) == 576
+    assert {cell.state for cell in board.cells} == {"waiting", "queued"}
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
+    wait_until(lambda: (tmp_path / "pids").exists() and lines(tmp_path / "pids") > 60, seconds=60)
+    sweep_rows.stop(resources, sweep_id)
+    done = len(as_results_txt(sweep_rows.board(resources, sweep_id)).split("lora_r")) - 1
+    assert done >= 60
+    sweep_rows.resume(resources, sweep_id)
+    board = finished(resources, sweep_id, seconds=200)
+    assert {cell.state for cell in board.cells} == {"succeeded"}
+    assert as_results_txt(board).count("Test acc:") == 576
+    with resources.database.read() as session:
+        succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
+        runs = Counter(session.scalars(succeeded))
+        keys = Counter(session.scalars(select(Job.cell_sha256).where(Job.state == "succeeded")))
+    assert len(runs) == len(keys) == 576
+    assert set(runs.values()) == set(keys.values()) == {1}
+
+
+def lines(file: Path) -> int:
+    return len(file.read_text().split())
