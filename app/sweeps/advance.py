@@ -22,10 +22,9 @@ from app.resources import Resources
 from app.settings import Settings
 from app.sweeps import cells, ledger, repository, strategies
 from app.sweeps.cells import Pinned
-from app.sweeps.repository import Place
 from app.sweeps.space import Settings as Choice
 from app.sweeps.space import Space
-from app.sweeps.states import CellState, SweepState
+from app.sweeps.states import SweepState
 from app.sweeps.strategies import Known, Strategy
 from app.sweeps.tables import Sweep, SweepCell
 from lora_core.errors import LoraCoreError
@@ -78,9 +77,8 @@ def advance(session: Session, sweep_id: UUID, *, settings: Settings) -> Hints:
         return []
     hints: Hints = []
     while True:
-        places = repository.places(session, sweep_id)
-        hints += _fill(session, sweep, places, settings)
-        if any(not place.state.ended for place in repository.places(session, sweep_id)):
+        under_way = _fill(session, sweep, hints, settings)
+        if under_way:
             return hints
         if not _extend(session, sweep, settings):
             sweep.state, sweep.finished_at = SweepState.FINISHED, now()
@@ -98,16 +96,18 @@ def add(
     session.flush()
 
 
-def _fill(session: Session, sweep: Sweep, places: Sequence[Place], settings: Settings) -> Hints:
-    """Give waiting cells their jobs: those that are known, or new ones while there is room."""
+def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> bool:
+    """Give waiting cells their jobs: those that are known, or new ones while there is room.
+
+    Whether any cell has not ended after it.
+    """
     room = sweep.parallel or max(1, _slots(session, settings))
-    active = {p.job_id for p in places if p.state in (CellState.QUEUED, CellState.RUNNING)}
-    hints: Hints = []
-    for place in places:
+    places = repository.unended(session, sweep.id)
+    active: set[UUID | None] = {each.job_id for each in places if each.job_id is not None}
+    waiting = [place for place in places if place.job_id is None]
+    for place in waiting:
         if len(active) >= room:
-            break
-        if place.state is not CellState.WAITING:
-            continue
+            return True
         cell = repository.cell(session, sweep.id, place.number, place.rung)
         found = ledger.find(session, cell.cell_sha256, cell.draft["spec"])
         if isinstance(found, ledger.Entry):
@@ -120,7 +120,7 @@ def _fill(session: Session, sweep: Sweep, places: Sequence[Place], settings: Set
             active.add(job.id)
             hints.append((job.id, Lane(job.lane)))
     session.flush()
-    return hints
+    return bool(active)
 
 
 def _slots(session: Session, settings: Settings) -> int:

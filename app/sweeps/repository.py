@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, case, delete, distinct, func, null, or_, select, update
+from sqlalchemy import Row, and_, case, delete, distinct, func, null, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.base import JsonObject
@@ -31,6 +31,14 @@ class Place:
     number: int
     rung: int
     state: CellState
+    job_id: UUID | None
+
+
+class Unended(NamedTuple):
+    """A cell at a rung that has no end yet; without a job it waits."""
+
+    number: int
+    rung: int
     job_id: UUID | None
 
 
@@ -78,6 +86,18 @@ def places(session: Session, sweep_id: UUID) -> list[Place]:
         .order_by(SweepCell.rung, SweepCell.number)
     )
     return [Place(row.number, row.rung, CellState(row.state), row.job_id) for row in rows]
+
+
+def unended(session: Session, sweep_id: UUID) -> list[Unended]:
+    """Every cell that waits or whose job has not ended, by rung and number."""
+    waits = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
+    rows = session.execute(
+        select(SweepCell.number, SweepCell.rung, SweepCell.job_id)
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id == sweep_id, or_(waits, Job.state.not_in(FINAL)))
+        .order_by(SweepCell.rung, SweepCell.number)
+    )
+    return [Unended(*row) for row in rows]
 
 
 def summaries(

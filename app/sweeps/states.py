@@ -28,7 +28,3 @@ class CellState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        return self in (CellState.SUCCEEDED, CellState.FAILED, CellState.CANCELLED)
