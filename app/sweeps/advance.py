@@ -103,12 +103,13 @@ def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> b
     """
     room = sweep.parallel or max(1, _slots(session, settings))
     places = repository.unended(session, sweep.id)
-    active: set[UUID | None] = {each.job_id for each in places if each.job_id is not None}
-    waiting = [place for place in places if place.job_id is None]
+    active: set[UUID | None] = {each.job_id for each in places if each.job_id and not each.lost}
+    waiting = [place for place in places if place.job_id is None or place.lost]
     for place in waiting:
         if len(active) >= room:
             return True
         cell = repository.cell(session, sweep.id, place.number, place.rung)
+        cell.lost += place.lost
         found = ledger.find(session, cell.cell_sha256, cell.draft["spec"])
         if isinstance(found, ledger.Entry):
             cell.job_id, cell.reused = found.job_id, True

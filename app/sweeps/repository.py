@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, and_, case, delete, distinct, func, null, or_, select, update
+from sqlalchemy import Row, and_, case, delete, distinct, false, func, null, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.base import JsonObject
@@ -16,6 +16,9 @@ from app.jobs.tables import Job
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep, SweepCell
+
+LOST = "lost_worker"  # the code of a job that was given up so
+MOST_LOST = 3  # jobs of one cell
 
 _STATE = case(
     (SweepCell.problem.is_not(None), CellState.FAILED),
@@ -40,6 +43,7 @@ class Unended(NamedTuple):
     number: int
     rung: int
     job_id: UUID | None
+    lost: bool  # its job was given up
 
 
 def get(session: Session, sweep_id: UUID) -> Sweep:
@@ -89,12 +93,17 @@ def places(session: Session, sweep_id: UUID) -> list[Place]:
 
 
 def unended(session: Session, sweep_id: UUID) -> list[Unended]:
-    """Every cell that waits or whose job has not ended, by rung and number."""
+    """Every cell that waits or whose job has not ended, by rung and number.
+
+    A job that was given up because its workers were lost is no end: a worker that is killed must
+    not cost a cell. But nobody tries for ever, since a cell may be what kills them.
+    """
     waits = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
+    lost = and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST)
     rows = session.execute(
-        select(SweepCell.number, SweepCell.rung, SweepCell.job_id)
+        select(SweepCell.number, SweepCell.rung, SweepCell.job_id, func.coalesce(lost, false()))
         .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id, or_(waits, Job.state.not_in(FINAL)))
+        .where(SweepCell.sweep_id == sweep_id, or_(waits, lost, Job.state.not_in(FINAL)))
         .order_by(SweepCell.rung, SweepCell.number)
     )
     return [Unended(*row) for row in rows]

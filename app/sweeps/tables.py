@@ -48,6 +48,7 @@ class SweepCell(Base):
     cell_sha256: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     reused: Mapped[bool] = mapped_column(default=False)  # the job was there before
+    lost: Mapped[int] = mapped_column(default=0)  # jobs that were given up with their workers
     problem: Mapped[str | None] = mapped_column(Text)  # why it can have no job
 
     __table_args__ = (Index("ix_sweep_cells_job_id", "job_id"),)

@@ -1,9 +1,9 @@
 """What a sweep costs by itself: `python -m benchmarks.sweep.overhead`.
 
 576 cells whose trainings end at once, by one worker in a process of its own, over SQLite. Prints
-one JSON object of milliseconds a cell: `start_ms` to expand, check and store them; `cell_ms` for all
-that is done about a cell but to train it: claim, order, record, store, end, go on; and `advance_ms`,
-of these to go on.
+one JSON object of milliseconds a cell: `start_ms` to expand, check and store them; `cell_ms` for
+all that is done about a cell but to train it: claim, order, record, store, end, go on; and
+`advance_ms`, of these to go on.
 """
 
 import json

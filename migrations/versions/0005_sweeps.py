@@ -67,6 +67,7 @@ def upgrade() -> None:
         sa.Column("cell_sha256", sa.String(length=64), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=True),
         sa.Column("reused", sa.Boolean(), nullable=False),
+        sa.Column("lost", sa.Integer(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name=op.f("fk_sweep_cells_job_id_jobs"), ondelete="SET NULL"

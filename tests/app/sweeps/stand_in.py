@@ -66,6 +66,13 @@ class StandIn(FakeWorker):
             self._succeed(claimed)
         advance.after(self.resources, claimed.lease.job_id)
 
+    def give_up(self) -> None:
+        """As a reconciler does with a job whose workers were lost too often."""
+        claimed = self.take()
+        assert claimed is not None
+        self.finish(claimed.lease, Failed("lost_worker", "The worker that ran it is gone."))
+        advance.after(self.resources, claimed.lease.job_id)
+
     def stop(self, claimed: Claimed) -> None:
         """It was asked to stop, and has a checkpoint."""
         self.ran.append(claimed)

@@ -316,3 +316,14 @@ def test_the_same_key_starts_one_sweep(start: Start, client: TestClient) -> None
     ]
     assert answers[0].json()["id"] == answers[1].json()["id"]
     assert len(client.get("/v1/sweeps").json()["data"]) == 1
+
+
+def test_a_cell_is_not_lost_with_its_workers_but_not_tried_for_ever(
+    start: Start, look: Look, worker: StandIn
+) -> None:
+    sweep = start(space={"method.alpha": [8]})
+    for _ in range(3):
+        worker.give_up()
+        assert look(sweep)["state"] == "running"
+    worker.give_up()
+    assert (look(sweep)["state"], look(sweep)["counts"]["failed"]) == ("finished", 1)
