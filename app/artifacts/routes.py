@@ -12,7 +12,7 @@ from app.artifacts.archive import tar_stream
 from app.artifacts.content import described, opened, plain_file
 from app.artifacts.errors import ArtifactDamaged, ArtifactFileNotFound, ArtifactNotFound
 from app.artifacts.store import Store
-from app.artifacts.tables import MODEL, Artifact
+from app.artifacts.tables import RESULTS, Artifact
 from app.db.engines import Database
 from app.deps import DatabaseDep, StoreDep
 from app.keys.auth import requires
@@ -61,9 +61,9 @@ def _open(
 
 
 def _find(artifact_id: UUID, database: Database) -> Artifact:
-    """A model: results of a prediction run are read as such, with another scope."""
+    """What a training made: results of a prediction run are read as such, with another scope."""
     with database.read() as session:
         artifact = repository.get(session, artifact_id)
-    if artifact.kind != MODEL:
+    if artifact.kind == RESULTS:
         raise ArtifactNotFound(artifact_id=artifact_id)
     return artifact

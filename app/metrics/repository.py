@@ -7,7 +7,7 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Executable, and_, case, func, select
 from sqlalchemy.orm import Session
 
-from app.artifacts.tables import MODEL, RESULTS, Artifact
+from app.artifacts.tables import RESULTS, Artifact
 from app.datasets.tables import Dataset
 from app.db.clock import now
 from app.jobs.states import JobState, Kind, Lane, Outcome
@@ -93,7 +93,7 @@ class Look:
     def stored_bytes(self) -> Rows:
         """Kind of file."""
         kinds = {
-            "artifacts": self._sum(Artifact.bytes, Artifact.kind == MODEL),
+            "artifacts": self._sum(Artifact.bytes, Artifact.kind != RESULTS),
             "results": self._sum(Artifact.bytes, Artifact.kind == RESULTS),
             "checkpoints": self._sum(Checkpoint.bytes),
             "datasets": self._sum(Dataset.bytes, Dataset.deleted_at.is_(None)),

@@ -88,7 +88,7 @@ def sweep(service: Service, wanted: dict[str, Any]) -> dict[str, Any]:
     path = f"/v1/sweeps/{service.json('POST', '/v1/sweeps', json=wanted)['id']}"
     told = _finished(service, path)
     seconds = time.monotonic() - began
-    rows = service.json("GET", f"{path}/results.json")
+    rows = service.json("GET", f"{path}/cells")
     return {
         "sweep_seconds": seconds,
         "winner": told["verdict"]["winner"]["number"],

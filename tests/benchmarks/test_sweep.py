@@ -191,7 +191,7 @@ class MadeUp:
                 return {"id": "s"}
             case "GET", "/v1/sweeps/s":
                 return {"state": self.states.pop(0), "verdict": {"winner": {"number": 2}}}
-            case "GET", "/v1/sweeps/s/results.json":
+            case "GET", "/v1/sweeps/s/cells":
                 return [
                     {"number": 1, "settings": {"method.alpha": 4}, "figures": None} | left,
                     {"number": 2, "settings": {"method.alpha": 8}, "figures": figures} | plain,
