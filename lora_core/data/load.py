@@ -1,9 +1,11 @@
 """The one way from a description of data to examples."""
 
+from functools import lru_cache
+
 from lora_core.data.labels import check
 from lora_core.data.records import Example, Splits
 from lora_core.data.rows import Columns
-from lora_core.data.sources import read, shown
+from lora_core.data.sources import read, shown, stamps
 from lora_core.data.split import cap, draw, leaked
 from lora_core.specs.data import DataSpec, Split
 
@@ -14,7 +16,15 @@ def load(spec: DataSpec) -> Splits:
     Parts that were given keep the order of their file; drawn ones are in the order of the hashes.
     The same description and data give the same splits everywhere. Raises `DataError` and, for a
     sample, `SampleMissing` or `SampleChanged`.
+
+    The last one is remembered: cells of a sweep follow each other on the same data.
     """
+    return _load(spec.model_dump_json(), stamps(spec.source))
+
+
+@lru_cache(maxsize=1)
+def _load(description: str, _: tuple[object, ...]) -> Splits:
+    spec = DataSpec.model_validate_json(description)
     given = read(spec.source, Columns(spec.text_column, spec.label_column, spec.split_column))
     check(shown(spec.source), given)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}

@@ -65,3 +65,15 @@ def read_one(source: str, columns: Columns) -> Parts | list[Row]:
         reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
         raise DataNotFound(source=path.name, reason=reason) from error
     return by_column(path.name, rows) or rows
+
+
+def stamps(source: str | Mapping[Split, str]) -> tuple[object, ...]:
+    """Size, time and number of each file that is named: others when it was written anew."""
+    found: list[object] = []
+    for name in [source] if isinstance(source, str) else source.values():
+        try:
+            facts = Path(name).stat()
+        except OSError:  # no file, or none that can be read
+            continue
+        found.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    return tuple(found)
