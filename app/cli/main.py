@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import lora_core
-from app.cli import datasets, jobs, keys, predictions, registry
+from app.cli import datasets, jobs, keys, predictions, registry, sweeps
 from app.cli.api import api
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, UNEXPECTED, CliError
@@ -124,6 +124,7 @@ app.command()(gc)
 registry.app.command("export")(export_model)
 registry.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
+app.add_typer(sweeps.app, name="sweep", no_args_is_help=True)
 app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
 app.add_typer(registry.app, name="models", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
