@@ -1,7 +1,7 @@
 """Looking again and again at something that changes."""
 
-import time
 from collections.abc import Callable, Iterator
+from time import monotonic, sleep
 from typing import TypeVar
 
 from app.cli.errors import Unreachable
@@ -16,14 +16,14 @@ def looks(look: Callable[[], T], *, every: float) -> Iterator[T]:
 
     A service that is away for less than a minute is waited for. Raises `Unreachable`.
     """
-    heard = time.monotonic()
+    heard = monotonic()
     while True:
         try:
             found = look()
         except Unreachable:
-            if time.monotonic() - heard > PATIENCE_SECONDS:
+            if monotonic() - heard > PATIENCE_SECONDS:
                 raise
         else:
-            heard = time.monotonic()
+            heard = monotonic()
             yield found
-        time.sleep(every)
+        sleep(every)

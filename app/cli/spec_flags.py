@@ -153,6 +153,12 @@ _READ: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def option_names(flag: Any) -> tuple[str, ...]:
+    """`--r`, `--lora-r`. In an annotation typer has the first of them as the default."""
+    option = flag.__metadata__[0]
+    return (option.default, *option.param_decls)
+
+
 def _parameter(place: str) -> str:
     return place.replace(".", "_")
 

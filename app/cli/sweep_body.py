@@ -13,7 +13,7 @@ import typer
 
 from app.cli.answers import Json
 from app.cli.errors import Misuse
-from app.cli.spec_flags import check_finite, overlaid, read_object, signature
+from app.cli.spec_flags import check_finite, option_names, overlaid, read_object, signature
 from app.cli.sweep_answers import Objective
 from app.cli.sweep_space import Over, read_space
 from app.sweeps.presets import PRESETS, PresetName
@@ -118,7 +118,7 @@ def _strategy(said: Json, values: Mapping[str, Any]) -> Json:
         if values[name] is None:
             continue
         if kind in kinds and name not in kinds[kind].model_fields:
-            option = SEARCH[name].__metadata__[0].param_decls[0]
+            option = option_names(SEARCH[name])[0]
             others = ", ".join(each for each, its in kinds.items() if name in its.model_fields)
             raise Misuse(f"{option} goes with --strategy {others}, not {kind}", "wrong_options")
         found = {**found, name: values[name]}

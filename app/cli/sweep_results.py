@@ -69,9 +69,12 @@ def promote(  # noqa: PLR0913 - one parameter per option
     job = client.promote_cell(sweep, {"model": model, "cell": cell, "alias": moved})
     if not no_wait:
         job = interruptible(client, job)
-        if job["state"] != "succeeded":
-            raise ended(job)
-    print_json(job) if as_json else _tell(job, model, moved)
+    if as_json:
+        print_json(job)
+    if job["state"] not in ("queued", "running", "succeeded"):
+        raise ended(job)
+    if not as_json:
+        _tell(job, model, moved)
 
 
 def _pieces(client: Client, sweep_id: str, format: str) -> Pieces:

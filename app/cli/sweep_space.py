@@ -18,7 +18,7 @@ import typer
 
 from app.cli.answers import Json
 from app.cli.errors import Misuse
-from app.cli.spec_flags import FLAGS
+from app.cli.spec_flags import FLAGS, option_names
 from lora_core.specs.method import Role
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -56,7 +56,7 @@ def place_of(name: str) -> str:
     """The field of a job that an option's name, or the last part of the field, stands for."""
     wanted = name.strip().lstrip("-").replace("_", "-")
     for place, flag in FLAGS.items():
-        names = [each.lstrip("-") for each in flag.__metadata__[0].param_decls]
+        names = [each.lstrip("-") for each in option_names(flag)]
         if wanted in (*names, place.rpartition(".")[2].replace("_", "-")):
             return place
     return name.strip()

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.answers import Json
 from app.cli.client import Client
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, Limit, SweepId, connected
@@ -102,11 +103,12 @@ def extend(
     client: Client, sweep: SweepId, over: Over = None, cells: Cells = None, as_json: AsJson = False
 ) -> None:
     """Add values to the fields of a sweep, or cells, and run what is new."""
-    body = {"space": read_space(over or ()), "cells": cells}
-    given = {name: value for name, value in body.items() if value}
-    if not given:
+    body: Json = {"space": read_space(over)} if over else {}
+    if cells is not None:
+        body["cells"] = cells
+    if not body:
         raise Misuse("say what to add with --over or --cells", "wrong_usage")
-    _tell(client.extend_sweep(sweep, given), as_json=as_json)
+    _tell(client.extend_sweep(sweep, body), as_json=as_json)
 
 
 app.command("results")(results)
