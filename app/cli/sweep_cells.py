@@ -25,7 +25,8 @@ def cells(client: Client, sweep: SweepId, limit: Limit = 20, as_json: AsJson = F
     if as_json:
         print_json(shown)
         return
-    rows = [_row(cell, found) for cell in shown]
+    partly = any(cell["share"] < 1 for cell in shown)
+    rows = [_row(cell, found, partly=partly) for cell in shown]
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     table(columns, [[row[name] for name in columns] for row in rows], empty="")
     if len(ranked) > limit:
@@ -40,7 +41,7 @@ def _rank(cell: Cell, objective: Objective) -> tuple[float, bool, float, int, in
     return (-ran, value is None, best, cell["trainable_parameters"], cell["number"])
 
 
-def _row(cell: Cell, sweep: Sweep) -> dict[str, object]:
+def _row(cell: Cell, sweep: Sweep, *, partly: bool) -> dict[str, object]:
     """By column; one that holds nothing is not shown."""
     names = labels(list(sweep["space"]))
     chosen = {name: text(cell["settings"].get(field)) for field, name in names.items()}
@@ -52,7 +53,7 @@ def _row(cell: Cell, sweep: Sweep) -> dict[str, object]:
         ">cell": cell["number"],
         **chosen,
         "state": f"{cell['state']}, known" if cell["reused"] else cell["state"],
-        ">of its steps": percent(cell["share"]) if cell["share"] < 1 else None,
+        ">of its steps": percent(cell["share"]) if partly else None,
         **validation,
         ">test acc": _figure(cell, "test", "accuracy"),
         ">trainable": cell["trainable_parameters"],

@@ -12,7 +12,8 @@ ENDED = ("succeeded", "failed", "cancelled")
 
 
 def print_sweep(sweep: Sweep) -> None:
-    """What there is to know of it."""
+    """What there is to know of it: the best cell, how many are as good, the cheapest of them."""
+    verdict = sweep["verdict"]
     facts(
         [
             ("sweep", sweep["id"]),
@@ -23,32 +24,14 @@ def print_sweep(sweep: Sweep) -> None:
             ("cells", counts(sweep)),
             ("created", moment(sweep["created_at"])),
             ("finished", sweep["finished_at"] and moment(sweep["finished_at"])),
+            *(_best(sweep, verdict["winner"]) if verdict else ()),
         ]
     )
-    print_verdict(sweep)
-
-
-def print_verdict(sweep: Sweep) -> None:
-    """The best cell with its figures, how many are as good, and the cheapest of them."""
-    verdict = sweep["verdict"]
     if verdict is None:
         say("No cell has run to its end yet, so there is nothing to compare.")
         return
-    winner = verdict["winner"]
-    objective, on = sweep["objective"], winner["validation"]
-    decided = on["objective"] if on and objective != "accuracy" else None
-    facts(
-        [
-            ("winner" if sweep["state"] == "finished" else "best so far", _named(winner)),
-            (f"validation {OBJECTIVES[objective]}", decided and score(objective, decided)),
-            ("validation accuracy", _interval(on)),
-            ("test accuracy", _interval(winner["test"])),
-            ("trainable parameters", winner["trainable_parameters"]),
-        ]
-    )
     say(as_good(verdict))
-    cheapest = verdict["cheapest"]
-    if cheapest["number"] != winner["number"]:
+    if verdict["cheapest"]["number"] != verdict["winner"]["number"]:
         say(_saved(verdict))
     elif len(verdict["near"]) > 1:
         say("None of them has fewer trainable parameters.")
@@ -92,6 +75,18 @@ def described(settings: Mapping[str, Any]) -> str:
     """`r = 8, targets = query+value`."""
     names = labels(list(settings))
     return ", ".join(f"{names[field]} = {text(value)}" for field, value in settings.items())
+
+
+def _best(sweep: Sweep, winner: Standing) -> list[tuple[str, object]]:
+    objective, on = sweep["objective"], winner["validation"]
+    decided = on["objective"] if on and objective != "accuracy" else None
+    return [
+        ("winner" if sweep["state"] == "finished" else "best so far", _named(winner)),
+        (f"validation {OBJECTIVES[objective]}", decided and score(objective, decided)),
+        ("validation accuracy", _interval(on)),
+        ("test accuracy", _interval(winner["test"])),
+        ("trainable parameters", winner["trainable_parameters"]),
+    ]
 
 
 def _named(cell: Standing) -> str:
