@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from gc import freeze
 from typing import Annotated, Any
 
 import typer
@@ -133,6 +134,7 @@ app.add_typer(keys.app, name="keys", no_args_is_help=True)
 
 def main() -> None:
     """Entry point of the console script."""
+    freeze()  # what is imported stays, and need not be searched for garbage: 20 ms of a start
     app()
 
 
