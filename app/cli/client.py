@@ -1,7 +1,6 @@
 """A typed client of the service's API."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -20,13 +19,12 @@ from app.cli.answers import (
     Prediction,
     Version,
 )
-from app.cli.connection import Connection, check, decoded, given, reaching
+from app.cli.connection import Pieces, check, decoded, given, path_of, reaching
+from app.cli.sweep_calls import SweepCalls
 
 LOADING_SECONDS = 120  # the service loads and tries a model before it moves an alias there
 IMPORT_SECONDS = 900  # an imported model may wait for its turn, and is loaded
 SILENCE_SECONDS = 45  # the stream pings every 15 s; three missed ones mean that nobody is there
-
-Pieces = AbstractContextManager[Iterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Predictions:
     truncated: int
 
 
-class Client(Connection):
+class Client(SweepCalls):
     """The calls of the API, by name."""
 
     # -- jobs ---------------------------------------------------------------------------------
@@ -61,30 +59,30 @@ class Client(Connection):
         return plan
 
     def job(self, job_id: str) -> Job:
-        job: Job = self.json("GET", _path("jobs", job_id))
+        job: Job = self.json("GET", path_of("jobs", job_id))
         return job
 
     def jobs(self, limit: int, **filters: str | None) -> list[Job]:
         return list(self.pages("/v1/jobs", limit, **filters))
 
     def cancel(self, job_id: str) -> Job:
-        job: Job = self.json("POST", f"{_path('jobs', job_id)}/cancel")
+        job: Job = self.json("POST", f"{path_of('jobs', job_id)}/cancel")
         return job
 
     def delete_job(self, job_id: str) -> None:
-        self.request("DELETE", _path("jobs", job_id))
+        self.request("DELETE", path_of("jobs", job_id))
 
     def points(self, job_id: str, limit: int, **filters: str | None) -> list[Point]:
-        return list(self.pages(f"{_path('jobs', job_id)}/metrics", limit, **filters))
+        return list(self.pages(f"{path_of('jobs', job_id)}/metrics", limit, **filters))
 
     def notes(self, job_id: str, limit: int) -> list[Note]:
-        return list(self.pages(f"{_path('jobs', job_id)}/events", limit))
+        return list(self.pages(f"{path_of('jobs', job_id)}/events", limit))
 
     def stream(self, job_id: str, after: str | None = None) -> Iterator[Message]:
         """Messages after the id `after`, until the job ends or the connection does."""
         headers = {"Last-Event-ID": after} if after else None
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=5)
-        path = f"{_path('jobs', job_id)}/stream"
+        path = f"{path_of('jobs', job_id)}/stream"
         with (
             reaching(self.url),
             self.http.sse(path, headers=headers, timeout=timeout) as source,
@@ -96,7 +94,7 @@ class Client(Connection):
 
     def archive(self, artifact_id: str) -> Pieces:
         """The artifact as the bytes of a tar file."""
-        return self._bytes(f"{_path('artifacts', artifact_id)}/archive")
+        return self.pieces(f"{path_of('artifacts', artifact_id)}/archive")
 
     # -- data sets ----------------------------------------------------------------------------
 
@@ -109,17 +107,17 @@ class Client(Connection):
 
     def content(self, ref: str) -> Pieces:
         """The file of a data set."""
-        return self._bytes(f"{_path('datasets', ref)}/content")
+        return self.pieces(f"{path_of('datasets', ref)}/content")
 
     def datasets(self, limit: int) -> list[Dataset]:
         return list(self.pages("/v1/datasets", limit))
 
     def dataset(self, ref: str) -> Dataset:
-        dataset: Dataset = self.json("GET", _path("datasets", ref))
+        dataset: Dataset = self.json("GET", path_of("datasets", ref))
         return dataset
 
     def delete_dataset(self, dataset_id: str) -> None:
-        self.request("DELETE", _path("datasets", dataset_id))
+        self.request("DELETE", path_of("datasets", dataset_id))
 
     # -- models -------------------------------------------------------------------------------
 
@@ -127,45 +125,45 @@ class Client(Connection):
         return list(self.pages("/v1/models", limit))
 
     def model(self, name: str) -> Model:
-        model: Model = self.json("GET", _path("models", name))
+        model: Model = self.json("GET", path_of("models", name))
         return model
 
     def register(self, name: str, job_id: str) -> Json:
-        answer: Json = self.create(f"{_path('models', name)}/versions", json={"job_id": job_id})
+        answer: Json = self.create(f"{path_of('models', name)}/versions", json={"job_id": job_id})
         return answer
 
     def import_version(self, name: str, archive: Path) -> Version:
         """Send an exported model, which is loaded before the answer comes."""
         with archive.open("rb") as content:
             version: Version = self.create(
-                f"{_path('models', name)}/versions/import",
+                f"{path_of('models', name)}/versions/import",
                 files={"file": (archive.name, content, "application/x-tar")},
                 timeout=httpx2.Timeout(IMPORT_SECONDS, connect=5),
             )
         return version
 
     def promote(self, name: str, version: int, alias: str) -> Json:
-        path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}"
+        path = f"{path_of('models', name)}/aliases/{quote(alias, safe='')}"
         answer: Json = self.json("PUT", path, json={"version": version}, timeout=LOADING_SECONDS)
         return answer
 
     def demote(self, name: str, alias: str) -> None:
-        self.request("DELETE", f"{_path('models', name)}/aliases/{quote(alias, safe='')}")
+        self.request("DELETE", f"{path_of('models', name)}/aliases/{quote(alias, safe='')}")
 
     def shadow(self, name: str) -> list[Json]:
         """How candidates compare with what answers."""
-        pairs: list[Json] = self.json("GET", f"{_path('models', name)}/shadow")
+        pairs: list[Json] = self.json("GET", f"{path_of('models', name)}/shadow")
         return pairs
 
     def roll_back(self, name: str, alias: str) -> Json:
         """Point an alias at the version before."""
-        path = f"{_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"
+        path = f"{path_of('models', name)}/aliases/{quote(alias, safe='')}/rollback"
         answer: Json = self.json("POST", path, timeout=LOADING_SECONDS)
         return answer
 
     def delete_model(self, name: str, version: int | None = None) -> None:
         versions = "" if version is None else f"/versions/{version}"
-        self.request("DELETE", f"{_path('models', name)}{versions}")
+        self.request("DELETE", f"{path_of('models', name)}{versions}")
 
     def predict(self, texts: list[str], model: str | None, *, truncate: bool) -> Predictions:
         body = {"inputs": texts, "truncate": truncate, **({"model": model} if model else {})}
@@ -183,30 +181,24 @@ class Client(Connection):
         return run
 
     def prediction(self, run_id: str) -> Prediction:
-        run: Prediction = self.json("GET", _path("predictions", run_id))
+        run: Prediction = self.json("GET", path_of("predictions", run_id))
         return run
 
     def predictions(self, limit: int, **filters: str | None) -> list[Prediction]:
         return list(self.pages("/v1/predictions", limit, **filters))
 
     def cancel_prediction(self, run_id: str) -> Prediction:
-        run: Prediction = self.json("POST", f"{_path('predictions', run_id)}/cancel")
+        run: Prediction = self.json("POST", f"{path_of('predictions', run_id)}/cancel")
         return run
 
     def delete_prediction(self, run_id: str) -> None:
-        self.request("DELETE", _path("predictions", run_id))
+        self.request("DELETE", path_of("predictions", run_id))
 
     def results(self, run_id: str, format: str) -> Pieces:
         """The rows with their answers, as the bytes of a file."""
-        return self._bytes(f"{_path('predictions', run_id)}/results", format=format)
+        return self.pieces(f"{path_of('predictions', run_id)}/results", format=format)
 
     # -----------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _bytes(self, path: str, **params: str) -> Iterator[Iterator[bytes]]:
-        with reaching(self.url), self.http.stream("GET", path, params=params) as response:
-            check(response)
-            yield response.iter_bytes()
 
     def ready(self) -> bool:
         """Whether the service is there and well."""
@@ -214,7 +206,3 @@ class Client(Connection):
             return self.http.get("/readyz", timeout=2).is_success
         except httpx2.HTTPError:
             return False
-
-
-def _path(collection: str, name: str) -> str:
-    return f"/v1/{collection}/{quote(name, safe='')}"

@@ -1,10 +1,10 @@
 """One HTTP connection to the service; every failure becomes an error with an exit code."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx2
@@ -14,6 +14,8 @@ from app.cli.errors import BrokenOff, Misuse, Refused, Unreachable
 
 PAGE = 100
 TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is checked before it is answered
+
+Pieces = AbstractContextManager[Iterator[bytes]]
 
 
 class Connection:
@@ -77,6 +79,18 @@ class Connection:
             response = self.http.request(method, path, **arguments)
         check(response)
         return response
+
+    @contextmanager
+    def pieces(self, path: str, **params: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer, as they come."""
+        with reaching(self.url), self.http.stream("GET", path, params=params) as response:
+            check(response)
+            yield response.iter_bytes()
+
+
+def path_of(collection: str, name: str) -> str:
+    """Where one thing is; a name is never a path."""
+    return f"/v1/{collection}/{quote(name, safe='')}"
 
 
 def given(fields: Mapping[str, str | None]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A streamed tar archive to a file or a folder that is there only when it is complete."""
+"""What is streamed becomes a file or a folder that is there only when it is complete."""
 
 import tarfile
 import tempfile
@@ -8,6 +8,25 @@ from pathlib import Path
 from app.cli.errors import Misuse, Unreachable
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
+
+
+def check_new(file: Path) -> None:
+    """Before anything is sent. Raises `Misuse`."""
+    if file.exists():
+        raise Misuse(f"{file} is there already; give a new file with --out", "out_exists")
+    if not file.parent.is_dir():
+        raise Misuse(f"there is no folder {file.parent}", "no_folder")
+
+
+def keep(pieces: Iterator[bytes], file: Path) -> None:
+    """Write the file as it comes."""
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    try:
+        with unfinished.open("wb") as opened:
+            opened.writelines(pieces)
+        unfinished.rename(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def save(pieces: Iterator[bytes], file: Path) -> None:

@@ -1,7 +1,7 @@
 """Every way a command can fail, with the exit code that a script sees.
 
 CliError
-├── RunFailed      1  the job or the prediction failed
+├── RunFailed      1  the job, the prediction or the sweep failed
 ├── Misuse         2  wrong usage, file or setting
 ├── Refused        3  the service said no (4xx)
 └── Unreachable    4  the service did not answer, or not as it should (5xx)
@@ -16,7 +16,7 @@ INTERRUPTED = 130  # Ctrl-C
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "the job or the prediction failed, or the job was cancelled",
+    1: "the job, the prediction or the sweep failed, or was ended before",
     2: "wrong usage, file or setting; the port or the data folder is taken",
     3: "the service refused (4xx)",
     4: "the service cannot be reached or is in trouble (5xx)",
@@ -40,7 +40,7 @@ class CliError(Exception):
 
 
 class RunFailed(CliError):
-    """The job or the prediction failed."""
+    """The job, the prediction or the sweep failed."""
 
     exit_code = 1
 

@@ -35,6 +35,7 @@ ServiceDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
+SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="Id of the sweep.")]
 
 Command = Callable[..., None]
 

@@ -24,6 +24,9 @@ STATE_STYLE = {
     "succeeded": "green",
     "failed": "red",
     "cancelled": "magenta",
+    "finished": "green",
+    "paused": "yellow",
+    "stopped": "magenta",
 }
 
 
@@ -67,13 +70,28 @@ def patience(text: str) -> Iterator[None]:
 
 def as_json(value: Any) -> None:
     """One JSON value."""
-    sys.stdout.write(_safe(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """JSON on several lines, safe to show."""
+    return _safe(json.dumps(value, ensure_ascii=False, indent=2)) + "\n"
 
 
 def json_line(value: Any) -> None:
     """One JSON value on one line, at once."""
     sys.stdout.write(_safe(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
+
+
+def file(pieces: Iterable[bytes]) -> None:
+    """A file as it is; at a terminal without what could steer it."""
+    if not sys.stdout.isatty():
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(pieces)
+        return
+    for line in b"".join(pieces).decode("utf-8", "replace").splitlines():
+        sys.stdout.write(f"{plain(line)}\n")
 
 
 def _safe(text: str) -> str:

@@ -7,11 +7,12 @@ from app.cli import lines
 from app.cli.answers import Prediction
 from app.cli.client import Client
 from app.cli.display import open_display
-from app.cli.errors import Misuse, RunFailed, Unreachable
+from app.cli.download import check_new, keep
+from app.cli.errors import Misuse, RunFailed
 from app.cli.output import as_json as print_json
 from app.cli.output import facts, moment, reason, say, warn
+from app.cli.polling import looks
 from app.cli.progress import Progress
-from app.cli.watch import PATIENCE_SECONDS
 
 LOOK_SECONDS = 0.5
 FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
@@ -21,10 +22,7 @@ def check_out(out: Path) -> None:
     """Before anything is sent. Raises `Misuse`."""
     if out.suffix.lower() not in FORMATS:
         raise Misuse(f"--out must end in {' or '.join(FORMATS)}: {out}", "out_format")
-    if out.exists():
-        raise Misuse(f"{out} is there already; give a new file with --out", "out_exists")
-    if not out.parent.is_dir():
-        raise Misuse(f"there is no folder {out.parent}", "no_folder")
+    check_new(out)
 
 
 def answer_file(  # noqa: PLR0913 - what a user may say about it
@@ -91,15 +89,8 @@ def _follow(client: Client, run: Prediction, *, out: Path, quiet: bool) -> Predi
 
 def download(client: Client, run_id: str, out: Path) -> None:
     """The results; the file is there only when it is complete. Raises `Refused`, `Unreachable`."""
-    format = FORMATS[out.suffix.lower()]
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file, client.results(run_id, format) as pieces:
-            for piece in pieces:
-                file.write(piece)
-        unfinished.rename(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with client.results(run_id, FORMATS[out.suffix.lower()]) as pieces:
+        keep(pieces, out)
 
 
 def print_run(run: Prediction) -> None:
@@ -129,23 +120,17 @@ def print_run(run: Prediction) -> None:
 def _observe(client: Client, run: Prediction, *, quiet: bool) -> Prediction:
     title = f"{run['dataset']} by {run['model']}"
     progress = Progress(title=title, total=run["rows"], unit="row")
-    heard = time.monotonic()
+    run_id = run["id"]
     with open_display(quiet=quiet) as display:
-        while True:
+        for run in looks(lambda: client.prediction(run_id), every=LOOK_SECONDS):
             progress.state, progress.queue_position = run["state"], run["queue_position"]
             if run["rows_done"] != progress.step:
                 progress.reach(run["rows_done"], at=time.time())
             display.update(progress)
             if run["state"] not in ("queued", "running"):
                 display.update(progress, f"{title}: {run['state']}")
-                return run
-            time.sleep(LOOK_SECONDS)
-            try:
-                run = client.prediction(run["id"])
-                heard = time.monotonic()
-            except Unreachable:
-                if time.monotonic() - heard > PATIENCE_SECONDS:
-                    raise
+                break
+    return run
 
 
 def _failure(run: Prediction) -> RunFailed:

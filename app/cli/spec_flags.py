@@ -6,7 +6,7 @@ Only what is given is sent, so that the defaults stand in one place, `lora_core.
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -153,6 +153,12 @@ _READ: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def option_names(flag: Any) -> tuple[str, ...]:
+    """`--r`, `--lora-r`. In an annotation typer has the first of them as the default."""
+    option = flag.__metadata__[0]
+    return (option.default, *option.param_decls)
+
+
 def _parameter(place: str) -> str:
     return place.replace(".", "_")
 
@@ -160,7 +166,17 @@ def _parameter(place: str) -> str:
 @contextmanager
 def described(spec: Path | None = None, **values: Any) -> Iterator[Json]:
     """The body made from the file and the options; options win."""
-    body = _read(spec) if spec else {}
+    body = overlaid(read_object(spec) if spec else {}, values)
+    check_finite(body)
+    yield body
+
+
+def overlaid(body: Json, values: Mapping[str, Any]) -> Json:
+    """The description of a run with the values of options in it. Raises `Misuse`."""
+    if not isinstance(body.get("method", {}), dict):
+        raise Misuse(
+            "it holds no description of a run: 'method' is no JSON object", "malformed_json"
+        )
     kind = values["method_type"]
     if kind is not None and body.get("method", {}).get("type") != kind:
         body["method"] = {"type": kind}  # settings of another method say nothing about this one
@@ -169,36 +185,46 @@ def described(spec: Path | None = None, **values: Any) -> Iterator[Json]:
         if value is not None and value != []:
             _put(body, place, _READ.get(place, lambda given: given)(value))
     body.setdefault("method", {}).setdefault("type", "lora")
+    return body
+
+
+def check_finite(body: Json) -> None:
+    """Raises `Misuse`."""
     try:
         json.dumps(body, allow_nan=False)
     except ValueError:
         raise Misuse("a number is not finite (nan or infinity)", "not_finite") from None
-    yield body
 
 
 SpecFile = Annotated[
     Path | None,
     typer.Option("--spec", help="A JSON body, - for standard input. Options override it."),
 ]
-described.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in [
-            *((_parameter(place), kind) for place, kind in FLAGS.items()),
-            ("spec", SpecFile),
+
+
+def signature(**more: Any) -> inspect.Signature:
+    """All options of a run, then those given here, by parameter."""
+    kinds = {**{_parameter(place): kind for place, kind in FLAGS.items()}, **more}
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in kinds.items()
         ]
-    ]
-)
+    )
 
 
-def _read(file: Path) -> Json:
+described.__signature__ = signature(spec=SpecFile)  # type: ignore[attr-defined]
+
+
+def read_object(file: Path) -> Json:
+    """A JSON object, `-` for standard input. Raises `Misuse`."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         body = json.loads(text)
     except ValueError as error:
         raise Misuse(f"{file} is not JSON: {error}", "malformed_json") from error
-    if not isinstance(body, dict) or not isinstance(body.get("method", {}), dict):
-        raise Misuse(f"{file} holds no description of a run, a JSON object", "malformed_json")
+    if not isinstance(body, dict):
+        raise Misuse(f"{file} holds no description, a JSON object", "malformed_json")
     return body
 
 

@@ -11,10 +11,10 @@ from app.cli.display import Display, open_display
 from app.cli.errors import RunFailed, Unreachable
 from app.cli.options import AsJson, JobId, connected
 from app.cli.output import json_line, warn
+from app.cli.polling import PATIENCE_SECONDS
 from app.cli.progress import Progress
 from app.cli.results import print_results
 
-PATIENCE_SECONDS = 60.0  # without a word from the service before giving up
 RETRY_SECONDS = 1.0
 
 

@@ -27,6 +27,7 @@ from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
+from tests.app.sweeps.stand_in import StandIn
 from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact
 
@@ -193,3 +194,16 @@ class FakeWorker:
 def worker(resources: Resources) -> FakeWorker:
     """A worker without a training."""
     return FakeWorker(resources)
+
+
+class CellWorker(StandIn):
+    """Ends the jobs of cells: the larger the rank, the more texts are answered rightly."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources, skill=lambda spec: 0.8 + spec["method"]["r"] / 100)
+
+
+@pytest.fixture
+def cell_worker(resources: Resources) -> CellWorker:
+    """A worker for sweeps over the rank."""
+    return CellWorker(resources)

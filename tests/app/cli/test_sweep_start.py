@@ -1,0 +1,235 @@
+"""`loraworks sweep start` and `sweep preset` against a running service."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from app.cli import polling, sweep_answers
+from app.sweeps import schemas, states
+from tests.app.cli.conftest import CellWorker, Run, answer
+
+
+def started(cli: Run, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = answer(cli("sweep", "start", *options, "--json"))
+    return found
+
+
+def planned(cli: Run, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = answer(cli("sweep", *options, "--dry-run", "--json"))
+    return found
+
+
+def test_the_command_line_knows_what_the_api_knows() -> None:
+    assert get_args(sweep_answers.Objective) == get_args(schemas.Objective)
+    assert get_args(sweep_answers.SweepState) == tuple(state.value for state in states.SweepState)
+
+
+def test_flags_become_the_body(cli: Run) -> None:
+    sweep = started(
+        cli, "--over", "r=2,4,8", "--over", "lr=log:1e-4..1e-2", "--over",
+        "targets=query+value,all",
+        "--strategy", "halving", "--cells", "9", "--eta", "2", "--first-share", "0.25", "--keep",
+        "2", "--validation-texts", "300", "--search-seed", "7", "--objective", "macro_f1",
+        "--parallel", "3", "--name", "mine", "--priority", "5", "--alpha", "32", "--epochs", "3",
+        "--train-size", "500",
+    )  # fmt: skip
+    assert sweep["space"] == {
+        "method.r": [2, 4, 8],
+        "optim.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "count": None},
+        "method.targets": [
+            ["query", "value"],
+            ["query", "key", "value", "projection", "mlp"],
+        ],
+    }
+    assert sweep["strategy"] == {
+        "type": "halving", "eta": 2, "first_share": 0.25, "keep": 2, "validation_texts": 300,
+        "cells": 9, "seed": 7,
+    }  # fmt: skip
+    assert sweep["job"] == {
+        "method": {"type": "lora", "alpha": 32.0},
+        "data": {"train_size": 500},
+        "optim": {"epochs": 3},
+    }
+    about = ("objective", "parallel", "name", "priority", "cells")
+    assert [sweep[field] for field in about] == ["macro_f1", 3, "mine", 5, 9]
+
+
+def test_a_search_by_model_has_its_own_options(cli: Run) -> None:
+    sweep = started(
+        cli, "--over", "lr=1e-4..1e-2", "--strategy", "tpe", "--cells", "6", "--batch", "2"
+    )
+    assert sweep["strategy"] == {"type": "tpe", "cells": 6, "batch": 2, "seed": 0}
+    assert sweep["cells"] == 2
+
+
+def test_without_a_strategy_it_is_the_grid(cli: Run) -> None:
+    sweep = started(cli, "--over", "dropout=0..0.2x3", "--over", "seed=0,1")
+    assert (sweep["strategy"], sweep["cells"]) == ({"type": "grid"}, 6)
+
+
+def test_options_override_the_file(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.json"
+    file.write_text(
+        json.dumps(
+            {
+                "job": {"method": {"type": "lora", "r": 2}, "optim": {"epochs": 9}},
+                "space": {"method.alpha": [1, 2], "runtime.seed": [0, 1]},
+                "strategy": {"type": "random", "cells": 3, "seed": 5},
+                "name": "of the file",
+                "metadata": {"team": "a"},
+            }
+        )
+    )
+    whole = started(cli, "--file", str(file))
+    assert (whole["name"], whole["metadata"]) == ("of the file", {"team": "a"})
+    assert whole["job"]["method"] == {"type": "lora", "r": 2}
+    sweep = started(
+        cli, "--file", str(file), "--over", "seed=7", "--over", "r=4,8", "--cells", "2",
+        "--name", "of the options", "--epochs", "1",
+    )  # fmt: skip
+    assert sweep["space"] == {"method.alpha": [1, 2], "runtime.seed": [7], "method.r": [4, 8]}
+    assert sweep["strategy"] == {"type": "random", "cells": 2, "seed": 5}
+    assert (sweep["name"], sweep["job"]["optim"]) == ("of the options", {"epochs": 1})
+    other = started(cli, "--file", str(file), "--strategy", "grid")
+    assert (other["strategy"], other["cells"]) == ({"type": "grid"}, 4)
+
+
+def test_a_job_may_come_from_a_file_and_a_sweep_from_standard_input(
+    cli: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"method": {"type": "baseline"}}))
+    assert started(cli, "--spec", str(file), "--over", "seed=0,1")["job"] == {
+        "method": {"type": "baseline"}
+    }
+    body = json.dumps({"job": {"method": {"type": "full"}}, "space": {"runtime.seed": [1]}})
+    result = cli("sweep", "start", "--file", "-", "--json", input=body)
+    assert answer(result)["job"] == {"method": {"type": "full"}}
+
+
+def test_a_dry_run_counts_and_starts_nothing(cli: Run) -> None:
+    options = ("--over", "r=2,4,8", "--over", "seed=0,1,2", "--strategy", "halving")
+    plan = planned(cli, "start", *options)
+    assert [each["cells"] for each in plan["rungs"]] == [9, 3, 3]
+    told = cli("sweep", "start", *options, "--dry-run").stdout
+    assert "9 to 11.1 %, 3 to 33.3 %, 3 to 100.0 %" in told
+    assert "none: there is no worker" in told
+    assert answer(cli("sweep", "list", "--json")) == []
+
+
+def test_what_is_known_is_told_before_it_is_started(cli: Run, cell_worker: CellWorker) -> None:
+    cli("sweep", "start", "--over", "r=2,4")
+    cell_worker.work(1)
+    assert planned(cli, "start", "--over", "r=2,8")["known"] == 1
+    told = cli("sweep", "start", "--over", "r=2,8", "--dry-run").stdout.splitlines()
+    assert "known already         1" in told
+
+
+def test_a_started_sweep_says_how_to_follow_it(cli: Run) -> None:
+    told = cli("sweep", "start", "--over", "r=2,4").stdout
+    sweep = answer(cli("sweep", "list", "--json"))[0]
+    assert "2: 1 queued, 1 waiting" in told
+    assert f"`loraworks sweep watch {sweep['id']}`" in told
+
+
+def test_the_preset_is_the_grid_of_the_seed(cli: Run) -> None:
+    assert planned(cli, "preset", "seed-grid")["cells"] == 576
+    named = answer(
+        cli(
+            "sweep", "preset", "seed-grid", "--name", "seed", "--data", "rotten-tomatoes", "--over",
+            "r=8", "--over", "alpha=1", "--strategy", "random", "--cells", "2", "--json",
+        )
+    )  # fmt: skip
+    assert (named["name"], named["cells"]) == ("seed", 2)
+    assert named["job"]["preset"] == "seed"
+    assert named["job"]["data"] == {"source": "rotten-tomatoes"}
+    assert named["job"]["result"] == {"train_figures": True}
+    assert (named["space"]["method.r"], len(named["space"]["method.targets"])) == ([8], 8)
+    # What was done to the body did not reach the preset itself.
+    assert planned(cli, "preset", "seed-grid")["cells"] == 576
+
+
+def test_starting_and_watching_ends_with_the_winner(
+    cli: Run, cell_worker: CellWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "sleep", lambda _: cell_worker.work(1))
+    result = cli("sweep", "start", "--over", "r=2,4", "--watch", "--json")
+    sweep = answer(result)
+    assert (sweep["state"], sweep["verdict"]["winner"]["number"]) == ("finished", 2)
+    assert "cell 2 (r = 4) leads with validation accuracy 84.0 %" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "nothing varies"),
+        (["--over", "r=1,,2"], "a value is empty"),
+        (["--over", "r=1", "--cells", "3"], "--cells goes with --strategy random, halving, tpe"),
+        (["--over", "r=1", "--strategy", "random", "--eta", "3"], "--eta goes with --strategy"),
+        (["--over", "r=1", "--strategy", "halving", "--batch", "3"], "not halving"),
+        (["--over", "r=1", "--strategy", "bayes"], "bayes"),
+        (["--over", "r=1", "--objective", "f1"], "f1"),
+        (["--over", "lr=NaN"], "not finite"),
+        (["--over", "r=1", "--file", "a", "--spec", "b"], "so no --spec"),
+        (["--over", "r=1", "--file", "missing.json"], "missing.json"),
+    ],
+)
+def test_wrong_options_end_with_2_before_anything_is_sent(
+    run: Run, options: list[str], said: str
+) -> None:
+    result = run("sweep", "start", *options)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no description"),
+        ('{"job": 3}', "'job' in the file is no JSON object"),
+        ('{"job": {"method": 3}}', "'method' is no JSON object"),
+        ('{"space": []}', "'space' in the file is no JSON object"),
+        ('{"strategy": "grid"}', "'strategy' in the file is no JSON object"),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_wrong_usage(
+    run: Run, tmp_path: Path, content: str, said: str
+) -> None:
+    file = tmp_path / "sweep.json"
+    file.write_text(content)
+    result = run("sweep", "start", "--file", str(file), "--over", "r=1")
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--over", "depth=1,2"], "unknown_field"),
+        (["--over", "method.depth=1,2"], "unknown_field"),
+        (["--over", "lr=1e-2..1e-4x3"], "range_upside_down"),
+        (["--over", "lr=log:0..1x3"], "range_not_positive"),
+        (["--over", "lr=1e-4..1e-2"], "range_needs_count"),
+        (["--over", "r=two"], "invalid_cells"),
+        (["--over", "r=1,2", "--strategy", "random"], "validation_failed"),
+        (["--over", "r=1,2", "--strategy", "random", "--cells", "3"], "space_too_small"),
+        (["--over", "r=1,2", "--priority", "101"], "validation_failed"),
+    ],
+)
+def test_what_the_service_refuses_ends_with_3_and_its_code(
+    cli: Run, options: list[str], code: str
+) -> None:
+    result = cli("sweep", "start", *options)
+    assert result.exit_code == 3
+    assert f"({code})" in result.stderr
+    assert answer(cli("sweep", "list", "--json")) == []
+
+
+def test_an_unknown_preset_is_wrong_usage(run: Run) -> None:
+    result = run("sweep", "preset", "weekend")
+    assert result.exit_code == 2
+    assert "seed-grid" in result.stderr
