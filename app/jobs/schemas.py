@@ -105,6 +105,7 @@ class JobView(Queued):
     method: str
     base: str
     register_as: str | None
+    promote_to: str | None = Field(description="The alias that moves to what it registers.")
     sweep_id: UUID | None = Field(description="The sweep that it was made for.")
     continues: UUID | None = Field(description="The job whose last checkpoint it began with.")
     priority: int

@@ -27,9 +27,9 @@ def board(session: Session, sweep: Sweep) -> Board:
     """Every cell at its last rung."""
     rows = repository.whole(session, sweep.id)
     histories = [list(each) for _, each in groupby(rows, key=lambda row: row[0].number)]
-    last = [job.id for history in histories if (job := history[-1][1]) is not None]
+    jobs = [job.id for _, job in rows if job is not None]
     graded: defaultdict[UUID, dict[str, Graded]] = defaultdict(dict)
-    for grade in grades.of(session, last):
+    for grade in grades.of(session, jobs):
         found = Graded(grade.texts_sha256, grade.correct, grade.count)
         graded[grade.job_id][grade.split] = found
     return Board(
@@ -80,6 +80,8 @@ def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]
 
 def _cell(history: Sequence[Row], graded: dict[UUID, dict[str, Graded]]) -> Cell:
     row, job = history[-1]
+    # What a cell did last stands until its next rung has ended.
+    done = next((each for _, each in reversed(history) if _succeeded(each)), None)
     ran = [job.running_seconds for _, job in history if job is not None]
     spec: JsonObject = row.draft.get("spec", {})
     trial = spec.get("trial")
@@ -91,11 +93,15 @@ def _cell(history: Sequence[Row], graded: dict[UUID, dict[str, Graded]]) -> Cell
         share=1.0 if trial is None else trial["share"],
         trainable_parameters=_parameters(row, job),
         seconds=sum(ran) if any(ran) else None,
-        figures=_figures(job),
-        graded=graded[job.id] if job is not None else {},
+        figures=_figures(done),
+        graded=graded[done.id] if done is not None else {},
         error=row.problem or (job.error_message if job is not None else None),
         job_id=str(job.id) if job is not None else None,
     )
+
+
+def _succeeded(job: Job | None) -> bool:
+    return job is not None and job.state == JobState.SUCCEEDED
 
 
 def _state(row: SweepCell, job: Job | None) -> str:
@@ -112,9 +118,7 @@ def _parameters(row: SweepCell, job: Job | None) -> int:
 
 
 def _figures(job: Job | None) -> dict[str, dict[str, float]]:
-    if job is None or job.state != JobState.SUCCEEDED:
-        return {}
-    summary: dict[str, Any] = job.summary or {}
+    summary: dict[str, Any] = (job.summary if job is not None else None) or {}
     return {
         part: {name: summary[part][name] for name in FIGURES if name in summary[part]}
         for part in PARTS

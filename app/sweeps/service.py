@@ -72,7 +72,7 @@ def start(
 
 def pause(session: Session, *, sweep_id: UUID) -> Sweep:
     """Give out no more cells; those that run go on. Raises `SweepNotFound`, `IllegalSweepMove`."""
-    return _halt(session, sweep_id, SweepState.PAUSED, {CellState.QUEUED})
+    return _halt(session, sweep_id, SweepState.PAUSED, {CellState.QUEUED}, but=SweepState.STOPPED)
 
 
 def stop(session: Session, *, sweep_id: UUID) -> Sweep:
@@ -174,12 +174,18 @@ def view_of(session: Session, sweep: Sweep, *, verdict: VerdictView | None) -> S
     )
 
 
-def _halt(session: Session, sweep_id: UUID, state: SweepState, ending: set[CellState]) -> Sweep:
+def _halt(
+    session: Session,
+    sweep_id: UUID,
+    state: SweepState,
+    ending: set[CellState],
+    *,
+    but: SweepState = SweepState.FINISHED,
+) -> Sweep:
     sweep = _taken(session, sweep_id)
-    if sweep.state == SweepState.FINISHED:
-        raise IllegalSweepMove(
-            sweep_id=sweep_id, state=sweep.state, wanted=state.value, hint="It has ended."
-        )
+    if sweep.state in (SweepState.FINISHED, but):
+        hint = "It gives out no cells."
+        raise IllegalSweepMove(sweep_id=sweep_id, state=sweep.state, wanted=state.value, hint=hint)
     sweep.state = state
     for place in repository.places(session, sweep_id):
         if place.state in ending:

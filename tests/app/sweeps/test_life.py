@@ -327,3 +327,22 @@ def test_a_cell_is_not_lost_with_its_workers_but_not_tried_for_ever(
         assert look(sweep)["state"] == "running"
     worker.give_up()
     assert (look(sweep)["state"], look(sweep)["counts"]["failed"]) == ("finished", 1)
+
+
+def test_figures_of_a_rung_stand_until_the_next_one_has_ended(
+    start: Start, cells: Cells, worker: StandIn
+) -> None:
+    sweep = start(strategy={"type": "halving", "eta": 3, "keep": 1}, space={"method.r": [2, 4, 8]})
+    worker.work(3)
+    told = {cell["number"]: cell for cell in cells(sweep)}
+    assert (told[3]["state"], told[3]["figures"]["validation"]["accuracy"]) == ("queued", 0.908)
+    assert "test" not in told[3]["figures"]
+
+
+def test_what_was_stopped_is_not_paused(start: Start, client: TestClient) -> None:
+    sweep = start()
+    assert client.post(f"/v1/sweeps/{sweep['id']}/pause").status_code == 200
+    assert client.post(f"/v1/sweeps/{sweep['id']}/pause").status_code == 200
+    assert client.post(f"/v1/sweeps/{sweep['id']}/stop").json()["state"] == "stopped"
+    refused = client.post(f"/v1/sweeps/{sweep['id']}/pause")
+    assert (refused.status_code, refused.json()["code"]) == (409, "illegal_sweep_move")
