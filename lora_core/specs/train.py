@@ -66,7 +66,7 @@ class TrialSpec(Frozen):
     """
 
     share: Float = Field(gt=0, lt=1)  # of all steps; rates are those of the whole run
-    validation_texts: Int | None = Field(default=None, ge=1)  # the first so many; None: all
+    validation_texts: Int | None = Field(default=None, ge=1)  # drawn; None: all
 
 
 class ResultSpec(Frozen):

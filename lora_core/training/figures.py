@@ -11,7 +11,7 @@ from lora_core.events import Evaluated, Observer, Phase, finite
 from lora_core.specs.data import Split
 from lora_core.tasks import calibration
 from lora_core.tasks.sequence_classification import CURVES
-from lora_core.training import evaluate, ranks
+from lora_core.training import evaluate, judged, ranks
 from lora_core.training.graded import grade
 from lora_core.training.loop import Trained
 from lora_core.training.prepare import Prepared
@@ -64,14 +64,15 @@ def of_run(
 def graded(prepared: Prepared, logits: Logits) -> dict[str, Any]:
     """Of each part, which texts were answered rightly."""
     return {
-        split: grade(answered(prepared, split, rows), prepared.splits.labels, rows)
+        split: grade(answered(prepared, split), prepared.splits.labels, rows)
         for split, rows in logits.items()
     }
 
 
-def answered(prepared: Prepared, split: Split, logits: NDArray[np.float32]) -> tuple[Example, ...]:
-    """The examples that these are the answers to: of a trial the first ones of their part."""
-    return prepared.splits.part(split)[: len(logits)]
+def answered(prepared: Prepared, split: Split) -> list[Example]:
+    """The examples that a run is judged by."""
+    examples = prepared.splits.part(split)
+    return [examples[i] for i in judged.texts(prepared.spec, split, len(examples))]
 
 
 def _answers(prepared: Prepared, split: Split, pulse: Pulse) -> NDArray[np.float32]:
@@ -80,7 +81,9 @@ def _answers(prepared: Prepared, split: Split, pulse: Pulse) -> NDArray[np.float
 
 
 def _reports(prepared: Prepared, logits: Logits) -> dict[str, Any]:
-    return {
-        split: prepared.task.report(rows, prepared.parts[split].labels[: len(rows)])
-        for split, rows in logits.items()
-    }
+    found = {}
+    for split, rows in logits.items():
+        part = prepared.parts[split]
+        which = judged.texts(prepared.spec, split, len(part))
+        found[split.value] = prepared.task.report(rows, part.labels[which])
+    return found

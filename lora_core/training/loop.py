@@ -16,7 +16,7 @@ from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
 from lora_core.methods.base import saved_parameters
 from lora_core.specs.data import Split
-from lora_core.training import evaluate, ranks, rng
+from lora_core.training import evaluate, judged, ranks, rng
 from lora_core.training.best import Best
 from lora_core.training.optim import build_optimizer, build_schedule
 from lora_core.training.pace import Pace
@@ -238,10 +238,9 @@ class Trainer:
         No offer to `best`: the run that goes on from here must come out as if it was never broken.
         """
         self.pulse.enter(Phase.EVALUATING, self.progress.step)
-        texts = self.spec.trial.validation_texts if self.spec.trial else None
-        part = self.validation_part.head(texts or len(self.validation_part))
-        budget = self.spec.optim.micro_batch_tokens
-        answers = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse)
-        loss = self.task.metrics(answers, part.labels)["loss"]
+        part, budget = self.validation_part, self.spec.optim.micro_batch_tokens
+        which = judged.texts(self.spec, part.split, len(part))
+        answers = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse, only=which)
+        loss = self.task.metrics(answers, part.labels[which])["loss"]
         self._check_finite("validation loss", loss, self.progress.step)
         return self.progress.step, answers

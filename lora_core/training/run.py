@@ -67,7 +67,7 @@ def run(
         out_dir.mkdir(parents=True, exist_ok=True)
         graded = figures.graded(prepared, logits)
         for split, rows in logits.items():
-            examples = figures.answered(prepared, split, rows)
+            examples = figures.answered(prepared, split)
             artifact.save_predictions(out_dir, split, examples, rows)
         if leaves_model(prepared.spec):
             # Merges: the model has no adapters after it.

@@ -48,6 +48,8 @@ def start(spec: RuntimeSpec) -> Runtime:
     device = _device(spec.device)
     if device != "cpu":
         torch.cuda.set_device(device)
+        torch.cuda.empty_cache()  # of an earlier run of this process
+        torch.cuda.reset_peak_memory_stats(device)
     fast_bf16 = _fast_bf16(device)
     if spec.precision == "bf16" and not fast_bf16:
         raise PrecisionUnsupported(device=device, precision="bf16")

@@ -1,6 +1,7 @@
 """A trial is the beginning of a run: what goes on from it comes out as if it was never broken."""
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,31 @@ def test_more_texts_than_there_are_mean_all_of_them(spec: Make, tmp_path: Path) 
     perform(described, tmp_path)
     graded = facts(tmp_path)["graded"]["validation"]
     assert graded["count"] == len(load(described.data).validation)
+
+
+def test_a_trial_is_judged_by_texts_of_every_label(spec: Make, tmp_path: Path) -> None:
+    """A part that is drawn stands in the order of its labels."""
+    described = spec(trial={"share": 0.5, "validation_texts": 6}, data={"validation_size": 20})
+    assert len({example.label for example in load(described.data).validation[:6]}) == 1
+    perform(described, tmp_path)
+    truth = np.sum(facts(tmp_path)["metrics"]["validation"]["confusion_matrix"], axis=1)
+    assert truth.sum() == 6
+    assert (truth > 0).all()
+
+
+def test_trials_of_a_frozen_trunk_read_the_features_of_their_texts(
+    spec: Make, tmp_path: Path
+) -> None:
+    few = {"share": 0.5, "validation_texts": 7}
+    perform(spec(method={"type": "baseline"}, trial=few), tmp_path / "few")
+    perform(spec(method={"type": "baseline"}, trial={"share": 0.5}), tmp_path / "all")
+    lines = [
+        {line["row"]: line["logits"] for line in map(json.loads, file.read_text().splitlines())}
+        for file in sorted(tmp_path.glob("*/out/predictions/validation.jsonl"), reverse=True)
+    ]
+    assert len(lines[0]) == 7
+    for row, logits in lines[0].items():
+        assert logits == pytest.approx(lines[1][row], abs=1e-5)
 
 
 def test_a_trial_whose_loss_is_no_number_fails(spec: Make, tmp_path: Path) -> None:
