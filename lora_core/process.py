@@ -98,4 +98,5 @@ def start_anew(directory: Path) -> None:
     os.environ["TMPDIR"] = str(directory / "tmp")
     tempfile.tempdir = None
     with (directory / "child.log").open("ab") as log:
-        os.dup2(log.fileno(), 2)
+        for stream in (1, 2):  # prints go to the log as well
+            os.dup2(log.fileno(), stream)

@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.artifacts import repository as artifacts
 from app.artifacts.store import ArtifactRef
 from app.artifacts.tables import FIGURES, MODEL
@@ -48,6 +49,8 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
     ref = resources.store.put(made, f"{shelf}/{lease.job_id}/a{lease.attempt}")
     if _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts)):
         log.info("the attempt succeeded")
+        if claimed.promote_to is not None:
+            audit.note("alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to)
 
 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
@@ -61,7 +64,7 @@ def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonOb
     if (name := claimed.register_as) is not None:
         version = registry.register(session, name=name, artifact=artifact, facts=facts)
         if claimed.promote_to is not None:
-            registry.promote(session, version, name=name, alias=claimed.promote_to)
+            registry.promote(session, version, alias=claimed.promote_to)
         summary = {**summary, "model_version": f"{name}:{version.number}"}
     return ownership.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 

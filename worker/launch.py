@@ -149,7 +149,7 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait(self) -> ExitStatus:
-        """How it left. Called once, last; kills what is left of its group."""
+        """How it left. Called last; kills what is left of its group."""
         self.kill()
         code = self._process.wait()
         for pipe in (self._process.stdin, self._pipe):

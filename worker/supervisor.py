@@ -81,22 +81,28 @@ class Supervisor:
         kills = memory.kills()
         try:
             self._watch()
-        finally:
-            left = ExitStatus(code=0) if self.stays else self._child.wait()
-        if self._finished:
-            left = ExitStatus(code=0)
-        if self._asked is not Asked.FENCED:
-            self._recorder.flush(patience_seconds=self._settings.patience_seconds)
+            left = self._end()
+            if self._asked is not Asked.FENCED:
+                self._recorder.flush(patience_seconds=self._settings.patience_seconds)
+        except BaseException:
+            self._child.wait()  # nobody would keep it
+            raise
         asked = Asked.FENCED if self._recorder.fenced else self._asked
         killed = memory.kills() > kills
         return Ended(left, asked, self._failed, self._recorder.saved_step, killed)
+
+    def _end(self) -> ExitStatus:
+        """How it left; one that stays is as good as gone."""
+        left = ExitStatus(code=0) if self.stays else self._child.wait()
+        return ExitStatus(code=0) if self._finished else left
 
     def _watch(self) -> None:
         while not self._finished and (events := self._child.read(LOOK_SECONDS)) is not None:
             for event in events:
                 self._heard_at = time.monotonic()
                 self._failed = event if isinstance(event, Failed) else None
-                self._finished = isinstance(event, Finished) and self._child.stays
+                if isinstance(event, Finished) and self._child.stays:
+                    self._finished = True
                 self._recorder.add(event)
                 if isinstance(event, CheckpointSaved) and self._asked is not Asked.FENCED:
                     self._heard_at = float("inf")  # it is not silent: nobody listens

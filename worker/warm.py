@@ -31,8 +31,12 @@ class Warm:
         """
         child, self._child = self._child, None
         if child is not None:
-            if order.stays and order.process == self._made_for and child.take(order):
-                return child
+            try:
+                if order.stays and order.process == self._made_for and child.take(order):
+                    return child
+            except BaseException:
+                child.wait()
+                raise
             child.wait()
         return launch.start(order)
 

@@ -11,7 +11,7 @@ from app.charts.parallel import parallel
 from app.charts.picture import Picture
 from app.charts.sentences import about, findings, standing
 from app.charts.tables import cells, choices
-from app.sweeps.board import ENDED, Board
+from app.sweeps.board import AT_WORK, Board
 from app.sweeps.verdict import Verdict, judge
 
 # For a route that serves the page: scripts run, but as strangers to the service. What the page may
@@ -39,7 +39,7 @@ def render(board: Board) -> str:
     return templates.get_template("report.html").render(
         board=board,
         about=about(board),
-        running=board.state not in ENDED,
+        running=board.state in AT_WORK,
         standing=standing(board),
         findings=findings(board, verdict),
         choices=choices(board, verdict),

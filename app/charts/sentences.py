@@ -4,7 +4,7 @@ from collections import Counter
 
 from app.charts.fields import OBJECTIVES, labels, percent, score, settings
 from app.charts.picture import objective, scored
-from app.sweeps.board import ENDED, Board, Cell
+from app.sweeps.board import AT_WORK, ENDED, Board, Cell
 from app.sweeps.comparison import Comparison
 from app.sweeps.verdict import Score, Verdict
 
@@ -20,7 +20,7 @@ def about(board: Board) -> str:
 def standing(board: Board) -> str:
     """How far the sweep is."""
     done = sum(cell.state in ENDED for cell in board.cells)
-    if board.state not in ENDED:
+    if board.state in AT_WORK:
         return f"Not over yet: {done} of {len(board.cells)} cells are done. All below may change."
     states = Counter(cell.state for cell in board.cells)
     told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])

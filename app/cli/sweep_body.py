@@ -35,7 +35,7 @@ SEARCH: dict[str, Any] = {
     ),
     "keep": _option(int, "--keep", "halving: cells that run to the end at least. Default: 3."),
     "validation_texts": _option(
-        int, "--validation-texts", "halving: judge the parts of runs by the first so many."
+        int, "--validation-texts", "halving: judge the parts of runs by so many."
     ),
     "batch": _option(int, "--batch", "tpe: cells that are proposed at a time. Default: 4."),
 }

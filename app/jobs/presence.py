@@ -1,6 +1,6 @@
 """Which workers there are, and what they hold, as the reconciler of any of them sees it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from math import inf
 
 from sqlalchemy import delete, func, or_, select
@@ -38,14 +38,12 @@ def others(session: Session, lane: Lane, *, but: Owner, lease_seconds: float) ->
     return any(name.startswith(kind) for names in session.scalars(devices) for name in names)
 
 
-def slots(session: Session, lanes: Collection[Lane], *, lease_seconds: float) -> int:
-    """How many jobs of these lanes the workers that are there can run at a time."""
+def slots(session: Session, *, lease_seconds: float) -> int:
+    """How many jobs the workers that are there can run at a time."""
     devices = select(Worker.devices).where(
         Worker.seen_at > now() - lease_seconds, Worker.draining.is_(False)
     )
-    names = [name for each in session.scalars(devices) for name in each]
-    lane_of = (Lane.GPU if name.startswith("cuda") else Lane.CPU for name in names)
-    return sum(lane in lanes or Lane.ANY in lanes for lane in lane_of)
+    return sum(len(names) for names in session.scalars(devices))
 
 
 def running(session: Session) -> list[Held]:

@@ -65,10 +65,9 @@ def register(
     return version
 
 
-def promote(session: Session, version: ModelVersion, *, name: str, alias: str) -> None:
+def promote(session: Session, version: ModelVersion, *, alias: str) -> None:
     """Point `alias` at a version that was just made and tried. Does not commit."""
     repository.move_alias(session, model_id=version.model_id, alias=alias, version_id=version.id)
-    audit.note("alias_moved", model=f"{name}:{version.number}", alias=alias, back=False)
 
 
 def register_job(

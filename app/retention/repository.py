@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, select, text, update
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
-from app.artifacts.tables import Artifact
+from app.artifacts.tables import MODEL, Artifact
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.db.clock import now
@@ -83,7 +83,8 @@ def forget_models(session: Session, *, days: float) -> list[Removal]:
     after its commit.
     """
     registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
-    which = and_(Job.kind == Work.TRAINING, _ended(days), ~registered)
+    model = Artifact.kind == MODEL
+    which = and_(Job.kind == Work.TRAINING, _ended(days), model, ~registered)
     why = f"no version is made of it, and its job ended over {days:g} days ago"
     return _forget_made(session, which, Kind.MODEL, why, REMOVED)
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
 from app.db.clock import now
+from app.db.outage import OUTAGE
 from app.db.turns import take_turns
 from app.jobs import data, presence
 from app.jobs import service as jobs
@@ -43,16 +44,25 @@ def after(resources: Resources, job_id: UUID) -> None:
     """A job has ended: go on with the sweeps that waited for it."""
     with resources.database.read() as session:
         sweeps = repository.concerned(session, job_id)
-    for sweep_id in sweeps:
-        go_on(resources, sweep_id)
+    _go_on_with(resources, sweeps)
 
 
 def all_of_them(resources: Resources) -> None:
     """Go on with every sweep: for whoever died before he could, and for workers that came."""
     with resources.database.read() as session:
         sweeps = repository.running(session)
+    _go_on_with(resources, sweeps)
+
+
+def _go_on_with(resources: Resources, sweeps: Sequence[UUID]) -> None:
+    """One that cannot go on must not hold up the others. Raises one of `OUTAGE`."""
     for sweep_id in sweeps:
-        go_on(resources, sweep_id)
+        try:
+            go_on(resources, sweep_id)
+        except OUTAGE:
+            raise
+        except Exception:
+            log.exception("the sweep cannot go on", sweep_id=str(sweep_id))
 
 
 def go_on(resources: Resources, sweep_id: UUID) -> None:
@@ -103,29 +113,31 @@ def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> b
     """
     room = sweep.parallel or max(1, _slots(session, settings))
     places = repository.unended(session, sweep.id)
-    active: set[UUID | None] = {each.job_id for each in places if each.job_id and not each.lost}
-    waiting = [place for place in places if place.job_id is None or place.lost]
-    for place in waiting:
-        if len(active) >= room:
+    active = {each.job_id for each in places if each.job_id and not each.again}
+    stopping = 0  # jobs that are just ending: they take their place all the same
+    for place in places:
+        if place.job_id in active:
+            continue
+        if len(active) + stopping >= room:
             return True
         cell = repository.cell(session, sweep.id, place.number, place.rung)
-        cell.lost += place.lost
-        found = ledger.find(session, cell.cell_sha256, cell.draft["spec"])
+        found = ledger.find(session, cell.cell_sha256, cell.draft)
         if isinstance(found, ledger.Entry):
             cell.job_id, cell.reused = found.job_id, True
             if not found.ended:
                 active.add(found.job_id)
         elif found.later:
-            active.add(None)  # it takes its place all the same
+            stopping += 1
         elif job := _new_job(session, sweep, cell, found.continues):
+            cell.lost += place.again
             active.add(job.id)
             hints.append((job.id, Lane(job.lane)))
     session.flush()
-    return bool(active)
+    return bool(active) or stopping > 0
 
 
 def _slots(session: Session, settings: Settings) -> int:
-    return presence.slots(session, {Lane.ANY}, lease_seconds=settings.lease_seconds)
+    return presence.slots(session, lease_seconds=settings.lease_seconds)
 
 
 def _new_job(session: Session, sweep: Sweep, cell: SweepCell, continues: UUID | None) -> Job | None:
@@ -137,21 +149,21 @@ def _new_job(session: Session, sweep: Sweep, cell: SweepCell, continues: UUID | 
         return None
     job = Job(
         **cell.draft,
-        name=f"{sweep.name or 'sweep'} {cell.number}"[:200],
+        name=f"{(sweep.name or 'sweep')[:190]} {cell.number}",
         labels={},
         priority=sweep.priority,
         sweep_id=sweep.id,
         continues=continues,
     )
     jobs.add(session, job, created_by=sweep.created_by)
-    cell.job_id = job.id
+    cell.job_id, cell.reused = job.id, False
     return job
 
 
 def _extend(session: Session, sweep: Sweep, settings: Settings) -> bool:
     """Add what the strategy says comes next; whether there is anything."""
     strategy = STRATEGY.validate_python(sweep.strategy)
-    space = Space.model_validate({"dimensions": sweep.space})
+    space = Space.of(sweep.space)
     rows = repository.summaries(session, sweep.id)
     known = [
         Known(row.number, row.rung, row.settings, repository.score(row.summary, sweep.objective))
@@ -175,12 +187,15 @@ def _promote(
     """The same cell at the next rung."""
     drafter, pinned, strategy = tools
     rung = before.rung + 1
-    spec = cells.at_rung(TrainSpec.model_validate(before.draft["spec"]), strategy, rung)
+    # From the words of its author, by which `pinned` knows what they mean.
+    (spec,) = cells.specs(TrainSpec.model_validate(sweep.job), [before.settings])
     since = strategies.shares(strategy)[before.rung]
     try:
-        draft = pinned.draft(drafter, spec, since=since)
-    except cells.REFUSALS as error:
-        session.add(_failed(sweep, before.number, rung, before.settings, str(error)))
+        if isinstance(spec, Exception):
+            raise spec
+        draft = pinned.draft(drafter, cells.at_rung(spec, strategy, rung), since=since)
+    except (*cells.REFUSALS, ValueError) as error:
+        session.add(_failed(sweep, before.number, rung, before.settings, cells.reason(error)))
     else:
         session.add(_row(sweep, before.number, rung, before.settings, draft))
 

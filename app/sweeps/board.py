@@ -7,7 +7,8 @@ from typing import Any
 
 PARTS = ("train", "validation", "test")
 FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
-ENDED = frozenset({"succeeded", "failed", "cancelled", "finished"})  # of a cell, of a sweep
+ENDED = frozenset({"succeeded", "failed", "cancelled"})  # states of a cell
+AT_WORK = frozenset({"running", "paused", "stopped"})  # states of a sweep that may go on
 
 
 @dataclass(frozen=True)

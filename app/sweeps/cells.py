@@ -12,12 +12,14 @@ from app.jobs.bases import Base
 from app.jobs.draft import Draft, Drafter
 from app.sweeps.errors import InvalidCells, UnknownField
 from app.sweeps.space import Settings, Space, applied, ends, named
-from app.sweeps.strategies import Strategy, shares
+from app.sweeps.strategies import Halving, Strategy, shares
 from lora_core.errors import LoraCoreError
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.data import DataSpec
+from lora_core.specs.train import TrainSpec, TrialSpec
 from lora_core.specs.validation import faults, first_fault
 
 SHOWN = 10  # cells that are named when some could never run
+LONGEST = 64  # characters of a value, or of a field's name, that is named
 OWN = {"spec_version", "preset", "trial", "result"}  # fields that a sweep decides on
 
 REFUSALS = (AppError, LoraCoreError)  # of a description that could never run
@@ -62,8 +64,9 @@ class Pinned:
         """Raises what `Drafter.draft` raises."""
         source = named(asked.data.model_dump(mode="json")["source"])
         if source in self.sources:
-            known = {"source": self.sources[source]}
-            asked = asked.model_copy(update={"data": asked.data.model_copy(update=known)})
+            said = asked.data.model_dump(exclude_unset=True)
+            pinned = DataSpec.model_validate({**said, "source": self.sources[source]})
+            asked = asked.model_copy(update={"data": pinned})
         made = drafter.draft(asked, self.base(asked), since=since)
         self.sources[source] = made.spec.data.model_dump(mode="json")["source"]
         return made
@@ -74,17 +77,18 @@ def check_fields(job: TrainSpec, space: Space) -> None:
     description = job.model_dump(mode="json", exclude_unset=True)
     first = next(ends(space))
     for name in space.fields:
+        told = name[:LONGEST]
         if name.partition(".")[0] in OWN:
-            raise UnknownField(field=name, reason="a sweep decides on that itself", at="space")
+            raise UnknownField(field=told, reason="a sweep decides on that itself", at="space")
         if not all(part.isidentifier() for part in name.split(".")):
-            raise UnknownField(field=name, reason="a field looks like `method.r`", at="space")
+            raise UnknownField(field=told, reason="a field looks like `method.r`", at="space")
         try:
             TrainSpec.model_validate(applied(description, {name: first[name]}))
         except ValidationError as error:
             for fault in faults(error.errors(include_url=False), TrainSpec):
                 inside = name.startswith(f"{fault.at}.")  # of what is no object
                 if inside or (fault.at == name and fault.code == "extra_forbidden"):
-                    raise UnknownField(field=name, reason=fault.message, at="space") from error
+                    raise UnknownField(field=told, reason=fault.message, at="space") from error
 
 
 def specs(job: TrainSpec, cells: Sequence[Settings]) -> list[TrainSpec | Exception]:
@@ -104,9 +108,9 @@ def specs(job: TrainSpec, cells: Sequence[Settings]) -> list[TrainSpec | Excepti
 def at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
     """The same run up to the end of a rung."""
     share = shares(strategy)[rung]
-    texts = getattr(strategy, "validation_texts", None)
-    trial = None if share == 1.0 else {"share": share, "validation_texts": texts}
-    return TrainSpec.model_validate({**spec.model_dump(mode="json"), "trial": trial})
+    texts = strategy.validation_texts if isinstance(strategy, Halving) else None
+    trial = None if share == 1.0 else TrialSpec(share=share, validation_texts=texts)
+    return spec.model_copy(update={"trial": trial})  # which tells what was said from defaults
 
 
 def refuse(cells: Sequence[Settings], outcomes: Sequence[object]) -> None:
@@ -153,5 +157,7 @@ def shown(settings: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(str(each) for each in value)
-    return value if isinstance(value, str) else named(value)
+        text = "+".join(str(each) for each in value)
+    else:
+        text = value if isinstance(value, str) else named(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
-from app.jobs.states import JobState, Kind
+from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Checkpoint, Job
 
 LIVE = (JobState.QUEUED, JobState.RUNNING)
@@ -33,21 +33,31 @@ class Unknown:
     later: bool = False
 
 
-def find(session: Session, cell_sha256: str, spec: JsonObject) -> Entry | Unknown:
-    """Look for the figures of a cell with this description."""
+def find(session: Session, cell_sha256: str, draft: JsonObject) -> Entry | Unknown:
+    """Look for the figures of a cell with these columns of a job.
+
+    Whoever waits for the job of somebody else must be sure of its end: it must be for a device that
+    would do for the cell, or run already, and have no limit of its own.
+    """
+    spec, lanes = draft["spec"], (draft["lane"], Lane.ANY)
     jobs = _jobs(session, cell_sha256)
     same = [job for job in jobs if _serves(job, spec)]
     if ended := next((job for job in same if job.state == JobState.SUCCEEDED), None):
         return Entry(ended.id, ended=True)
-    live = [job for job in same if job.state in LIVE]
+    live = [
+        job
+        for job in same
+        if job.time_limit_seconds is None
+        if job.state == JobState.RUNNING or (job.state == JobState.QUEUED and job.lane in lanes)
+    ]
     if coming := next((job for job in live if job.cancel_requested_at is None), None):
         return Entry(coming.id, ended=False)
     return Unknown(continues=_furthest(session, jobs, spec), later=bool(live))
 
 
-def known(session: Session, cell_sha256: str, spec: JsonObject) -> bool:
+def known(session: Session, cell_sha256: str, draft: JsonObject) -> bool:
     """Whether its figures are there."""
-    found = find(session, cell_sha256, spec)
+    found = find(session, cell_sha256, draft)
     return isinstance(found, Entry) and found.ended
 
 

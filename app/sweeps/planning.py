@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 
 from sqlalchemy.orm import Session
 
 from app.jobs import estimate, presence
 from app.jobs.draft import Draft, Drafter
-from app.jobs.states import Lane
 from app.settings import Settings
 from app.sweeps import cells, ledger, space, strategies
 from app.sweeps.cells import Find, Pinned
@@ -19,6 +19,7 @@ from app.sweeps.space import Space
 from app.sweeps.strategies import Grid, Strategy, Tpe
 from lora_core.specs.train import TrainSpec
 
+MOST_TRIED = 1_000  # cells
 WARM_SECONDS = 2.0  # between two cells in one process
 
 Drafts = list[tuple[Choice, Draft]]
@@ -34,6 +35,7 @@ class Laid:
     specs: Sequence[TrainSpec]
     pinned: Pinned
     kept: int  # so many of them, in front; the rest is only tried
+    grown_from: tuple[object, ...] = ()  # of an extension: the sweep as it was
 
 
 def lay_out(body: SweepCreate, find: Find) -> Laid:
@@ -44,7 +46,7 @@ def lay_out(body: SweepCreate, find: Find) -> Laid:
     over, strategy = body.over, body.strategy
     _check(body.job, over)
     first = strategies.first(strategy, over)
-    tried = list(space.ends(over)) if isinstance(strategy, Tpe) else []
+    tried = _tried(strategy, over)
     return _lay(body.job, over, strategy, [*first, *tried], find, Pinned(), kept=len(first))
 
 
@@ -67,8 +69,10 @@ def grow(  # noqa: PLR0913 - a sweep, and what is asked of it
     _check(job, wider)
     new = _new(larger, wider, there)
     if not new and larger == strategy:
-        raise NothingToExtend(reason="all of them are there.")
-    return _lay(job, wider, larger, new, find, pinned, kept=len(new))
+        drawn = not isinstance(larger, Grid) and larger.cells is not None
+        raise NothingToExtend(reason="say `cells`." if drawn else "all of them are there.")
+    tried = _tried(larger, wider)
+    return _lay(job, wider, larger, [*new, *tried], find, pinned, kept=len(new))
 
 
 def drafts(laid: Laid, drafter: Drafter) -> Drafts:
@@ -91,10 +95,9 @@ def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings)
     total = strategy.cells if isinstance(strategy, Tpe) else len(made)
     counts = strategies.rungs(strategy, total)
     known = sum(
-        ledger.known(session, draft.cell_sha256, draft.columns()["spec"])
-        for _, draft in made[: laid.kept]
+        ledger.known(session, draft.cell_sha256, draft.columns()) for _, draft in made[: laid.kept]
     )
-    workers = presence.slots(session, {Lane.ANY}, lease_seconds=settings.lease_seconds)
+    workers = presence.slots(session, lease_seconds=settings.lease_seconds)
     at_once = min(body.parallel or workers, workers) or 1
     first = counts[0] - known  # at the first rung
     seconds = _seconds(laid, drafter, [first, *counts[1:]])
@@ -110,6 +113,11 @@ def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings)
         estimated_seconds=round(seconds / at_once + (estimate.START_SECONDS if seconds else 0)),
         trainable_parameters=(min(sizes), max(sizes)),
     )
+
+
+def _tried(strategy: Strategy, over: Space) -> list[Choice]:
+    """Cells that are only tried: of a model-based search nobody knows those to come."""
+    return list(islice(space.ends(over), MOST_TRIED)) if isinstance(strategy, Tpe) else []
 
 
 def _check(job: TrainSpec, over: Space) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
+from app.jobs import data
 from app.jobs import service as jobs
 from app.jobs.schemas import JobView
 from app.jobs.states import JobState
@@ -31,19 +32,22 @@ def promote(
     """Queue the job that makes the model of a cell and registers it.
 
     It goes on from the last checkpoint of the cell, where the weights are, and only measures and
-    saves; if the checkpoint is gone, the cell is trained once more. Raises `SweepNotFound`,
-    `CellNotFound`, `NothingToPromote`, and what `idempotency.begin` and `enqueue` raise.
+    saves; if the checkpoint is gone, the cell is trained once more.
+
+    Raises `SweepNotFound`, `CellNotFound`, `NothingToPromote`, `DataNotFound`, and what
+    `idempotency.begin` and `enqueue` raise.
     """
     idempotency.begin(session, call)
     sweep = repository.get(session, sweep_id)
     number = body.cell or _winner(session, sweep)
     cell, made = _find(session, sweep, number)
+    data.hold(session, cell.draft["dataset_ids"])
     columns = dict(cell.draft)
     columns["spec"] = {**columns["spec"], "trial": None}
     columns["spec"]["result"] = {**columns["spec"]["result"], "model": True}
     job = Job(
         **columns,
-        name=f"{sweep.name or 'sweep'} {number}: model"[:200],
+        name=f"{(sweep.name or 'sweep')[:180]} {number}: model",
         labels={},
         priority=sweep.priority,
         register_as=body.model,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, and_, case, delete, distinct, false, func, null, or_, select, update
+from sqlalchemy import Row, and_, case, delete, false, func, null, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.base import JsonObject
@@ -43,7 +43,7 @@ class Unended(NamedTuple):
     number: int
     rung: int
     job_id: UUID | None
-    lost: bool  # its job was given up
+    again: bool  # its job is no end of the cell
 
 
 def get(session: Session, sweep_id: UUID) -> Sweep:
@@ -96,14 +96,17 @@ def unended(session: Session, sweep_id: UUID) -> list[Unended]:
     """Every cell that waits or whose job has not ended, by rung and number.
 
     A job that was given up because its workers were lost is no end: a worker that is killed must
-    not cost a cell. But nobody tries for ever, since a cell may be what kills them.
+    not cost a cell. But nobody tries for ever, since a cell may be what kills them. Nor is the job
+    of somebody else that was cancelled.
     """
     waits = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
     lost = and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST)
+    withdrawn = and_(SweepCell.reused, Job.state == JobState.CANCELLED)
+    again = or_(lost, withdrawn)
     rows = session.execute(
-        select(SweepCell.number, SweepCell.rung, SweepCell.job_id, func.coalesce(lost, false()))
+        select(SweepCell.number, SweepCell.rung, SweepCell.job_id, func.coalesce(again, false()))
         .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id, or_(waits, lost, Job.state.not_in(FINAL)))
+        .where(SweepCell.sweep_id == sweep_id, or_(waits, again, Job.state.not_in(FINAL)))
         .order_by(SweepCell.rung, SweepCell.number)
     )
     return [Unended(*row) for row in rows]
@@ -177,12 +180,12 @@ def counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str
 
 
 def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:
-    """Whether another sweep that gives out cells waits for this job."""
+    """Whether another sweep, which may be paused, waits for this job."""
     statement = (
         select(SweepCell.number)
         .join(Sweep, Sweep.id == SweepCell.sweep_id)
         .where(SweepCell.job_id == job_id, SweepCell.sweep_id != but)
-        .where(Sweep.state == SweepState.RUNNING)
+        .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)))
     )
     return session.scalars(statement.limit(1)).first() is not None
 
@@ -191,11 +194,15 @@ def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> i
     """Let the cells whose jobs are in these states wait for new ones; how many there are."""
     jobs = select(Job.id).where(Job.state.in_(states))
     mine = SweepCell.sweep_id == sweep_id
-    away = or_(SweepCell.job_id.in_(jobs), SweepCell.problem.is_not(None))
+    # One that never had a job has no draft of it: another try would end the same way.
+    away = or_(
+        SweepCell.job_id.in_(jobs),
+        and_(SweepCell.problem.is_not(None), SweepCell.cell_sha256 != ""),
+    )
     rows = session.execute(
         update(SweepCell)
         .where(mine, away)
-        .values(job_id=None, reused=False, problem=None)
+        .values(job_id=None, reused=False, problem=None, lost=0)
         .returning(SweepCell.number),
         execution_options=UNSYNCED,
     )
@@ -203,18 +210,24 @@ def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> i
 
 
 def jobs_of(session: Session, sweep_id: UUID) -> Sequence[UUID]:
-    """Jobs that this sweep made and that no other one uses."""
-    others = select(SweepCell.job_id).where(
-        SweepCell.sweep_id != sweep_id, SweepCell.job_id.is_not(None)
+    """Jobs that this sweep made; those that another one uses are its from now on."""
+    user = (
+        select(SweepCell.sweep_id)
+        .where(SweepCell.job_id == Job.id, SweepCell.sweep_id != sweep_id)
+        .limit(1)
+        .scalar_subquery()
     )
-    statement = select(Job.id).where(Job.sweep_id == sweep_id, Job.id.not_in(others))
-    return session.scalars(statement.order_by(Job.id)).all()
+    session.execute(
+        update(Job).where(Job.sweep_id == sweep_id, user.is_not(None)).values(sweep_id=user),
+        execution_options=UNSYNCED,
+    )
+    return session.scalars(select(Job.id).where(Job.sweep_id == sweep_id).order_by(Job.id)).all()
 
 
 def unfinished_jobs(session: Session, sweep_id: UUID) -> int:
     """Jobs that it made and that have not ended."""
     mine = (Job.sweep_id == sweep_id, Job.state.not_in(FINAL))
-    return session.scalars(select(func.count(distinct(Job.id))).where(*mine)).one()
+    return session.scalars(select(func.count()).select_from(Job).where(*mine)).one()
 
 
 def remove(session: Session, sweep_id: UUID) -> None:

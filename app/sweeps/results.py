@@ -16,6 +16,7 @@ from app.jobs.tables import Job
 from app.sweeps import repository
 from app.sweeps.board import FIGURES, PARTS, Board, Cell, Graded
 from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView
+from app.sweeps.space import Space
 from app.sweeps.states import CellState
 from app.sweeps.tables import Sweep, SweepCell
 from app.sweeps.verdict import Score, Verdict, judge
@@ -32,13 +33,14 @@ def board(session: Session, sweep: Sweep) -> Board:
     for grade in grades.of(session, jobs):
         found = Graded(grade.texts_sha256, grade.correct, grade.count)
         graded[grade.job_id][grade.split] = found
+    fields = Space.of(sweep.space).fields
     return Board(
         name=sweep.name or str(sweep.id),
         state=sweep.state,
         strategy=sweep.strategy["type"],
         objective=sweep.objective,
-        fields=tuple(sweep.space),
-        cells=tuple(_cell(history, graded) for history in histories),
+        fields=fields,
+        cells=tuple(_cell(history, fields, graded) for history in histories),
     )
 
 
@@ -78,16 +80,18 @@ def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]
     ]
 
 
-def _cell(history: Sequence[Row], graded: dict[UUID, dict[str, Graded]]) -> Cell:
+def _cell(
+    history: Sequence[Row], fields: Sequence[str], graded: dict[UUID, dict[str, Graded]]
+) -> Cell:
     row, job = history[-1]
     # What a cell did last stands until its next rung has ended.
     done = next((each for _, each in reversed(history) if _succeeded(each)), None)
     ran = [job.running_seconds for _, job in history if job is not None]
     spec: JsonObject = row.draft.get("spec", {})
-    trial = spec.get("trial")
+    trial = (spec if done is None else done.spec).get("trial")
     return Cell(
         number=row.number,
-        settings=row.settings,
+        settings={field: row.settings[field] for field in fields},
         spec=spec,
         state=_state(row, job),
         share=1.0 if trial is None else trial["share"],

@@ -1,5 +1,7 @@
 """What callers do with sweeps: start, pause, stop, resume, retry, extend, delete."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -7,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import service as artifacts
 from app.artifacts.store import Store
+from app.db.base import JsonObject
 from app.db.engines import Database
 from app.db.turns import take_turns
 from app.errors import ChangedMeanwhile
@@ -51,7 +54,7 @@ def start(
         name=body.name,
         labels=body.metadata,
         job=body.job.model_dump(mode="json", exclude_unset=True),
-        space=laid.over.model_dump(mode="json")["dimensions"],
+        space=laid.over.kept(),
         strategy=laid.strategy.model_dump(mode="json"),
         pinned=laid.pinned.as_json(),
         objective=body.objective,
@@ -107,15 +110,16 @@ def more(database: Database, *, sweep_id: UUID, body: SweepExtend, find: Find) -
     with database.read() as session:
         sweep = repository.get(session, sweep_id)
         there = repository.settings(session, sweep_id)
-    return planning.grow(
+    laid = planning.grow(
         TrainSpec.model_validate(sweep.job),
-        over=Space.model_validate({"dimensions": sweep.space}),
+        over=Space.of(sweep.space),
         strategy=advance.STRATEGY.validate_python(sweep.strategy),
         pinned=Pinned.of(sweep.pinned),
         there=there,
         body=body,
         find=find,
     )
+    return replace(laid, grown_from=_shape(sweep, there))
 
 
 def extend(
@@ -127,13 +131,13 @@ def extend(
     """
     sweep = _taken(session, sweep_id)
     there = repository.settings(session, sweep_id)
-    if any(choice in there for choice in laid.choices):
+    if _shape(sweep, there) != laid.grown_from:
         raise ChangedMeanwhile()
     made = planning.drafts(laid, Drafter(session, settings))
-    sweep.space = laid.over.model_dump(mode="json")["dimensions"]
+    sweep.space = laid.over.kept()
     sweep.strategy = laid.strategy.model_dump(mode="json")
     sweep.pinned = laid.pinned.as_json()
-    advance.add(session, sweep, made, first=len(there) + 1)
+    advance.add(session, sweep, made[: laid.kept], first=len(there) + 1)
     return _run_on(session, sweep, settings, queue)
 
 
@@ -161,7 +165,7 @@ def view_of(session: Session, sweep: Sweep, *, verdict: VerdictView | None) -> S
         metadata=sweep.labels,
         state=SweepState(sweep.state),
         job=sweep.job,
-        space=sweep.space,
+        space=dict(sweep.space),
         strategy=sweep.strategy,
         objective=sweep.objective,
         parallel=sweep.parallel,
@@ -211,6 +215,11 @@ def _run_on(session: Session, sweep: Sweep, settings: Settings, queue: JobQueue)
     session.commit()
     _tell(queue, hints)
     return sweep
+
+
+def _shape(sweep: Sweep, there: Sequence[JsonObject]) -> tuple[object, ...]:
+    """What an extension goes by: nobody else may change it meanwhile."""
+    return sweep.space, sweep.strategy, len(there)
 
 
 def _taken(session: Session, sweep_id: UUID) -> Sweep:

@@ -25,14 +25,15 @@ DIGITS = 6  # that count, of a number out of a range
 SMALL = 20_000  # cells: such a space is shuffled as a whole
 TRIES = 10  # on average at a cell that is not drawn yet
 
+Whole = Annotated[Int, Field(ge=-(2**53), le=2**53)]  # a float has room for it
 Settings = dict[str, Any]  # a field of the job, such as `method.r`, to its value in one cell
 
 
 class Range(Frozen):
     """Numbers from `low` to `high`, both included. Whole ends give whole numbers."""
 
-    low: Int | Float
-    high: Int | Float
+    low: Whole | Float
+    high: Whole | Float
     log: StrictBool = False  # evenly spread in the logarithm
     count: Int | None = Field(default=None, ge=2, le=MOST_CELLS)  # of values, in a grid
 
@@ -47,8 +48,11 @@ class Range(Frozen):
             number = math.exp(low + share * (high - low))
         else:
             number = self.low + share * (self.high - self.low)
-        number = min(max(number, self.low), self.high)
-        return round(number) if self.whole else float(f"{number:.{DIGITS}g}")
+        return min(max(round(number), self.low), self.high) if self.whole else self.rounded(number)
+
+    def rounded(self, number: float) -> float:
+        """To `DIGITS`, and not beyond the ends."""
+        return float(min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high))
 
 
 Values = Annotated[list[JsonValue], Field(min_length=1, max_length=MOST_CELLS)]
@@ -76,6 +80,16 @@ class Space(Frozen):
     """Dimensions by field, in their order."""
 
     dimensions: Dimensions
+
+    @classmethod
+    def of(cls, kept: Sequence[Any]) -> "Space":
+        """What `kept` gave."""
+        return cls.model_validate({"dimensions": dict(kept)})
+
+    def kept(self) -> list[Any]:
+        """As a list of fields with what they vary over: PostgreSQL forgets the order of objects."""
+        told = self.model_dump(mode="json")["dimensions"]
+        return [[field, told[field]] for field in self.fields]
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Every strategy goes on in batches: it is asked when all that it gave out has end
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -42,7 +43,7 @@ class Halving(Frozen):
 
     type: Literal["halving"] = "halving"
     eta: Int = Field(default=3, ge=2, le=16)
-    first_share: Float = Field(default=1 / 9, gt=0, lt=1)  # of the steps of a whole run
+    first_share: Float = Field(default=1 / 9, ge=1e-4, lt=1)  # of the steps of a whole run
     keep: Int = Field(default=3, ge=1, le=100)  # cells that run to the end at least
     validation_texts: Int | None = Field(default=None, ge=1)  # that judge a trial; None: all
     cells: Cells | None = None  # drawn at random; None: the grid
@@ -149,7 +150,7 @@ def _promoted(strategy: Halving, known: Sequence[Known]) -> dict[int, list[int]]
 
 
 def _proposed(strategy: Tpe, space: Space, known: Sequence[Known]) -> list[Settings]:
-    """The next batch, less what it repeats of itself. A repeated cell of before costs nothing."""
+    """The next batch. A cell that it repeats costs nothing: its figures are known."""
     wanted = min(strategy.batch, strategy.cells - len(known))
     if wanted <= 0:
         return []
@@ -157,12 +158,13 @@ def _proposed(strategy: Tpe, space: Space, known: Sequence[Known]) -> list[Setti
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(
-        seed=strategy.seed + len(known), multivariate=True, constant_liar=True
+        seed=(strategy.seed + len(known)) % 2**32, multivariate=True, constant_liar=True
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     distributions = {name: _distribution(values) for name, values in space.dimensions.items()}
     for each in known:
-        study.add_trial(_trial(each, space, distributions))
+        with suppress(ValueError, TypeError):  # of a space that was another one before
+            study.add_trial(_trial(each, space, distributions))
     asked = [study.ask(distributions) for _ in range(wanted)]
     return [_settings(trial.params, space) for trial in asked]
 
@@ -205,5 +207,5 @@ def _settings(params: Mapping[str, Any], space: Space) -> Settings:
         if isinstance(values, list):
             found[name] = values[params[name]]
         else:
-            found[name] = params[name] if values.whole else float(f"{params[name]:.6g}")
+            found[name] = params[name] if values.whole else values.rounded(params[name])
     return found

@@ -1,8 +1,9 @@
 """Sweeps and their cells. What a cell gives stands with its job."""
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Double, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, JsonObject, new_id, one_of
@@ -20,7 +21,7 @@ class Sweep(Base):
     name: Mapped[str | None] = mapped_column(String(200))
     labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
     job: Mapped[JsonObject]  # the description that cells share, as its author wrote it
-    space: Mapped[JsonObject]
+    space: Mapped[list[Any]] = mapped_column(JSON)  # fields with what they vary over, in order
     strategy: Mapped[JsonObject]
     pinned: Mapped[JsonObject]  # what names of bases and data meant when it was made
     objective: Mapped[str] = mapped_column(String(32))

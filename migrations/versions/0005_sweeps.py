@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=200), nullable=True),
         sa.Column("metadata", JSON, nullable=False),
         sa.Column("job", JSON, nullable=False),
-        sa.Column("space", JSON, nullable=False),
+        sa.Column("space", sa.JSON(), nullable=False),
         sa.Column("strategy", JSON, nullable=False),
         sa.Column("pinned", JSON, nullable=False),
         sa.Column("objective", sa.String(length=32), nullable=False),

@@ -46,6 +46,7 @@ def test_a_grid_runs_every_cell_once_and_finishes(
                                "failed": 0, "cancelled": 0}  # fmt: skip
     assert len(set(settings(worker))) == 12
     assert [cell["number"] for cell in cells(sweep)] == list(range(1, 13))
+    assert [list(cell["settings"]) for cell in cells(sweep)] == [list(SPACE)] * 12
     assert {cell["share"] for cell in cells(sweep)} == {1.0}
     assert jobs(resources) == 12
 
@@ -304,9 +305,18 @@ def test_pages_filters_and_files(start: Start, worker: StandIn, client: TestClie
     table = client.get(f"/v1/sweeps/{one['id']}/results")
     assert table.headers["Content-Type"].startswith("text/csv")
     assert len(table.text.splitlines()) == 13
+    assert table.text.startswith("number,state,method.alpha,method.r,")  # as they were sent
     report = client.get(f"/v1/sweeps/{two['id']}/report")
     assert report.headers["Content-Security-Policy"].startswith("sandbox allow-scripts")
     assert "two" in report.text
+
+
+def test_fields_keep_their_order(start: Start, cells: Cells, look: Look) -> None:
+    """PostgreSQL would have the short ones first."""
+    space = {"optim.learning_rate": [1e-3], "method.r": [2], "data.max_length": [64, 32]}
+    sweep = start(space=space)
+    assert list(look(sweep)["space"]) == list(space)
+    assert [list(cell["settings"]) for cell in cells(sweep)] == [list(space)] * 2
 
 
 def test_the_same_key_starts_one_sweep(start: Start, client: TestClient) -> None:
