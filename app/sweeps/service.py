@@ -20,7 +20,7 @@ from app.jobs.draft import Drafter
 from app.jobs.tables import Job
 from app.queue import JobQueue
 from app.settings import Settings
-from app.sweeps import advance, planning, repository
+from app.sweeps import advance, growth, planning, repository
 from app.sweeps.cells import Find, Pinned
 from app.sweeps.errors import IllegalSweepMove, SweepNotFinished
 from app.sweeps.planning import Laid
@@ -63,7 +63,7 @@ def start(
     )
     session.add(sweep)
     session.flush()
-    advance.add(session, sweep, made[: laid.kept], first=1)
+    growth.add(session, sweep, made[: laid.kept], first=1)
     hints = advance.advance(session, sweep.id, settings=settings)
     view = view_of(session, sweep, verdict=None)
     idempotency.keep(session, call, status=202, body=view, location=view.location)
@@ -113,7 +113,7 @@ def more(database: Database, *, sweep_id: UUID, body: SweepExtend, find: Find) -
     laid = planning.grow(
         TrainSpec.model_validate(sweep.job),
         over=Space.of(sweep.space),
-        strategy=advance.STRATEGY.validate_python(sweep.strategy),
+        strategy=growth.STRATEGY.validate_python(sweep.strategy),
         pinned=Pinned.of(sweep.pinned),
         there=there,
         body=body,
@@ -137,7 +137,7 @@ def extend(
     sweep.space = laid.over.kept()
     sweep.strategy = laid.strategy.model_dump(mode="json")
     sweep.pinned = laid.pinned.as_json()
-    advance.add(session, sweep, made[: laid.kept], first=len(there) + 1)
+    growth.add(session, sweep, made[: laid.kept], first=len(there) + 1)
     return _run_on(session, sweep, settings, queue)
 
 
