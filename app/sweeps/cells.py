@@ -131,7 +131,7 @@ def refuse(cells: Sequence[Settings], outcomes: Sequence[object]) -> None:
         total=len(cells),
         at="space",
         cells=[
-            {"number": number, "settings": shown(settings), "reason": reason(error)}
+            {"number": number, "settings": shown(settings), "reason": reason(error).rstrip(".")}
             for number, settings, error in wrong[:SHOWN]
         ],
     )

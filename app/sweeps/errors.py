@@ -68,7 +68,7 @@ class InvalidCells(Invalid):
     code = "invalid_cells"
     message = (
         "{count:,} of {total:,} cells could never run, so nothing was started. Cell {number} "
-        "({settings}): {reason}"
+        "({settings}): {reason}."
     )
 
     def __init__(self, **detail: Any) -> None:
@@ -80,14 +80,14 @@ class NothingToExtend(Invalid):
     """An extension that adds nothing."""
 
     code = "nothing_to_extend"
-    message = "That adds no cell to the sweep: {reason}"
+    message = "That adds no cell to the sweep: {reason}."
 
 
 class IllegalSweepMove(Conflict):
     """The sweep is in a state that does not allow it."""
 
     code = "illegal_sweep_move"
-    message = "Sweep {sweep_id} is {state} and cannot be {wanted}. {hint}"
+    message = "Sweep {sweep_id} is {state} and cannot be {wanted}: {hint}."
 
 
 class NothingToPromote(Conflict):

@@ -70,7 +70,7 @@ def grow(  # noqa: PLR0913 - a sweep, and what is asked of it
     new = _new(larger, wider, there)
     if not new and larger == strategy:
         drawn = not isinstance(larger, Grid) and larger.cells is not None
-        raise NothingToExtend(reason="say `cells`." if drawn else "all of them are there.")
+        raise NothingToExtend(reason="say `cells`" if drawn else "all of them are there")
     tried = _tried(larger, wider)
     return _lay(job, wider, larger, [*new, *tried], find, pinned, kept=len(new))
 
@@ -161,9 +161,9 @@ def _larger(strategy: Strategy, wanted: int | None) -> Strategy:
     if wanted is None:
         return strategy
     if isinstance(strategy, Grid) or strategy.cells is None:
-        raise NothingToExtend(reason="a grid grows by values of its fields, not by `cells`.")
+        raise NothingToExtend(reason="a grid grows by values of its fields, not by `cells`")
     if wanted <= strategy.cells:
-        raise NothingToExtend(reason=f"`cells` counts all of them, and it has {strategy.cells}.")
+        raise NothingToExtend(reason=f"`cells` counts all of them, and it has {strategy.cells}")
     return strategy.model_copy(update={"cells": wanted})
 
 

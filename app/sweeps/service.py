@@ -90,7 +90,7 @@ def resume(session: Session, *, sweep_id: UUID, settings: Settings, queue: JobQu
     """Go on after a pause or a stop. Raises `SweepNotFound`, `IllegalSweepMove`."""
     sweep = _taken(session, sweep_id)
     if sweep.state == SweepState.FINISHED:
-        hint = "To run failed cells again, retry it; to add some, extend it."
+        hint = "to run failed cells again, retry it; to add some, extend it"
         raise IllegalSweepMove(sweep_id=sweep_id, state=sweep.state, wanted="resumed", hint=hint)
     return _run_on(session, sweep, settings, queue)
 
@@ -188,7 +188,7 @@ def _halt(
 ) -> Sweep:
     sweep = _taken(session, sweep_id)
     if sweep.state in (SweepState.FINISHED, but):
-        hint = "It gives out no cells."
+        hint = "it gives out no cells"
         raise IllegalSweepMove(sweep_id=sweep_id, state=sweep.state, wanted=state.value, hint=hint)
     sweep.state = state
     for place in repository.places(session, sweep_id):

@@ -95,7 +95,7 @@ def test_of_a_halving_those_that_ran_further_come_first(cli: Run, cell_worker: C
     sweep = started(cli, "--over", "r=2,4,6,8", "--strategy", "halving", "--keep", "1")
     cell_worker.work(5)  # the first rung, and one of its best two at the second
     cells = answer(cli("sweep", "cells", sweep, "--json"))
-    assert [cell["number"] for cell in cells] == [3, 2, 1, 4]
+    assert [cell["number"] for cell in cells] == [3, 4, 2, 1]
     table = cli("sweep", "cells", sweep).stdout
     assert "of its steps" in table
     assert "33.3 %" in table
