@@ -24,8 +24,8 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 HALVING = {"type": "halving", "eta": 2, "first_share": 0.25, "keep": 2, "validation_texts": 8}
-SPACE = {"method.r": [2, 4], "method.alpha": [4.0, 16.0, 64.0]}
-RUNS = 6 + 3 + 2  # of cells at the three rungs
+SPACE = {"method.r": [2, 4, 8], "method.alpha": [4.0, 8.0, 16.0, 64.0]}
+RUNS = 12 + 6 + 3  # of cells at the three rungs
 
 
 def start(installation: Installation) -> tuple[Resources, UUID]:
