@@ -24,6 +24,8 @@ MOVED = (
 LORA = {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}
 RUNS: dict[str, dict[str, Any]] = {
     **{variant: {"method": {**LORA, "variant": variant}} for variant in Variant},
+    # At the usual rate of these runs it would be chaos, where the last bits soon are the first.
+    "unscaled": {"method": {**LORA, "variant": "unscaled"}, "optim": {"learning_rate": 5e-5}},
     **{f"head {head}": {"method": {**LORA, "head": head}} for head in Head},
     "baseline": {"method": {"type": "baseline", "blocks": 1}},
     "full": {"method": {"type": "full"}},
@@ -31,7 +33,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "method": {"type": "lora"},
         "optim": {"learning_rate": None, "batch_size": 32},
     },
-    "seed": {"method": {"type": "lora"}, "preset": "seed"},
+    "seed": {"method": {"type": "lora"}, "preset": "seed", "optim": {"learning_rate": 5e-5}},
     "dropout": {
         "method": {**LORA, "dropout": 0.1},
         "optim": {"encoder_dropout": 0.1, "head_dropout": 0.2},
