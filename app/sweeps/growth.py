@@ -38,57 +38,39 @@ def extend(session: Session, sweep: Sweep, settings: Settings) -> bool:
         for row in rows
     ]
     step = strategies.following(strategy, space, known)
-    drafter, pinned = Drafter(session, settings), Pinned.of(sweep.pinned)
+    rows_of = _Rows(sweep, strategy, Drafter(session, settings))
     for rung, numbers in step.promoted.items():
         for number in numbers:
             before = repository.cell(session, sweep.id, number, rung - 1)
-            _promote(session, sweep, before, (drafter, pinned, strategy))
-    if step.new:
-        _propose(session, sweep, step.new, (drafter, pinned, strategy), first=len(known) + 1)
+            session.add(rows_of.cell(number, rung, before.settings))
+    for number, choice in enumerate(step.new, start=len(known) + 1):
+        session.add(rows_of.cell(number, 0, choice))
+    sweep.pinned = rows_of.pinned.as_json()
     session.flush()
     return bool(step)
 
 
-def _promote(
-    session: Session, sweep: Sweep, before: SweepCell, tools: tuple[Drafter, Pinned, Strategy]
-) -> None:
-    """The same cell at the next rung."""
-    drafter, pinned, strategy = tools
-    rung = before.rung + 1
-    # From the words of its author, by which `pinned` knows what they mean.
-    (spec,) = cells.specs(TrainSpec.model_validate(sweep.job), [before.settings])
-    since = strategies.shares(strategy)[before.rung]
-    try:
-        if isinstance(spec, Exception):
-            raise spec
-        draft = pinned.draft(drafter, cells.at_rung(spec, strategy, rung), since=since)
-    except (*cells.REFUSALS, ValueError) as error:
-        session.add(_failed(sweep, before.number, rung, before.settings, cells.reason(error)))
-    else:
-        session.add(_row(sweep, before.number, rung, before.settings, draft))
+class _Rows:
+    """Makes the rows of cells that a strategy asks for, at any rung."""
 
+    def __init__(self, sweep: Sweep, strategy: Strategy, drafter: Drafter) -> None:
+        self.pinned = Pinned.of(sweep.pinned)
+        self._sweep, self._strategy, self._drafter = sweep, strategy, drafter
+        self._job = TrainSpec.model_validate(sweep.job)
 
-def _propose(
-    session: Session,
-    sweep: Sweep,
-    proposed: Sequence[Choice],
-    tools: tuple[Drafter, Pinned, Strategy],
-    *,
-    first: int,
-) -> None:
-    """Cells that a strategy has thought of. One that cannot run counts as failed."""
-    drafter, pinned, strategy = tools
-    described = cells.specs(TrainSpec.model_validate(sweep.job), proposed)
-    for number, (choice, spec) in enumerate(zip(proposed, described, strict=True), start=first):
+    def cell(self, number: int, rung: int, choice: Choice) -> SweepCell:
+        """Of one that cannot run a row that says why: it counts as failed."""
+        # From the words of its author, by which `pinned` knows what they mean.
+        (spec,) = cells.specs(self._job, [choice])
+        since = (0.0, *strategies.shares(self._strategy))[rung]
         try:
             if isinstance(spec, Exception):
                 raise spec
-            draft = pinned.draft(drafter, cells.at_rung(spec, strategy, 0))
+            part = cells.at_rung(spec, self._strategy, rung)
+            draft = self.pinned.draft(self._drafter, part, since=since)
         except (*cells.REFUSALS, ValueError) as error:
-            session.add(_failed(sweep, number, 0, choice, cells.reason(error)))
-        else:
-            session.add(_row(sweep, number, 0, choice, draft))
-    sweep.pinned = pinned.as_json()
+            return _failed(self._sweep, number, rung, choice, cells.reason(error))
+        return _row(self._sweep, number, rung, choice, draft)
 
 
 def _row(

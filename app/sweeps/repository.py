@@ -190,8 +190,8 @@ def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:
     return session.scalars(statement.limit(1)).first() is not None
 
 
-def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> int:
-    """Let the cells whose jobs are in these states wait for new ones; how many there are."""
+def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> None:
+    """Let the cells whose jobs are in these states wait for new ones."""
     jobs = select(Job.id).where(Job.state.in_(states))
     mine = SweepCell.sweep_id == sweep_id
     # One that never had a job has no draft of it: another try would end the same way.
@@ -199,14 +199,10 @@ def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> i
         SweepCell.job_id.in_(jobs),
         and_(SweepCell.problem.is_not(None), SweepCell.cell_sha256 != ""),
     )
-    rows = session.execute(
-        update(SweepCell)
-        .where(mine, away)
-        .values(job_id=None, reused=False, problem=None, lost=0)
-        .returning(SweepCell.number),
+    session.execute(
+        update(SweepCell).where(mine, away).values(job_id=None, reused=False, problem=None, lost=0),
         execution_options=UNSYNCED,
     )
-    return len(rows.all())
 
 
 def jobs_of(session: Session, sweep_id: UUID) -> Sequence[UUID]:
@@ -231,10 +227,7 @@ def unfinished_jobs(session: Session, sweep_id: UUID) -> int:
 
 
 def remove(session: Session, sweep_id: UUID) -> None:
-    """Delete a sweep with its cells."""
-    session.execute(
-        delete(SweepCell).where(SweepCell.sweep_id == sweep_id), execution_options=UNSYNCED
-    )
+    """Delete a sweep; its cells go with it."""
     session.execute(delete(Sweep).where(Sweep.id == sweep_id), execution_options=UNSYNCED)
 
 
