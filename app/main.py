@@ -35,8 +35,9 @@ from app.serving.gate import Gate
 from app.serving.meters import ServingMeters
 from app.settings import Settings
 from app.sweeps import routes as sweeps
+from app.web import site
 
-PUBLIC = tuple(health.router.routes)
+PUBLIC = (*health.router.routes, *site.PUBLIC)
 DESCRIPTION = "Fine-tune text classifiers with LoRA, watch them learn, and ask them."
 FORM_BYTES = 65_536  # what a form adds to the file in it
 
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(measured.router)
     app.include_router(apidocs.router)
+    site.install(app)
     return app
 
 

@@ -6,7 +6,7 @@ text-embeddings-inference and of the Hugging Face hub understand. No answer hold
 SQL, or what the caller sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
@@ -85,6 +86,9 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+ProblemPage = Callable[[Request, Problem], Response]  # set by who makes pages
+
+
 def install(app: FastAPI) -> None:
     """Answer every error that routes raise on purpose. The others end in `middleware.Faults`."""
     expected = (AppError, LoraCoreError, RequestValidationError, HTTPException, SQLAlchemyError)
@@ -107,8 +111,11 @@ def respond(scope: Scope, error: Exception) -> Response:
 
 
 def answer(scope: Scope, problem: Problem) -> Response:
-    """The problem in the dialect of the path."""
+    """The problem in the dialect of the path; as a page to a person who goes somewhere."""
     headers = dict(problem.headers)
+    page: ProblemPage | None = getattr(scope["app"].state, "problem_page", None)
+    if page and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
+        return page(Request(scope), problem)
     path: str = scope["path"]
     if path in PREDICT_PATHS or path.startswith("/models/"):
         body: dict[str, Any] = {

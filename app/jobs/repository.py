@@ -6,10 +6,11 @@ What a worker writes is in `ownership`.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
@@ -21,6 +22,16 @@ from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job, JobEvent, MetricPoint
 
 FINAL = tuple(state for state in JobState if state.final)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which jobs a list is about."""
+
+    state: JobState | None = None
+    method: str | None = None
+    search: str | None = None  # stands in the name, the base or the data
+    cells: bool = True  # those that sweeps made, too
 
 
 def get(session: Session, job_id: UUID) -> Job:
@@ -43,18 +54,33 @@ def page(
     after: UUID | None,
     limit: int,
     kind: Kind = Kind.TRAINING,
-    state: JobState | None = None,
-    method: str | None = None,
+    only: Filter = Filter(),
 ) -> Sequence[Job]:
     """The newest first."""
     statement = select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Job.id < after)
-    if state is not None:
-        statement = statement.where(Job.state == state)
-    if method is not None:
-        statement = statement.where(Job.method == method)
+    if only.state is not None:
+        statement = statement.where(Job.state == only.state)
+    if only.method is not None:
+        statement = statement.where(Job.method == only.method)
+    if only.search is not None:
+        statement = statement.where(_mentions(only.search))
+    if not only.cells:
+        statement = statement.where(Job.sweep_id.is_(None))
     return session.scalars(statement).all()
+
+
+def _mentions(text: str) -> ColumnElement[bool]:
+    source = cast(Job.spec["data"]["source"], String)  # a name, or one for each part
+    return or_(*(each.icontains(text, autoescape=True) for each in (Job.name, Job.base, source)))
+
+
+def counts(session: Session) -> dict[JobState, int]:
+    """How many jobs there are in each state that has some."""
+    statement = select(Job.state, func.count()).where(Job.kind == Kind.TRAINING)
+    found = {row[0]: row[1] for row in session.execute(statement.group_by(Job.state))}
+    return {state: found[state] for state in JobState if state in found}
 
 
 def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:

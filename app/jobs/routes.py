@@ -15,6 +15,7 @@ from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import bases, repository, service
 from app.jobs.errors import JobNotFound
+from app.jobs.repository import Filter
 from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
 from app.jobs.states import JobState
 from app.jobs.stream import follow
@@ -38,6 +39,20 @@ MOST_POINTS = 10_000
 
 JobId = Annotated[UUID, id_or(lambda text: JobNotFound(job_id=text))]
 Seq = Annotated[int, Query(ge=0, lt=2**31, description="Only what has a greater `seq`.")]
+
+
+def _filter(
+    state: JobState | None = None,
+    method: MethodName | None = None,
+    search: Annotated[
+        Annotated[str, Text(200)] | None, Query(description="In the name, the base or the data.")
+    ] = None,
+    cells: Annotated[bool, Query(description="Those that sweeps made, too.")] = True,
+) -> Filter:
+    return Filter(state=state, method=method, search=search, cells=cells)
+
+
+FilterDep = Annotated[Filter, Depends(_filter)]
 
 
 @router.post(
@@ -78,17 +93,11 @@ def create(  # noqa: PLR0913 - what a submit touches
 
 @router.get("", dependencies=READ)
 def read_page(
-    database: DatabaseDep,
-    limit: Limit = 20,
-    after: After = None,
-    state: JobState | None = None,
-    method: MethodName | None = None,
+    database: DatabaseDep, only: FilterDep, limit: Limit = 20, after: After = None
 ) -> Page[JobView]:
     """Jobs, the newest first."""
     with database.read() as session:
-        jobs = repository.page(
-            session, after=decode(after), limit=limit + 1, state=state, method=method
-        )
+        jobs = repository.page(session, after=decode(after), limit=limit + 1, only=only)
         shown, following = cut(jobs, limit)
         places = repository.positions(session, [job.id for job in shown])
     return Page(data=[JobView.of(job, places.get(job.id)) for job in shown], next=following)

@@ -6,24 +6,28 @@ the router matches them, never text compared with the path.
 """
 
 from collections.abc import Sequence
+from hmac import compare_digest
 from typing import Any
 
 import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
-from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.deps import Caller
 from app.errors import Unauthorized
 from app.keys import secret
-from app.keys.errors import KeyMalformed, KeyMissing, ScopeMissing
+from app.keys.errors import KeyMalformed, KeyMissing, PageTokenMissing, ScopeMissing
 from app.keys.ring import KeyRing
 from app.keys.scopes import ALL_SCOPES
 from app.keys.scopes import Scope as KeyScope
 from app.keys.tables import LOCAL_KEY_ID
 
+COOKIE = "loraworks_key"  # of a browser that is signed in; no script can read it
+PAGE_TOKEN = "x-page-token"  # noqa: S105 - the name of a header
+SAFE = frozenset({"GET", "HEAD"})
 LOCAL = Caller(id=LOCAL_KEY_ID, name="local", scopes=frozenset(ALL_SCOPES))
 _BEARER = HTTPBearer(
     scheme_name="key", bearerFormat="lw_<id>_<secret>", auto_error=False, description="An API key."
@@ -42,7 +46,7 @@ class Door:
         if scope["type"] in ("http", "websocket") and not self._is_public(scope):
             caller = LOCAL
             if self.keys:
-                caller = await authenticate(Headers(scope=scope), scope["app"].state.key_ring)
+                caller = await authenticate(HTTPConnection(scope))
                 structlog.contextvars.bind_contextvars(key_id=str(caller.id))
             scope.setdefault("state", {})["caller"] = caller
         await self.app(scope, receive, send)
@@ -51,15 +55,36 @@ class Door:
         return any(route.matches(scope)[0] is Match.FULL for route in self.public)
 
 
-async def authenticate(headers: Headers, ring: KeyRing) -> Caller:
-    """The caller whose key the headers carry. Raises a kind of `Unauthorized`."""
-    sent = headers.getlist("authorization")
+async def authenticate(request: HTTPConnection) -> Caller:
+    """The caller whose key the request carries. Raises a kind of `Unauthorized`."""
+    ring: KeyRing = request.app.state.key_ring
+    sent = request.headers.getlist("authorization")
     if not sent:
-        raise KeyMissing()
+        return await ring.caller(_signed_in(request, ring))
     scheme, _, text = sent[0].strip().partition(" ")
     if len(sent) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has another form")
     return await ring.caller(secret.parse(text.strip()))
+
+
+def _signed_in(request: HTTPConnection, ring: KeyRing) -> secret.Token:
+    """The key of a browser, for reading.
+
+    A browser sends its cookie with whatever a page elsewhere makes it call, so for all else it has
+    to show the token that our pages hold. Raises `KeyMissing`, `KeyMalformed`, `PageTokenMissing`.
+    """
+    text = request.cookies.get(COOKIE)
+    if text is None:
+        raise KeyMissing()
+    key = secret.parse(text)
+    token = ring.page_token(key)
+    shown = request.headers.get(PAGE_TOKEN, "")
+    if request.scope.get("method") not in SAFE and not compare_digest(
+        shown.encode(), token.encode()
+    ):
+        raise PageTokenMissing()
+    request.state.page_token = token
+    return key
 
 
 async def still_good(request: Request) -> bool:
@@ -67,7 +92,7 @@ async def still_good(request: Request) -> bool:
     if request.state.caller is LOCAL:
         return True
     try:
-        await authenticate(request.headers, request.app.state.key_ring)
+        await authenticate(request)
     except Unauthorized:
         return False
     return True

@@ -13,6 +13,16 @@ class KeyMissing(Unauthorized):
     )
 
 
+class PageTokenMissing(Unauthorized):
+    """A browser that is signed in, but not a page of this service."""
+
+    code = "page_token_missing"
+    message = (
+        "A sign-in is good for reading alone: this call needs the page's own token in the header "
+        "`X-Page-Token`, or an API key in `Authorization: Bearer lw_…`. Reload the page."
+    )
+
+
 class KeyMalformed(Unauthorized):
     """Something that is not an API key of this service."""
 

@@ -66,6 +66,10 @@ class KeyRing:
         # By its digest: who sends a wrong secret shares no one's look-up.
         return await self._lookups.ask(digest, look, standby=standby)
 
+    def page_token(self, token: Token) -> str:
+        """What a page shows to prove that it came from here, to who is signed in with a key."""
+        return token.derived(self._pepper, "page")
+
     def _look_up(self, key_id: UUID, digest: str) -> Caller:
         """In a thread: the caller, from the database."""
         known = self._read(key_id, digest)

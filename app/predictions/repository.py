@@ -23,7 +23,9 @@ def page(
     session: Session, *, after: UUID | None, limit: int, state: JobState | None = None
 ) -> Sequence[Job]:
     """The newest first."""
-    return queue.page(session, after=after, limit=limit, kind=Kind.PREDICTION, state=state)
+    return queue.page(
+        session, after=after, limit=limit, kind=Kind.PREDICTION, only=queue.Filter(state=state)
+    )
 
 
 def remove(session: Session, run_id: UUID) -> list[UUID]:

@@ -61,7 +61,7 @@ class Size:
 
 FULL = Size(
     2000, 500, 2000, (4.0, 8.0, 16.0, 32.0), (4, 8, 16),
-    {"eta": 4, "first_share": 1 / 12, "keep": 2, "validation_texts": 200},
+    {"eta": 8, "first_share": 1 / 16, "keep": 1, "validation_texts": 100},
 )  # fmt: skip
 QUICK = Size(32, 16, 32, (16.0,), (4, 16), {"eta": 2, "first_share": 0.5, "validation_texts": 8})
 

@@ -1,0 +1,128 @@
+"""The list of jobs."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, BeforeValidator
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse
+
+from app.deps import DatabaseDep
+from app.fields import Text
+from app.jobs import repository
+from app.jobs.repository import Filter
+from app.jobs.schemas import JobView
+from app.jobs.states import JobState
+from app.keys.auth import requires
+from app.pagination import After, cut, decode
+from app.web import words
+from app.web.page import render
+from lora_core.specs.method import MethodName
+
+ROWS = 50
+# What the sample button sends: some minutes on two cores.
+SAMPLE: dict[str, Any] = {
+    "name": "sample",
+    "method": {"type": "lora"},
+    "data": {
+        "source": "rotten-tomatoes",
+        "train_size": 4000,
+        "validation_size": 1000,
+        "test_size": 2000,
+    },
+    "register_as": "sentiment",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+def _filled(text: Any) -> Any:
+    """A field of a form that was left empty says nothing."""
+    return text or None
+
+
+class Wanted(BaseModel):
+    """What the list is narrowed to."""
+
+    q: Annotated[Annotated[str, Text(200)] | None, BeforeValidator(_filled)] = None
+    state: Annotated[JobState | None, BeforeValidator(_filled)] = None
+    method: Annotated[MethodName | None, BeforeValidator(_filled)] = None
+    cells: bool = False
+    after: After = None
+
+    @property
+    def without_after(self) -> str:
+        """The query of the first page."""
+        return urlencode(self.model_dump(mode="json", exclude={"after"}, exclude_defaults=True))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job as the list shows it."""
+
+    job: JobView
+    curve: list[float]  # of the training loss, between 0 and 1
+
+    @property
+    def name(self) -> str:
+        return words.name(self.job)
+
+    @property
+    def data(self) -> str:
+        return words.data(self.job.spec)
+
+    @property
+    def method(self) -> str:
+        return words.method(self.job.spec)
+
+    @property
+    def accuracy(self) -> float | None:
+        return words.accuracy(self.job)
+
+    @property
+    def seconds(self) -> float | None:
+        return words.seconds(self.job)
+
+
+@router.get("/", dependencies=[requires("jobs:read")])
+def jobs(
+    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+) -> HTMLResponse:
+    """Jobs, the newest first; at the first visit, what to do."""
+    with database.read() as session:
+        counts = repository.counts(session)
+        rows, following = _rows(session, wanted)
+    return render(
+        request,
+        "jobs.html",
+        nothing=not counts,
+        sample=SAMPLE,
+        counts=counts,
+        rows=rows,
+        wanted=wanted,
+        query=wanted,
+        next=following,
+        states=list(JobState),
+        methods=["baseline", "lora", "full"],
+    )
+
+
+def _rows(session: Session, wanted: Wanted) -> tuple[list[Row], str | None]:
+    only = Filter(wanted.state, wanted.method, wanted.q, wanted.cells)
+    found = repository.page(session, after=decode(wanted.after), limit=ROWS + 1, only=only)
+    shown, following = cut(found, ROWS)
+    places = repository.positions(session, [job.id for job in shown])
+    curves: dict[UUID, list[float]] = {}
+    rows = [
+        Row(JobView.of(job, places.get(job.id)), _scaled(curves.get(job.id, []))) for job in shown
+    ]
+    return rows, following
+
+
+def _scaled(values: list[float]) -> list[float]:
+    """From the lowest, 0, to the highest, 1."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [(value - low) / (high - low) if high > low else 0.5 for value in values]

@@ -1,0 +1,56 @@
+"""Pages made from templates, on the server. Whatever comes from users stands in them as text."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fastapi import Request
+from starlette.responses import HTMLResponse
+
+import lora_core
+from app.web import formats, plotly
+
+# Pictures are saved from the page as `blob:` and drawn from `data:`.
+CSP = (
+    "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'self'"
+)
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """The page. `context` is what the template names."""
+    html = text(request, template, **context)
+    return HTMLResponse(html, status, headers={"Content-Security-Policy": CSP})
+
+
+def text(request: Request, template: str, **context: Any) -> str:
+    """The HTML of a page, or of a part of one."""
+    state = request.scope.get("state", {})
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            path=request.url.path,
+            caller=state.get("caller"),
+            page_token=state.get("page_token"),  # None: nobody is signed in, or keys are off
+            version=lora_core.__version__,
+            plotly=plotly,
+            **context,
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    environment.filters.update(formats.FILTERS)
+    return environment

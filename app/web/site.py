@@ -1,0 +1,15 @@
+"""All pages together, as the application takes them."""
+
+from fastapi import FastAPI
+
+from app.web import assets, jobs, problem, sign_in
+
+PUBLIC = (*assets.router.routes, *sign_in.router.routes)  # need no key
+PAGES = (assets.router, sign_in.router, jobs.router)
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages, and show errors as pages to people."""
+    for router in PAGES:
+        app.include_router(router)
+    app.state.problem_page = problem.page

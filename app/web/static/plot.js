@@ -1,0 +1,46 @@
+// Pictures by Plotly in the colours of the page. Their texts must be escaped by who makes them.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const drawn = new Map(); // element → figure
+
+function template() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true, title: { standoff: 12 } };
+  return {
+    data: { heatmap: [{ textfont: { color: colour("--ink") } }] },
+    layout: {
+      font: { color: colour("--ink"), family: style.fontFamily, size: 13 },
+      colorway: ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"].map(colour),
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      coloraxis: { colorscale: [[0, colour("--worst")], [1, colour("--best")]] },
+      annotationdefaults: { bgcolor: colour("--page") },
+      shapedefaults: { line: { color: colour("--line") } },
+      hoverlabel: { bgcolor: colour("--page"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+      margin: { t: 8, r: 8, b: 40, l: 48 },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+      xaxis: axis,
+      yaxis: axis,
+    },
+  };
+}
+
+/** Draw `{data, layout}` into an element, or draw it anew. SVG traces only: others need eval. */
+export function draw(element, figure) {
+  drawn.set(element, figure);
+  const layout = { ...figure.layout, template: template(), dragmode: false };
+  return Plotly.react(element, figure.data, layout, {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: "hover",
+    modeBarButtons: [["toImage"]],
+  });
+}
+
+/** What Plotly would read as markup, as text. */
+export function plain(text) {
+  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+dark.addEventListener("change", () => drawn.forEach((figure, element) => draw(element, figure)));

@@ -1,0 +1,44 @@
+"""A job in a few words, as lists and titles write it."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from app.jobs.schemas import JobView
+
+
+def name(job: JobView) -> str:
+    """As its maker named it, or the end of its id."""
+    return job.name or f"job {str(job.id)[-8:]}"
+
+
+def data(spec: Mapping[str, Any]) -> str:
+    """`rotten-tomatoes`; of data given part by part `reviews:2, more:1`."""
+    source = spec["data"]["source"]
+    return source if isinstance(source, str) else ", ".join(dict.fromkeys(source.values()))
+
+
+def method(spec: Mapping[str, Any]) -> str:
+    """The variant with r and alpha, as they are written in papers."""
+    method = spec["method"]
+    if method["type"] != "lora":
+        return str(method["type"])
+    kind = method.get("variant", "lora")
+    return f"{kind} r {method['r']} \N{GREEK SMALL LETTER ALPHA} {method['alpha']:g}"
+
+
+def accuracy(job: JobView) -> float | None:
+    """On test, or while there is none on validation."""
+    summary = job.summary or {}
+    for split in ("test", "validation"):
+        figure = (summary.get(split) or {}).get("accuracy")
+        if figure is not None:
+            return float(figure)
+    return None
+
+
+def seconds(job: JobView) -> float | None:
+    """From its start to its end, or until now."""
+    if job.started_at is None:
+        return None
+    return (job.finished_at or time.time()) - job.started_at
