@@ -8,11 +8,10 @@ read from the bundle here, and an empty one for those of its maps, which no page
 import gzip
 import re
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 
-import plotly
-
-VERSION = plotly.__version__
+VERSION = version("plotly")
 _RULES = re.compile(r'=\{("X,X div":.*?)\};for\(', re.DOTALL)
 _RULE = re.compile(r"""(?:"([XY][^"]*)"|\b(Y)):(?:"([^"]*)"|'([^']*)')""")
 _MAPS = re.compile(r'getElementById\("([0-9a-f]{64})"\)')

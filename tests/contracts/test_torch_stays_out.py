@@ -7,7 +7,7 @@ import pytest
 
 HEAVY = (
     *("torch", "transformers", "datasets", "pyarrow", "sklearn", "pandas"),
-    *("scipy", "optuna", "plotly", "jinja2"),
+    *("scipy", "optuna", "plotly"),
 )
 LIGHT = [
     "app.main",
