@@ -18,7 +18,9 @@ from app.web import assets
 
 PUBLIC = {"/livez", "/readyz", "/health", "/ping"}
 # Of the page: they tell nothing, or are how one signs in.
-FRAME = {"/sign-in", "/sign-out", *(route.path for route in assets.router.routes)}
+FRAME = {"/sign-in", "/sign-out"} | {
+    context.path or "" for context in iter_route_contexts(assets.router.routes)
+}
 DOCUMENTATION = {"/docs", "/docs/{name}", "/openapi.json"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO")
 

@@ -57,7 +57,7 @@ def test_the_cookie_alone_changes_nothing(locked_client: TestClient, new_key: Ne
 @pytest.mark.parametrize("token", ["", "0" * 64, "\u00e9"])
 def test_a_wrong_token_is_refused(locked_client: TestClient, new_key: NewKey, token: str) -> None:
     sign_in(locked_client, new_key().text)
-    headers = {"X-Page-Token": token.encode()}
+    headers = {b"x-page-token": token.encode()}
     answer = locked_client.post("/v1/jobs", json=JOB, headers=headers)
     assert answer.status_code == 401
 
