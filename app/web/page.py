@@ -22,7 +22,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """The page. `context` is what the template names."""
     html = text(request, template, **context)
-    return HTMLResponse(html, status, headers={"Content-Security-Policy": CSP})
+    # Without a referrer browsers send `Origin: null` with a form, which is refused as foreign.
+    policies = {"Content-Security-Policy": CSP, "Referrer-Policy": "same-origin"}
+    return HTMLResponse(html, status, headers=policies)
 
 
 def text(request: Request, template: str, **context: Any) -> str:

@@ -48,7 +48,7 @@ async def sign_in(
         COOKIE,
         key.strip(),
         max_age=MONTH,
-        secure=request.url.scheme == "https",
+        secure=request.headers.get("origin", "").startswith("https:"),  # TLS ends before us
         httponly=True,
         samesite="strict",
     )

@@ -34,6 +34,7 @@ def test_every_page_has_the_policy_and_the_frame(app: FastAPI, client: TestClien
         assert answer.status_code == 200, address
         assert "script-src" not in answer.headers["content-security-policy"]
         assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+        assert answer.headers["referrer-policy"] == "same-origin"  # else forms have no origin
         assert 'aria-current="page"' in answer.text, address
         assert answer.text.count("<h1") == 1, address
 

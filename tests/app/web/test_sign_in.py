@@ -46,6 +46,17 @@ def test_a_key_signs_in_for_reading(locked_client: TestClient, new_key: NewKey) 
     assert locked_client.get("/v1/jobs").status_code == 200
 
 
+def test_under_tls_the_cookie_is_secure(locked_client: TestClient, new_key: NewKey) -> None:
+    for scheme, secure in (("http", False), ("https", True)):
+        answer = locked_client.post(
+            "/sign-in",
+            data={"key": new_key().text},
+            headers={"Origin": f"{scheme}://testserver"},
+            follow_redirects=False,
+        )
+        assert ("secure" in answer.headers["set-cookie"].lower()) is secure
+
+
 def test_the_cookie_alone_changes_nothing(locked_client: TestClient, new_key: NewKey) -> None:
     sign_in(locked_client, new_key().text)
     for method, path in (("POST", "/v1/jobs"), ("DELETE", "/v1/jobs/1"), ("POST", "/predict")):
