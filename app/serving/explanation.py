@@ -7,7 +7,7 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from app.serving.attribution import Kept, orders, shapley, steps
-from app.serving.deployment import Reading, Word, Worded
+from app.serving.deployment import Encoded, Reading, Word, Worded
 from app.serving.errors import LabelUnknown
 from app.serving.service import Serving
 
@@ -73,7 +73,7 @@ async def explain(
 
 def _chunks(worded: Worded, asked: Sequence[Kept]) -> Iterator[Reading]:
     """The texts in parts of so many tokens."""
-    items = []
+    items: list[Encoded] = []
     tokens = 0
     for kept in asked:
         item = worded.only(kept)

@@ -32,7 +32,7 @@ def refusal(client: TestClient, ref: str = "sentiment", **body: Any) -> tuple[in
 
 def probability(client: TestClient, text: str, label: str) -> float:
     rows = client.post("/predict", json={"inputs": text}).json()
-    return float(next(row["score"] for row in rows if row["label"] == label))
+    return next(float(row["score"]) for row in rows if row["label"] == label)
 
 
 def shapley(client: TestClient, found: Any, text: str, tried: Any) -> list[float]:
