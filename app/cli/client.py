@@ -174,6 +174,13 @@ class Client(SweepCalls):
             truncated=int(response.headers.get("X-Truncated", "0")),
         )
 
+    def explain(self, text: str, model: str) -> Json:
+        """Which words drove the answer to a text."""
+        answer: Json = self.json(
+            "POST", f"{path_of('models', model)}/explain", json={"inputs": text}
+        )
+        return answer
+
     # -- prediction runs ----------------------------------------------------------------------
 
     def submit_prediction(self, body: Json) -> Prediction:

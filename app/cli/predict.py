@@ -1,21 +1,23 @@
 """`loraworks predict`: what a model thinks of a text, or of every row of a file."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli import lines
-from app.cli.answers import Label
+from app.cli.answers import Json, Label
 from app.cli.client import Client
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
-from app.cli.output import FIRST_ANSWER, patience, percent, table, warn
+from app.cli.output import FIRST_ANSWER, patience, percent, say, table, warn
 from app.cli.output import as_json as print_json
 from app.cli.prediction_runs import answer_file
 
 BATCH = 32  # texts in one call
 SHOWN = 60  # characters of a text in the table
+STRONGEST = 10  # words that drove an answer
 
 Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT…", help="One or more texts.")]
 Model = Annotated[
@@ -25,6 +27,10 @@ Model = Annotated[
 NoTruncate = Annotated[
     bool,
     typer.Option("--no-truncate", help="Refuse texts that are too long; do not cut."),
+]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="Tell which words drove each answer: asks many texts for it."),
 ]
 File = Annotated[
     Path | None,
@@ -53,6 +59,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     texts: Texts = None,
     model: Model = None,
     no_truncate: NoTruncate = False,
+    explain: Explain = False,
     file: File = None,
     out: Out = None,
     text_column: TextColumn = None,
@@ -64,8 +71,11 @@ def predict(  # noqa: PLR0913 - one parameter per option
     With --out every row of a file, however large: a worker does it, and Ctrl-C does not stop it.
     """
     if out is not None:
-        if texts or no_truncate:
-            raise Misuse("--out takes a --file, neither texts nor --no-truncate", "wrong_options")
+        if texts or no_truncate or explain:
+            raise Misuse(
+                "--out takes a --file, neither texts nor --no-truncate nor --explain",
+                "wrong_options",
+            )
         answer_file(
             client,
             out,
@@ -95,9 +105,11 @@ def predict(  # noqa: PLR0913 - one parameter per option
         model = answer.version or model  # a promotion in between must not mix two versions
         labels += answer.labels
         truncated += answer.truncated
+    reasons = [client.explain(text, str(model)) for text in given] if explain else []
     if as_json:
         predictions = [
-            {"text": text, "labels": scores} for text, scores in zip(given, labels, strict=True)
+            {"text": text, "labels": scores, **({"explanation": why} if why else {})}
+            for text, scores, why in zip_longest(given, labels, reasons)
         ]
         print_json({"model": model, "truncated": truncated, "predictions": predictions})
         return
@@ -109,8 +121,21 @@ def predict(  # noqa: PLR0913 - one parameter per option
         ],
         empty="",
     )
+    for text, why in zip(given, reasons, strict=False):
+        _show_reasons(text, why)
     if truncated:
         warn(f"{truncated} of {len(given)} texts were longer than the model reads and were cut.")
+
+
+def _show_reasons(text: str, why: Json) -> None:
+    """The words with the highest scores, whatever their signs."""
+    strongest = sorted(why["words"], key=lambda word: -abs(word["score"]))
+    say("")
+    table(
+        [f">towards {why['label']}", f"words of: {_short(text)}"],
+        [(f"{100 * word['score']:+.1f}", word["text"]) for word in strongest[:STRONGEST]],
+        empty=f"No words in: {_short(text)}",
+    )
 
 
 def _short(text: str) -> str:

@@ -27,6 +27,33 @@ class Encoded(Protocol):
     def truncated(self) -> bool: ...
 
 
+class Word(Protocol):
+    """Where it stands in its text, in characters."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+
+class Worded(Protocol):
+    """What is needed of `lora_core.inference.words.Worded`."""
+
+    @property
+    def words(self) -> Sequence[Word]: ...
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+    @property
+    def truncated(self) -> bool: ...
+
+    def grouped(self, most: int) -> "Worded": ...
+
+    def only(self, kept: Sequence[bool]) -> Encoded: ...
+
+
 class Network(Engine, Protocol):
     """An engine that tells what it is."""
 
@@ -65,6 +92,8 @@ class Predictor(Protocol):
     def encode(
         self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
     ) -> list[Any]: ...
+
+    def words(self, text: str) -> Worded: ...
 
     def decode(self, logits: Any, function: Function | None = None) -> list[Scores]: ...
 
@@ -106,6 +135,13 @@ class Deployment:
         if sum(map(len, texts)) <= FEW_CHARACTERS:
             return encode()
         return await asyncio.get_running_loop().run_in_executor(self._readers, encode)
+
+    async def words(self, text: str) -> Worded:
+        """The words of what the model reads of a text. Raises `EmptyInput`."""
+        if len(text) <= FEW_CHARACTERS:
+            return self.predictor.words(text)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self.predictor.words, text)
 
     async def compute(self, reading: Reading, *, deadline: float) -> list[Computed]:
         """In the order given. Raises `DeadlinePassed`, `BatchFailed`. Who leaves gives up the turn.

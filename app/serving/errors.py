@@ -32,6 +32,13 @@ class FunctionClash(Invalid):
     message = "`raw_scores` and `parameters.function_to_apply` exclude each other; send one."
 
 
+class LabelUnknown(Invalid):
+    """Not a label of the model."""
+
+    code = "label_unknown"
+    message = "{ref} has no such label. It has: {labels}."
+
+
 class InvalidTimeout(Invalid):
     """No number of seconds."""
 

@@ -13,13 +13,17 @@ from starlette.responses import JSONResponse, Response
 from app.deps import Caller, CallerDep, SettingsDep
 from app.keys.auth import requires
 from app.serving.dialects import Dialect, Question, understand
-from app.serving.errors import ClientLeft, InvalidTimeout, TooManyInputs
+from app.serving.errors import ClientLeft, Empty, InvalidTimeout, TooManyInputs
+from app.serving.explanation import Explanation, explain
 from app.serving.schemas import (
+    Explain,
+    ExplanationView,
     Labels,
     Predict,
     RefPredict,
     VertexAnswers,
     VertexPredict,
+    WordScore,
 )
 from app.serving.service import Answer, Serving
 from app.settings import Settings
@@ -74,6 +78,16 @@ class Asking:
         asked = self._serving.ask(question, ref, caller=self._caller, deadline=self._deadline)
         return question, await _while_connected(self._request, asked)
 
+    async def explanation(self, body: Explain, ref: str) -> Explanation:
+        """Raises `Empty`, and what `explain` raises."""
+        text = body.inputs
+        if not text.strip():
+            raise Empty(what="The text", at="inputs")
+        asked = explain(
+            self._serving, text, body.label, ref, caller=self._caller, deadline=self._deadline
+        )
+        return await _while_connected(self._request, asked)
+
 
 async def _asking(
     request: Request, serving: ServingDep, settings: SettingsDep, caller: CallerDep
@@ -115,6 +129,38 @@ async def predict_vertex(body: VertexPredict, asking: AskingDep, settings: Setti
     answers = await asyncio.gather(*asked)
     rows = [_rows(question, answer) for question, answer in answers]
     return JSONResponse({"predictions": rows}, headers=_headers(answers[-1][1]))
+
+
+@router.post("/v1/models/{ref}/explain")
+async def explain_by(
+    ref: str, body: Explain, asking: AskingDep, response: Response
+) -> ExplanationView:
+    """Which words of a text drove the answer, and how far.
+
+    The model is asked the text many times, each time without some of its words; every one of them
+    counts as a text of the caller. The same text gets the same scores.
+    """
+    found = await asking.explanation(body, ref)
+    response.headers["X-Model-Version"] = found.version
+    response.headers["X-Engine"] = found.engine
+    if found.truncated:
+        response.headers["X-Truncated"] = "1"
+    return ExplanationView(
+        label=found.label,
+        score=found.score,
+        empty_score=found.empty_score,
+        words=[
+            WordScore(
+                text=body.inputs[word.start : word.end],
+                start=word.start,
+                end=word.end,
+                score=score,
+            )
+            for word, score in found.words
+        ],
+        grouped=found.grouped,
+        texts=found.texts,
+    )
 
 
 def _told(question: Question, answer: Answer) -> Response:

@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.fields import Text, View, check_storable
+from app.fields import Body, Text, View, check_storable
 from lora_core.specs.predict import Function
 
 _KINDS = "must be a text, a list of texts, or a list of lists of one text each"
@@ -97,6 +97,21 @@ class VertexPredict(_Lenient):
     instances: Annotated[list[Predict], Field(min_length=1)]
 
 
+def _as_sent(value: Any) -> Any:
+    if isinstance(value, str):
+        check_storable(value)
+    return value
+
+
+class Explain(Body):
+    """A text whose answer is to be explained."""
+
+    inputs: Annotated[str, BeforeValidator(_as_sent)] = Field(description="One text.")
+    label: Annotated[str, BeforeValidator(_as_sent)] | None = Field(
+        None, description="Explain the probability of this label. Without it, of the highest."
+    )
+
+
 class LabelScore(View):
     """A label and its score."""
 
@@ -111,3 +126,23 @@ class VertexAnswers(View):
     """What Vertex AI expects."""
 
     predictions: list[Labels | list[Labels]]
+
+
+class WordScore(View):
+    """A word of the text, and what it adds to the probability of the label."""
+
+    text: str
+    start: int = Field(description="Where it begins, in characters of the text.")
+    end: int
+    score: float = Field(description="Below zero: it speaks against the label.")
+
+
+class ExplanationView(View):
+    """The scores of the words add up to `score` less `empty_score`."""
+
+    label: str
+    score: float = Field(description="The probability of the label.")
+    empty_score: float = Field(description="The same without any of the words.")
+    words: list[WordScore]
+    grouped: bool = Field(description="There are many words, so neighbours count as one.")
+    texts: int = Field(description="How many texts the model was asked for this.")

@@ -62,7 +62,7 @@ class Serving:
             share=SHARE if settings.auth == "on" else 1.0,
             tokens_per_second=lambda: self.batcher.tokens_per_second,
         )
-        self._quota = Quota(settings.key_texts_per_second)
+        self.quota = Quota(settings.key_texts_per_second)
         self._readers = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
         self.pool = Pool(
             resources=resources,
@@ -105,8 +105,8 @@ class Serving:
         with self._counted(question):
             most = sum(min(len(text) + _SPECIAL, _USUAL) for text in texts)
             with self.admission.place(caller, texts=len(texts), tokens=most) as place:
-                self._quota.take(caller, len(texts))  # only of what finds room
-                resolved, deployment = await self._loaded(ref, deadline)
+                self.quota.take(caller, len(texts))  # only of what finds room
+                resolved, deployment = await self.loaded(ref, deadline)
                 reading = await deployment.tokenise(
                     texts, truncate=question.truncate, side=question.side
                 )
@@ -117,8 +117,11 @@ class Serving:
         self.shadows.watch(question, resolved, lambda: deployment.decode(rows, None))
         return answer
 
-    async def _loaded(self, ref: str | None, deadline: float) -> tuple[Resolved, Deployment]:
-        """Loading goes on for those who ask later. Raises `ModelLoading`."""
+    async def loaded(self, ref: str | None, deadline: float) -> tuple[Resolved, Deployment]:
+        """What `ref` means, in memory. Loading goes on for those who ask later.
+
+        Raises what `Pool.deployment` raises, and `ModelLoading`.
+        """
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.pool.deployment(ref)

@@ -18,6 +18,7 @@ from lora_core.inference.decoding import decode
 from lora_core.inference.network import Network
 from lora_core.inference.networks import Networks
 from lora_core.inference.reader import Encoded, Reader
+from lora_core.inference.words import Worded, read_words
 from lora_core.specs.predict import Function, Side
 
 BATCH_TOKENS = 4096  # computed at once
@@ -66,6 +67,10 @@ class Predictor:
     ) -> list[Encoded]:
         """As `Reader.encode`."""
         return self.reader.encode(texts, truncate=truncate, side=side)
+
+    def words(self, text: str) -> Worded:
+        """The words of what it reads of a text. Raises `EmptyInput`."""
+        return read_words(self.reader.tokenizer, text, self.max_length)
 
     def forward(self, items: Sequence[Encoded]) -> Tensor:
         """Logits (items, classes) in float32, in the order given; computed by length."""

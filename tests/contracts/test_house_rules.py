@@ -44,6 +44,7 @@ LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
     "app/serving/loader.py",
+    "app/serving/attribution.py",
     "app/sweeps/comparison.py",
     "app/sweeps/strategies.py",
     "app/sweeps/verdict.py",

@@ -49,6 +49,16 @@ def test_json_holds_every_label_and_the_version(
     assert [score["label"] for score in told["predictions"][0]["labels"]] == ["good", "bad"]
 
 
+def test_the_words_that_drove_an_answer_are_told(cli: Run, promoted: str) -> None:
+    told = answer(cli("predict", "a good film", "fine", "--explain", "--json"))["predictions"]
+    assert [word["text"] for word in told[0]["explanation"]["words"]] == ["a", "good", "film"]
+    [only] = told[1]["explanation"]["words"]
+    shown = cli("predict", "a good film", "fine", "--explain").stdout
+    assert "words of: a good film" in shown
+    assert f"{100 * only['score']:+.1f}  fine" in shown
+    assert "explanation" not in answer(cli("predict", "fine", "--json"))["predictions"][0]
+
+
 def test_texts_come_from_standard_input(cli: Run, promoted: str) -> None:
     result = cli("predict", "--file", "-", "--json", input="fine\ndull\n")
     assert len(answer(result)["predictions"]) == 2

@@ -1,10 +1,13 @@
 """A predictor without a model, which tells how it is used."""
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lora_core.inference.words import Word, Worded
 
 WAIT = 20  # seconds after which a test that hangs fails
 
@@ -73,6 +76,10 @@ class StubPredictor:
 
     def encode(self, texts: Sequence[str], **_: Any) -> list[Item]:
         return [Item(range(len(text))) for text in texts]
+
+    def words(self, text: str) -> Worded:
+        words = [Word(m.start(), m.end(), m.start() + 1) for m in re.finditer(r"\S+", text)]
+        return Worded(text, words, range(len(text) + 2), False)
 
     def decode(self, logits: Any, _: str | None = None) -> list[list[tuple[str, float]]]:
         return [list(zip(self.labels, row, strict=True)) for row in logits]
