@@ -44,9 +44,8 @@ LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
     "app/serving/loader.py",
-    "app/sweeps/comparison.py",
+    "app/jobs/comparison.py",
     "app/sweeps/strategies.py",
-    "app/sweeps/verdict.py",
     "app/charts/",
 )
 STATEMENTS = {"select", "insert", "update", "delete"}
