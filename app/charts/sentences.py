@@ -4,8 +4,8 @@ from collections import Counter
 
 from app.charts.fields import OBJECTIVES, labels, percent, score, settings
 from app.charts.picture import objective, scored
+from app.jobs.comparison import Comparison
 from app.sweeps.board import AT_WORK, ENDED, Board, Cell
-from app.sweeps.comparison import Comparison
 from app.sweeps.verdict import Score, Verdict
 
 STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")

@@ -1,13 +1,15 @@
 """Which texts the jobs answered rightly."""
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app.jobs.graded import Graded
 from app.jobs.guards import UNSYNCED
 from app.jobs.tables import Grade
 
@@ -27,10 +29,11 @@ def keep(session: Session, job_id: UUID, graded: Mapping[str, Any]) -> None:
         )
 
 
-def of(session: Session, job_ids: Collection[UUID]) -> Sequence[Grade]:
-    """Of all these jobs, every part."""
-    found: list[Grade] = []
-    ids = list(job_ids)
-    for i in range(0, len(ids), 500):  # a statement takes only so many parameters
-        found += session.scalars(select(Grade).where(Grade.job_id.in_(ids[i : i + 500])))
+def of(session: Session, job_ids: Sequence[UUID]) -> Mapping[UUID, Mapping[str, Graded]]:
+    """Of each of these jobs, by part; nothing of one that kept none."""
+    found: defaultdict[UUID, dict[str, Graded]] = defaultdict(dict)
+    for i in range(0, len(job_ids), 500):  # a statement takes only so many parameters
+        rows = session.scalars(select(Grade).where(Grade.job_id.in_(job_ids[i : i + 500])))
+        for row in rows:
+            found[row.job_id][row.split] = Graded(row.texts_sha256, row.correct, row.count)
     return found

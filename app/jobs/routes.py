@@ -13,7 +13,8 @@ from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import Text, id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
-from app.jobs import bases, repository, service
+from app.jobs import bases, curves, repository, service
+from app.jobs.curves import Curves
 from app.jobs.errors import JobNotFound
 from app.jobs.repository import Filter
 from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
@@ -151,6 +152,18 @@ def read_metrics(
     return Log(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 
+@router.get("/{job_id}/curves", dependencies=READ)
+def read_curves(
+    job_id: JobId,
+    database: DatabaseDep,
+    points: Annotated[int, Query(ge=2, le=MOST_POINTS, description="Most of each.")] = 1000,
+    name: Annotated[list[Annotated[str, Text(64)]], Query(description="Only these.")] = [],  # noqa: B006 - FastAPI copies it
+) -> Curves:
+    """The curves as a picture needs them: one list of steps and one of values each."""
+    with database.read() as session:
+        return curves.read(session, job_id, most=points, names=name)
+
+
 @router.get("/{job_id}/events", dependencies=READ)
 def read_events(
     job_id: JobId,
@@ -177,12 +190,17 @@ async def stream(
     job_id: Annotated[UUID, Depends(_present)],
     request: Request,
     database: DatabaseDep,
-    last_event_id: Annotated[int, Header(ge=0, lt=2**63)] = 0,
+    after: Seq = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events and metric points as they come, at last `end`; resumes by `Last-Event-ID`."""
+    """Events and metric points as they come, at last `end`.
+
+    Begins after `after`, which a browser can set; resumes by `Last-Event-ID`, which outweighs it.
+    """
 
     async def welcome() -> bool:
         return not request.app.state.leaving.is_set() and await still_good(request)
 
-    async for message in follow(database, job_id, after=last_event_id, welcome=welcome):
+    first = after if last_event_id is None else last_event_id
+    async for message in follow(database, job_id, after=first, welcome=welcome):
         yield message

@@ -5,19 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.jobs.graded import Graded
+
 PARTS = ("train", "validation", "test")
 FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
 ENDED = frozenset({"succeeded", "failed", "cancelled"})  # states of a cell
 AT_WORK = frozenset({"running", "paused", "stopped"})  # states of a sweep that may go on
-
-
-@dataclass(frozen=True)
-class Graded:
-    """Which texts of a part were answered rightly, in their order."""
-
-    texts_sha256: str  # the same texts in the same order have the same
-    correct: bytes  # numpy.packbits of the booleans
-    count: int  # texts
 
 
 @dataclass(frozen=True)

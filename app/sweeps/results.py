@@ -1,7 +1,6 @@
 """From rows to what is known of a sweep at this moment."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
@@ -11,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
 from app.jobs import grades
+from app.jobs.graded import Graded
 from app.jobs.states import JobState
 from app.jobs.tables import Job
 from app.sweeps import repository
-from app.sweeps.board import FIGURES, PARTS, Board, Cell, Graded
+from app.sweeps.board import FIGURES, PARTS, Board, Cell
 from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView
 from app.sweeps.space import Space
 from app.sweeps.states import CellState
@@ -29,10 +29,7 @@ def board(session: Session, sweep: Sweep) -> Board:
     rows = repository.whole(session, sweep.id)
     histories = [list(each) for _, each in groupby(rows, key=lambda row: row[0].number)]
     jobs = [job.id for _, job in rows if job is not None]
-    graded: defaultdict[UUID, dict[str, Graded]] = defaultdict(dict)
-    for grade in grades.of(session, jobs):
-        found = Graded(grade.texts_sha256, grade.correct, grade.count)
-        graded[grade.job_id][grade.split] = found
+    graded = grades.of(session, jobs)
     fields = Space.of(sweep.space).fields
     return Board(
         name=sweep.name or str(sweep.id),
@@ -81,7 +78,7 @@ def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]
 
 
 def _cell(
-    history: Sequence[Row], fields: Sequence[str], graded: dict[UUID, dict[str, Graded]]
+    history: Sequence[Row], fields: Sequence[str], graded: Mapping[UUID, Mapping[str, Graded]]
 ) -> Cell:
     row, job = history[-1]
     # What a cell did last stands until its next rung has ended.

@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from app.sweeps.board import Board, Cell, Graded
-from app.sweeps.comparison import Comparison, compare, discordant, mcnemar, same_texts
+from app.jobs.comparison import (
+    Comparison,
+    accuracy,
+    compare,
+    discordant,
+    interval,
+    mcnemar,
+    same_texts,
+)
+from app.jobs.graded import Graded
+from app.sweeps.board import Board, Cell
 
 CHANCE = 0.05  # a p value below it is no noise
 
@@ -93,18 +100,14 @@ def _compared(winner: Cell, cheapest: Cell, part: str) -> Comparison | None:
 
 
 def _score(board: Board, cell: Cell, part: str) -> Score | None:
-    from scipy.stats import binomtest
-
     graded = cell.graded.get(part)
     if graded is None or graded.count == 0:
         return None
-    right = int(np.bitwise_count(np.frombuffer(graded.correct, dtype=np.uint8)).sum())
-    # Wilson 1927, Journal of the American Statistical Association 22, 209-212.
-    interval = binomtest(right, graded.count).proportion_ci(method="wilson")
+    low, high = interval(graded)
     return Score(
-        accuracy=right / graded.count,
-        low=float(interval.low),
-        high=float(interval.high),
+        accuracy=accuracy(graded),
+        low=low,
+        high=high,
         texts=graded.count,
         objective=cell.figure(part, board.objective),
     )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, BeforeValidator
@@ -12,7 +11,7 @@ from starlette.responses import HTMLResponse
 
 from app.deps import DatabaseDep
 from app.fields import Text
-from app.jobs import repository
+from app.jobs import curves, repository
 from app.jobs.repository import Filter
 from app.jobs.schemas import JobView
 from app.jobs.states import JobState
@@ -115,9 +114,9 @@ def _rows(session: Session, wanted: Wanted) -> tuple[list[Row], str | None]:
     found = repository.page(session, after=decode(wanted.after), limit=ROWS + 1, only=only)
     shown, following = cut(found, ROWS)
     places = repository.positions(session, [job.id for job in shown])
-    curves: dict[UUID, list[float]] = {}
+    drawn = curves.small_curves(session, shown)
     rows = [
-        Row(JobView.of(job, places.get(job.id)), _scaled(curves.get(job.id, []))) for job in shown
+        Row(JobView.of(job, places.get(job.id)), _scaled(drawn.get(job.id, []))) for job in shown
     ]
     return rows, following
 

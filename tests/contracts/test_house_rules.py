@@ -46,14 +46,14 @@ LATE_IMPORTS = (
     "app/serving/loader.py",
     "app/serving/attribution.py",
     "app/sweeps/comparison.py",
+    "app/jobs/comparison.py",
     "app/sweeps/strategies.py",
-    "app/sweeps/verdict.py",
     "app/charts/",
 )
 STATEMENTS = {"select", "insert", "update", "delete"}
 SQL_HOMES = {
     *("repository.py", "ownership.py", "presence.py", "checkpoints.py", "reminders.py"),
-    *("grades.py", "ledger.py"),
+    *("curves.py", "grades.py", "ledger.py"),
 }
 
 

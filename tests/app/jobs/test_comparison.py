@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, multinomial
 
-from app.sweeps.comparison import compare
+from app.jobs.comparison import compare
 from tests.boards import graded
 
 

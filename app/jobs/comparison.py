@@ -8,8 +8,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from app.sweeps.board import Graded
+from app.jobs.graded import Graded
 
+Interval = tuple[float, float]
 Counts = NDArray[np.int64]
 Z = NormalDist().inv_cdf(0.975)
 
@@ -40,6 +41,21 @@ def compare(a: Graded, b: Graded) -> Comparison:
     return _compared(int(only_a[0]), int(only_b[0]), a.count, p)
 
 
+def accuracy(graded: Graded) -> float:
+    """The share of its texts that were answered rightly."""
+    return _right(graded) / graded.count
+
+
+def interval(graded: Graded) -> Interval:
+    """Of the accuracy, 95 % (Wilson 1927, Journal of the American Statistical Association 22,
+    209-212).
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(_right(graded), graded.count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def same_texts(a: Graded, b: Graded) -> bool:
     """Whether they answered the same texts in the same order, and at least one."""
     return a.count > 0 and (a.texts_sha256, a.count) == (b.texts_sha256, b.count)
@@ -66,6 +82,10 @@ def mcnemar(only_a: Counts, only_b: Counts) -> NDArray[np.float64]:
 
     tail = binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5)
     return np.asarray(np.minimum(1.0, 2 * tail), dtype=np.float64)
+
+
+def _right(graded: Graded) -> int:
+    return int(np.bitwise_count(np.frombuffer(graded.correct, dtype=np.uint8)).sum())
 
 
 def _compared(only_a: int, only_b: int, texts: int, p: float) -> Comparison:
