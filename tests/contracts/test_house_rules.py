@@ -45,7 +45,6 @@ LATE_IMPORTS = (
     "lora_core/__main__.py",
     "app/serving/loader.py",
     "app/serving/attribution.py",
-    "app/sweeps/comparison.py",
     "app/jobs/comparison.py",
     "app/sweeps/strategies.py",
     "app/charts/",
