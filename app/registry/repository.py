@@ -1,10 +1,11 @@
 """Rows of models, versions and aliases."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Select, delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import now
 from app.db.turns import take_turns
@@ -12,6 +13,16 @@ from app.errors import AppError
 from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingBefore
 from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Where an alias points, and where it would go back to."""
+
+    alias: str
+    number: int
+    before: int | None
+    moved_at: float
 
 
 def model(session: Session, name: str) -> RegisteredModel:
@@ -88,6 +99,19 @@ def aliases(session: Session, model_id: UUID) -> dict[str, int]:
         .order_by(ModelAlias.alias)
     )
     return {row.alias: row.number for row in session.execute(statement)}
+
+
+def pointers(session: Session, model_id: UUID) -> list[Pointer]:
+    """All aliases of a model, by name."""
+    before = aliased(ModelVersion)
+    statement = (
+        select(ModelAlias.alias, ModelVersion.number, before.number, ModelAlias.moved_at)
+        .join(ModelVersion, ModelVersion.id == ModelAlias.version_id)
+        .outerjoin(before, before.id == ModelAlias.previous_id)
+        .where(ModelAlias.model_id == model_id)
+        .order_by(ModelAlias.alias)
+    )
+    return [Pointer(*row) for row in session.execute(statement)]
 
 
 def names_with(session: Session, alias: str) -> Sequence[str]:

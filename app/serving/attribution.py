@@ -15,7 +15,7 @@ from lora_core.process import importing
 
 FEW = 5  # words of which every order is tried: 120 orders, 32 texts
 PAIRS = 8  # of orders, for more words
-TOKENS = 16_384  # in the texts of all orders; one pair is always tried
+TOKENS = 8192  # in the texts of all orders; one pair is always tried
 
 Order = Sequence[int]
 Kept = tuple[bool, ...]  # which words are there

@@ -1,11 +1,12 @@
 // Calls of the API, as the person who is signed in.
 
 export class Problem extends Error {
-  constructor(status, body) {
+  constructor(status, body, retryAfter) {
     super(body.detail ?? body.error ?? `The service answered ${status}.`);
     this.status = status;
     this.code = body.code;
     this.errors = body.errors ?? []; // [{at, code, message}]
+    this.retryAfter = Number(retryAfter); // seconds; 0: it does not say
   }
 }
 
@@ -27,7 +28,7 @@ export async function request(method, path, body, options = {}) {
     throw new Problem(0, { code: "no_connection", detail: "The service does not answer. Is it running?" });
   }
   if (answer.ok) return answer;
-  throw new Problem(answer.status, await answer.json().catch(() => ({})));
+  throw new Problem(answer.status, await answer.json().catch(() => ({})), answer.headers.get("Retry-After"));
 }
 
 /** What was answered, read as JSON; null where there is nothing to read. */
