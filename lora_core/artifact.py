@@ -6,6 +6,7 @@ adapter.safetensors/.json what was trained, for LoRA runs
 head.safetensors          the head of such a run, for serving on a base that others share
 golden.json               a few held-out texts with their logits
 predictions/*.jsonl       the answer to every validation and test text
+mistakes/*.jsonl          those that were most wrong, with their texts
 """
 
 import json

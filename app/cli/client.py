@@ -72,6 +72,10 @@ class Client(SweepCalls):
     def delete_job(self, job_id: str) -> None:
         self.request("DELETE", path_of("jobs", job_id))
 
+    def compare(self, job_ids: list[str]) -> Json:
+        found: Json = self.json("GET", "/v1/jobs/compare", params={"job": job_ids})
+        return found
+
     def points(self, job_id: str, limit: int, **filters: str | None) -> list[Point]:
         return list(self.pages(f"{path_of('jobs', job_id)}/metrics", limit, **filters))
 

@@ -13,9 +13,10 @@ from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, moment, percent, reason, say, table
 from app.cli.results import print_results
+from app.cli.side_by_side import compare
 from lora_core.specs.method import MethodName
 
-app = typer.Typer(help="List, look at, cancel and delete jobs; download their models.")
+app = typer.Typer(help="List, look at, compare, cancel and delete jobs; download their models.")
 
 StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
 MethodFilter = Annotated[
@@ -95,6 +96,9 @@ def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
     )
     if found["summary"]:
         print_results(found["method"], found["summary"])
+
+
+app.command("compare")(compare)
 
 
 @app.command("cancel")

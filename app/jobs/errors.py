@@ -27,6 +27,23 @@ class JobNotFinished(Conflict):
     message = "Job {job_id} is {state}. Cancel it first; a job that has ended can be deleted."
 
 
+class JobNamedTwice(Invalid):
+    """One job beside itself."""
+
+    code = "job_named_twice"
+    message = "Job {job_id} is named twice. Name each job once."
+
+
+class NoAnswers(NotFound):
+    """The job keeps no answers to that part."""
+
+    code = "no_answers"
+    message = (
+        "Job {job_id} keeps no answers to {part} texts: it has not succeeded, it was a trial, or "
+        "its result was removed since."
+    )
+
+
 class InvalidBase(Invalid):
     """Not the name of a base."""
 

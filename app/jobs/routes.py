@@ -9,15 +9,18 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.artifacts import repository as artifacts
 from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import Text, id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
-from app.jobs import bases, curves, repository, service
+from app.jobs import bases, curves, mistakes, repository, service, side_by_side
 from app.jobs.curves import Curves
-from app.jobs.errors import JobNotFound
+from app.jobs.errors import JobNotFound, NoAnswers
+from app.jobs.mistakes import MistakeView
 from app.jobs.repository import Filter
 from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
+from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import follow
 from app.keys.auth import requires, still_good
@@ -37,6 +40,7 @@ router = APIRouter(prefix=JobView.prefix, tags=["jobs"], dependencies=[Depends(_
 READ = [requires("jobs:read")]
 WRITE = [requires("jobs:write")]
 MOST_POINTS = 10_000
+MOST_COMPARED = 20
 
 JobId = Annotated[UUID, id_or(lambda text: JobNotFound(job_id=text))]
 Seq = Annotated[int, Query(ge=0, lt=2**31, description="Only what has a greater `seq`.")]
@@ -104,6 +108,16 @@ def read_page(
     return Page(data=[JobView.of(job, places.get(job.id)) for job in shown], next=following)
 
 
+@router.get("/compare", dependencies=READ)
+def compare(
+    job: Annotated[list[JobId], Query(min_length=1, max_length=MOST_COMPARED)],
+    database: DatabaseDep,
+) -> SideBySide:
+    """Jobs side by side: accuracy, settings that differ, and each tested against the first."""
+    with database.read() as session:
+        return side_by_side.read(session, job)
+
+
 @router.get("/{job_id}", dependencies=READ)
 def read(job_id: JobId, database: DatabaseDep) -> JobView:
     """One job."""
@@ -162,6 +176,23 @@ def read_curves(
     """The curves as a picture needs them: one list of steps and one of values each."""
     with database.read() as session:
         return curves.read(session, job_id, most=points, names=name)
+
+
+@router.get("/{job_id}/mistakes", dependencies=READ)
+def read_mistakes(
+    job_id: JobId,
+    database: DatabaseDep,
+    store: StoreDep,
+    split: mistakes.Part = "test",
+    limit: Annotated[int, Query(ge=1, le=mistakes.MOST)] = 20,
+) -> list[MistakeView]:
+    """The texts that it answered most wrongly, the surest first."""
+    with database.read() as session:
+        job = repository.get(session, job_id)
+        if job.artifact_id is None:
+            raise NoAnswers(job_id=job_id, part=split)
+        ref = artifacts.get(session, job.artifact_id).ref
+    return mistakes.read(store, job, ref, part=split, most=limit)
 
 
 @router.get("/{job_id}/events", dependencies=READ)

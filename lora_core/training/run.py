@@ -16,7 +16,7 @@ from lora_core.merge import merge_adapters
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import causes, checkpoint, evaluate, figures, origin, ranks
+from lora_core.training import causes, checkpoint, evaluate, figures, mistakes, origin, ranks
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained, Trainer
@@ -69,6 +69,9 @@ def run(
         for split, rows in logits.items():
             examples = figures.answered(prepared, split)
             artifact.save_predictions(out_dir, split, examples, rows)
+            if leaves_model(prepared.spec):
+                temperature = measured["calibration"]["temperature"]
+                mistakes.save(out_dir, split, examples, rows, summary["labels"], temperature)
         if leaves_model(prepared.spec):
             # Merges: the model has no adapters after it.
             summary["merge_difference"] = _save(out_dir, prepared, alone)

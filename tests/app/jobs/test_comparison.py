@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, multinomial
 
-from app.jobs.comparison import compare
+from app.jobs.comparison import accuracy, compare, interval
 from tests.boards import graded
 
 
@@ -86,3 +86,11 @@ def test_other_texts_are_refused(other: object) -> None:
 def test_no_texts_are_no_comparison() -> None:
     with pytest.raises(ValueError, match="other texts"):
         compare(graded([]), graded([]))
+
+
+@pytest.mark.parametrize(("right", "texts"), [(0, 7), (7, 7), (1, 1), (340, 400), (24_999, 25_000)])
+def test_the_interval_of_an_accuracy_is_that_of_scipy(right: int, texts: int) -> None:
+    found = graded([True] * right + [False] * (texts - right))
+    expected = binomtest(right, texts).proportion_ci(method="wilson")
+    assert accuracy(found) == right / texts
+    assert interval(found) == pytest.approx((expected.low, expected.high))

@@ -26,7 +26,7 @@ def draw(submit: Submit, database: Database) -> Callable[[Series], str]:
     """A job with such curves."""
 
     def add(series: Series) -> str:
-        job_id = submit()["id"]
+        job_id: str = submit()["id"]
         rows = [
             {
                 "job_id": UUID(job_id), "attempt": 1, "split": split, "name": name, "step": step,
@@ -40,7 +40,7 @@ def draw(submit: Submit, database: Database) -> Callable[[Series], str]:
             if numbered:
                 session.execute(insert(MetricPoint), numbered)
             session.commit()
-        newest = max((row["step"] for row in rows), default=0)
+        newest = max((step for points in series.values() for step, _ in points), default=0)
         change(database, UUID(job_id), step=newest, stream_seq=1 + len(rows))
         return job_id
 

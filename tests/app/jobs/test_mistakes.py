@@ -1,0 +1,114 @@
+"""What a job answered most wrongly, over HTTP."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.jobs.endings import Succeeded
+from app.resources import Resources
+from lora_core import manifest
+from lora_core.artifact import save_predictions
+from lora_core.data.records import Example
+from lora_core.training import mistakes
+from tests.app.jobs.fake_worker import FakeWorker
+
+Submit = Callable[..., dict[str, Any]]
+LABELS = ("bad", "fair", "good")
+TEMPERATURE = 1.7
+random = np.random.default_rng(3)
+LOGITS = random.normal(scale=2, size=(60, 3)).astype(np.float32).round(3)
+EXAMPLES = [Example(i + 2, f"text <b>{i}</b>", int(random.integers(3))) for i in range(60)]
+
+
+@pytest.fixture
+def finish(
+    submit: Submit, worker: FakeWorker, resources: Resources, tmp_path: Path
+) -> Callable[..., str]:
+    """A job that succeeded and left these answers to its test part."""
+
+    def make(*, texts: bool) -> str:
+        job_id: str = submit()["id"]
+        lease = worker.claim().lease
+        made = tmp_path / job_id
+        made.mkdir()
+        save_predictions(made, "test", EXAMPLES, LOGITS)
+        if texts:
+            mistakes.save(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
+        manifest.write(
+            made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
+        )
+        ref = resources.store.put(made, f"jobs/{job_id}/a1")
+        with resources.database.write() as session:
+            artifact = artifacts.add(session, job_id=UUID(job_id), kind="model", ref=ref)
+            session.commit()
+        worker.finish(lease, Succeeded(artifact.id, {}))
+        return job_id
+
+    return make
+
+
+def test_they_come_with_texts_and_probabilities(
+    client: TestClient, finish: Callable[..., str]
+) -> None:
+    found = client.get(f"/v1/jobs/{finish(texts=True)}/mistakes?limit=10").json()
+    scores = softmax(LOGITS.astype(np.float64) / TEMPERATURE, axis=1)
+    wrong = [i for i, example in enumerate(EXAMPLES) if scores[i].argmax() != example.label]
+    worst = sorted(wrong, key=lambda i: -scores[i].max())[:10]
+    assert [each["row"] for each in found] == [EXAMPLES[i].row for i in worst]
+    assert [each["text"] for each in found] == [EXAMPLES[i].text for i in worst]
+    assert [each["label"] for each in found] == [LABELS[EXAMPLES[i].label] for i in worst]
+    assert [each["predicted"] for each in found] == [LABELS[scores[i].argmax()] for i in worst]
+    assert [each["score"] for each in found] == pytest.approx([scores[i].max() for i in worst])
+    assert not any(each["cut"] for each in found)
+
+
+def test_an_older_job_tells_the_same_without_texts(
+    client: TestClient, finish: Callable[..., str]
+) -> None:
+    with_texts, without = (
+        client.get(f"/v1/jobs/{finish(texts=texts)}/mistakes?limit=50").json()
+        for texts in (True, False)
+    )
+    assert [each["text"] for each in without] == [None] * len(with_texts)
+    for each, other in zip(with_texts, without, strict=True):
+        assert each | {"text": None} == pytest.approx(other)
+
+
+def test_a_part_without_answers_is_not_found(
+    client: TestClient, finish: Callable[..., str]
+) -> None:
+    answer = client.get(f"/v1/jobs/{finish(texts=True)}/mistakes?split=validation")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_answers")
+    assert "validation" in answer.json()["detail"]
+
+
+def test_a_job_that_has_not_ended_has_none(client: TestClient, submit: Submit) -> None:
+    answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_answers")
+
+
+@pytest.mark.parametrize("query", ["split=train", "limit=0", "limit=51", "limit=x"])
+def test_what_is_not_kept_cannot_be_asked_for(
+    client: TestClient, submit: Submit, query: str
+) -> None:
+    answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_a_damaged_file_is_told(
+    client: TestClient, finish: Callable[..., str], resources: Resources
+) -> None:
+    job_id = finish(texts=True)
+    file = next(resources.settings.data_dir.rglob("mistakes/test.jsonl"))
+    kept = json.loads(file.read_text().splitlines()[0])
+    file.write_text(json.dumps(kept | {"text": "another"}))
+    answer = client.get(f"/v1/jobs/{job_id}/mistakes")
+    assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
