@@ -10,6 +10,7 @@ from app.sweeps.board import Board, Cell
 from app.sweeps.verdict import Verdict
 
 MOST = 8  # values of a field that are written
+LINES = 500  # more of them are one dark patch, and slow to draw
 SPREAD = 0.6  # share of the room of a value that its lines take
 
 
@@ -21,7 +22,7 @@ def parallel(board: Board, verdict: Verdict) -> Picture | None:
     """
     import plotly.graph_objects as go
 
-    cells, last = board.ranked, objective(board)
+    cells, last = board.ranked[:LINES], objective(board)
     axes = varied(board, cells)
     if not axes:
         return None
@@ -60,7 +61,9 @@ def parallel(board: Board, verdict: Verdict) -> Picture | None:
         f"{len(cells)} lines, one a cell, through {', '.join(names)}. The winner is cell "
         f"{verdict.winner}; the table of all cells has their numbers."
     )
-    return Picture("Every cell through its settings", "", alt, figure, wide=True)
+    left = len(board.ranked) - len(cells)
+    caption = f"The best {LINES} cells; {left:,} more are not drawn." if left else ""
+    return Picture("Every cell through its settings", caption, alt, figure, wide=True)
 
 
 def _heights(board: Board, cells: Sequence[Cell], axes: Sequence[Axis]) -> dict[int, list[float]]:

@@ -4,15 +4,11 @@ import base64
 import hashlib
 from pathlib import Path
 
-from app.charts.cost import cost
-from app.charts.importance import importance
-from app.charts.landscape import landscape
-from app.charts.parallel import parallel
-from app.charts.picture import Picture
+from app.charts import pictures
 from app.charts.sentences import about, findings, standing
 from app.charts.tables import cells, choices
 from app.sweeps.board import AT_WORK, Board
-from app.sweeps.verdict import Verdict, judge
+from app.sweeps.verdict import judge
 
 # For a route that serves the page: scripts run, but as strangers to the service. What the page may
 # load, which is nothing from elsewhere, it says itself.
@@ -34,8 +30,8 @@ def render(board: Board) -> str:
     )
     templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
     verdict = judge(board)
-    pictures = _pictures(board, verdict)
-    scripts = [get_plotlyjs(), (PAGE / "report.js").read_text(encoding="utf-8")] if pictures else []
+    drawn = pictures.of(board)
+    scripts = [get_plotlyjs(), (PAGE / "report.js").read_text(encoding="utf-8")] if drawn else []
     return templates.get_template("report.html").render(
         board=board,
         about=about(board),
@@ -43,26 +39,13 @@ def render(board: Board) -> str:
         standing=standing(board),
         findings=findings(board, verdict),
         choices=choices(board, verdict),
-        pictures=pictures,
-        figures=[picture.figure.to_dict() for picture in pictures],
+        pictures=drawn,
+        figures=[picture.figure.to_dict() for picture in drawn],
         cells=cells(board, verdict),
         style=(PAGE / "report.css").read_text(encoding="utf-8"),
         scripts=scripts,
         policy=_policy(scripts),
     )
-
-
-def _pictures(board: Board, verdict: Verdict | None) -> list[Picture]:
-    if verdict is None:
-        return []
-    drawn = (
-        landscape(board),
-        importance(board),
-        parallel(board, verdict),
-        cost(board, verdict, "trainable_parameters"),
-        cost(board, verdict, "seconds"),
-    )
-    return [picture for picture in drawn if picture]
 
 
 def _policy(scripts: list[str]) -> str:

@@ -1,15 +1,42 @@
 """Pictures of a sweep over HTTP."""
 
+from typing import Any
+
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+from pydantic import Field
 
-from app.charts import report
+from app.charts import pictures, report
 from app.deps import DatabaseDep
+from app.fields import View
 from app.keys.auth import requires
 from app.sweeps import repository, results
 from app.sweeps.routes import SweepId
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
+
+
+class PictureView(View):
+    """A picture, and what it shows in words."""
+
+    title: str
+    caption: str
+    alt: str
+    wide: bool = Field(description="Needs the breadth of the page.")
+    figure: dict[str, Any] = Field(
+        description="`data` and `layout` for Plotly, which reads markup: texts are escaped."
+    )
+
+
+@router.get("/{sweep_id}/pictures", dependencies=[requires("jobs:read")])
+def read_pictures(sweep_id: SweepId, database: DatabaseDep) -> list[PictureView]:
+    """What there is to see in the cells that ran whole: map, importance, settings, cost."""
+    with database.read() as session:
+        board = results.board(session, repository.get(session, sweep_id))
+    return [
+        PictureView(**{**vars(picture), "figure": picture.figure.to_dict()})
+        for picture in pictures.of(board)
+    ]
 
 
 @router.get("/{sweep_id}/report", dependencies=[requires("jobs:read")])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from app.jobs.graded import Graded
@@ -40,9 +41,9 @@ class Cell:
         return None if value is None or not math.isfinite(value) else value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Board:
-    """A sweep and its cells."""
+    """A sweep and its cells. What is made of it is remembered by which board it is."""
 
     name: str
     state: str
@@ -51,7 +52,7 @@ class Board:
     fields: tuple[str, ...]  # those that the space varies, in its order
     cells: tuple[Cell, ...]
 
-    @property
+    @cached_property
     def ranked(self) -> list[Cell]:
         """Whole cells whose objective is known, the best first.
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, and_, case, delete, false, func, null, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
 from app.jobs.guards import UNSYNCED
@@ -19,8 +19,9 @@ from app.sweeps.tables import Sweep, SweepCell
 
 LOST = "lost_worker"  # the code of a job that was given up so
 MOST_LOST = 3  # jobs of one cell
+MOST_NAMED = 500  # values in one statement
 
-_STATE = case(
+STATE = case(
     (SweepCell.problem.is_not(None), CellState.FAILED),
     (SweepCell.job_id.is_(None), CellState.WAITING),
     else_=Job.state,
@@ -29,12 +30,14 @@ _STATE = case(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One cell at one rung, and how it stands."""
+    """One cell at one rung, and how it stands: as long as that is the same, all of it is."""
 
     number: int
     rung: int
     state: CellState
     job_id: UUID | None
+    attempt: int | None  # claims of its job
+    problem: str | None
 
 
 class Unended(NamedTuple):
@@ -84,12 +87,15 @@ def concerned(session: Session, job_id: UUID) -> Sequence[UUID]:
 def places(session: Session, sweep_id: UUID) -> list[Place]:
     """Every cell at every rung, by rung and number: without what is heavy to read."""
     rows = session.execute(
-        select(SweepCell.number, SweepCell.rung, _STATE, SweepCell.job_id)
+        select(
+            *(SweepCell.number, SweepCell.rung, STATE),
+            *(SweepCell.job_id, Job.attempt, SweepCell.problem),
+        )
         .outerjoin(Job, Job.id == SweepCell.job_id)
         .where(SweepCell.sweep_id == sweep_id)
         .order_by(SweepCell.rung, SweepCell.number)
     )
-    return [Place(row.number, row.rung, CellState(row.state), row.job_id) for row in rows]
+    return [Place(number, rung, CellState(state), *rest) for number, rung, state, *rest in rows]
 
 
 def unended(session: Session, sweep_id: UUID) -> list[Unended]:
@@ -130,15 +136,20 @@ def cell(session: Session, sweep_id: UUID, number: int, rung: int) -> SweepCell:
     return session.get_one(SweepCell, (sweep_id, number, rung))
 
 
-def whole(session: Session, sweep_id: UUID) -> Sequence[tuple[SweepCell, Job | None]]:
-    """Every cell at every rung with its job, by number and rung."""
-    rows = session.execute(
+def whole(
+    session: Session, sweep_id: UUID, *, only: Collection[int] | None = None
+) -> Sequence[tuple[SweepCell, Job | None]]:
+    """Cells at every rung with their jobs, by number and rung: all, or `only` these numbers."""
+    statement = (
         select(SweepCell, Job)
         .outerjoin(Job, Job.id == SweepCell.job_id)
         .where(SweepCell.sweep_id == sweep_id)
         .order_by(SweepCell.number, SweepCell.rung)
     )
-    return [(row[0], row[1]) for row in rows]
+    if only is not None and len(only) <= MOST_NAMED:
+        statement = statement.where(SweepCell.number.in_(only))
+    found = ((row[0], row[1]) for row in session.execute(statement))
+    return [row for row in found if only is None or row[0].number in only]
 
 
 def reused(session: Session, sweep_id: UUID) -> list[tuple[int, bool]]:
@@ -153,30 +164,6 @@ def settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
         SweepCell.sweep_id == sweep_id, SweepCell.rung == 0
     )
     return list(session.scalars(statement.order_by(SweepCell.number)))
-
-
-def counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
-    """By sweep, how many cells are in which state, each at its last rung."""
-    later = aliased(SweepCell)
-    is_last = ~(
-        select(later.number)
-        .where(
-            later.sweep_id == SweepCell.sweep_id,
-            later.number == SweepCell.number,
-            later.rung > SweepCell.rung,
-        )
-        .exists()
-    )
-    rows = session.execute(
-        select(SweepCell.sweep_id, _STATE, func.count().label("cells"))
-        .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id.in_(sweep_ids), is_last)
-        .group_by(SweepCell.sweep_id, _STATE)
-    )
-    found: dict[UUID, dict[str, int]] = {each: {} for each in sweep_ids}
-    for row in rows:
-        found[row.sweep_id][row.state] = row.cells
-    return found
 
 
 def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:

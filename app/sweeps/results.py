@@ -1,7 +1,8 @@
 """From rows to what is known of a sweep at this moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from app.jobs import grades
 from app.jobs.graded import Graded
 from app.jobs.states import JobState
 from app.jobs.tables import Job
-from app.sweeps import repository
+from app.sweeps import repository, seen
 from app.sweeps.board import FIGURES, PARTS, Board, Cell
 from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView
 from app.sweeps.space import Space
@@ -25,20 +26,8 @@ Row = tuple[SweepCell, Job | None]
 
 
 def board(session: Session, sweep: Sweep) -> Board:
-    """Every cell at its last rung."""
-    rows = repository.whole(session, sweep.id)
-    histories = [list(each) for _, each in groupby(rows, key=lambda row: row[0].number)]
-    jobs = [job.id for _, job in rows if job is not None]
-    graded = grades.of(session, jobs)
-    fields = Space.of(sweep.space).fields
-    return Board(
-        name=sweep.name or str(sweep.id),
-        state=sweep.state,
-        strategy=sweep.strategy["type"],
-        objective=sweep.objective,
-        fields=fields,
-        cells=tuple(_cell(history, fields, graded) for history in histories),
-    )
+    """Every cell at its last rung. While nothing changes it is the same object each time."""
+    return seen.look(session, sweep, partial(_cells, session, sweep))
 
 
 def verdict_view(found: Board) -> VerdictView | None:
@@ -75,6 +64,14 @@ def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]
         )
         for cell in found.cells
     ]
+
+
+def _cells(session: Session, sweep: Sweep, numbers: Collection[int] | None) -> Iterator[Cell]:
+    rows = repository.whole(session, sweep.id, only=numbers)
+    graded = grades.of(session, [job.id for _, job in rows if job is not None])
+    fields = Space.of(sweep.space).fields
+    for _, history in groupby(rows, key=lambda row: row[0].number):
+        yield _cell(list(history), fields, graded)
 
 
 def _cell(

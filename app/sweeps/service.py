@@ -20,7 +20,7 @@ from app.jobs.draft import Drafter
 from app.jobs.tables import Job
 from app.queue import JobQueue
 from app.settings import Settings
-from app.sweeps import advance, growth, planning, repository
+from app.sweeps import advance, growth, planning, progress, repository
 from app.sweeps.cells import Find, Pinned
 from app.sweeps.errors import IllegalSweepMove, SweepNotFinished
 from app.sweeps.planning import Laid
@@ -158,7 +158,7 @@ def delete(session: Session, *, sweep_id: UUID, store: Store) -> None:
 
 def view_of(session: Session, sweep: Sweep, *, verdict: VerdictView | None) -> SweepView:
     """A sweep as it is told."""
-    counts = repository.counts(session, [sweep.id])[sweep.id]
+    counts = progress.counts(session, [sweep.id])[sweep.id]
     return SweepView(
         id=sweep.id,
         name=sweep.name,

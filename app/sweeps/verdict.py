@@ -1,6 +1,7 @@
 """Which cell of a sweep to take: the best on validation, or one as good that costs less."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from app.jobs.comparison import (
     Comparison,
@@ -47,6 +48,7 @@ class Verdict:
     test: Comparison | None
 
 
+@lru_cache(maxsize=8)
 def judge(board: Board) -> Verdict | None:
     """Judge the cells that ran whole; None while there is none whose objective is known.
 
