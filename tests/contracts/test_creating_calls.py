@@ -10,6 +10,7 @@ HARMLESS = {
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),
     "/v1/sweeps/{sweep_id}/extend",  # the same cells are not added twice
     *("/predict", "/", "/invocations", "/vertex", "/models/{ref}/predict", "/models/{ref}"),
+    "/v1/models/{ref}/explain",
 }
 
 

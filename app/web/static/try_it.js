@@ -33,7 +33,7 @@ class Asked {
     if (!this.pick.value || !text.trim()) return this.place.remove();
     if (!this.place.isConnected) answers.append(this.place);
     this.part("h2").textContent = this.pick.selectedOptions[0].textContent;
-    this.part(".reasons").hidden = true; // they are about the text before
+    for (const part of [".reasons", ".looking"]) this.part(part).hidden = true; // of the text before
     this.busy(true);
     this.timer = setTimeout(() => this.answer(text), ANSWER_WAIT);
   }
@@ -60,8 +60,10 @@ class Asked {
 
   reason(text) {
     const path = `/v1/models/${encodeURIComponent(this.pick.value)}/explain`;
+    this.part(".looking").hidden = false;
     const body = this.label === null ? { inputs: text } : { inputs: text, label: this.label };
     this.send(path, body, () => this.reason(text), (found, headers) => {
+      this.part(".looking").hidden = true;
       reasons(this.place, text, found, Boolean(headers.get("X-Truncated")));
     });
   }
@@ -81,6 +83,7 @@ class Asked {
       if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
       if (this.shown !== body.inputs) this.clear();
+      this.part(".looking").hidden = true;
       const later = AGAIN.includes(problem.status);
       this.trouble(later ? `${problem.message} This page asks again by itself.` : problem.message);
       if (later) this.timer = setTimeout(again, 1000 * (problem.retryAfter || 1));
