@@ -25,7 +25,7 @@ def landscape(board: Board) -> Picture | None:
     axes = varied(board, cells)
     if len(axes) < 2:
         return None
-    x, y = _two(axes)
+    x, y = two(axes)
     draw = _squares if max(len(x.texts), len(y.texts)) <= MOST else _points
     what = f"{objective(board)} over {x.label} and {y.label}"
     best = cells[0]
@@ -39,7 +39,8 @@ def landscape(board: Board) -> Picture | None:
     )
 
 
-def _two(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+def two(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+    """Those that a map is drawn over, of two axes or more."""
     names = {axis.field: axis for axis in axes}
     if R in names and ALPHA in names:
         return names[R], names[ALPHA]

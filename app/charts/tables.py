@@ -49,11 +49,15 @@ def choices(board: Board, verdict: Verdict | None) -> Table | None:
     return Table(columns, rows, [False, *(True for _ in chosen)], [False] * len(rows))
 
 
-def cells(board: Board, verdict: Verdict | None) -> Table:
+def ordered(board: Board) -> list[Cell]:
     """All cells: those that can be compared, the best first, then the others as they come."""
-    ranked = board.ranked
-    shown = {cell.number for cell in ranked}
-    order = [*ranked, *(cell for cell in board.cells if cell.number not in shown)]
+    ranked = {cell.number for cell in board.ranked}
+    return [*board.ranked, *(cell for cell in board.cells if cell.number not in ranked)]
+
+
+def cells(board: Board, verdict: Verdict | None, shown: Sequence[Cell] | None = None) -> Table:
+    """The cells that are to be shown, with the columns of all of them."""
+    order = ordered(board) if shown is None else shown
     names = labels(board.fields)
     partly = any(0 < cell.share < 1 for cell in board.cells)
     figures = [

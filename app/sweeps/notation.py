@@ -11,6 +11,7 @@ What the values mean is for the service to say.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lora_core.specs.method import Role
@@ -19,6 +20,7 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER})\.\.({NUMBER})(?:x(\d+))?")
 MEANT_AS_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
 LISTS = ("method.targets", "method.layers")
+ALL_ROLES = [role.value for role in Role]
 
 
 def read(field: str, typed: str) -> Any:
@@ -42,14 +44,35 @@ def value(typed: str) -> Any:
     """As JSON, or the text itself where it is none."""
     try:
         return json.loads(typed)
-    except ValueError:
+    except (ValueError, RecursionError):
         return typed
+
+
+def written(field: str, over: Any) -> str:
+    """How a list of values, or a range, would be typed: `read` gives the same again."""
+    if isinstance(over, Mapping):
+        count = over.get("count")
+        ends = f"{over['low']}..{over['high']}"
+        return f"{'log:' if over.get('log') else ''}{ends}{f'x{count}' if count else ''}"
+    short = ",".join(text(each) for each in over)
+    plain = "\n" not in short and short == short.strip()
+    try:
+        return short if plain and read(field, short) == over else json.dumps(over)
+    except ValueError:
+        return json.dumps(over)
+
+
+def text(one: Any) -> str:
+    """One value."""
+    if isinstance(one, list):
+        return "all" if one == ALL_ROLES else "+".join(text(part) for part in one)
+    return one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
 
 
 def _list(typed: str) -> Any:
     """`query+value`; `all` roles; `null`."""
     if typed == "all":
-        return [role.value for role in Role]
+        return list(ALL_ROLES)
     return None if typed == "null" else [value(each) for each in typed.split("+")]
 
 

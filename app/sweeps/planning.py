@@ -100,7 +100,7 @@ def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings)
     workers = presence.slots(session, lease_seconds=settings.lease_seconds)
     at_once = min(body.parallel or workers, workers) or 1
     first = counts[0] - known  # at the first rung
-    seconds = _seconds(laid, drafter, [first, *counts[1:]])
+    seconds = _seconds(laid, drafter, made, [first, *counts[1:]])
     sizes = [draft.parameters.trainable for _, draft in made]
     return SweepPlan(
         cells=total,
@@ -143,14 +143,14 @@ def _lay(  # noqa: PLR0913 - a `Laid` in the making
     return Laid(over, strategy, choices, specs, pinned, kept)
 
 
-def _seconds(laid: Laid, drafter: Drafter, counts: Sequence[int]) -> float:
-    """Of so many cells at each rung, one after the other in warm processes."""
+def _seconds(laid: Laid, drafter: Drafter, made: Drafts, counts: Sequence[int]) -> float:
+    """Of so many cells at each rung, one after the other in warm processes; `made`: the first."""
     total, since = 0.0, 0.0
     for rung, share in enumerate(strategies.shares(laid.strategy)):
-        costs = []
-        for spec in laid.specs:
-            part = cells.at_rung(spec, laid.strategy, rung)
-            costs.append(laid.pinned.draft(drafter, part, since=since).cost.seconds)
+        costs = [draft.cost.seconds for _, draft in made]
+        if rung:
+            parts = (cells.at_rung(spec, laid.strategy, rung) for spec in laid.specs)
+            costs = [laid.pinned.draft(drafter, part, since=since).cost.seconds for part in parts]
         total += counts[rung] * (fmean(costs) - estimate.START_SECONDS + WARM_SECONDS)
         since = share
     return total

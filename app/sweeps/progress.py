@@ -1,15 +1,18 @@
 """How far sweeps are, without reading their cells."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from app.jobs.repository import FINAL
 from app.jobs.states import JobState
 from app.jobs.tables import Job
+from app.sweeps import strategies
 from app.sweeps.repository import STATE
+from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep, SweepCell
 
 
@@ -44,6 +47,32 @@ def counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str
     for row in rows:
         found[row.sweep_id][row.state] = row.cells
     return found
+
+
+def ended(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[int, int]]:
+    """By sweep, how many cells have ended at each rung."""
+    rows = session.execute(
+        select(SweepCell.sweep_id, SweepCell.rung, func.count().label("cells"))
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id.in_(sweep_ids))
+        .where(or_(SweepCell.problem.is_not(None), Job.state.in_(FINAL)))
+        .group_by(SweepCell.sweep_id, SweepCell.rung)
+    )
+    found: dict[UUID, dict[int, int]] = {each: {} for each in sweep_ids}
+    for row in rows:
+        found[row.sweep_id][row.rung] = row.cells
+    return found
+
+
+def share(strategy: Strategy, cells: int, ended: Mapping[int, int]) -> float:
+    """Of all steps of so many cells, those of parts that have ended: `ended` of them by rung."""
+    done = total = begin = 0.0
+    wanted = strategies.rungs(strategy, cells)
+    for rung, (end, count) in enumerate(zip(strategies.shares(strategy), wanted, strict=True)):
+        done += (end - begin) * min(ended.get(rung, 0), count)
+        total += (end - begin) * count
+        begin = end
+    return done / total if total else 0.0
 
 
 def best(session: Session, sweep: Sweep, *, rung: int) -> float | None:

@@ -52,6 +52,14 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def roughly(seconds: float) -> str:
+    """An estimate: `about 12 minutes`."""
+    units = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+    length, name = next((each for each in units if seconds >= 1.5 * each[0]), units[-1])
+    number = max(1, round(seconds / length))
+    return f"about {number:,} {name}" + ("s" if number > 1 else "")
+
+
 def ago(moment: float | None) -> Markup | str:
     """How long ago it was, with the time itself (UTC) under the pointer."""
     if moment is None:
@@ -85,5 +93,6 @@ def short(identity: UUID | str) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (percent, count, number, size, duration, ago, when, short)
+    each.__name__: each
+    for each in (percent, count, number, size, duration, roughly, ago, when, short)
 }

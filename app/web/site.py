@@ -2,10 +2,26 @@
 
 from fastapi import FastAPI
 
-from app.web import assets, jobs, new_job, problem, registry, sign_in, try_it
+from app.web import (
+    assets,
+    jobs,
+    more_cells,
+    new_job,
+    new_sweep,
+    problem,
+    registry,
+    sign_in,
+    sweep,
+    sweeps,
+    try_it,
+)
 
 PUBLIC = (*assets.router.routes, *sign_in.router.routes)  # need no key
-PAGES = (assets.router, sign_in.router, jobs.router, new_job.router, registry.router, try_it.router)
+PAGES = (
+    *(assets.router, sign_in.router, jobs.router, new_job.router),
+    *(sweeps.router, new_sweep.router, sweep.router, more_cells.router),
+    *(registry.router, try_it.router),
+)
 
 
 def install(app: FastAPI) -> None:

@@ -1,0 +1,180 @@
+"""The form of a sweep: what is typed into it, as the body of the API, and back.
+
+A field is named by its place in the body. `MORE` has a line for each field of a job that has no
+input of its own: FIELD=VALUES, as `--over` takes it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from app.db.base import JsonObject
+from app.sweeps import notation
+from app.sweeps.strategies import Strategy
+from lora_core.specs.validation import faults
+
+Typed = Mapping[str, str]
+
+MORE = "more"
+SPACE = "space."
+SOURCE = "job.data.source"
+TRAIN_FIGURES = "job.result.train_figures"  # no option says it
+# Place in the body → option of the command line.
+TEXTS = {
+    SOURCE: "--data",
+    "job.base": "--base",
+    "job.method.type": "--method",
+    "job.preset": "--preset",
+    "strategy.type": "--strategy",
+    "objective": "--objective",
+    "name": "--name",
+}
+NUMBERS = {
+    "job.data.train_size": "--train-size",
+    "job.data.validation_size": "--validation-size",
+    "job.data.test_size": "--test-size",
+    "job.data.max_length": "--max-length",
+    "job.optim.epochs": "--epochs",
+    "job.optim.batch_size": "--batch-size",
+    "strategy.cells": "--cells",
+    "strategy.seed": "--search-seed",
+    "strategy.eta": "--eta",
+    "strategy.first_share": "--first-share",
+    "strategy.keep": "--keep",
+    "strategy.validation_texts": "--validation-texts",
+    "strategy.batch": "--batch",
+    "parallel": "--parallel",
+    "priority": "--priority",
+}
+OPTIONS = TEXTS | NUMBERS
+# Fields of a job with inputs of their own: each may vary.
+OVER = (
+    *("method.alpha", "method.r", "method.targets"),
+    *("optim.learning_rate", "runtime.seed"),
+)
+STRATEGIES: Mapping[str, tuple[str, ...]] = {
+    kind.model_fields["type"].default: tuple(kind.model_fields)
+    for kind in get_args(get_args(Strategy)[0])
+}
+# Of a job: what a sweep decides itself, or what goes without saying.
+UNSAID = {"spec_version", "trial", "result.model"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was typed. `faults`: what is wrong with a field, under "" with none of them."""
+
+    body: JsonObject
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def said(typed: Typed) -> dict[str, str]:
+    """What is typed outside of the space. Settings of another strategy say nothing."""
+    known = STRATEGIES.get(typed.get("strategy.type") or "grid", ())
+    return {
+        place: text
+        for place in (*OPTIONS, TRAIN_FIGURES)
+        if (text := typed.get(place, "").strip())
+        if not place.startswith("strategy.") or place.partition(".")[2] in known
+    }
+
+
+def over(typed: Typed, fields: Sequence[str] = OVER) -> list[tuple[str, str, str]]:
+    """(field, values, where they are typed). The field is empty in a line that cannot be read."""
+    own = [(name, typed.get(f"{SPACE}{name}", "").strip(), f"{SPACE}{name}") for name in fields]
+    lines = (line.partition("=") for line in typed.get(MORE, "").splitlines() if line.strip())
+    more = [(name.strip() if equals else "", text.strip(), MORE) for name, equals, text in lines]
+    return [each for each in own if each[1]] + more
+
+
+def read(typed: Typed) -> Reading:
+    """The body of POST /v1/sweeps. Fields that are left empty say nothing."""
+    body: JsonObject = {"job": {"method": {"type": "lora"}}}
+    for place, text in said(typed).items():
+        plain = place in TEXTS and not (place == SOURCE and text.startswith("{"))
+        _put(body, place, text if plain else notation.value(text))
+    body["space"], wrong = read_space(typed)
+    if not (body["space"] or wrong):
+        wrong[""] = "Nothing varies yet. Give a field some values, such as 2, 4, 8 for r."
+    return Reading(body, wrong)
+
+
+def read_space(typed: Typed, fields: Sequence[str] = OVER) -> tuple[JsonObject, dict[str, str]]:
+    """Values or range by field, and what is wrong with them by where it is typed."""
+    space: JsonObject = {}
+    wrong: dict[str, str] = {}
+    for name, text, where in over(typed, fields):
+        try:
+            if not (name and text):
+                raise ValueError("a line is FIELD=VALUES, such as method.head=train,lora")
+            if name in space:
+                raise ValueError(f"{name} stands here twice")
+            space[name] = notation.read(name, text)
+        except ValueError as error:
+            wrong[where] = str(error)
+    return space, wrong
+
+
+def invalid(error: ValidationError, kind: type[BaseModel]) -> dict[str, str]:
+    """What is wrong with a body, by field."""
+    found: dict[str, str] = {}
+    for fault in faults(error.errors(include_url=False), kind):
+        where = _field(fault.at)
+        own = where not in ("", MORE)
+        found.setdefault(where, fault.message if own else f"{fault.at}: {fault.message}")
+    return found
+
+
+def refused(error: Exception) -> dict[str, str]:
+    """Why a body that fits could not run, by field."""
+    detail: Mapping[str, Any] = getattr(error, "detail", {})
+    at = f"{SPACE}{detail['field']}" if "field" in detail else str(detail.get("at", ""))
+    return {_field(at) or _field(f"job.{at}"): str(error)}
+
+
+def written(body: Mapping[str, Any]) -> dict[str, str]:
+    """What would have to be typed for this body. A field with one value does not vary."""
+    typed, lines = {"strategy.type": "grid"}, []
+    space = {
+        place.removeprefix("job."): [value]
+        for place, value in _leaves(body)
+        if place.startswith("job.") and place not in (*OPTIONS, TRAIN_FIGURES)
+    }
+    for place, value in _leaves(body):
+        if place in OPTIONS or place == TRAIN_FIGURES:
+            typed[place] = notation.text(value)
+    for name, values in {**space, **body["space"]}.items():
+        told = notation.written(name, values)
+        if name in OVER:
+            typed[f"{SPACE}{name}"] = told
+        elif name not in UNSAID:
+            lines.append(f"{name}={told}")
+    return {**typed, MORE: "\n".join(lines)}
+
+
+def _field(at: str) -> str:
+    """The input that says what stands at this place of a body; empty: there is none."""
+    for name in (*OPTIONS, *(f"{SPACE}{name}" for name in OVER)):
+        if at == name or at.startswith(f"{name}."):
+            return name
+    return MORE if at.startswith(SPACE) else ""
+
+
+def _put(body: JsonObject, place: str, value: Any) -> None:
+    *path, name = place.split(".")
+    for part in path:
+        body = body.setdefault(part, {})
+    body[name] = value
+
+
+def _leaves(part: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in part.items():
+        place = f"{before}{name}"
+        if place in ("space", "metadata") or value is None:
+            continue
+        if isinstance(value, Mapping) and place != SOURCE:
+            yield from _leaves(value, f"{place}.")
+        else:
+            yield place, value

@@ -1,0 +1,144 @@
+"""The list of sweeps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, BeforeValidator
+from sqlalchemy.orm import Session
+from starlette.responses import HTMLResponse
+
+from app.charts.fields import OBJECTIVES, labels, score
+from app.deps import DatabaseDep
+from app.keys.auth import requires
+from app.pagination import After, cut, decode
+from app.sweeps import growth, progress, repository, strategies
+from app.sweeps.board import ENDED
+from app.sweeps.space import Space
+from app.sweeps.states import SweepState
+from app.sweeps.tables import Sweep
+from app.web import words
+from app.web.page import render
+from lora_core.specs.train import TrainSpec
+
+ROWS = 20
+
+router = APIRouter(include_in_schema=False)
+
+
+class Wanted(BaseModel):
+    """What the list is narrowed to."""
+
+    state: Annotated[SweepState | None, BeforeValidator(lambda text: text or None)] = None
+    after: After = None
+
+    @property
+    def without_after(self) -> str:
+        """The query of the first page."""
+        return urlencode(self.model_dump(mode="json", include={"state"}, exclude_defaults=True))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is. Of a search that thinks of its cells as it goes, also those to come."""
+
+    cells: int
+    ended: int
+    failed: int
+    share: float  # of all steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sweep as the list shows it."""
+
+    sweep: Sweep
+    progress: Progress
+    best: float | None
+
+    @property
+    def name(self) -> str:
+        return name(self.sweep)
+
+    @property
+    def data(self) -> str:
+        return words.data(job(self.sweep))
+
+    @property
+    def over(self) -> str:
+        return " × ".join(labels(Space.of(self.sweep.space).fields).values())  # noqa: RUF001
+
+    @property
+    def told(self) -> str | None:
+        """The best figure: `accuracy 90.3 %`."""
+        if self.best is None:
+            return None
+        objective = self.sweep.objective
+        return f"{OBJECTIVES[objective]} {score(objective, self.best)}"
+
+
+@router.get("/sweeps", dependencies=[requires("jobs:read")])
+def sweeps(
+    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+) -> HTMLResponse:
+    """Sweeps, the newest first; before the first, how to start one."""
+    with database.read() as session:
+        found = repository.page(
+            session, after=decode(wanted.after), limit=ROWS + 1, state=wanted.state
+        )
+        shown, following = cut(found, ROWS)
+        rows = _rows(session, shown)
+        nothing = not rows and not repository.page(session, after=None, limit=1)
+    return render(
+        request,
+        "sweeps.html",
+        nothing=nothing,
+        rows=rows,
+        wanted=wanted,
+        query=wanted,
+        next=following,
+        states=list(SweepState),
+    )
+
+
+def name(sweep: Sweep) -> str:
+    """As its maker named it, or the end of its id."""
+    return sweep.name or f"sweep {str(sweep.id)[-8:]}"
+
+
+def job(sweep: Sweep) -> dict[str, Any]:
+    """What its cells share, all defaults filled in."""
+    return TrainSpec.model_validate(sweep.job).model_dump(mode="json")
+
+
+def progress_of(session: Session, sweeps: Sequence[Sweep]) -> list[Progress]:
+    """Of each."""
+    ids = [sweep.id for sweep in sweeps]
+    counts, ended = progress.counts(session, ids), progress.ended(session, ids)
+    return [_progress(sweep, counts[sweep.id], ended[sweep.id]) for sweep in sweeps]
+
+
+def _progress(sweep: Sweep, counts: dict[str, int], ended: dict[int, int]) -> Progress:
+    strategy = growth.STRATEGY.validate_python(sweep.strategy)
+    cells = max(sum(counts.values()), sweep.strategy.get("cells") or 0)
+    finished = sweep.state == SweepState.FINISHED
+    return Progress(
+        cells=cells,
+        ended=sum(counts.get(state, 0) for state in ENDED),
+        failed=counts.get("failed", 0),
+        share=1.0 if finished else progress.share(strategy, cells, ended),
+    )
+
+
+def _rows(session: Session, shown: Sequence[Sweep]) -> list[Row]:
+    return [
+        Row(sweep, its, progress.best(session, sweep, rung=_last_rung(sweep)))
+        for sweep, its in zip(shown, progress_of(session, shown), strict=True)
+    ]
+
+
+def _last_rung(sweep: Sweep) -> int:
+    """Where cells run whole."""
+    return len(strategies.shares(growth.STRATEGY.validate_python(sweep.strategy))) - 1
