@@ -72,6 +72,11 @@ def when(moment: float | None) -> Markup | str:
     return _time(moment, f"{datetime.fromtimestamp(moment, UTC):%-d %b %Y, %H:%M}")
 
 
+def clock(moment: float) -> Markup:
+    """The time of day, UTC: `07:46:03`."""
+    return _time(moment, f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}")
+
+
 def _time(moment: float, spoken: str) -> Markup:
     at = datetime.fromtimestamp(moment, UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -85,5 +90,6 @@ def short(identity: UUID | str) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (percent, count, number, size, duration, ago, when, short)
+    each.__name__: each
+    for each in (percent, count, number, size, duration, ago, when, clock, short)
 }

@@ -38,7 +38,6 @@ def text(request: Request, template: str, **context: Any) -> str:
             caller=state.get("caller"),
             page_token=state.get("page_token"),  # None: nobody is signed in, or keys are off
             version=lora_core.__version__,
-            plotly=plotly,
             **context,
         )
     )
@@ -55,4 +54,5 @@ def _environment() -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters.update(formats.FILTERS)
+    environment.globals["plotly"] = plotly  # macros see no context
     return environment

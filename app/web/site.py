@@ -2,10 +2,18 @@
 
 from fastapi import FastAPI
 
-from app.web import assets, jobs, new_job, problem, registry, sign_in, try_it
+from app.web import assets, job, jobs, new_job, problem, registry, sign_in, try_it
 
 PUBLIC = (*assets.router.routes, *sign_in.router.routes)  # need no key
-PAGES = (assets.router, sign_in.router, jobs.router, new_job.router, registry.router, try_it.router)
+PAGES = (
+    assets.router,
+    sign_in.router,
+    jobs.router,
+    new_job.router,
+    job.router,
+    registry.router,
+    try_it.router,
+)
 
 
 def install(app: FastAPI) -> None:
