@@ -193,6 +193,12 @@ def events(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequenc
     return session.scalars(statement.order_by(JobEvent.seq).limit(limit)).all()
 
 
+def newest_events(session: Session, job_id: UUID, *, limit: int) -> Sequence[JobEvent]:
+    """The last ones, the newest first."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id)
+    return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
+
+
 def points(
     session: Session,
     job_id: UUID,

@@ -84,15 +84,22 @@ def read(session: Session, job_ids: Sequence[UUID]) -> SideBySide:
 
 def differing(specs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The fields that are not the same in all, by dotted names, each with its values."""
-    flat = [dict(_fields(spec)) for spec in specs]
-    names = dict.fromkeys(name for each in flat for name in each)  # in the order of the specs
-    values = {name: [each.get(name) for each in flat] for name in names}
+    fields = [flat(spec) for spec in specs]
+    names = dict.fromkeys(name for each in fields for name in each)  # in the order of the specs
+    values = {name: [each.get(name) for each in fields] for name in names}
     return {name: each for name, each in values.items() if len(set(map(json.dumps, each))) > 1}
 
 
-def _part(
-    graded: Mapping[str, Graded], part: Split, first: Mapping[str, Graded]
-) -> PartView | None:
+def flat(spec: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """`{"method": {"r": 8}}` as `{"method.r": 8}`."""
+    found: dict[str, Any] = {}
+    for name, value in spec.items():
+        inside = isinstance(value, Mapping)
+        found |= flat(value, f"{place}{name}.") if inside else {f"{place}{name}": value}
+    return found
+
+
+def _part(graded: Parts, part: Split, first: Parts) -> PartView | None:
     if part not in graded or graded[part].count == 0:
         return None
     ours = graded[part]
@@ -125,14 +132,3 @@ def _pair(ours: Graded, first: Graded) -> PairView:
         only_this=found.only_a,
         only_first=found.only_b,
     )
-
-
-def _fields(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    """`{"method": {"r": 8}}` as `("method.r", 8)`."""
-    if not isinstance(value, dict):
-        return [(name, value)]
-    return [
-        pair
-        for key, inner in value.items()
-        for pair in _fields(inner, f"{name}.{key}" if name else key)
-    ]

@@ -114,6 +114,21 @@ def pointers(session: Session, model_id: UUID) -> list[Pointer]:
     return [Pointer(*row) for row in session.execute(statement)]
 
 
+def of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
+    """Versions made from the result of a job, (name, number), with the aliases that point there."""
+    rows = session.execute(
+        select(RegisteredModel.name, ModelVersion.number, ModelAlias.alias)
+        .join(ModelVersion, ModelVersion.model_id == RegisteredModel.id)
+        .outerjoin(ModelAlias, ModelAlias.version_id == ModelVersion.id)
+        .where(ModelVersion.job_id == job_id)
+        .order_by(RegisteredModel.name, ModelVersion.number, ModelAlias.alias)
+    )
+    found: dict[tuple[str, int], list[str]] = {}
+    for name, number, alias in rows:
+        found.setdefault((name, number), []).extend([alias] if alias else [])
+    return found
+
+
 def names_with(session: Session, alias: str) -> Sequence[str]:
     """The names that have this alias, sorted."""
     statement = (

@@ -80,6 +80,11 @@ def when(moment: float | None) -> Markup | str:
     return _time(moment, f"{datetime.fromtimestamp(moment, UTC):%-d %b %Y, %H:%M}")
 
 
+def clock(moment: float) -> Markup:
+    """The time of day, UTC: `07:46:03`."""
+    return _time(moment, f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}")
+
+
 def _time(moment: float, spoken: str) -> Markup:
     at = datetime.fromtimestamp(moment, UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -94,5 +99,5 @@ def short(identity: UUID | str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (percent, count, number, size, duration, roughly, ago, when, short)
+    for each in (percent, count, number, size, duration, roughly, ago, when, clock, short)
 }

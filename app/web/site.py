@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from app.web import (
     assets,
+    job,
     jobs,
     more_cells,
     new_job,
@@ -18,7 +19,8 @@ from app.web import (
 
 PUBLIC = (*assets.router.routes, *sign_in.router.routes)  # need no key
 PAGES = (
-    *(assets.router, sign_in.router, jobs.router, new_job.router),
+    *(assets.router, sign_in.router),
+    *(jobs.router, new_job.router, job.router),
     *(sweeps.router, new_sweep.router, sweep.router, more_cells.router),
     *(registry.router, try_it.router),
 )

@@ -24,7 +24,11 @@ def addresses() -> set[str]:
 
 def test_every_page_is_told_of_and_there_is_no_other() -> None:
     text = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
-    table = [line.partition("|")[2].partition("|")[0] for line in text.splitlines() if line.startswith("|")]
+    table = [
+        line.partition("|")[2].partition("|")[0]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     told = {each.partition("?")[0] for cell in table for each in re.findall(r"`(/[^`]*)`", cell)}
     assert addresses() <= told
     assert told - addresses() <= PENDING

@@ -3,14 +3,17 @@
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map(); // element → figure
 
+/** A colour of the page as it is now, by its name in app.css. */
+export function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
 function template() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true, title: { standoff: 12 } };
   return {
     data: { heatmap: [{ textfont: { color: colour("--ink") } }] },
     layout: {
-      font: { color: colour("--ink"), family: style.fontFamily, size: 13 },
+      font: { color: colour("--ink"), family: getComputedStyle(document.documentElement).fontFamily, size: 13 },
       colorway: ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"].map(colour),
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",

@@ -1,0 +1,112 @@
+"""One job: how it gets on, what came of it, and what can be done with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse
+
+from app.artifacts import repository as artifacts
+from app.artifacts.content import described
+from app.artifacts.store import ArtifactRef, Store
+from app.artifacts.tables import MODEL
+from app.charts.fields import text
+from app.deps import DatabaseDep, StoreDep
+from app.errors import AppError
+from app.jobs import mistakes, repository
+from app.jobs.mistakes import MistakeView, Part
+from app.jobs.routes import JobId
+from app.jobs.schemas import JobView
+from app.jobs.side_by_side import flat
+from app.jobs.tables import Job
+from app.keys.auth import requires
+from app.registry import repository as registry
+from app.web import words
+from app.web.confusion import Confusion
+from app.web.page import render
+
+EVENTS = 200  # the newest, that are shown
+MISTAKES = 20
+FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
+PARTS: tuple[Part, ...] = ("test", "validation")
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a job left in the store, or why that cannot be told."""
+
+    files: Mapping[str, int]  # bytes by name
+    bytes: int
+    model: bool
+    wrong: list[MistakeView]
+    problem: str | None = None
+
+
+@router.get("/jobs/{job_id}", dependencies=[requires("jobs:read")])
+def job(
+    request: Request, job_id: JobId, database: DatabaseDep, store: StoreDep, part: Part = "test"
+) -> HTMLResponse:
+    """The page of a job. `part`: which answers it is judged by."""
+    with database.read() as session:
+        row = repository.get(session, job_id)
+        shown = JobView.of(row, repository.positions(session, [job_id]).get(job_id))
+        events = repository.newest_events(session, job_id, limit=EVENTS)
+        versions = registry.of_job(session, job_id)
+        artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
+    summary = shown.summary or {}
+    parts = [each for each in PARTS if "confusion_matrix" in summary.get(each, {})]
+    judged = part if part in parts else next(iter(parts), None)
+    left = None
+    if artifact is not None:
+        left = _left(store, row, artifact.ref, model=artifact.kind == MODEL, part=judged)
+    return render(
+        request,
+        "job.html",
+        job=shown,
+        name=words.name(shown),
+        method=words.method(shown.spec),
+        data=words.data(shown.spec),
+        seconds=words.seconds(shown),
+        seconds_left=_seconds_left(shown),
+        uploads=row.dataset_ids,
+        events=events,
+        versions=versions,
+        figures=_figures(summary),
+        parts=parts,
+        judged=judged,
+        confusion=Confusion.of(summary["labels"], summary[judged]) if judged else None,
+        left=left,
+        rival=summary.get("linear", {}).get("validation", {}).get("accuracy"),
+        settings={field: text(value) for field, value in flat(shown.spec).items()},
+    )
+
+
+def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part | None) -> Left:
+    try:
+        facts = described(store, ref, name=f"job {job.id}")
+        wrong = mistakes.read(store, job, ref, part=part, most=MISTAKES) if part else []
+    except AppError as error:  # the rest of the page can be read all the same
+        return Left({}, ref.bytes, model, [], problem=str(error))
+    sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
+    return Left(sizes, ref.bytes, model, wrong)
+
+
+def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, list[float | None]]]:
+    """(who, part, its `FIGURES`): of the job, and of the linear rival beside it."""
+    rows = []
+    for part in ("train", "validation", "test"):
+        for who, told in (("this job", summary), ("linear rival", summary.get("linear", {}))):
+            if part in told:
+                rows.append((who, part, [told[part].get(name) for name in FIGURES]))
+    return rows
+
+
+def _seconds_left(job: JobView) -> float | None:
+    """Of the training, by the pace so far."""
+    passed = words.seconds(job)
+    if job.state != "running" or not passed or not job.progress:
+        return None
+    return passed * (1 - job.progress) / job.progress

@@ -1,0 +1,67 @@
+// Curves of jobs: as the service tells them, and what comes after by the stream.
+import { colour, plain } from "./plot.js";
+
+/** The curves of one job, by part and name. */
+export class Curves {
+  #curves = new Map();
+
+  /** What `GET /v1/jobs/ID/curves` has answered. */
+  take({ data }) {
+    for (const curve of data) this.#curves.set(`${curve.split} ${curve.name}`, curve);
+  }
+
+  get(split, name) {
+    return this.#curves.get(`${split} ${name}`);
+  }
+
+  /** A point of the stream. One that a curve has already is not put in again. */
+  add({ split, name, step, value }) {
+    let curve = this.get(split, name);
+    if (!curve) this.take({ data: [(curve = { split, name, points: 0, steps: [], values: [], low: null, high: null })] });
+    if (step <= curve.steps.at(-1)) return;
+    curve.points += 1;
+    curve.steps.push(step);
+    for (const values of [curve.values, curve.low, curve.high]) values?.push(value);
+  }
+
+  /** Points of the longest one. */
+  get longest() {
+    return Math.max(0, ...[...this.#curves.values()].map((curve) => curve.steps.length));
+  }
+}
+
+/** Traces for Plotly: the line, and where it was thinned the band between lowest and highest. */
+export function traces(curve, { label, ink, dash, marked, format = ".4~g" }) {
+  const stroke = colour(ink);
+  const alone = curve.steps.length === 1;
+  const line = {
+    x: curve.steps,
+    y: curve.values,
+    name: plain(label),
+    mode: alone ? "markers" : marked ? "lines+markers" : "lines",
+    line: { color: stroke, width: 2, dash },
+    marker: { color: stroke, size: alone ? 9 : 6, symbol: alone ? "diamond" : "circle" },
+    hovertemplate: `%{y:${format}}`,
+  };
+  if (!curve.low) return [line];
+  const edge = { x: curve.steps, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+  return [{ ...edge, y: curve.low }, { ...edge, y: curve.high, fill: "tonexty", fillcolor: `${stroke}38` }, line];
+}
+
+/** A curve in words: "Training from 0.69 at step 1 to 0.31 at step 94". */
+export function inWords(curve, label, format) {
+  const known = curve.values.map((value, i) => [curve.steps[i], value]).filter(([, value]) => value !== null);
+  if (!known.length) return `${label}: nothing finite`;
+  const [first, last] = [known[0], known.at(-1)];
+  const at = ([step, value]) => `${format(value)} at step ${step.toLocaleString("en")}`;
+  return known.length === 1 ? `${label} ${at(last)}` : `${label} from ${at(first)} to ${at(last)}`;
+}
+
+/** Axes that all pictures of curves share. */
+export function axes(format) {
+  return {
+    xaxis: { title: { text: "step" }, rangemode: "tozero" },
+    yaxis: { tickformat: format },
+    hovermode: "x unified",
+  };
+}
