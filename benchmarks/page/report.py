@@ -24,14 +24,13 @@ def _told(cell: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(told: dict[str, Any]) -> str:
-    """A line for each figure."""
+    """A line for each figure; what it is held to stands beside the one that counts."""
     lines = [["", "median", "worst", "target"]]
     for cell in CELLS:
         figures = told[cell]
         for name in (each.removesuffix("_worst") for each in figures if each.endswith("_worst")):
-            spread = [str(figures[f"{name}_{which}"]) for which in ("median", "worst")]
-            held = figures["target"] if figures["target"].startswith(name) else ""
-            lines.append(
-                [name, *spread, f"{held}{'' if figures['met'] else ', missed'}" if held else ""]
-            )
+            counts = TARGETS[cell][0].startswith(name)
+            verdict = f"{figures['target']}: {'met' if figures['met'] else 'missed'}"
+            both = [str(figures[f"{name}_{which}"]) for which in ("median", "worst")]
+            lines.append([name, *both, verdict if counts else ""])
     return aligned(lines)

@@ -1,4 +1,4 @@
-"""What the pages show: real jobs of a real worker, small enough for a minute in all.
+"""What the pages show: real jobs of a real worker, on an encoder of two layers.
 
 One worker holds its job in mid-run, as long as the tests last; another one does all the rest.
 """
@@ -11,9 +11,9 @@ from typing import Any
 from tests.browser import files
 from tests.browser.service import Json, Service
 
-# Pictures for the docs are taken of models that have learnt something.
+# Pictures for the docs are taken of the sample base, after it has learnt something.
 PICTURES = os.environ.get("UPDATE_DOCS") == "1"
-ROWS = 3000 if PICTURES else 300
+ROWS = 2000 if PICTURES else 300
 MODEL = "sentiment"
 BEST, SMALL, LAST = "lora r=8, all linears", "lora r=2, query and value", "last layers"
 HELD, FAILED, CANCELLED = "lora r=16, four epochs", "full, far too fast", "sent by mistake"
@@ -43,13 +43,14 @@ class Scene:
         """All that is there for every test."""
         self.service.upload(files.write_reviews(self.folder / "reviews.csv", ROWS), "reviews")
         self.service.upload(files.write_tickets(self.folder / "tickets.csv"), "tickets")
-        self._hold()
+        shown = {"base": "minilm-l6"} if PICTURES else {}
+        self._hold(**shown)
         for name, run in RUNS.items():
-            self.submit(name, **run)
+            self.submit(name, **run, **shown)
         self.submit(FAILED, method={"type": "full"}, optim=TOO_FAST)
         self.submit(CANCELLED, method={"type": "full"})
         self.service.post(f"/v1/jobs/{self.jobs[CANCELLED]}/cancel", {})
-        self.sweep = self.start_sweep("ranks")
+        self.sweep = self.start_sweep("ranks", **shown)
         self.service.installation.worker(slots=2)
         self.service.succeeded(*(self.jobs[name] for name in RUNS))
         self.promote(1)
@@ -57,15 +58,27 @@ class Scene:
 
     def submit(self, name: str, **body: Any) -> str:
         """A job over the reviews that takes seconds."""
-        self.jobs[name] = self.service.submit(**{"name": name, **quick(**body)})
+        self.jobs[name] = self.service.submit(**{"name": name, **self.quick(**body)})
         return self.jobs[name]
+
+    def quick(self, **body: Any) -> Json:
+        """What such a job is: most of its time is the start of its process."""
+        data = {"source": "reviews", "max_length": 48, "validation_size": 0.2, "test_size": 0.2}
+        base = str(self.service.installation.base)
+        return {"base": base, "data": data, "optim": {"epochs": 2, "batch_size": 16}, **body}
+
+    def submit_slow(self, name: str) -> str:
+        """A job that can be watched for half a minute: many points on each curve."""
+        optim = {"epochs": 100, "batch_size": 4}
+        return self.submit(name, method={"type": "lora"}, optim=optim)
 
     def start_sweep(self, name: str, **body: Any) -> str:
         """Four cells."""
-        job = quick(method={"type": "lora", "targets": ["query", "value"]})
+        job = self.quick(method={"type": "lora", "targets": ["query", "value"]}, **body)
         space = {"method.r": [2, 8], "method.alpha": [8, 32]}
-        sent = {"name": name, "job": job, "space": space, **body}
-        return str(self.service.post("/v1/sweeps", sent)["id"])
+        return str(
+            self.service.post("/v1/sweeps", {"name": name, "job": job, "space": space})["id"]
+        )
 
     def sweep_ended(self, sweep_id: str) -> None:
         path = f"/v1/sweeps/{sweep_id}"
@@ -77,20 +90,10 @@ class Scene:
         path = f"/v1/models/{MODEL}/aliases/production"
         self.service.client.json("PUT", path, json={"version": version})
 
-    def _hold(self) -> None:
+    def _hold(self, **body: Any) -> None:
         """A job that stands still at a step, in the hands of a worker that does nothing else."""
         (file := self.folder / "hold").touch()
         self.service.installation.worker(fault=f"step@{HELD_AT}:pause:{file}")
-        self.submit(HELD, method={"type": "lora", "r": 16, "alpha": 32}, optim=FOUR_EPOCHS)
+        method = {"type": "lora", "r": 16, "alpha": 32}
+        self.submit(HELD, method=method, optim=FOUR_EPOCHS, **body)
         self.service.wait("the step to hold at", file.with_name("hold.reached").exists)
-
-
-def quick(**body: Any) -> Json:
-    """A run over the reviews that takes seconds."""
-    data = {"source": "reviews", "max_length": 48, "validation_size": 0.2, "test_size": 0.2}
-    return {"data": data, "optim": {"epochs": 2, "batch_size": 16}, **body}
-
-
-def slow(**body: Any) -> Json:
-    """One that takes a minute: a new point on each curve every half a second."""
-    return quick(**{"method": {"type": "lora"}, "optim": {"epochs": 40, "batch_size": 4}, **body})

@@ -24,7 +24,7 @@ class Service:
     """A data folder of its own and an API; workers are started by whoever wants them."""
 
     def __init__(self, folder: Path) -> None:
-        self.installation = Installation(folder, changes=UNHURRIED)
+        self.installation = Installation(folder, changes={"base_dirs": str(folder), **UNHURRIED})
         self.url = self.open_api()
         self.client = Connection(self.url)
 
