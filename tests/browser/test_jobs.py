@@ -45,6 +45,7 @@ def test_filters_and_search_hold_at_once_and_can_be_sent_to_others(page: Page) -
         page.get_by_label("Method").select_option("baseline")
         expect(page.get_by_text("No job is like that")).to_be_visible()
         page.get_by_label("Method").select_option("full")
+        expect(row(page, FAILED)).to_be_visible()
     page.goto(page.url)
     expect(row(page, FAILED)).to_be_visible()
     expect(row(page, CANCELLED)).to_have_count(0)
