@@ -1,16 +1,16 @@
 // Tells when the page was first painted and when the largest thing on it was, in ms.
 const QUIET = 1000; // ms without a larger one
-const told = {};
-let timer;
 
-function tell(name, entries) {
-  told[name] = entries.at(-1).startTime;
-  clearTimeout(timer);
-  timer = setTimeout(() => { window.told = told; }, QUIET);
-}
-
-new PerformanceObserver((list) => {
-  const first = list.getEntriesByName("first-contentful-paint");
-  if (first.length) tell("first_paint", first);
-}).observe({ type: "paint", buffered: true });
-new PerformanceObserver((list) => tell("largest_paint", list.getEntries())).observe({ type: "largest-contentful-paint", buffered: true });
+window.told = new Promise((settle) => {
+  const told = {};
+  let timer;
+  const tell = (name) => (list) => {
+    told[name] = list.getEntries().at(-1).startTime;
+    clearTimeout(timer);
+    if (Object.keys(told).length === 2) timer = setTimeout(settle, QUIET, told);
+  };
+  const paints = { paint: "first_paint", "largest-contentful-paint": "largest_paint" };
+  for (const [type, name] of Object.entries(paints)) {
+    new PerformanceObserver(tell(name)).observe({ type, buffered: true });
+  }
+});
