@@ -10,13 +10,14 @@ from typing import Any
 
 from tests.browser import files
 from tests.browser.service import Json, Service
+from tests.tiny_base import make_reviews
 
 # Pictures for the docs are taken of the sample base, after it has learnt something.
 PICTURES = os.environ.get("UPDATE_DOCS") == "1"
 ROWS = 2000 if PICTURES else 300
 MODEL = "sentiment"
 BEST, SMALL, LAST = "lora r=8, all linears", "lora r=2, query and value", "last layers"
-HELD, FAILED, CANCELLED = "lora r=16, four epochs", "full, far too fast", "sent by mistake"
+HELD, FAILED, CANCELLED = "lora r=16, still running", "full, far too fast", "sent by mistake"
 RUNS: dict[str, Json] = {
     BEST: {"method": {"type": "lora", "r": 8}, "register_as": MODEL},
     SMALL: {
@@ -25,7 +26,6 @@ RUNS: dict[str, Json] = {
     },
     LAST: {"method": {"type": "baseline"}, "optim": {"epochs": 5, "learning_rate": 1e-3}},
 }
-FOUR_EPOCHS = {"epochs": 4, "batch_size": 16}
 HELD_AT = ROWS // 10  # of 0.15 * ROWS steps
 TOO_FAST = {"epochs": 1, "batch_size": 8, "learning_rate": 1e9, "max_grad_norm": 1e6}
 
@@ -41,7 +41,8 @@ class Scene:
 
     def build(self) -> None:
         """All that is there for every test."""
-        self.service.upload(files.write_reviews(self.folder / "reviews.csv", ROWS), "reviews")
+        write = files.write_reviews if PICTURES else make_reviews
+        self.service.upload(write(self.folder / "reviews.csv", ROWS), "reviews")
         self.service.upload(files.write_tickets(self.folder / "tickets.csv"), "tickets")
         shown = {"base": "minilm-l6"} if PICTURES else {}
         self._hold(**shown)
@@ -65,7 +66,7 @@ class Scene:
         """What such a job is: most of its time is the start of its process."""
         data = {"source": "reviews", "max_length": 48, "validation_size": 0.2, "test_size": 0.2}
         base = str(self.service.installation.base)
-        return {"base": base, "data": data, "optim": {"epochs": 2, "batch_size": 16}, **body}
+        return {"base": base, "data": data, "optim": {"epochs": 4, "batch_size": 16}, **body}
 
     def submit_slow(self, name: str) -> str:
         """A job that can be watched for half a minute: many points on each curve."""
@@ -95,5 +96,5 @@ class Scene:
         (file := self.folder / "hold").touch()
         self.service.installation.worker(fault=f"step@{HELD_AT}:pause:{file}")
         method = {"type": "lora", "r": 16, "alpha": 32}
-        self.submit(HELD, method=method, optim=FOUR_EPOCHS, **body)
+        self.submit(HELD, method=method, **body)
         self.service.wait("the step to hold at", file.with_name("hold.reached").exists)
