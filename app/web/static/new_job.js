@@ -86,6 +86,7 @@ function tellFaults(problem) {
     field.querySelector("input, select")?.setAttribute("aria-invalid", "true");
     const told = document.createElement("p");
     told.className = "error";
+    told.id = field.id.replace("field-", "fault-"); // named by the field's aria-describedby
     told.textContent = message;
     field.append(told);
   }

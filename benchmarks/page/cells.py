@@ -1,0 +1,115 @@
+"""One cell of the benchmark: a service of its own, and a Chromium in front of it."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from benchmarks.page import listening_worker, stored
+from benchmarks.page.plan import Size
+from lora_core.process import cores
+from tests.browser.chromium import locate
+from tests.browser.service import Service
+
+HERE = Path(__file__).parent
+DESK: ViewportSize = {"width": 1280, "height": 900}
+PATIENCE = 60_000  # milliseconds
+LAST_POINTS = 5000  # milliseconds from the end of the run
+
+
+def run(cell: str, size: Size) -> dict[str, Any]:
+    """The figures of a cell named in `plan.CELLS`, all in seconds."""
+    with (
+        TemporaryDirectory(prefix="bench-page-", ignore_cleanup_errors=True) as folder,
+        sync_playwright() as playwright,
+        serving(Path(folder)) as service,
+        playwright.chromium.launch(executable_path=locate()) as browser,
+    ):
+        figures = MEASURES[cell](service, browser, size)
+        return {"chromium": browser.version, "cores": cores(), **figures}
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Service]:
+    service = Service(folder / "installation")
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def measure_list(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
+    """First paint, and that of the largest thing, of the list of jobs."""
+    stored.store_jobs(service.installation.database, jobs=size.jobs, steps=size.steps)
+    seen = [visit(service, browser, "/", "paint.js") for _ in range(size.visits)]
+    return spread("first_paint", seen) | spread("largest_paint", seen)
+
+
+def measure_curves(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
+    """From the navigation to the curves of a long run, all of them drawn."""
+    job_id = stored.store_long_job(service.installation.database, points=size.points)
+    address = f"/jobs/{job_id}"
+    seen = [visit(service, browser, address, "drawn.js") for _ in range(size.visits)]
+    return {"points": size.points} | spread("drawn", seen)
+
+
+def measure_live(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
+    """From the step that a worker hears of to its point on the screen, for each of a run."""
+    notes = service.installation.folder / "heard"
+    command = [sys.executable, "-P", "-m", listening_worker.__name__, str(notes)]
+    service.installation.start(command, service.installation.environment())
+    job_id = service.submit(**size.live_job)
+    with opened(service, browser, "points.js") as page:
+        page.goto(f"/jobs/{job_id}")
+        service.succeeded(job_id)
+        page.wait_for_timeout(LAST_POINTS)
+        shown = page.evaluate("window.shown")
+    late = delays(listening_worker.heard(notes), {int(step): at for step, at in shown.items()})
+    return {"points": len(late)} | spread("point", [{"point": each} for each in late])
+
+
+MEASURES: Mapping[str, Callable[[Service, Browser, Size], dict[str, Any]]] = {
+    "list": measure_list,
+    "live": measure_live,
+    "curves": measure_curves,
+}
+
+
+def visit(service: Service, browser: Browser, address: str, script: str) -> dict[str, float]:
+    """What the script tells of a visit with an empty cache; its times are those of the page."""
+    with opened(service, browser, script) as page:
+        page.goto(address)
+        told = page.evaluate("window.told")  # a promise
+    return {name: milliseconds / 1000 for name, milliseconds in told.items()}
+
+
+@contextmanager
+def opened(service: Service, browser: Browser, script: str) -> Iterator[Page]:
+    """A page that runs one of our scripts before its own."""
+    context = browser.new_context(base_url=service.url, viewport=DESK)
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(path=HERE / script)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def delays(heard: Mapping[int, float], shown: Mapping[int, float]) -> list[float]:
+    """Seconds for each step, in their order. Every one has to have come."""
+    missing = heard.keys() - shown.keys()
+    assert not missing, f"steps that were never on the screen: {sorted(missing)}"
+    return [shown[step] - at for step, at in sorted(heard.items())]
+
+
+def spread(name: str, seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The one in the middle, and the worst."""
+    seconds = [each[name] for each in seen]
+    return {
+        f"{name}_median": round(median(seconds), 3), f"{name}_worst": round(max(seconds), 3)
+    }  # fmt: skip

@@ -1,0 +1,104 @@
+"""Rows of jobs that have ended, written without any training."""
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.engines import Database
+from app.jobs import repository
+from app.jobs.states import JobState, Lane
+from app.jobs.tables import Job, MetricPoint
+from app.keys.tables import LOCAL_KEY_ID
+from lora_core.specs.train import TrainSpec
+
+METHODS: tuple[dict[str, Any], ...] = (
+    {"type": "lora", "r": 8},
+    {"type": "lora", "r": 16, "alpha": 32},
+    {"type": "baseline"},
+    {"type": "full"},
+)
+CURVES = ("loss", "learning_rate", "grad_norm", "reviews_per_second")  # of the training part
+CHUNK = 50_000  # rows of one statement
+
+
+def store_jobs(database: Database, *, jobs: int, steps: int) -> None:
+    """So many jobs that succeeded, each with a loss of so many steps."""
+    ids = []
+    with database.write() as session:
+        for number in range(jobs):
+            method = METHODS[number % len(METHODS)]
+            ids.append(_add(session, f"run {number}", method, steps=steps, points=steps))
+        session.commit()
+    rows = (point for job_id in ids for point in _curves(job_id, steps, CURVES[:1]))
+    _insert(database, rows)
+
+
+def store_long_job(database: Database, *, points: int) -> UUID:
+    """The id of a job with so many points, the same on each curve."""
+    steps = points // len(CURVES)
+    with database.write() as session:
+        job_id = _add(session, "long", METHODS[0], steps=steps, points=points)
+        session.commit()
+    _insert(database, _curves(job_id, steps, CURVES))
+    return job_id
+
+
+def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, points: int) -> UUID:
+    spec = TrainSpec.model_validate({"method": method}).model_dump(mode="json")
+    now = time.time()
+    job = Job(
+        id=new_id(),
+        created_by=LOCAL_KEY_ID,
+        name=name,
+        labels={},
+        method=method["type"],
+        lane=Lane.CPU,
+        spec=spec,
+        spec_version=1,
+        spec_sha256="0" * 64,
+        dataset_ids={},
+        base="minilm-l6",
+        plan={
+            "parameters": {"trainable": 480_386, "total": 23_000_000, "exact": True},
+            "estimated_seconds": 60,
+        },
+        state=JobState.SUCCEEDED,
+        step=steps,
+        total_steps=steps,
+        started_at=now - 60,
+        finished_at=now,
+        summary={"test": {"accuracy": 0.8}, "validation": {"accuracy": 0.8}},
+    )
+    repository.add(session, job)
+    job.stream_seq += points
+    return job.id
+
+
+def _curves(job_id: UUID, steps: int, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Points that fall like a loss, with some noise that is the same each time."""
+    for row, (step, name) in enumerate((s, n) for s in range(1, steps + 1) for n in names):
+        value = math.exp(-3 * step / steps) + 0.1 * math.sin(12.9898 * row)
+        yield {
+            "job_id": job_id, "seq": row + 2, "attempt": 1, "split": "train", "name": name,
+            "step": step, "epoch": step / steps, "value": value, "nonfinite": False,
+        }  # fmt: skip
+
+
+def _insert(database: Database, rows: Iterator[dict[str, Any]]) -> None:
+    for chunk in batched(rows, CHUNK):
+        with database.write() as session:
+            session.execute(insert(MetricPoint), chunk)
+            session.commit()
+
+
+def batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """In lists of so many."""
+    while chunk := list(islice(rows, size)):
+        yield chunk

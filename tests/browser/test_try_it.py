@@ -1,0 +1,70 @@
+"""A text box that answers as one types, and says which words drove the answer."""
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.complaints import Complaints
+from tests.browser.scene import MODEL, Scene
+
+TEXT = "a dull film with a great hero and a boring end"
+
+
+@pytest.fixture
+def box(page: Page, scene: Scene, complaints: Complaints) -> Locator:
+    """Of the page, with the model of the scene."""
+    complaints.expect(429, 503)  # a model that is still loading: the page asks again
+    scene.promote(1)
+    page.goto(f"/try?model={MODEL}")
+    return page.get_by_label("Your text")
+
+
+def asked(scene: Scene, text: str, model: str = MODEL) -> str:
+    """What the API answers, as the page writes it."""
+    best = scene.service.post("/predict", {"inputs": text, "model": model})[0]
+    return f"{best['label']}, {best['score'] * 100:.1f} %"
+
+
+def test_the_answer_comes_as_one_types_and_changes_with_the_text(
+    box: Locator, page: Page, scene: Scene
+) -> None:
+    verdict = page.locator("#answer-model .verdict")
+    box.press_sequentially(TEXT, delay=10)
+    expect(verdict).to_have_text(asked(scene, TEXT))
+    box.press_sequentially(" that is awful")
+    expect(verdict).to_have_text(asked(scene, f"{TEXT} that is awful"))
+    bars = page.locator("#answer-model .bars li")
+    expect(bars).to_have_count(2)
+    expect(bars.first).to_contain_text(re.compile(r"(positive|negative).*%"))
+    box.fill("")
+    expect(page.locator("#answer-model")).to_have_count(0)
+
+
+def test_it_says_which_words_drove_the_answer(box: Locator, page: Page) -> None:
+    box.fill(TEXT)
+    reasons = page.locator("#answer-model .reasons")
+    expect(reasons.get_by_role("heading")).to_contain_text("Which words drove")
+    expect(reasons.locator(".spoken")).to_have_text(TEXT)
+    strongest = reasons.get_by_role("listitem")
+    expect(strongest.first).to_have_text(re.compile(r"^[+\u2212]\d+\.\d \w+$"))
+    for told in strongest.all_inner_texts():
+        assert told.split()[-1] in TEXT.split()
+    other = page.locator("#answer-model .bars button").last
+    label = other.inner_text()
+    other.click()
+    expect(reasons.get_by_role("heading")).to_contain_text(label)
+
+
+def test_two_models_answer_side_by_side(box: Locator, page: Page, scene: Scene) -> None:
+    box.fill(TEXT)
+    page.get_by_label("Beside it").select_option(f"{MODEL}:2")
+    for place, ref in (("model", MODEL), ("beside", f"{MODEL}:2")):
+        expect(page.locator(f"#answer-{place} .verdict")).to_have_text(asked(scene, TEXT, ref))
+    first, second = (page.locator(f"#answer-{each}").bounding_box() for each in ("model", "beside"))
+    assert first is not None
+    assert second is not None
+    assert abs(first["y"] - second["y"]) < 1  # on a desk, in one row
+    assert first["x"] + first["width"] <= second["x"]
+    page.goto(page.url)  # the address tells both
+    expect(page.get_by_label("Beside it")).to_have_value(f"{MODEL}:2")
