@@ -65,7 +65,7 @@ class Version:
 
     @property
     def job_name(self) -> str | None:
-        return (self.job.name or f"job {str(self.job.id)[-8:]}") if self.job else None
+        return words.name(self.job) if self.job else None
 
     @property
     def data(self) -> dict[str, UUID | None]:

@@ -148,7 +148,7 @@ def test_what_finds_no_room_uses_up_no_quota(
     publish()
     serving = app.state.serving
     serving.pool._load = lambda _: StubPredictor()
-    serving._quota = Quota(2 / BURST_SECONDS, clock=lambda: 0.0)  # two texts, and no more for now
+    serving.quota = Quota(2 / BURST_SECONDS, clock=lambda: 0.0)  # two texts, and no more for now
     serving.admission = admission(texts=2)
 
     def ask() -> str:

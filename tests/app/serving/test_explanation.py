@@ -1,5 +1,8 @@
 """`POST /v1/models/{ref}/explain`, compared with what `/predict` says to the texts themselves."""
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from itertools import permutations
 from statistics import fmean
 from typing import Any
@@ -9,10 +12,15 @@ from dirty_equals import IsPartialDict
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from app.keys.tables import LOCAL_KEY_ID
 from app.serving.attribution import orders
+from app.serving.dialects import understand
 from app.serving.explanation import CHUNK_TOKENS, MOST_WORDS
+from app.serving.quota import BURST_SECONDS, Quota
+from app.serving.schemas import RefPredict
+from app.serving.service import MOST_TEXTS, Answer, Serving
 from tests.app.serving.conftest import Publish
-from tests.app.serving.stub import StubPredictor
+from tests.app.serving.stub import WAIT, StubPredictor
 
 CLOSE = 1e-5  # captum adds up in float32
 LONG = "a good film that was not dull " * 20
@@ -36,8 +44,11 @@ def probability(client: TestClient, text: str, label: str) -> float:
 
 
 def shapley(client: TestClient, found: Any, text: str, tried: Any) -> list[float]:
-    """By hand, from the words of `found` and the answers to texts that lack some of them."""
-    known: dict[frozenset[int], float] = {frozenset(): found["empty_score"]}  # /predict refuses an empty text
+    """By hand, from the words of `found` and the answers to texts that lack some of them.
+
+    Only the score of the empty text is taken over: /predict refuses to read one.
+    """
+    known: dict[frozenset[int], float] = {frozenset(): found["empty_score"]}
 
     def score(kept: frozenset[int]) -> float:
         if kept not in known:
@@ -175,32 +186,100 @@ def test_the_key_must_be_allowed_to_predict(locked_client: TestClient, new_key: 
     assert asked("predict") == (404, "model_not_found")
 
 
-def test_others_wait_for_a_part_of_it_at_most(
-    app: FastAPI, client: TestClient, publish: Publish
-) -> None:
+Compute = Callable[[Any], Awaitable[Any]]
+Before = Callable[[list[int]], Awaitable[None]]
+LETTERS = "twelve char " * 16  # for a stub, to which each letter is a token: many parts
+
+
+@pytest.fixture
+def parts(app: FastAPI, client: TestClient, publish: Publish) -> Callable[..., list[int]]:
+    """A stub serves from now on: tokens of each part that waits, and what is done before it."""
     publish()
-    stub = StubPredictor()
-    app.state.serving.pool._load = lambda _: stub
-    waiting: list[int] = []
-    compute = app.state.serving.batcher.compute
+    app.state.serving.pool._load = lambda _: StubPredictor()
+    batcher, tokens = app.state.serving.batcher, list[int]()
+    compute: Compute = batcher.compute
 
-    async def watched(tickets: Any) -> Any:
-        waiting.append(sum(len(ticket.ids) for ticket in tickets))
-        return await compute(tickets)
+    def watch(before: Before | None = None) -> list[int]:
+        async def watched(tickets: Any) -> Any:
+            tokens.append(sum(len(ticket.ids) for ticket in tickets))
+            if before is not None:
+                await before(tokens)
+            return await compute(tickets)
 
-    app.state.serving.batcher.compute = watched
-    found = explain(client, "twelve char " * 16)
-    assert len(waiting) > 2
-    assert max(waiting) <= CHUNK_TOKENS
-    assert sum(map(len, stub.engine.batches)) == found["texts"]
+        batcher.compute = watched
+        return tokens
+
+    return watch
+
+
+def test_a_part_of_it_waits_at_a_time(client: TestClient, parts: Callable[..., list[int]]) -> None:
+    tokens = parts()
+    explain(client, LETTERS)
+    assert len(tokens) > 3
+    assert max(tokens) <= CHUNK_TOKENS
+
+
+def test_others_are_answered_in_between(
+    app: FastAPI, client: TestClient, parts: Callable[..., list[int]]
+) -> None:
+    serving: Serving = app.state.serving
+    question = understand(RefPredict.model_validate({"inputs": "a film"}), None, most=1)
+    asked: list[asyncio.Task[Answer]] = []
+
+    async def before(tokens: list[int]) -> None:
+        if len(tokens) == 1:  # of this part, while it begins to wait
+            deadline = time.monotonic() + WAIT
+            work = serving.ask(question, "sentiment", caller=LOCAL_KEY_ID, deadline=deadline)
+            asked.append(asyncio.create_task(work))
+        elif len(tokens) == 3:  # the other one was the second to wait
+            await asyncio.wait(asked, timeout=WAIT)
+            assert asked[0].result().version == "sentiment:1"
+
+    parts(before)
+    explain(client, LETTERS)
+    assert asked[0].done()
+
+
+def test_it_ends_at_its_deadline(client: TestClient, parts: Callable[..., list[int]]) -> None:
+    async def before(tokens: list[int]) -> None:
+        if len(tokens) == 2:
+            await asyncio.sleep(0.7)
+
+    tokens = parts(before)
+    explain(client, "x")
+    tokens.clear()
+    answer = client.post(
+        "/v1/models/sentiment/explain",
+        json={"inputs": LETTERS},
+        headers={"X-Request-Timeout": "0.6"},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_passed")
+    assert len(tokens) <= 2
+
+
+def test_it_finds_no_room_under_overload(
+    app: FastAPI, client: TestClient, parts: Callable[..., list[int]]
+) -> None:
+    serving: Serving = app.state.serving
+
+    async def before(tokens: list[int]) -> None:
+        if len(tokens) == 2:
+            serving.admission.texts += MOST_TEXTS  # others come
+
+    parts(before)
+    for _ in ("in the middle", "at the door"):
+        answer = client.post("/v1/models/sentiment/explain", json={"inputs": LETTERS})
+        assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert serving.admission.texts == MOST_TEXTS
 
 
 def test_each_text_counts_in_the_quota(
-    app: FastAPI, client: TestClient, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, client: TestClient, parts: Callable[..., list[int]]
 ) -> None:
-    publish()
-    taken: list[int] = []
-    monkeypatch.setattr(app.state.serving.quota, "take", lambda _, texts: taken.append(texts))
-    found = explain(client, "a good film that was not dull")
-    assert taken == [found["texts"]]
-    assert app.state.serving.admission.texts == 0
+    parts()
+    quota = app.state.serving.quota = Quota(1.0, clock=lambda: 0.0)  # ten at once
+    found = explain(client, "a good film")
+    assert quota._buckets[LOCAL_KEY_ID].level == BURST_SECONDS - found["texts"] == 2
+    answer = client.post("/v1/models/sentiment/explain", json={"inputs": "a good film"})
+    assert (answer.status_code, answer.json()["code"]) == (429, "quota_used")
