@@ -2,6 +2,7 @@
 
 const MOST_LABELS = 8;
 const STRONGEST = 6; // words in the list
+const UNREAD = 200; // characters that are shown of what the model has not read
 const FAINT = 0.08; // of the strongest word: less is not marked
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -80,7 +81,8 @@ function* marked(text, words, most, cut) {
     yield word;
     at = end;
   }
-  yield cut ? element("span", between(at), "unread") : between(at);
+  const rest = characters.length - at > UNREAD ? `${between(at, at + UNREAD)}…` : between(at);
+  yield cut ? element("span", rest, "unread") : between(at);
 }
 
 function legend(found) {
