@@ -36,7 +36,7 @@ def test_the_answer_comes_as_one_types_and_changes_with_the_text(
     expect(verdict).to_have_text(asked(scene, f"{TEXT} that is awful"))
     bars = page.locator("#answer-model .bars li")
     expect(bars).to_have_count(2)
-    expect(bars.first).to_contain_text(re.compile(r"(positive|negative).*%"))
+    expect(bars.first).to_contain_text(re.compile(r"(good|bad).*%"))
     box.fill("")
     expect(page.locator("#answer-model")).to_have_count(0)
 

@@ -135,13 +135,13 @@ def test_promote_and_roll_back(client: TestClient, publish: Publish) -> None:
     assert "answers nobody" in page(client)
     press(client, "Promote version 1")
     assert "answered by <strong>version 1</strong>" in page(client)
-    assert button(client, "Roll back") is None
+    assert button(client, "Roll") is None
     assert button(client, "Promote version 1") is None
     press(client, "Promote version 2")
     assert "answered by <strong>version 2</strong>" in page(client)
-    press(client, "Roll back to 1")
+    press(client, "Roll production back to 1")
     assert "answered by <strong>version 1</strong>" in page(client)
-    press(client, "Take away production")
+    press(client, "Take production away")
     assert "answers nobody" in page(client)
 
 
@@ -151,7 +151,7 @@ def test_what_an_alias_points_at_is_kept(client: TestClient, publish: Publish) -
     assert button(client, "Delete version 1") is None
     assert button(client, "Delete sentiment") is None
     press(client, "Delete version 2")
-    press(client, "Take away production")
+    press(client, "Take production away")
     last = button(client, "Delete version 1")
     assert last is not None
     assert last["data-then"] == "/models"
