@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.jobs.schemas import JobView
+from app.jobs.tables import Job
 
 
-def name(job: JobView) -> str:
+def name(job: JobView | Job) -> str:
     """As its maker named it, or the end of its id."""
     return job.name or f"job {str(job.id)[-8:]}"
 
