@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from lora_core import exit_codes
 from lora_core.arguments import parser
+from lora_core.data.rows import Columns
 from lora_core.errors import LoraCoreError
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import Stopped
@@ -28,7 +29,7 @@ from lora_core.process import (
     start_anew,
     wait_passively,
 )
-from lora_core.specs.predict import PredictSpec
+from lora_core.specs.predict import Answer, PredictSpec, Score
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
 
@@ -127,13 +128,26 @@ def _together() -> AbstractContextManager[None]:
 
 
 def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
-    from lora_core.data.inspect import inspect, inspect_texts
+    from lora_core.data import contents
+    from lora_core.data.profile import describe
 
-    if arguments.texts:
-        lines.write(inspect_texts(arguments.file, arguments.text_column))
-        return
-    columns = (arguments.text_column, arguments.label_column, arguments.split_column)
-    lines.write(inspect(arguments.file, *columns))
+    found = contents.read(arguments.file, _columns(arguments))
+    lines.write(describe(found))  # it stands, should the diagnosis run out of time or memory
+    from lora_core.data.doctor import diagnose
+
+    lines.write(diagnose(found))
+
+
+def _preview(arguments: argparse.Namespace, lines: Lines) -> None:
+    from lora_core.data.preview import preview
+
+    lines.write(
+        preview(arguments.file, _columns(arguments), after=arguments.after, limit=arguments.limit)
+    )
+
+
+def _columns(of: argparse.Namespace) -> Columns:
+    return Columns(of.text_column, of.label_column, of.split_column)
 
 
 def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
@@ -183,20 +197,6 @@ def _place(base: str | None) -> str | None:
     return str(Path(base).absolute()) if base and Path(base).is_dir() else base
 
 
-class Score(BaseModel):
-    """A label and its probability."""
-
-    label: str
-    score: float
-
-
-class Answer(BaseModel):
-    """All labels of one text, highest first."""
-
-    text: str
-    labels: list[Score]
-
-
 def read_spec(path: Path) -> TrainSpec:
     """The training run that a JSON file describes. Raises `InvalidSpec`."""
     return _read(path, TrainSpec)
@@ -231,6 +231,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Lines], None]] = {
     "train": _train,
     "predict-file": _predict_file,
     "inspect": _inspect,
+    "preview": _preview,
     "predict": _predict,
     "export": _export,
     "import-peft": _import_peft,

@@ -22,12 +22,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     predict_file = commands.add_parser("predict-file", help="answer every row of a file")
     _add_run(predict_file)
 
-    inspect = commands.add_parser("inspect", help="check a data file and describe it")
-    inspect.add_argument("file", type=Path)
-    inspect.add_argument("--text-column", default="text")
-    inspect.add_argument("--label-column", default="label")
-    inspect.add_argument("--split-column")
-    inspect.add_argument("--texts", action="store_true", help="there are no labels to check")
+    inspect = commands.add_parser("inspect", help="check a data file, describe and diagnose it")
+    _add_file(inspect)
+
+    preview = commands.add_parser("preview", help="some rows of a data file")
+    _add_file(preview)
+    preview.add_argument("--after", type=int, default=0, help="the row before the first")
+    preview.add_argument("--limit", type=int, default=20, help="rows at most")
 
     predict = commands.add_parser("predict", help="answer texts from an artifact")
     predict.add_argument("artifact", type=Path)
@@ -53,6 +54,22 @@ def _doors(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     unpack = commands.add_parser("unpack", help="unpack an exported model and check its answers")
     unpack.add_argument("archive", type=Path, help="tar file")
     unpack.add_argument("--into", type=Path, required=True, help="empty folder")
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    """A data file and its columns."""
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--text-column", default="text")
+    parser.add_argument("--label-column", default="label")
+    parser.add_argument("--split-column")
+    parser.add_argument(
+        "--texts",
+        dest="label_column",
+        action="store_const",
+        const=None,
+        default="label",
+        help="there are no labels",
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

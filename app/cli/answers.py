@@ -76,6 +76,55 @@ class Profile(TypedDict):
     similar_labels: NotRequired[list[list[str]]]  # not in uploads of a version before
 
 
+class Cited(TypedDict):
+    row: int
+    text: str
+    label: str | None
+    split: str | None
+
+
+class Example(TypedDict):
+    rows: list[Cited]
+    similarity: float | None
+
+
+class Finding(TypedDict):
+    code: str
+    level: Literal["error", "warning", "info"]
+    count: int
+    message: str
+    advice: str
+    examples: list[Example]
+
+
+class LabelShare(TypedDict):
+    count: int
+    share: float
+    splits: dict[str, int]
+
+
+class Balance(TypedDict):
+    labels: dict[str, LabelShare]
+    majority: str
+    baseline: float
+
+
+class TokenCounts(TypedDict):
+    tokenizer: str
+    texts: int
+    percentiles: dict[str, int]
+    truncated: dict[str, float]
+    unknown: float
+
+
+class Diagnosis(TypedDict):
+    rows: int
+    compared: int
+    balance: Balance | None
+    tokens: TokenCounts | None
+    findings: list[Finding]
+
+
 class Dataset(TypedDict):
     id: str
     ref: str
@@ -87,6 +136,7 @@ class Dataset(TypedDict):
     split_column: str | None
     labels: dict[str, int]
     profile: Profile
+    diagnosis: Diagnosis | None
     created_at: str
 
 

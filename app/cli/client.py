@@ -9,6 +9,7 @@ import httpx2
 
 from app.cli.answers import (
     Dataset,
+    Diagnosis,
     Job,
     Json,
     Label,
@@ -24,6 +25,7 @@ from app.cli.sweep_calls import SweepCalls
 
 LOADING_SECONDS = 120  # the service loads and tries a model before it moves an alias there
 IMPORT_SECONDS = 900  # an imported model may wait for its turn, and is loaded
+CHECK_SECONDS = 300  # a check may wait for its turn
 SILENCE_SECONDS = 45  # the stream pings every 15 s; three missed ones mean that nobody is there
 
 
@@ -119,6 +121,12 @@ class Client(SweepCalls):
     def dataset(self, ref: str) -> Dataset:
         dataset: Dataset = self.json("GET", path_of("datasets", ref))
         return dataset
+
+    def check_dataset(self, dataset_id: str) -> Diagnosis:
+        """Have it diagnosed anew."""
+        path = f"{path_of('datasets', dataset_id)}/check"
+        diagnosis: Diagnosis = self.json("POST", path, timeout=CHECK_SECONDS)["diagnosis"]
+        return diagnosis
 
     def delete_dataset(self, dataset_id: str) -> None:
         self.request("DELETE", path_of("datasets", dataset_id))

@@ -113,6 +113,7 @@ def _print(dataset: Dataset, *, as_json: bool) -> None:
             ("rows", dataset["rows"]),
             ("labels", counts),
             ("to look at", _to_look_at(dataset["profile"])),
+            ("check", _found(dataset)),
             ("bytes", dataset["bytes"]),
             ("created", moment(dataset["created_at"])),
         ]
@@ -129,7 +130,19 @@ def _to_look_at(profile: Profile) -> str:
     if count := profile["leaked"]:
         parts.append(f"{count:,} rows of other parts have a text of the training part")
     parts += [
-        f"the labels {' and '.join(labels)} differ in case only"
+        f"the labels {' and '.join(labels)} differ in case or white space only"
         for labels in profile.get("similar_labels", [])
     ]
     return "; ".join(parts) or "nothing"
+
+
+def _found(dataset: Dataset) -> str | None:
+    """How much the diagnosis has found, and how to read it."""
+    diagnosis = dataset["diagnosis"]
+    levels = [finding["level"] for finding in diagnosis["findings"]] if diagnosis else []
+    told = [
+        f"{levels.count(level)} {level}(s)" for level in ("error", "warning") if level in levels
+    ]
+    if not told:
+        return None
+    return f"{', '.join(told)}: loraworks datasets check {dataset['ref']}"

@@ -16,7 +16,7 @@ INTERRUPTED = 130  # Ctrl-C
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "the job, the prediction or the sweep failed, or was ended before",
+    1: "the job, the prediction or the sweep failed, or was ended before; data has errors",
     2: "wrong usage, file or setting; the port or the data folder is taken",
     3: "the service refused (4xx)",
     4: "the service cannot be reached or is in trouble (5xx)",

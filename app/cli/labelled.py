@@ -30,7 +30,7 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
     from lora_core.samples import reviews
 
     sample = data in reviews.SAMPLES
-    if sample or data.startswith(PREFIX) or _is_file(data):
+    if sample or data.startswith(PREFIX) or is_file(data):
         return _part(data, columns, split, sample=sample)
     dataset = client.dataset(data)
     if dataset["label_column"] is None:
@@ -49,7 +49,8 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
         return _part(str(file), of_upload, split, sample=False)
 
 
-def _is_file(data: str) -> bool:
+def is_file(data: str) -> bool:
+    """Whether it looks like a file rather than the name of a data set."""
     return "/" in data or data.lower().endswith(ENDINGS) or Path(data).is_file()
 
 

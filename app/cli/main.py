@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import lora_core
 from app.cli import datasets, jobs, keys, predictions, registry, sweeps
 from app.cli.api import api
+from app.cli.check import check
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, UNEXPECTED, CliError
 from app.cli.evaluate import evaluate
@@ -122,6 +123,7 @@ app.command()(predict)
 app.command()(evaluate)
 app.command()(demo)
 app.command()(gc)
+datasets.app.command("check")(check)
 registry.app.command("export")(export_model)
 registry.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)

@@ -1,4 +1,4 @@
-"""Parse an uploaded file in a child with limits."""
+"""Read an uploaded file in a child with limits."""
 
 import json
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from typing import Any
 import structlog
 
 from app import child
+from app.child import Ended
 from app.datasets.errors import Unreadable
 from app.settings import Settings
 from lora_core import exit_codes
 from lora_core.errors.data import DataError, DataTooLarge
 
-_OUTPUT_BYTES = 4_000_000  # of the report, and of anything else the child writes
+_OUTPUT_BYTES = 16_000_000  # of the report, and of anything else the child writes
 
 log = structlog.get_logger(__name__)
 
@@ -27,34 +28,78 @@ class Columns:
     split: str | None
 
 
-def inspect(file: Path, *, filename: str, columns: Columns, settings: Settings) -> dict[str, Any]:
-    """What is in the file: rows, labels, parts, duplicates.
+@dataclass(frozen=True)
+class Inspection:
+    """A child that reads one file. `filename` is the caller's name of the file.
 
-    Raises the `DataError` that the parser found, with row numbers; `DataTooLarge` when memory or
-    time ran out; `Unreadable` when the parser crashed. `filename` is the caller's name of the file.
+    What is asked raises the `DataError` that the parser found, with row numbers; `DataTooLarge`
+    when memory or time ran out; `Unreadable` when the parser crashed.
     """
-    limits = child.Limits(settings.inspect_memory_mb, settings.inspect_seconds, _OUTPUT_BYTES)
-    ended = child.run(_arguments(file, columns), limits=limits, folder=file.parent)
-    if ended.status == 0:
-        return dict(json.loads(ended.report))
-    if ended.status == exit_codes.FAILED:
-        raise _named(ended.cause(DataError), filename)
-    if ended.out_of_time:
-        limit = f"{settings.inspect_seconds:g} s"
-        raise DataTooLarge(file=filename, what="the time needed to read it", limit=limit)
-    if ended.out_of_memory:
-        limit = f"{settings.inspect_memory_mb} MB"
-        raise DataTooLarge(file=filename, what="the memory needed to read it", limit=limit)
-    log.error("the inspection crashed", status=ended.status, complaints=ended.complaints[-2000:])
-    raise Unreadable(file=filename)
 
+    file: Path
+    filename: str
+    columns: Columns
+    settings: Settings
 
-def _arguments(file: Path, columns: Columns) -> list[str]:
-    wanted = [f"--text-column={columns.text}"]
-    wanted.append("--texts" if columns.label is None else f"--label-column={columns.label}")
-    if columns.split is not None:
-        wanted.append(f"--split-column={columns.split}")
-    return ["inspect", str(file), *wanted]
+    def profile(self) -> dict[str, Any]:
+        """What is in the file: rows, labels, parts, duplicates, and the `diagnosis`.
+
+        The diagnosis is None where memory or time sufficed for the rest alone.
+        """
+        told, ended = self._ask("inspect")
+        if not told:
+            raise self._cause(ended)
+        profile, *diagnosis = told
+        if not diagnosis:
+            log.warning("a diagnosis ended early", cause=str(self._cause(ended)))
+        return {**profile, "diagnosis": diagnosis[0] if diagnosis else None}
+
+    def diagnosis(self) -> dict[str, Any]:
+        """The diagnosis alone."""
+        told, ended = self._ask("inspect")
+        if len(told) < 2:
+            raise self._cause(ended)
+        return dict(told[1])
+
+    def rows(self, *, after: int, limit: int) -> list[dict[str, Any]]:
+        """Up to `limit` rows with numbers above `after`."""
+        told, ended = self._ask("preview", f"--after={after}", f"--limit={limit}")
+        if not told:
+            raise self._cause(ended)
+        return list(told[0]["rows"])
+
+    def _ask(self, command: str, *options: str) -> tuple[list[dict[str, Any]], Ended]:
+        """What the child told, line by line, but for a cause; and how it ended."""
+        wanted = [f"--text-column={self.columns.text}"]
+        label = self.columns.label
+        wanted.append("--texts" if label is None else f"--label-column={label}")
+        if self.columns.split is not None:
+            wanted.append(f"--split-column={self.columns.split}")
+        limits = child.Limits(
+            self.settings.inspect_memory_mb, self.settings.inspect_seconds, _OUTPUT_BYTES
+        )
+        ended = child.run(
+            [command, str(self.file), *wanted, *options], limits=limits, folder=self.file.parent
+        )
+        lines = ended.report.split(b"\n")[:-1]  # without one that is not whole
+        if ended.status == exit_codes.FAILED:
+            lines.pop()
+        return list(map(json.loads, lines)), ended
+
+    def _cause(self, ended: Ended) -> Exception:
+        """Why there is no answer."""
+        if ended.status == exit_codes.FAILED:
+            return _named(ended.cause(DataError), self.filename)
+        if ended.out_of_time:
+            limit = f"{self.settings.inspect_seconds:g} s"
+            return DataTooLarge(file=self.filename, what="the time needed to read it", limit=limit)
+        if ended.out_of_memory:
+            limit = f"{self.settings.inspect_memory_mb} MB"
+            what = "the memory needed to read it"
+            return DataTooLarge(file=self.filename, what=what, limit=limit)
+        complaints = ended.complaints[-2000:]
+        log.error("the inspection crashed", status=ended.status, complaints=complaints)
+        return Unreadable(file=self.filename)
 
 
 def _named(error: DataError, filename: str) -> DataError:

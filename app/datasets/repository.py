@@ -55,6 +55,12 @@ def page(session: Session, *, after: UUID | None, limit: int) -> Sequence[Datase
     return session.scalars(statement).all()
 
 
+def versions(session: Session, name: str) -> Sequence[Dataset]:
+    """All of a name, the newest first."""
+    statement = _present().where(Dataset.name == name).order_by(Dataset.version.desc())
+    return session.scalars(statement).all()
+
+
 def same(session: Session, wanted: Dataset) -> Dataset | None:
     """A data set under the same name with the same bytes, read in the same way."""
     return session.scalars(
@@ -103,6 +109,8 @@ def readers(session: Session, dataset_id: UUID) -> int:
 def mark_deleted(session: Session, dataset: Dataset) -> None:
     """From now on it is not found. The caller removes the file after its commit."""
     dataset.deleted_at = now()
+    # The row stays for the record, what it tells of the texts does not.
+    dataset.profile = {**dataset.profile, "diagnosis": None}
     session.flush()
 
 

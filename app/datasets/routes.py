@@ -2,15 +2,16 @@
 
 import shutil
 from functools import partial
+from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from app import child
 from app.datasets import files, repository, service
-from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView
+from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView, RowsView, RowView
 from app.datasets.upload import receive
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.idempotency.header import KeyedDep
@@ -19,6 +20,9 @@ from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+RowLimit = Annotated[int, Query(ge=1, le=100, description="Most rows.")]
+AfterRow = Annotated[int, Query(ge=0, description="Number of the row before the first.")]
 
 _READ = [requires("datasets:read")]
 _WRITE = [requires("datasets:write")]
@@ -90,6 +94,36 @@ def read_content(
         media_type="application/octet-stream",
         filename=dataset.filename,
     )
+
+
+@router.get("/{ref}/rows", dependencies=_READ)
+async def read_rows(
+    ref: str,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    limit: RowLimit = 20,
+    after: AfterRow = 0,
+) -> RowsView:
+    """Some rows as training reads them, long texts cut."""
+
+    def work() -> list[dict[str, Any]]:
+        with database.read() as session:
+            dataset = repository.resolve(session, ref)
+        return service.rows(store, settings=settings, dataset=dataset, after=after, limit=limit + 1)
+
+    rows = [RowView(**row) for row in await anyio.to_thread.run_sync(work, limiter=child.limiter())]
+    following = rows[limit - 1].row if len(rows) > limit else None
+    return RowsView(data=rows[:limit], next=following)
+
+
+@router.post("/{ref}/check", dependencies=_WRITE)
+async def check_dataset(
+    ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+) -> DatasetView:
+    """Diagnose it again: for uploads of a version before, which have no diagnosis."""
+    work = partial(service.check, database, store, settings=settings, ref=ref)
+    return DatasetView.of(await anyio.to_thread.run_sync(work, limiter=child.limiter()))
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)

@@ -8,6 +8,7 @@ from pydantic import Field
 from app.datasets.inspection import Columns
 from app.datasets.tables import Dataset
 from app.fields import Body, Slug, Text, Timestamp, View, file_form
+from lora_core.data.diagnosis import Diagnosis
 
 Column = Annotated[str, Text(256)]
 
@@ -48,10 +49,16 @@ class DatasetView(View):
     split_column: str | None
     labels: dict[str, int]
     profile: dict[str, Any]
+    diagnosis: Diagnosis | None = Field(
+        description="What is worth a look before training. Null: nobody has asked for it yet "
+        "(`POST …/check`), or at the upload time or memory ran out before it was made."
+    )
     created_at: Timestamp
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DatasetView":
+        profile = dict(dataset.profile)
+        diagnosis = profile.pop("diagnosis", None)  # uploads of a version before have none
         return cls(
             id=dataset.id,
             name=dataset.name,
@@ -63,11 +70,29 @@ class DatasetView(View):
             rows=dataset.rows,
             text_column=dataset.text_column,
             label_column=dataset.label_column,
-            split_column=dataset.profile["split_column"],
-            labels=dataset.profile["labels"],
-            profile=dataset.profile,
+            split_column=profile["split_column"],
+            labels=profile["labels"],
+            profile=profile,
+            diagnosis=diagnosis,
             created_at=dataset.created_at,
         )
+
+
+class RowView(View):
+    """One row, as training reads it."""
+
+    row: int = Field(description="1 is the first row of data.")
+    text: str = Field(description="Its first 2,000 characters.")
+    characters: int = Field(description="That the whole text has.")
+    label: str | None
+    split: str | None
+
+
+class RowsView(View):
+    """Some rows, in the order of the file."""
+
+    data: list[RowView]
+    next: int | None = Field(description="Where to go on: `after` of the next call.")
 
 
 UPLOAD_FORM = file_form(

@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from pathlib import Path, PurePath
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.artifacts.store import Store
 from app.datasets import files, repository
 from app.datasets.errors import DatasetDamaged, DatasetInUse, KeyBytesUsed, NameNeeded
-from app.datasets.inspection import inspect
+from app.datasets.inspection import Columns, Inspection
 from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
@@ -61,7 +62,7 @@ def add(
             return there, False
         _check_quota(session, dataset, settings)
 
-    dataset.profile = inspect(file, filename=upload.filename, columns=columns, settings=settings)
+    dataset.profile = Inspection(file, upload.filename, columns, settings).profile()
     dataset.rows = dataset.profile["rows"]
     if dataset.rows > settings.max_rows:
         limit = f"{settings.max_rows:,}"
@@ -100,6 +101,31 @@ def content(store: Store, *, settings: Settings, dataset: Dataset) -> Path:
     except ArtifactCorrupt as error:
         problem = error.detail["problem"]
         raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
+
+
+def check(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
+    """Diagnose a data set anew. Raises what `content` and `Inspection.diagnosis` raise."""
+    with database.read() as session:
+        dataset = repository.resolve(session, ref)
+    diagnosis = _inspection(store, settings, dataset).diagnosis()
+    with database.write() as session:
+        dataset = repository.get(session, dataset.id, alone=True)
+        dataset.profile = {**dataset.profile, "diagnosis": diagnosis}
+        session.commit()
+    return dataset
+
+
+def rows(
+    store: Store, *, settings: Settings, dataset: Dataset, after: int, limit: int
+) -> list[dict[str, Any]]:
+    """Rows with numbers above `after`. Raises what `content` and `Inspection.rows` raise."""
+    return _inspection(store, settings, dataset).rows(after=after, limit=limit)
+
+
+def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspection:
+    file = content(store, settings=settings, dataset=dataset)
+    columns = Columns(dataset.text_column, dataset.label_column, dataset.split_column)
+    return Inspection(file, dataset.filename, columns, settings)
 
 
 def delete(database: Database, store: Store, *, settings: Settings, ref: str) -> None:

@@ -32,6 +32,7 @@ class Filter:
     method: str | None = None
     search: str | None = None  # stands in the name, the base or the data
     cells: bool = True  # those that sweeps made, too
+    dataset: UUID | None = None  # an upload that they read
 
 
 def get(session: Session, job_id: UUID) -> Job:
@@ -68,6 +69,8 @@ def page(
         statement = statement.where(_mentions(only.search))
     if not only.cells:
         statement = statement.where(Job.sweep_id.is_(None))
+    if only.dataset is not None:
+        statement = statement.where(cast(Job.dataset_ids, String).contains(str(only.dataset)))
     return session.scalars(statement).all()
 
 

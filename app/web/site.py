@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from app.web import (
     assets,
+    datasets,
     job,
     jobs,
     more_cells,
@@ -22,7 +23,7 @@ PAGES = (
     *(assets.router, sign_in.router),
     *(jobs.router, new_job.router, job.router),
     *(sweeps.router, new_sweep.router, sweep.router, more_cells.router),
-    *(registry.router, try_it.router),
+    *(registry.router, datasets.router, try_it.router),
 )
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lora_core.data.limits import MAX_BYTES, MAX_CELL
-from lora_core.data.rows import RowCollector
+from lora_core.data.rows import Numbered
 from lora_core.errors.data import BrokenRows, DataTooLarge, WrongEncoding
 
 BATCH = (
@@ -40,24 +40,6 @@ def check_types(file: str, kinds: Sequence[pa.DataType]) -> None:
         )
 
 
-class ArrowRows:
-    """Feeds batches to a collector, counting rows and bytes."""
-
-    def __init__(self, file: str) -> None:
-        self.collector = RowCollector(file)
-        self._cells = ArrowCells(file)
-
-    def add(self, columns: Sequence[pa.Array]) -> None:
-        """A batch of at most `BATCH` rows: text, perhaps label and split.
-
-        Raises what `ArrowCells.values` and `RowCollector.add` raise.
-        """
-        values = [self._cells.values(column) for column in columns]
-        for cells in zip(*values, strict=True):
-            self._cells.row += 1
-            self.collector.add(self._cells.row, cells)
-
-
 class ArrowCells:
     """Turns columns of at most `BATCH` rows into Python objects. `row`: how many came before."""
 
@@ -65,6 +47,13 @@ class ArrowCells:
         self.row = 0
         self._file = file
         self._bytes = 0
+
+    def rows(self, columns: Sequence[pa.Array]) -> Numbered:
+        """The rows of a batch. Raises what `values` raises."""
+        values = [self.values(column) for column in columns]
+        for cells in zip(*values, strict=True):
+            self.row += 1
+            yield self.row, cells
 
     def values(self, column: pa.Array) -> list[object]:
         """Raises `WrongEncoding`, and `DataTooLarge` before a cell becomes a Python object."""

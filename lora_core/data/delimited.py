@@ -11,27 +11,24 @@ from pathlib import Path
 
 from lora_core.data.limits import MAX_CELL
 from lora_core.data.lines import Lines
-from lora_core.data.rows import Columns, Row, RowCollector
+from lora_core.data.rows import Columns, Numbered
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import BrokenRows, DataTooLarge, EmptyData
 
 
-def read(path: Path, columns: Columns, delimiter: str) -> list[Row]:
-    """All rows of a file with a header. Cells may be quoted with `"`, doubled inside a cell.
+def cells(path: Path, columns: Columns, delimiter: str) -> Numbered:
+    """These columns of a file with a header. Cells may be quoted with `"`, doubled inside a cell.
 
     Rows are counted as a spreadsheet counts them, blank lines included, from 1 below the header
     (0).
 
-    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `EmptyText`, `MissingLabel`,
-    `MissingColumn`, `DataTooLarge`.
+    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `MissingColumn`, `DataTooLarge`.
     """
-    rows = RowCollector(path.name)
     table = read_table(path, delimiter)
     _, header = next(table)
     positions = columns.find(path.name, header)
-    for number, cells in table:
-        rows.add(number, [cells[i] for i in positions])
-    return rows.rows()
+    for number, found in table:
+        yield number, [found[i] for i in positions]
 
 
 def read_table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

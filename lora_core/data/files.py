@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lora_core.data import delimited, json_lines, parquet
 from lora_core.data.limits import MAX_BYTES
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import Columns, Numbered, Row, collect
 from lora_core.errors.data import DataNotFound, DataTooLarge, EmptyData, UnsupportedFormat
 from lora_core.specs.data import ENDINGS
 
@@ -26,11 +26,24 @@ def read(path: Path, columns: Columns) -> list[Row]:
     Raises `DataNotFound`, `UnsupportedFormat`, `EmptyData`, `DataTooLarge`, and what the reader of
     the format raises.
     """
-    ending = check(path)
     try:
-        return _read(path, ending, columns)
+        return collect(path.name, cells(path, columns))
     except MemoryError as error:
         raise DataTooLarge(file=path.name, what="its content", limit="the memory here") from error
+
+
+def cells(path: Path, columns: Columns) -> Numbered:
+    """The cells of these columns, row by row, never all of them in memory.
+
+    Raises what `read` raises, but for empty texts and labels.
+    """
+    match check(path):
+        case ".parquet":
+            return parquet.cells(path, columns)
+        case ".jsonl":
+            return json_lines.cells(path, columns)
+        case ending:
+            return delimited.cells(path, columns, "," if ending == ".csv" else "\t")
 
 
 def check(path: Path) -> str:
@@ -51,16 +64,6 @@ def check(path: Path) -> str:
         raise DataTooLarge(file=path.name, what="its size", limit=f"{MAX_BYTES:,} bytes")
     _check_start(path, ending)
     return ending
-
-
-def _read(path: Path, ending: str, columns: Columns) -> list[Row]:
-    match ending:
-        case ".parquet":
-            return parquet.read(path, columns)
-        case ".jsonl":
-            return json_lines.read(path, columns)
-        case _:
-            return delimited.read(path, columns, "," if ending == ".csv" else "\t")
 
 
 def _check_start(path: Path, ending: str) -> None:

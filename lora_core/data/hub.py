@@ -6,6 +6,7 @@ downloaded.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import datasets
 import pyarrow as pa
@@ -13,10 +14,10 @@ import pyarrow.compute as pc
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from lora_core.data.arrow import BATCH, ArrowRows, check_types
+from lora_core.data.arrow import BATCH, ArrowCells, check_types
 from lora_core.data.limits import MAX_BYTES, MAX_ROWS
 from lora_core.data.parts import Parts, named
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import Columns, Row, collect
 from lora_core.disk import is_no_room
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import BrokenRows, DataNotFound, DataTooLarge, UnsupportedFormat
@@ -101,11 +102,13 @@ def _rows(file: str, data: datasets.Dataset, columns: Columns) -> list[Row]:
     check_types(file, table.schema.types)
     feature = data.features[names[1]]
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
-    rows = ArrowRows(file)
-    for batch in table.to_batches(max_chunksize=BATCH):
-        text, label = batch.columns
-        rows.add([text, label if classes is None else _names(file, label, classes)])
-    return rows.collector.rows()
+    decoded = ArrowCells(file)
+    batches = (batch.columns for batch in table.to_batches(max_chunksize=BATCH))
+    rows = (
+        decoded.rows([text, label if classes is None else _names(file, label, classes)])
+        for text, label in batches
+    )
+    return collect(file, chain.from_iterable(rows))
 
 
 def _names(file: str, numbers: pa.Array, classes: Sequence[str]) -> pa.Array:

@@ -6,24 +6,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lora_core.data.lines import Lines
-from lora_core.data.rows import Columns, Row, RowCollector
+from lora_core.data.rows import Columns, Numbered
 from lora_core.errors.data import BrokenRows
 
 
-def read(path: Path, columns: Columns) -> list[Row]:
-    """All rows. Row numbers are line numbers; the first object says which columns there are.
+def cells(path: Path, columns: Columns) -> Numbered:
+    """These columns. Row numbers are line numbers; the first object says which columns there are.
 
-    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `EmptyText`, `MissingLabel`,
-    `MissingColumn`, `DataTooLarge`.
+    Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `MissingColumn`, `DataTooLarge`.
     """
-    rows = RowCollector(path.name)
     names: list[str] = []
     for number, found in read_objects(path):
         if not names:
             available = list(found)
             names = [available[i] for i in columns.find(path.name, available)]
-        rows.add(number, [value(path.name, number, found, name) for name in names])
-    return rows.rows()
+        yield number, [value(path.name, number, found, name) for name in names]
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -20,10 +20,10 @@ def label_names(labels: Collection[str]) -> tuple[str, ...]:
 
 
 def similar(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Labels that differ in case only, such as Lob and lob: often one that is spelt in two ways."""
+    """Labels that differ in case or white space only, as Lob and lob do: often one label."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        spellings[label.casefold()].append(label)
+        spellings[" ".join(label.casefold().split())].append(label)
     return tuple(tuple(found) for found in spellings.values() if len(found) > 1)
 
 

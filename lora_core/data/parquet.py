@@ -7,30 +7,29 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lora_core.data.arrow import BATCH, ArrowRows, check_types
+from lora_core.data.arrow import BATCH, ArrowCells, check_types
 from lora_core.data.limits import MAX_BYTES, MAX_ROWS
-from lora_core.data.rows import Columns, Row
+from lora_core.data.rows import Columns, Numbered
 from lora_core.errors.data import DataTooLarge, EmptyData, UnsupportedFormat
 
 ENCRYPTED = b"PARE"  # last bytes of a file whose footer is encrypted; else b"PAR1"
 FOOTER_ENTRIES = 200_000
 
 
-def read(path: Path, columns: Columns) -> list[Row]:
-    """All rows, row group by row group.
+def cells(path: Path, columns: Columns) -> Numbered:
+    """These columns, row group by row group.
 
-    Raises `UnsupportedFormat` for a damaged or encrypted file, `EmptyData`, `EmptyText`,
-    `MissingLabel`, `MissingColumn`, `WrongEncoding`, `NulByte`, `BrokenRows`, `DataTooLarge`.
+    Raises `UnsupportedFormat` for a damaged or encrypted file, `EmptyData`, `MissingColumn`,
+    `WrongEncoding`, `BrokenRows`, `DataTooLarge`.
     """
     with opened(path) as parquet:
         schema = parquet.schema_arrow
         positions = columns.find(path.name, schema.names)
         check_types(path.name, [schema.field(i).type for i in positions])
         names = [schema.names[i] for i in positions]
-        rows = ArrowRows(path.name)
+        decoded = ArrowCells(path.name)
         for batch in batches(parquet, names):
-            rows.add([batch.column(name) for name in names])
-        return rows.collector.rows()
+            yield from decoded.rows([batch.column(name) for name in names])
 
 
 def batches(parquet: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:

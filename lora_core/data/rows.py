@@ -1,7 +1,7 @@
 """Rows as they stand in a source, checked one by one."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lora_core.data.limits import MAX_BYTES, MAX_CELL, MAX_COLUMNS, MAX_LABEL, MAX_LABELS, MAX_ROWS
@@ -19,6 +19,8 @@ from lora_core.errors.data import (
 SPLIT_COLUMN = "split"  # used when it is there and no other is named
 SHOWN = 10  # row numbers in an error
 NO_LABEL = ""
+
+Numbered = Iterator[tuple[int, Sequence[object]]]  # the wanted cells of each row, with its number
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Columns:
         wanted = [self.text] if self.label is None else [self.text, self.label]
         if self.split is not None:
             wanted.append(self.split)
-        elif self.look_for_split and SPLIT_COLUMN in available:
+        elif self.label is not None and self.look_for_split and SPLIT_COLUMN in available:
             wanted.append(SPLIT_COLUMN)
         for column in wanted:
             if column not in available:
@@ -162,6 +164,14 @@ class RowCollector:
                 file=self.file, what="the number of different labels", limit=f"{MAX_LABELS:,}"
             )
         return name
+
+
+def collect(file: str, rows: Numbered) -> list[Row]:
+    """All rows of a source, checked. Raises what `RowCollector` raises."""
+    collector = RowCollector(file)
+    for number, cells in rows:
+        collector.add(number, cells)
+    return collector.rows()
 
 
 def _separator(columns: Sequence[str]) -> str | None:

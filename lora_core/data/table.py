@@ -89,7 +89,7 @@ def _parquet(path: Path, text_column: str) -> Rows:
 
 def _check_names(file: str, names: Sequence[str], text_column: str) -> None:
     """Raises `MissingColumn`, `BrokenRows`, `ColumnTaken`, `DataTooLarge`."""
-    Columns(text_column, label=None, look_for_split=False).find(file, names)
+    Columns(text_column, label=None).find(file, names)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise BrokenRows(file=file, row=0, problem=f"the column {twice!r} is there twice")
     _check_free(file, names)

@@ -43,3 +43,17 @@ class PredictSpec(Frozen):
     model: ModelName
     data: TextsSpec
     runtime: PlaceSpec = PlaceSpec()
+
+
+class Score(Frozen):
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+class Answer(Frozen):
+    """All labels of one text, highest first."""
+
+    text: str
+    labels: list[Score]

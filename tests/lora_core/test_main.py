@@ -139,9 +139,10 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
     reviews = make_reviews(tmp_path / "reviews.csv", rows=10)
     done = run("inspect", str(reviews), environment=environment)
     assert done.returncode == 0, done.stderr
-    profile = json.loads(done.stdout)
-    assert profile["rows"] == 10
+    profile, diagnosis = map(json.loads, done.stdout.splitlines())
+    assert (profile["rows"], diagnosis["rows"]) == (10, 10)
     assert profile["labels"] == {"bad": 5, "good": 5}
+    assert [each["code"] for each in diagnosis["findings"]] == ["rare_labels"]
 
     reviews.write_text("text,label\nfine,good\n,bad\n")
     done = run("inspect", str(reviews), environment=environment)
@@ -150,7 +151,8 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
 
     reviews.write_text("text,label\nfine,g\x9bood\nbad,bad\n")
     done = run("inspect", str(reviews), environment=environment)
-    assert json.loads(done.stdout)["labels"] == {"bad": 1, "g\x9bood": 1}
+    profile, _ = map(json.loads, done.stdout.splitlines())
+    assert profile["labels"] == {"bad": 1, "g\x9bood": 1}
     assert done.stdout.isascii()  # nothing in it can steer a terminal
 
 

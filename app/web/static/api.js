@@ -10,7 +10,7 @@ export class Problem extends Error {
   }
 }
 
-const token = document.querySelector('meta[name="page-token"]')?.content;
+export const token = document.querySelector('meta[name="page-token"]')?.content;
 
 /** The Response. Throws a Problem. `body` is JSON, or what fetch takes by itself (a form, a file). */
 export async function request(method, path, body, options = {}) {

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.datasets.errors import Unreadable
-from app.datasets.inspection import Columns, inspect
+from app.datasets.inspection import Columns, Inspection
 from app.settings import Settings
 from lora_core.errors.data import BrokenRows, DataTooLarge, MissingColumn
 
@@ -72,12 +72,10 @@ def test_what_is_wrong_is_said_under_the_name_that_the_caller_knows(
     file = tmp_path / "0197.csv"
     file.write_text('text,label\na,x\nb,y\n"c')
     with pytest.raises(BrokenRows, match=r"films\.csv, row 3") as refused:
-        inspect(file, filename="films.csv", columns=COLUMNS, settings=settings)
+        Inspection(file, "films.csv", COLUMNS, settings).profile()
     assert refused.value.detail["row"] == 3
     with pytest.raises(MissingColumn, match="review"):
-        inspect(
-            file, filename="films.csv", columns=Columns("review", "label", None), settings=settings
-        )
+        Inspection(file, "films.csv", Columns("review", "label", None), settings).profile()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +120,7 @@ def test_a_slow_parser_is_ended_with_all_that_it_started(large: Path, settings: 
     hurried = settings.model_copy(update={"inspect_seconds": 0.3})
     before, started = _children(), time.monotonic()
     with pytest.raises(DataTooLarge, match=r"time needed to read it is over the limit of 0\.3 s"):
-        inspect(large, filename="a.csv", columns=COLUMNS, settings=hurried)
+        Inspection(large, "a.csv", COLUMNS, hurried).profile()
     assert time.monotonic() - started < 5
     assert _children() == before
 
@@ -130,7 +128,7 @@ def test_a_slow_parser_is_ended_with_all_that_it_started(large: Path, settings: 
 def test_a_parser_out_of_memory_is_told_as_such(large: Path, settings: Settings) -> None:
     narrow = settings.model_copy(update={"inspect_memory_mb": 256})
     with pytest.raises(DataTooLarge, match="is over the limit of"):
-        inspect(large, filename="a.csv", columns=COLUMNS, settings=narrow)
+        Inspection(large, "a.csv", COLUMNS, narrow).profile()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +139,7 @@ def test_a_parser_that_dies_is_told_as_such(
 ) -> None:
     def work() -> None:
         with pytest.raises(error, match=r"a\.csv"):
-            inspect(large, filename="a.csv", columns=COLUMNS, settings=settings)
+            Inspection(large, "a.csv", COLUMNS, settings).profile()
 
     with child_of(work) as pid:
         os.kill(pid, end)
@@ -156,7 +154,7 @@ def test_the_parser_knows_no_secret_of_the_service(
 
     def work() -> None:
         with pytest.raises((DataTooLarge, Unreadable)):
-            inspect(large, filename="a.csv", columns=COLUMNS, settings=hurried)
+            Inspection(large, "a.csv", COLUMNS, hurried).profile()
         stop.set()
 
     with child_of(work) as pid:

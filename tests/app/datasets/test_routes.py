@@ -42,6 +42,7 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         "split_column": None,
         "labels": LABELS,
         "profile": dataset["profile"],
+        "diagnosis": dataset["diagnosis"],
         "created_at": IsDatetime(iso_string=True),
     }
     assert dataset["profile"]["duplicates"] == 0

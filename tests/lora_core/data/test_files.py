@@ -69,11 +69,11 @@ def test_a_file_that_needs_more_memory_than_there_is_is_too_large(tmp_path: Path
         file.writelines(f"{i} {'many words ' * 90},{i % 2}\n" for i in range(50_000))
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from lora_core.data.inspect import inspect\n"
+        "from lora_core.data import contents; from lora_core.data.rows import Columns\n"
         "from lora_core.errors.data import DataTooLarge\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)\n"
-        "try: inspect(Path(sys.argv[1]))\n"
+        "try: contents.read(Path(sys.argv[1]), Columns())\n"
         "except DataTooLarge as error: print(error)"
     )
     answer = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)

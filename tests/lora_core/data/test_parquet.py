@@ -28,12 +28,16 @@ from lora_core.errors.data import (
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-from lora_core.data.inspect import inspect
+from lora_core.data import contents, doctor
+from lora_core.data.profile import describe
+from lora_core.data.rows import Columns
 from lora_core.errors import LoraCoreError
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 start = time.monotonic()
 try:
-    inspect(Path(sys.argv[1]))
+    found = contents.read(Path(sys.argv[1]), Columns())
+    describe(found)
+    doctor.diagnose(found)
 except LoraCoreError as error:
     print(error.code, time.monotonic() - start < 10)
 """

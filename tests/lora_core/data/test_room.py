@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data.inspect import inspect
+from lora_core.data import contents
 from lora_core.data.load import load
+from lora_core.data.profile import describe
 from lora_core.data.room import Known, check_room
+from lora_core.data.rows import Columns
 from lora_core.errors.data import DataError, TooFewRows
 from lora_core.specs.data import DataSpec, Split
 
@@ -25,7 +27,7 @@ def some_spec(draw: random.Random, path: Path) -> DataSpec:
 
 def is_known(path: Path, spec: DataSpec) -> bool:
     """Whether the profile of the file is enough to refuse the description."""
-    profile = inspect(path)
+    profile = describe(contents.read(path, Columns()))
     known = Known(
         profile.rows, len(profile.labels), profile.duplicates, profile.conflicting_duplicates
     )

@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data.inspect import inspect, inspect_texts
+from lora_core.data import contents
+from lora_core.data.profile import Profile, describe
+from lora_core.data.rows import Columns
 from lora_core.errors.data import MissingColumn, MissingSplit, OneClass, UnseenLabel
 from lora_core.specs.data import Split
+
+
+def inspect(
+    path: Path, text: str = "text", label: str = "label", split: str | None = None
+) -> Profile:
+    return describe(contents.read(path, Columns(text, label, split)))
 
 
 def write(tmp_path: Path, *rows: str, header: str = "text,label") -> Path:
@@ -35,14 +43,20 @@ def test_a_file_is_described(tmp_path: Path) -> None:
     assert list(profile.labels) == ["9", "10"]
 
 
-def test_labels_that_differ_in_case_only_are_found(tmp_path: Path) -> None:
-    profile = inspect(write(tmp_path, "a,Lob", "b,lob", "c,LOB", "d,No", "e,STRASSE", "f,Straße"))
-    assert profile.similar_labels == (("LOB", "Lob", "lob"), ("STRASSE", "Straße"))
+def test_labels_that_differ_in_case_or_white_space_only_are_found(tmp_path: Path) -> None:
+    profile = inspect(
+        write(tmp_path, "a,Lob", "b,lob", "c,LOB", "d,No go", "e,STRASSE", "f,Straße", "g,no  go")
+    )
+    assert profile.similar_labels == (
+        ("LOB", "Lob", "lob"),
+        ("No go", "no  go"),
+        ("STRASSE", "Straße"),
+    )
 
 
 def test_texts_without_labels_are_described(tmp_path: Path) -> None:
     path = write(tmp_path, "1,good,train", "2,bad,x", "3, good ,", header="id,body,split")
-    profile = inspect_texts(path, "body")
+    profile = describe(contents.read(path, Columns("body", label=None)))
     assert (profile.rows, profile.duplicates, profile.max_characters) == (3, 1, 6)
     assert (profile.label_column, profile.split_column, profile.labels) == (None, None, {})
 
@@ -79,7 +93,7 @@ def test_what_training_would_refuse_is_refused_here(tmp_path: Path) -> None:
 
 def test_an_inspection_loads_neither_torch_nor_datasets() -> None:
     code = (
-        "import sys, lora_core.data.inspect;"
+        "import sys, lora_core.data.profile, lora_core.data.doctor, lora_core.data.preview;"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -1,0 +1,147 @@
+"""Data sets: upload, what is in them, and what to look at before anyone trains on them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import HTMLResponse
+
+from app import child
+from app.artifacts.store import Store
+from app.datasets import repository, service
+from app.datasets.schemas import DatasetView
+from app.datasets.tables import Dataset
+from app.db.engines import Database
+from app.deps import DatabaseDep, SettingsDep, StoreDep
+from app.jobs import repository as jobs
+from app.jobs.repository import Filter
+from app.keys.auth import requires
+from app.pagination import After, cut, decode
+from app.settings import Settings
+from app.web import words
+from app.web.page import render
+from lora_core.data.diagnosis import Finding, Level
+from lora_core.samples import reviews
+from lora_core.specs.data import ENDINGS, MAX_LENGTH
+
+PER_PAGE = 50
+PREVIEW = 10  # rows at a time
+EXCERPT = 400  # characters of a text in a row
+JOBS = 10
+LABELS = 12  # that are shown at once
+
+router = APIRouter(include_in_schema=False, dependencies=[requires("datasets:read")])
+
+
+class Wanted(BaseModel):
+    """Which page of the list."""
+
+    after: After = None
+
+    @property
+    def without_after(self) -> str:
+        """The query of the first page."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A data set as the pages show it."""
+
+    view: DatasetView
+
+    def found(self, level: Level) -> list[Finding]:
+        """Findings of one level."""
+        diagnosis = self.view.diagnosis
+        return [each for each in diagnosis.findings if each.level is level] if diagnosis else []
+
+    @property
+    def labels(self) -> list[tuple[str, int, float]]:
+        """(label, rows, share of the rows), the most frequent first."""
+        counts = sorted(self.view.labels.items(), key=lambda each: -each[1])
+        return [(label, count, count / self.view.rows) for label, count in counts]
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Rows of each part that the file names."""
+        found: dict[str, int] = self.view.profile["splits"]
+        return found
+
+
+@router.get("/datasets")
+def datasets(
+    request: Request, database: DatabaseDep, wanted: Annotated[Wanted, Query()]
+) -> HTMLResponse:
+    """Data sets, the newest first, and a place to drop another one."""
+    with database.read() as session:
+        found = repository.page(session, after=decode(wanted.after), limit=PER_PAGE + 1)
+        rows, following = cut(found, PER_PAGE)
+        shown = [Shown(DatasetView.of(row)) for row in rows]
+    return render(
+        request,
+        "datasets.html",
+        datasets=shown,
+        next=following,
+        query=wanted,
+        endings=ENDINGS,
+        samples=reviews.SAMPLES,
+        levels=list(Level),
+    )
+
+
+@router.get("/datasets/{ref}")
+def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
+    """One data set: what was found, labels, lengths, rows, versions, jobs."""
+    with database.read() as session:
+        row = repository.resolve(session, ref)
+        versions = [Shown(DatasetView.of(each)) for each in repository.versions(session, row.name)]
+        used = jobs.page(session, after=None, limit=JOBS + 1, only=Filter(dataset=row.id))
+        using = [(job.id, words.name(job), job.state) for job in used]
+    newest = versions[0].view.version == row.version
+    return render(
+        request,
+        "dataset.html",
+        dataset=Shown(DatasetView.of(row)),
+        source=row.name if newest else f"{row.name}:{row.version}",
+        versions=versions,
+        jobs=using[:JOBS],
+        more_jobs=len(using) > JOBS,
+        levels=list(Level),
+        max_length=MAX_LENGTH,
+        at_once=LABELS,
+    )
+
+
+@router.get("/datasets/{ref}/rows")
+async def rows(
+    request: Request,
+    ref: str,
+    database: DatabaseDep,
+    store: StoreDep,
+    settings: SettingsDep,
+    after: Annotated[int, Query(ge=0)] = 0,
+) -> HTMLResponse:
+    """Some rows of a data set. Its page takes the table from here."""
+    read = partial(_read, database, store, settings, ref, after)
+    found, shown = await anyio.to_thread.run_sync(read, limiter=child.limiter())
+    return render(
+        request,
+        "dataset_rows.html",
+        dataset=found,
+        rows=shown[:PREVIEW],
+        after=after,
+        excerpt=EXCERPT,
+        next=shown[PREVIEW - 1]["row"] if len(shown) > PREVIEW else None,
+    )
+
+
+def _read(
+    database: Database, store: Store, settings: Settings, ref: str, after: int
+) -> tuple[Dataset, list[dict[str, Any]]]:
+    with database.read() as session:
+        found = repository.resolve(session, ref)
+    shown = service.rows(store, settings=settings, dataset=found, after=after, limit=PREVIEW + 1)
+    return found, shown

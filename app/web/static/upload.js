@@ -1,0 +1,87 @@
+// Sends a file, chosen or dropped, and says how far it is and what is wrong with it.
+import { Problem, token } from "./api.js";
+
+const form = document.getElementById("upload");
+const field = form.elements.file;
+const button = document.getElementById("send");
+const sent = document.getElementById("sent");
+const show = (id, text) => (document.getElementById(id).textContent = text);
+
+/** The data set. Not with fetch, which does not tell how much of a body has been sent. */
+function send(body, progress) {
+  return new Promise((settle, fail) => {
+    const call = new XMLHttpRequest();
+    call.open("POST", "/v1/datasets");
+    call.responseType = "json";
+    if (token) call.setRequestHeader("X-Page-Token", token);
+    call.upload.addEventListener("progress", (event) => event.lengthComputable && progress(event.loaded / event.total));
+    call.addEventListener("load", () => (call.status < 300 ? settle(call.response) : fail(new Problem(call.status, call.response ?? {}))));
+    call.addEventListener("error", () => fail(new Problem(0, { detail: "The connection was lost. Is the service running, and the file not larger than it takes?" })));
+    call.send(body);
+  });
+}
+
+/** What the form says, without what was left empty. */
+function body() {
+  const said = new FormData(form);
+  for (const [name, value] of [...said]) if (value === "") said.delete(name);
+  return said;
+}
+
+function tell(problem) {
+  show("upload-error", problem?.message ?? "");
+  for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
+  if (!problem) return;
+  const at = problem.code === "missing_column" ? "text_column" : problem.errors?.[0]?.at;
+  const wrong = form.elements[at] ?? field;
+  wrong.closest("details")?.setAttribute("open", "");
+  wrong.setAttribute("aria-invalid", "true");
+  wrong.focus();
+}
+
+function busy(is) {
+  button.disabled = is;
+  document.getElementById("sending").hidden = !is;
+  if (!is) show("upload-state", "");
+}
+
+function progress(share) {
+  if (share < 1) {
+    sent.value = share;
+    show("upload-state", `Sending, ${Math.floor(100 * share)} %`);
+  } else {
+    sent.removeAttribute("value"); // nobody knows how long
+    show("upload-state", "Checking each row");
+  }
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  tell(null);
+  if (!field.files.length) return tell({ message: "Choose a file, or drop one here." });
+  busy(true);
+  progress(0);
+  try {
+    const dataset = await send(body(), progress);
+    location.assign(`/datasets/${dataset.id}`);
+  } catch (problem) {
+    busy(false);
+    tell(problem);
+  }
+});
+
+for (const kind of ["dragenter", "dragover"]) {
+  form.addEventListener(kind, (event) => {
+    event.preventDefault(); // allows the drop
+    form.classList.add("over");
+  });
+}
+form.addEventListener("dragleave", (event) => form.contains(event.relatedTarget) || form.classList.remove("over"));
+form.addEventListener("drop", (event) => {
+  event.preventDefault();
+  form.classList.remove("over");
+  if (button.disabled) return;
+  if (event.dataTransfer.files.length !== 1) return tell({ message: "Drop one file at a time." });
+  field.files = event.dataTransfer.files;
+  form.requestSubmit();
+});

@@ -1,0 +1,77 @@
+"""Examines a data set before anyone trains on it."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from random import Random
+
+from lora_core.data import balance, copies, near, token_counts
+from lora_core.data.contents import Contents
+from lora_core.data.diagnosis import Diagnosis, Finding, Level, TokenCounts
+from lora_core.data.rows import Row
+from lora_core.errors import LoraCoreError
+from lora_core.samples import minilm
+from lora_core.samples.packages import locate
+
+# What is looked at, at most, so that a diagnosis takes some ten seconds on one core: (rows,
+# characters). Tokens take longest, and of a few thousand texts the shares are right to a percent.
+COMPARED = (100_000, 40_000_000)
+TOKENISED = (10_000, 5_000_000)
+
+
+def diagnose(contents: Contents) -> Diagnosis:
+    """What is worth knowing of a sound file."""
+    rows = copies.by_part(contents.rows)
+    _, groups = copies.grouped(rows)
+    compared = sample(rows, *COMPARED)
+    found = balance.balance(rows, contents.labels) if contents.labels else None
+    tokens, of_tokens = _tokens(sample(rows, *TOKENISED))
+    findings = [
+        *(balance.findings(found, rows) if found else ()),
+        *copies.findings(groups, len(rows)),
+        *near.findings(compared),
+        *of_tokens,
+        *_not_compared(len(compared), len(rows)),
+    ]
+    order = list(Level)
+    return Diagnosis(
+        rows=len(rows),
+        compared=len(compared),
+        balance=found,
+        tokens=tokens,
+        findings=tuple(sorted(findings, key=lambda each: order.index(each.level))),
+    )
+
+
+def sample(rows: Sequence[Row], most: int, characters: int) -> Sequence[Row]:
+    """As many rows, drawn at random, as fit; in their order."""
+    drawn = Random(0).sample(range(len(rows)), min(len(rows), most))  # noqa: S311 - no secret
+    sizes = accumulate(len(rows[i].text) for i in drawn)
+    fitting = [i for i, size in zip(drawn, sizes, strict=True) if size <= characters]
+    return [rows[i] for i in sorted(fitting)]
+
+
+def _tokens(rows: Sequence[Row]) -> tuple[TokenCounts | None, list[Finding]]:
+    """By the sample base. Its tokenizer comes with a package that may not be there."""
+    try:
+        return token_counts.count(rows, locate(minilm.TOKENIZER), minilm.NAME)
+    except LoraCoreError as error:
+        missing = Finding(
+            code="tokens_not_counted",
+            level=Level.INFO,
+            count=len(rows),
+            message=f"Tokens were not counted: {error}",
+            advice="Install the package and check the data again.",
+        )
+        return None, [missing]
+
+
+def _not_compared(compared: int, rows: int) -> Iterator[Finding]:
+    if compared < rows:
+        yield Finding(
+            code="not_compared",
+            level=Level.INFO,
+            count=rows - compared,
+            message=f"Near copies were looked for in {compared:,} of {rows:,} rows, drawn at "
+            "random: there are more of them than were counted.",
+            advice="To find all of them, check smaller files.",
+        )

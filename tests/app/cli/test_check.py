@@ -1,0 +1,90 @@
+"""`loraworks datasets check`, of a file and of an upload."""
+
+import json
+from pathlib import Path
+
+from app.db.engines import Database
+from tests.app.cli.conftest import Run, answer
+from tests.app.datasets.test_diagnosis import LEAKING, forget
+
+
+def write(tmp_path: Path, content: str, name: str = "films.csv") -> str:
+    file = tmp_path / name
+    file.write_text(content)
+    return str(file)
+
+
+SOUND = LEAKING.removesuffix("sentence0 word0 end0,neg,test\n")
+
+
+def test_a_file_is_checked_without_a_service(run: Run, tmp_path: Path) -> None:
+    found = run("datasets", "check", write(tmp_path, LEAKING))
+    assert found.exit_code == 1, found.output
+    told = " ".join(found.stdout.split())
+    assert "error: Texts that stand in two parts: 1 row of test in train. (leaked)" in told
+    assert "rows 1 (neg, train) and 49 (neg, test): sentence0 word0 end0" in told
+    assert "labels neg 51.0 %, pos 49.0 %" in told
+    assert "warning: 1 row with the text of an earlier one. (duplicates)" in told
+    assert found.stderr == ""
+
+
+def test_sound_data_leaves_with_0(run: Run, tmp_path: Path) -> None:
+    found = run("datasets", "check", write(tmp_path, SOUND))
+    assert found.exit_code == 0, found.output
+    assert "Nothing to complain of" in found.stdout
+
+
+def test_warnings_alone_leave_with_0(run: Run, tmp_path: Path) -> None:
+    found = run("datasets", "check", write(tmp_path, "text,label\na a,x\nb b,y\nb b,y\n"))
+    assert found.exit_code == 0, found.output
+    assert "warning: 2 labels with fewer than 10 rows: x (1), y (2). (rare_labels)" in found.stdout
+
+
+def test_json_is_the_diagnosis_alone(run: Run, tmp_path: Path) -> None:
+    found = run("datasets", "check", write(tmp_path, LEAKING), "--json")
+    assert found.exit_code == 1
+    diagnosis = json.loads(found.stdout)
+    assert [each["code"] for each in diagnosis["findings"]] == ["leaked", "duplicates"]
+    assert diagnosis["tokens"]["truncated"]["512"] == 0
+
+
+def test_a_file_that_cannot_be_read_is_refused(run: Run, tmp_path: Path) -> None:
+    broken = run("datasets", "check", write(tmp_path, "text,label\na,x\n,y\n"))
+    assert broken.exit_code == 2
+    assert "(empty_text)" in broken.stderr
+    missing = run("datasets", "check", str(tmp_path / "none.csv"))
+    assert (missing.exit_code, "(data_not_found)" in missing.stderr) == (2, True)
+
+
+def test_columns_of_a_file_may_have_any_name(run: Run, tmp_path: Path) -> None:
+    file = write(tmp_path, SOUND.replace("text,label,split", "body,mood,part"))
+    columns = ("--text-column", "body", "--label-column", "mood", "--split-column", "part")
+    assert run("datasets", "check", file, *columns).exit_code == 0
+    texts = run(
+        "datasets", "check", file, "--text-column", "body", "--purpose", "predict", "--json"
+    )
+    assert json.loads(texts.stdout)["balance"] is None
+
+
+def test_an_upload_is_checked_by_its_name(cli: Run, tmp_path: Path, database: Database) -> None:
+    dataset = answer(cli("datasets", "upload", write(tmp_path, LEAKING), "--json"))
+    for ref in ("films", "films:1", dataset["id"]):
+        found = cli("datasets", "check", ref, "--json")
+        assert (found.exit_code, json.loads(found.stdout)) == (1, dataset["diagnosis"])
+    forget(database, "films")
+    assert json.loads(cli("datasets", "check", "films", "--json").stdout) == dataset["diagnosis"]
+    assert cli("datasets", "check", "none").exit_code == 3
+
+
+def test_an_upload_has_its_own_columns(cli: Run) -> None:
+    refused = cli("datasets", "check", "films", "--text-column", "body")
+    assert (refused.exit_code, "(columns_of_upload)" in refused.stderr) == (2, True)
+
+
+def test_texts_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    hostile = "\x1b[31m [bold]red[/bold] \x9b31m"
+    file = write(tmp_path, SOUND + f"{hostile},pos,train\n{hostile},pos,train\n")
+    found = run("datasets", "check", file)
+    assert "[bold]red[/bold]" in found.stdout
+    assert "\x1b[31m" not in found.stdout
+    assert "\x9b" not in found.stdout

@@ -1,0 +1,188 @@
+"""What is found in a data set is kept with it, and can be asked for later."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import child
+from app.child import Ended
+from app.datasets import repository
+from app.datasets.inspection import Columns, Inspection
+from app.datasets.tables import Dataset
+from app.db.engines import Database
+from app.keys.service import NewKey
+from app.settings import Settings
+from lora_core import exit_codes
+from lora_core.errors.data import DataTooLarge
+from tests.app.datasets.conftest import REVIEWS, Upload
+
+LEAKING = "text,label,split\n" + "".join(
+    f"sentence{i} word{i} end{i},{'pos' if i % 2 else 'neg'},{'train' if i % 4 < 2 else 'test'}\n"
+    for i in range(48)
+)
+LEAKING += "sentence0 word0 end0,neg,test\n"
+
+
+def forget(database: Database, ref: str) -> None:
+    """As an upload of a version that made no diagnosis."""
+    with database.write() as session:
+        dataset = repository.resolve(session, ref)
+        profile = dict(dataset.profile)
+        del profile["diagnosis"]
+        dataset.profile = profile
+        session.commit()
+
+
+def codes(dataset: dict[str, Any]) -> list[str]:
+    return [finding["code"] for finding in dataset["diagnosis"]["findings"]]
+
+
+def test_an_upload_is_diagnosed(client: TestClient, upload: Upload) -> None:
+    dataset = upload(LEAKING, "films.csv").json()
+    assert codes(dataset) == ["leaked", "duplicates"]
+    diagnosis = dataset["diagnosis"]
+    assert diagnosis["findings"][0] == {
+        "code": "leaked",
+        "level": "error",
+        "count": 1,
+        "message": "Texts that stand in two parts: 1 row of test in train.",
+        "advice": diagnosis["findings"][0]["advice"],
+        "examples": [
+            {
+                "rows": [
+                    {"row": 1, "text": "sentence0 word0 end0", "label": "neg", "split": "train"},
+                    {"row": 49, "text": "sentence0 word0 end0", "label": "neg", "split": "test"},
+                ],
+                "similarity": None,
+            }
+        ],
+    }
+    assert diagnosis["balance"]["labels"]["neg"] == {
+        "count": 25, "share": 25 / 49, "splits": {"train": 12, "test": 13},
+    }  # fmt: skip
+    assert diagnosis["tokens"]["truncated"]["512"] == 0
+    assert "diagnosis" not in dataset["profile"]
+    assert client.get("/v1/datasets/films").json() == dataset
+    assert client.get("/v1/datasets").json()["data"] == [dataset]
+
+
+def test_texts_without_labels_are_diagnosed(upload: Upload) -> None:
+    dataset = upload("text\na b c\na b c\n", "inbox.csv", purpose="predict").json()
+    assert codes(dataset) == ["duplicates"]
+    assert dataset["diagnosis"]["balance"] is None
+
+
+def test_an_older_upload_is_shown_and_diagnosed_on_request(
+    client: TestClient, upload: Upload, database: Database
+) -> None:
+    fresh = upload(LEAKING, "films.csv").json()
+    forget(database, "films")
+    old = client.get("/v1/datasets/films").json()
+    assert old == {**fresh, "diagnosis": None}
+    answer = client.post("/v1/datasets/films/check")
+    assert (answer.status_code, answer.json()) == (200, fresh)
+    assert client.get("/v1/datasets/films:1").json() == fresh
+
+
+def test_texts_go_with_their_data_set(
+    client: TestClient, upload: Upload, database: Database
+) -> None:
+    dataset = upload(LEAKING, "films.csv").json()
+    assert client.delete("/v1/datasets/films").status_code == 204
+    with database.read() as session:
+        row = session.get(Dataset, UUID(dataset["id"]))
+        assert row is not None
+        assert row.profile["rows"] == 49
+        assert "sentence0" not in str(row.profile)
+
+
+def test_what_is_not_there_is_not_checked(client: TestClient, upload: Upload) -> None:
+    dataset = upload().json()
+    client.delete(f"/v1/datasets/{dataset['id']}")
+    for call in (client.post("/v1/datasets/a/check"), client.get("/v1/datasets/a/rows")):
+        assert (call.status_code, call.json()["code"]) == (404, "dataset_not_found")
+
+
+def test_a_damaged_file_is_not_checked(
+    client: TestClient, upload: Upload, settings: Settings
+) -> None:
+    upload()
+    [file] = settings.artifacts_dir.rglob("*.csv")
+    file.write_bytes(b"other")
+    for call in (client.post("/v1/datasets/a/check"), client.get("/v1/datasets/a/rows")):
+        assert (call.status_code, call.json()["code"]) == (409, "dataset_damaged")
+
+
+def test_checking_needs_the_right_to_write(
+    locked_client: TestClient, new_key: Callable[..., NewKey]
+) -> None:
+    reader = {"Authorization": f"Bearer {new_key('datasets:read').text}"}
+    assert locked_client.post("/v1/datasets/a/check", headers=reader).status_code == 403
+    assert locked_client.get("/v1/datasets/a/rows", headers=reader).status_code == 404
+    assert locked_client.get("/v1/datasets/a/rows").status_code == 401
+
+
+def test_the_api_describes_a_diagnosis(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["components"]["schemas"]
+    assert described["Finding"]["properties"]["level"]["$ref"].endswith("/Level")
+    assert described["Level"]["enum"] == ["error", "warning", "info"]
+    shown = described["DatasetView"]["properties"]["diagnosis"]
+    assert {"$ref": "#/components/schemas/Diagnosis"} in shown["anyOf"]
+
+
+PROFILE = b'{"rows": 2}\n'
+
+
+@pytest.fixture
+def inspection(settings: Settings) -> Inspection:
+    """Of a file that nobody opens."""
+    return Inspection(
+        settings.data_dir / "x.csv", "a.csv", Columns("text", "label", None), settings
+    )
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Ended(None, PROFILE, ""),
+        Ended(None, PROFILE + b'{"rows": 2, "fin', ""),
+        Ended(1, PROFILE, "MemoryError"),
+        Ended(-11, PROFILE, ""),
+    ],
+)
+def test_a_file_stands_when_only_its_diagnosis_did_not_fit(
+    inspection: Inspection, monkeypatch: pytest.MonkeyPatch, ended: Ended
+) -> None:
+    monkeypatch.setattr(child, "run", lambda *_, **__: ended)
+    assert inspection.profile() == {"rows": 2, "diagnosis": None}
+
+
+def test_a_diagnosis_that_does_not_fit_is_told_to_who_asks_for_it(
+    inspection: Inspection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "run", lambda *_, **__: Ended(None, PROFILE, ""))
+    with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
+        inspection.diagnosis()
+
+
+def test_a_file_that_cannot_be_read_is_never_kept(
+    inspection: Inspection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
+    monkeypatch.setattr(child, "run", lambda *_, **__: Ended(exit_codes.FAILED, told, ""))
+    for ask in (inspection.profile, inspection.diagnosis):
+        with pytest.raises(Exception, match=r"a\.csv has no rows"):
+            ask()
+
+
+def test_hostile_texts_stay_texts(upload: Upload) -> None:
+    hostile = '<img src=x onerror=alert(1)> \\u202e "'
+    content = REVIEWS + "".join(
+        f'"{hostile.replace(chr(34), chr(34) * 2)}",pos\n' for _ in range(2)
+    )
+    dataset = upload(content, "a.csv").json()
+    [finding] = [each for each in dataset["diagnosis"]["findings"] if each["code"] == "duplicates"]
+    assert finding["examples"][0]["rows"][0]["text"] == hostile
