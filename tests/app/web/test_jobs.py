@@ -45,8 +45,8 @@ def test_a_name_is_text(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("q=alph", {"alpha"}),
-        ("q=ALPH", {"alpha"}),
+        ("q=alpha", {"alpha"}),
+        ("q=ALPHA", {"alpha"}),
         ("q=imdb", {"beta"}),
         ("q=%25", {"100%"}),
         ("q=_", set()),
