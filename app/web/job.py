@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
@@ -14,7 +13,7 @@ from app.artifacts.tables import MODEL
 from app.charts.fields import text
 from app.deps import DatabaseDep, StoreDep
 from app.errors import AppError
-from app.jobs import mistakes, repository
+from app.jobs import curves, mistakes, repository
 from app.jobs.mistakes import MistakeView, Part
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
@@ -24,12 +23,15 @@ from app.keys.auth import requires
 from app.registry import repository as registry
 from app.web import words
 from app.web.confusion import Confusion
+from app.web.figures import Figures
 from app.web.page import render
+from app.web.sketch import HEIGHT, WIDTH, Sketch
 
 EVENTS = 200  # the newest, that are shown
-MISTAKES = 20
-FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
+MISTAKES = 12
 PARTS: tuple[Part, ...] = ("test", "validation")
+SKETCHED = ("loss", "accuracy")
+POINTS = 300  # of a curve of a sketch
 
 router = APIRouter(include_in_schema=False)
 
@@ -53,6 +55,7 @@ def job(
     with database.read() as session:
         row = repository.get(session, job_id)
         shown = JobView.of(row, repository.positions(session, [job_id]).get(job_id))
+        drawn = curves.read(session, job_id, most=POINTS, names=SKETCHED).data
         events = repository.newest_events(session, job_id, limit=EVENTS)
         versions = registry.of_job(session, job_id)
         artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
@@ -72,9 +75,11 @@ def job(
         seconds=words.seconds(shown),
         seconds_left=_seconds_left(shown),
         uploads=row.dataset_ids,
+        box=(WIDTH, HEIGHT),
+        sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
         events=events,
         versions=versions,
-        figures=_figures(summary),
+        figures=Figures.of(summary),
         parts=parts,
         judged=judged,
         confusion=Confusion.of(summary["labels"], summary[judged]) if judged else None,
@@ -92,16 +97,6 @@ def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part |
         return Left({}, ref.bytes, model, [], problem=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
     return Left(sizes, ref.bytes, model, wrong)
-
-
-def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, list[float | None]]]:
-    """(who, part, its `FIGURES`): of the job, and of the linear rival beside it."""
-    rows = []
-    for part in ("train", "validation", "test"):
-        for who, told in (("this job", summary), ("linear rival", summary.get("linear", {}))):
-            if part in told:
-                rows.append((who, part, [told[part].get(name) for name in FIGURES]))
-    return rows
 
 
 def _seconds_left(job: JobView) -> float | None:

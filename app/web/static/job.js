@@ -12,12 +12,13 @@ const NEWS = ["started", "checkpoint_rejected"]; // events after which curves ma
 
 const root = document.getElementById("curves");
 const url = `/v1/jobs/${root.dataset.job}`;
+const place = (id) => document.getElementById(id);
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const figure = (value) => Number(value.toPrecision(4)).toString();
 const PARTS = {
   train: { label: "training", ink: "--series-1" },
   validation: { label: "validation", ink: "--series-2", marked: true },
-  test: { label: "test", ink: "--series-3" },
+  test: { label: "test", ink: "--series-3", symbol: "diamond" },
 };
 const CHARTS = [
   { id: "loss", name: "loss", parts: ["train", "validation", "test"], words: figure, first: true },
@@ -29,6 +30,7 @@ const CHARTS = [
 
 let curves = new Curves();
 let rival = Number(root.dataset.rival) || null; // validation accuracy of the linear one
+let steps; // of the whole run, once they are known
 let stream;
 let timer;
 let reading = 0; // counts up, so that an answer that was overtaken is known
@@ -71,6 +73,10 @@ function follow(seq) {
     if (event.kind === "rival") rival = event.data.validation.accuracy;
     if (NEWS.includes(event.kind)) load();
   });
+  stream.addEventListener("state", ({ data }) => {
+    steps = JSON.parse(data).total_steps;
+    paintSoon();
+  });
   stream.addEventListener("end", () => {
     root.dataset.ended = "";
     stop();
@@ -97,16 +103,17 @@ function paintSoon() {
 }
 
 function paint(charts = CHARTS) {
-  for (const chart of charts) {
-    const element = document.getElementById(chart.id);
-    const shown = chart.parts.map((part) => [PARTS[part], curves.get(part, chart.name)]).filter(([, curve]) => curve?.steps.length);
-    element.closest("figure").hidden = !shown.length;
-    if (!shown.length) continue;
-    document.getElementById("no-curves").hidden = true;
-    const data = shown.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
-    draw(element, { data, layout: { ...axes(chart.ticks), ...level(chart), showlegend: shown.length > 1 } });
-    element.setAttribute("aria-label", shown.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
-  }
+  const shown = charts.map((chart) => chart.parts.filter((part) => curves.has(part, chart.name)).map((part) => [PARTS[part], curves.get(part, chart.name)]));
+  charts.forEach(({ id }, i) => (place(id).closest("figure").hidden = !shown[i].length)); // before any is drawn: all share the width
+  place("no-curves").hidden ||= shown.some((lines) => lines.length);
+  charts.forEach((chart, i) => shown[i].length && drawChart(chart, shown[i]));
+}
+
+function drawChart(chart, lines) {
+  const data = lines.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
+  const upto = "ended" in root.dataset ? undefined : steps;
+  place(chart.id).setAttribute("aria-label", lines.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
+  draw(place(chart.id), { data, layout: { ...axes(chart.ticks, upto), ...level(chart), showlegend: lines.length > 1 } });
 }
 
 /** The linear rival, as a level to get over. */
