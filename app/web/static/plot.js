@@ -30,15 +30,17 @@ function template() {
 }
 
 /** Draw `{data, layout}` into an element, or draw it anew. SVG traces only: others need eval. */
-export function draw(element, figure) {
+export async function draw(element, figure) {
   drawn.set(element, figure);
   const layout = { ...figure.layout, template: template(), dragmode: false };
-  return Plotly.react(element, figure.data, layout, {
+  await Plotly.react(element, figure.data, layout, {
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
     modeBarButtons: [["toImage"]],
   });
+  // The label of the element says what is seen; what is drawn would be read as loose numbers.
+  for (const each of element.querySelectorAll("svg.main-svg")) each.setAttribute("aria-hidden", "true");
 }
 
 /** What Plotly would read as markup, as text. */
