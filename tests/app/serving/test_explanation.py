@@ -37,7 +37,9 @@ def probability(client: TestClient, text: str, label: str) -> float:
 
 def shapley(client: TestClient, found: Any, text: str, tried: Any) -> list[float]:
     """By hand, from the words of `found` and the answers to texts that lack some of them."""
-    known: dict[frozenset[int], float] = {frozenset(): found["empty_score"]}  # /predict refuses an empty text
+    known: dict[frozenset[int], float] = {
+        frozenset(): found["empty_score"]
+    }  # /predict refuses an empty text
 
     def score(kept: frozenset[int]) -> float:
         if kept not in known:

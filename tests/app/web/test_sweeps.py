@@ -86,8 +86,8 @@ def test_the_list_tells_how_far_each_is_and_the_best_figure(
     assert "alpha × r · rotten-tomatoes" in first  # noqa: RUF001
     assert "9 of 12" in first
     assert '<progress value="0.75"' in first
-    assert "accuracy 90.8 %" in first
-    assert "loss 0.092" in part(page, f"sweep-{by_loss}").partition("</tr>")[0]
+    assert "90.8 %<small>accuracy</small>" in first
+    assert "0.092<small>loss</small>" in part(page, f"sweep-{by_loss}").partition("</tr>")[0]
 
 
 def test_cells_of_a_search_that_goes_on_are_counted_to_its_end(
@@ -135,7 +135,7 @@ def test_the_grid_fills_up(client: TestClient, worker: StandIn) -> None:
     # The rows are those of alpha, the columns those of r.
     assert squares(page)[6:9] == ["90.2 %", "90.4 %", "90.8 %"]
     assert len(squares(page)) == 12
-    assert "12 cells: 12 succeeded." in page
+    assert "12 of 12 cells have ended" in page
     assert 'class="level-8"' in part(page, "grid")
     assert "running" not in part(page, "sweep")
 
