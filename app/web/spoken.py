@@ -44,7 +44,7 @@ def sweep_extend(
 
 def _options(typed: Mapping[str, str]) -> Iterator[str]:
     for place, text in sweep_form.said(typed).items():
-        if (place, text) not in (("strategy.type", "grid"), ("job.method.type", "lora")):
+        if sweep_form.DEFAULTS.get(place) != text:
             yield f"{sweep_form.OPTIONS[place]} {quote(text)}"
     yield from _over(typed, sweep_form.OVER)
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from app.db.base import JsonObject
 from app.sweeps import notation
 from app.sweeps.strategies import Strategy
+from lora_core.errors.base import BaseError
+from lora_core.errors.data import DataError
 from lora_core.specs.validation import faults
 
 Typed = Mapping[str, str]
@@ -49,6 +51,7 @@ NUMBERS = {
     "priority": "--priority",
 }
 OPTIONS = TEXTS | NUMBERS
+DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid", "objective": "accuracy"}
 # Fields of a job with inputs of their own: each may vary.
 OVER = (
     *("method.alpha", "method.r", "method.targets"),
@@ -72,7 +75,7 @@ class Reading:
 
 def said(typed: Typed) -> dict[str, str]:
     """What is typed outside of the space. Settings of another strategy say nothing."""
-    known = STRATEGIES.get(typed.get("strategy.type") or "grid", ())
+    known = STRATEGIES.get(typed.get("strategy.type") or "grid", ("type",))
     return {
         place: text
         for place in (*OPTIONS, TRAIN_FIGURES)
@@ -130,7 +133,16 @@ def invalid(error: ValidationError, kind: type[BaseModel]) -> dict[str, str]:
 def refused(error: Exception) -> dict[str, str]:
     """Why a body that fits could not run, by field."""
     detail: Mapping[str, Any] = getattr(error, "detail", {})
-    at = f"{SPACE}{detail['field']}" if "field" in detail else str(detail.get("at", ""))
+    at = str(detail.get("at", ""))
+    if isinstance(error, DataError):
+        at = SOURCE
+    elif isinstance(error, BaseError):
+        at = "job.base"
+    elif "field" in detail:
+        at = f"{SPACE}{detail['field']}"
+    elif "reason" in detail:  # of a cell, which begins with the place in the job
+        own = _field(f"{SPACE}{str(detail['reason']).partition(':')[0]}")
+        at = at if own == MORE else own
     return {_field(at) or _field(f"job.{at}"): str(error)}
 
 

@@ -71,12 +71,13 @@ class Row:
         return " × ".join(labels(Space.of(self.sweep.space).fields).values())  # noqa: RUF001
 
     @property
-    def told(self) -> str | None:
-        """The best figure: `accuracy 90.3 %`."""
-        if self.best is None:
-            return None
-        objective = self.sweep.objective
-        return f"{OBJECTIVES[objective]} {score(objective, self.best)}"
+    def objective(self) -> str:
+        return OBJECTIVES[self.sweep.objective]
+
+    @property
+    def figure(self) -> str | None:
+        """The best so far, on validation."""
+        return None if self.best is None else score(self.sweep.objective, self.best)
 
 
 @router.get("/sweeps", dependencies=[requires("jobs:read")])

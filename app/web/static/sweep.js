@@ -24,8 +24,8 @@ function place(picture) {
   const section = there?.closest("section") ?? element("section", picture.wide ? { class: "all" } : {});
   if (!there) {
     const figure = element("figure");
-    const frame = element("div", picture.wide ? { class: "wide", role: "region", "aria-label": picture.title, tabindex: "0" } : {});
-    frame.append(element("div", { class: "drawing", id: `picture-${id}`, role: "img" }));
+    const frame = element("div", picture.wide ? { class: "wide", role: "region", "aria-label": `Picture: ${picture.title}`, tabindex: "0" } : {});
+    frame.append(element("div", { class: "drawing", id: `picture-${id}`, role: "figure" })); // no image: it has a button
     figure.append(element("figcaption"), frame);
     section.append(element("h3", {}, picture.title), figure);
   }
@@ -65,12 +65,16 @@ function filled(text, values) {
 function tellFaults(problem) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   for (const old of form.querySelectorAll(".field .error")) old.remove();
-  form.querySelector("[data-faults]").textContent = problem?.message ?? "";
+  let told = false;
   for (const { at, message } of problem?.errors ?? []) {
     const field = document.getElementById(`field-${at}`);
-    field?.querySelector("input").setAttribute("aria-invalid", "true");
-    field?.append(element("p", { class: "error" }, message));
+    if (!field) continue;
+    field.querySelector("input").setAttribute("aria-invalid", "true");
+    field.append(element("p", { class: "error" }, message));
+    told = true;
   }
+  form.querySelector("[data-faults]").textContent = told ? "" : (problem?.message ?? "");
+  form.querySelector("[aria-invalid]")?.focus();
 }
 
 form.addEventListener("input", (event) => {

@@ -9,7 +9,7 @@ import pytest
 from app.charts.cost import Cost, cost
 from app.charts.importance import importance, shares
 from app.charts.landscape import landscape
-from app.charts.parallel import parallel
+from app.charts.parallel import LINES, parallel
 from app.charts.picture import Picture
 from app.sweeps.board import Board
 from app.sweeps.verdict import Verdict, judge
@@ -149,6 +149,26 @@ def test_every_whole_cell_is_a_line() -> None:
     low, high = min(scores), max(scores)
     assert heights == pytest.approx(sorted((score - low) / (high - low) for score in scores))
     assert lines["winner"]["y"][3] == 1
+
+
+def test_of_very_many_cells_the_best_are_lines_and_that_is_said() -> None:
+    rows: Rows = [({FIELDS[0]: n % 7, FIELDS[1]: n % 3}, n / 1000) for n in range(LINES + 20)]
+    whole = scored(rows)
+    picture = drawn(parallel(whole, judged(whole)))
+    assert sum(line["x"].count(0) for line in traces(picture)) == LINES
+    assert picture.caption == f"The best {LINES} cells; 20 more are not drawn."
+
+
+def test_importance_of_many_cells_needs_fewer_trees() -> None:
+    rows: Rows = [
+        ({"a": a, "b": b, "c": c}, 0.5 + 0.1 * a + 0.02 * b)
+        for a in range(6)
+        for b in range(6)
+        for c in range(4)
+    ]
+    found = shares(scored(rows, fields=("c", "b", "a")))
+    assert found is not None
+    assert found["a"] == pytest.approx(25 / 26, abs=0.01)  # variances are as 0.1² to 0.02²
 
 
 @pytest.mark.parametrize("of", ["trainable_parameters", "seconds"])
