@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
@@ -24,11 +23,11 @@ from app.keys.auth import requires
 from app.registry import repository as registry
 from app.web import words
 from app.web.confusion import Confusion
+from app.web.figures import Figures
 from app.web.page import render
 
 EVENTS = 200  # the newest, that are shown
-MISTAKES = 20
-FIGURES = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
+MISTAKES = 12
 PARTS: tuple[Part, ...] = ("test", "validation")
 
 router = APIRouter(include_in_schema=False)
@@ -74,7 +73,7 @@ def job(
         uploads=row.dataset_ids,
         events=events,
         versions=versions,
-        figures=_figures(summary),
+        figures=Figures.of(summary),
         parts=parts,
         judged=judged,
         confusion=Confusion.of(summary["labels"], summary[judged]) if judged else None,
@@ -92,16 +91,6 @@ def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part |
         return Left({}, ref.bytes, model, [], problem=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
     return Left(sizes, ref.bytes, model, wrong)
-
-
-def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str, list[float | None]]]:
-    """(who, part, its `FIGURES`): of the job, and of the linear rival beside it."""
-    rows = []
-    for part in ("train", "validation", "test"):
-        for who, told in (("this job", summary), ("linear rival", summary.get("linear", {}))):
-            if part in told:
-                rows.append((who, part, [told[part].get(name) for name in FIGURES]))
-    return rows
 
 
 def _seconds_left(job: JobView) -> float | None:

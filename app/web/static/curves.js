@@ -24,6 +24,11 @@ export class Curves {
     for (const values of [curve.values, curve.low, curve.high]) values?.push(value);
   }
 
+  /** Whether there is something to draw. */
+  has(split, name) {
+    return this.get(split, name)?.values.some((value) => value !== null) ?? false;
+  }
+
   /** Points of the longest one. */
   get longest() {
     return Math.max(0, ...[...this.#curves.values()].map((curve) => curve.steps.length));
@@ -33,12 +38,13 @@ export class Curves {
 /** Traces for Plotly: the line, and where it was thinned the band between lowest and highest. */
 export function traces(curve, { label, ink, dash, marked, format = ".4~g" }) {
   const stroke = colour(ink);
-  const alone = curve.steps.length === 1;
+  const finite = curve.values.filter((value) => value !== null).length;
+  const alone = finite === 1;
   const line = {
     x: curve.steps,
     y: curve.values,
     name: plain(label),
-    mode: alone ? "markers" : marked ? "lines+markers" : "lines",
+    mode: marked || finite < 3 ? "lines+markers" : "lines",
     line: { color: stroke, width: 2, dash },
     marker: { color: stroke, size: alone ? 9 : 6, symbol: alone ? "diamond" : "circle" },
     hovertemplate: `%{y:${format}}`,
@@ -51,7 +57,6 @@ export function traces(curve, { label, ink, dash, marked, format = ".4~g" }) {
 /** A curve in words: "Training from 0.69 at step 1 to 0.31 at step 94". */
 export function inWords(curve, label, format) {
   const known = curve.values.map((value, i) => [curve.steps[i], value]).filter(([, value]) => value !== null);
-  if (!known.length) return `${label}: nothing finite`;
   const [first, last] = [known[0], known.at(-1)];
   const at = ([step, value]) => `${format(value)} at step ${step.toLocaleString("en")}`;
   return known.length === 1 ? `${label} ${at(last)}` : `${label} from ${at(first)} to ${at(last)}`;
@@ -61,7 +66,7 @@ export function inWords(curve, label, format) {
 export function axes(format) {
   return {
     xaxis: { title: { text: "step" }, rangemode: "tozero" },
-    yaxis: { tickformat: format },
+    yaxis: { tickformat: format, exponentformat: "e" },
     hovermode: "x unified",
   };
 }

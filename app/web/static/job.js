@@ -12,6 +12,7 @@ const NEWS = ["started", "checkpoint_rejected"]; // events after which curves ma
 
 const root = document.getElementById("curves");
 const url = `/v1/jobs/${root.dataset.job}`;
+const place = (id) => document.getElementById(id);
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const figure = (value) => Number(value.toPrecision(4)).toString();
 const PARTS = {
@@ -97,16 +98,16 @@ function paintSoon() {
 }
 
 function paint(charts = CHARTS) {
-  for (const chart of charts) {
-    const element = document.getElementById(chart.id);
-    const shown = chart.parts.map((part) => [PARTS[part], curves.get(part, chart.name)]).filter(([, curve]) => curve?.steps.length);
-    element.closest("figure").hidden = !shown.length;
-    if (!shown.length) continue;
-    document.getElementById("no-curves").hidden = true;
-    const data = shown.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
-    draw(element, { data, layout: { ...axes(chart.ticks), ...level(chart), showlegend: shown.length > 1 } });
-    element.setAttribute("aria-label", shown.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
-  }
+  const shown = charts.map((chart) => chart.parts.filter((part) => curves.has(part, chart.name)).map((part) => [PARTS[part], curves.get(part, chart.name)]));
+  charts.forEach(({ id }, i) => (place(id).closest("figure").hidden = !shown[i].length)); // before any is drawn: all share the width
+  place("no-curves").hidden ||= shown.some((lines) => lines.length);
+  charts.forEach((chart, i) => shown[i].length && drawChart(chart, shown[i]));
+}
+
+function drawChart(chart, lines) {
+  const data = lines.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
+  draw(place(chart.id), { data, layout: { ...axes(chart.ticks), ...level(chart), showlegend: lines.length > 1 } });
+  place(chart.id).setAttribute("aria-label", lines.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
 }
 
 /** The linear rival, as a level to get over. */
