@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from app.web import (
     assets,
+    compare,
     datasets,
     job,
     jobs,
@@ -21,7 +22,7 @@ from app.web import (
 PUBLIC = (*assets.router.routes, *sign_in.router.routes)  # need no key
 PAGES = (
     *(assets.router, sign_in.router),
-    *(jobs.router, new_job.router, job.router),
+    *(jobs.router, new_job.router, job.router, compare.router),
     *(sweeps.router, new_sweep.router, sweep.router, more_cells.router),
     *(registry.router, datasets.router, try_it.router),
 )

@@ -36,7 +36,7 @@ export class Curves {
 }
 
 /** Traces for Plotly: the line, and where it was thinned the band between lowest and highest. */
-export function traces(curve, { label, ink, dash, marked, format = ".4~g" }) {
+export function traces(curve, { label, ink, dash, marked, symbol = "circle", format = ".4~g" }) {
   const stroke = colour(ink);
   const finite = curve.values.filter((value) => value !== null).length;
   const alone = finite === 1;
@@ -46,7 +46,7 @@ export function traces(curve, { label, ink, dash, marked, format = ".4~g" }) {
     name: plain(label),
     mode: marked || finite < 3 ? "lines+markers" : "lines",
     line: { color: stroke, width: 2, dash },
-    marker: { color: stroke, size: alone ? 9 : 6, symbol: alone ? "diamond" : "circle" },
+    marker: { color: stroke, symbol, size: alone ? 9 : 6 },
     hovertemplate: `%{y:${format}}`,
   };
   if (!curve.low) return [line];
@@ -62,10 +62,10 @@ export function inWords(curve, label, format) {
   return known.length === 1 ? `${label} ${at(last)}` : `${label} from ${at(first)} to ${at(last)}`;
 }
 
-/** Axes that all pictures of curves share. */
-export function axes(format) {
+/** Axes that all pictures of curves share; `upto` is where the steps will end. */
+export function axes(format, upto) {
   return {
-    xaxis: { title: { text: "step" }, rangemode: "tozero" },
+    xaxis: { title: { text: "step" }, rangemode: "tozero", ...(upto && { range: [0, upto] }) },
     yaxis: { tickformat: format, exponentformat: "e" },
     hovermode: "x unified",
   };

@@ -18,7 +18,7 @@ const figure = (value) => Number(value.toPrecision(4)).toString();
 const PARTS = {
   train: { label: "training", ink: "--series-1" },
   validation: { label: "validation", ink: "--series-2", marked: true },
-  test: { label: "test", ink: "--series-3" },
+  test: { label: "test", ink: "--series-3", symbol: "diamond" },
 };
 const CHARTS = [
   { id: "loss", name: "loss", parts: ["train", "validation", "test"], words: figure, first: true },
@@ -30,6 +30,7 @@ const CHARTS = [
 
 let curves = new Curves();
 let rival = Number(root.dataset.rival) || null; // validation accuracy of the linear one
+let steps; // of the whole run, once they are known
 let stream;
 let timer;
 let reading = 0; // counts up, so that an answer that was overtaken is known
@@ -72,6 +73,10 @@ function follow(seq) {
     if (event.kind === "rival") rival = event.data.validation.accuracy;
     if (NEWS.includes(event.kind)) load();
   });
+  stream.addEventListener("state", ({ data }) => {
+    steps = JSON.parse(data).total_steps;
+    paintSoon();
+  });
   stream.addEventListener("end", () => {
     root.dataset.ended = "";
     stop();
@@ -106,7 +111,8 @@ function paint(charts = CHARTS) {
 
 function drawChart(chart, lines) {
   const data = lines.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
-  draw(place(chart.id), { data, layout: { ...axes(chart.ticks), ...level(chart), showlegend: lines.length > 1 } });
+  const upto = "ended" in root.dataset ? undefined : steps;
+  draw(place(chart.id), { data, layout: { ...axes(chart.ticks, upto), ...level(chart), showlegend: lines.length > 1 } });
   place(chart.id).setAttribute("aria-label", lines.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
 }
 

@@ -1,0 +1,110 @@
+"""Jobs side by side: curves over one another, accuracy, the paired test, settings that differ."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import HTMLResponse
+
+from app.charts.fields import text
+from app.deps import DatabaseDep
+from app.jobs import repository, side_by_side
+from app.jobs.mistakes import Part
+from app.jobs.repository import Filter
+from app.jobs.routes import MOST_COMPARED, JobId
+from app.jobs.schemas import JobView
+from app.jobs.side_by_side import ComparedJob, PartView
+from app.keys.auth import requires
+from app.web import paired, words
+from app.web.page import render
+
+OFFERED = 50  # of the newest jobs, to be added
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One of the jobs."""
+
+    job: JobView
+    name: str
+    on: PartView | None  # how it answered the part that is looked at
+    found: str | None  # beside the first, in words
+    without: str  # addresses: of the others, and with this one first
+    as_first: str
+
+    @property
+    def method(self) -> str:
+        return words.method(self.job.spec)
+
+    @property
+    def difference(self) -> str | None:
+        """Its accuracy less that of the first, in points."""
+        pair = self.on and self.on.against_first
+        return paired.signed(100 * pair.difference) if pair else None
+
+
+@router.get("/compare", dependencies=[requires("jobs:read")])
+def compare(
+    request: Request,
+    database: DatabaseDep,
+    job: Annotated[list[JobId], Query(max_length=MOST_COMPARED)] = [],  # noqa: B006
+    part: Part = "test",
+) -> HTMLResponse:
+    """Those jobs; without any, what to do."""
+    with database.read() as session:
+        found = side_by_side.read(session, job) if job else None
+        newest = repository.page(session, after=None, limit=OFFERED, only=Filter())
+        offered = [JobView.of(each, None) for each in newest if each.id not in job]
+    jobs = found.jobs if found else []
+    columns = [_column(each, jobs, job, part) for each in jobs]
+    return render(
+        request,
+        "compare.html",
+        columns=columns,
+        part=part,
+        query=_query(job),
+        settings={
+            name: [text(value) for value in values]
+            for name, values in (found.settings if found else {}).items()
+        },
+        shown=[_shown(column) for column in columns],
+        offered=[(each, words.name(each), words.method(each.spec)) for each in offered],
+        room=MOST_COMPARED - len(job),
+    )
+
+
+def _column(
+    compared: ComparedJob, jobs: list[ComparedJob], order: list[UUID], part: Part
+) -> Column:
+    job, first = compared.job, jobs[0]
+    rest = [each for each in order if each != job.id]
+    on: PartView | None = getattr(compared, part)
+    return Column(
+        job=job,
+        name=words.name(job),
+        on=on,
+        found=None
+        if compared is first
+        else paired.sentence(words.name(job), words.name(first.job), on, part),
+        without=_query(rest),
+        as_first=_query([job.id, *rest]),
+    )
+
+
+def _shown(column: Column) -> dict[str, Any]:
+    """What the pictures are drawn from."""
+    on = column.on
+    return {
+        "id": str(column.job.id),
+        "name": column.name,
+        "ended": column.job.state.final,
+        "accuracy": on and [on.accuracy, on.low, on.high],
+    }
+
+
+def _query(jobs: list[UUID]) -> str:
+    return urlencode([("job", str(each)) for each in jobs])

@@ -1,0 +1,84 @@
+"""Jobs that ended, without any training."""
+
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from starlette.testclient import TestClient
+
+from app.artifacts import repository as artifacts
+from app.artifacts.tables import MODEL
+from app.jobs import grades
+from app.jobs.endings import Ending, Succeeded
+from app.registry import service as registry
+from app.resources import Resources
+from lora_core import manifest
+from lora_core.artifact import save_predictions
+from lora_core.data.records import Example
+from lora_core.training import mistakes
+from lora_core.training.graded import grade
+from tests.app.jobs.fake_worker import FakeWorker
+from tests.job_rows import FACTS
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def add(client: TestClient, **fields: Any) -> str:
+    """A job in the queue."""
+    answer = client.post("/v1/jobs", json={"method": {"type": "baseline"}, **fields})
+    assert answer.status_code == 202, answer.text
+    made: str = answer.json()["id"]
+    return made
+
+
+def end(resources: Resources, ending: Ending, *, step: int = 3) -> None:
+    """Run the next job that waits, to this ending."""
+    worker = FakeWorker(resources.database)
+    lease = worker.claim().lease
+    worker.log(lease, step=step, points={"loss": 0.5})
+    worker.finish(lease, ending)
+
+
+def succeed(
+    client: TestClient,
+    resources: Resources,
+    *,
+    right: int = 8,
+    of: int = 10,
+    labels: tuple[str, ...] = ("no", "yes"),
+    texts: str = "text",
+    model: str | None = None,
+    **fields: Any,
+) -> str:
+    """A job that answered so many of its test texts rightly, the first ones."""
+    job_id = add(client, **fields)
+    lease = FakeWorker(resources.database).claim().lease
+    made = resources.settings.data_dir / f"made-{job_id}"
+    made.mkdir()
+    examples = [Example(i + 1, f"{texts} {i} {HOSTILE}", i % len(labels)) for i in range(of)]
+    logits = np.zeros((of, len(labels)), dtype=np.float32)
+    for i, example in enumerate(examples):
+        logits[i, (example.label + (i >= right)) % len(labels)] = 2 + i / of
+    save_predictions(made, "test", examples, logits)
+    mistakes.save(made, "test", examples, logits, labels, 1.0)
+    manifest.write(made, {**FACTS, "labels": labels})
+    ref = resources.store.put(made, f"jobs/{job_id}/a1")
+    matrix = np.zeros((len(labels), len(labels)), dtype=int)
+    for example, row in zip(examples, logits, strict=True):
+        matrix[example.label, row.argmax()] += 1
+    figures = {"accuracy": right / of, "macro_f1": 0.5, "balanced_accuracy": 0.6, "loss": 0.7}
+    one = {"precision": 0.25, "recall": 0.5, "f1": 0.75, "support": of}
+    part = {**figures, "confusion_matrix": matrix.tolist(), "per_class": dict.fromkeys(labels, one)}
+    summary = {
+        "labels": list(labels), "trainable_parameters": 1234, "total_parameters": 5678,
+        "best_step": 2, "stopped_early": False, "train_seconds": 3.0, "test": part,
+        "linear": {"test": {"accuracy": 0.55}, "validation": {"accuracy": 0.45}},
+    }  # fmt: skip
+    with resources.database.write() as session:
+        artifact = artifacts.add(session, job_id=UUID(job_id), kind=MODEL, ref=ref)
+        grades.keep(session, UUID(job_id), {"test": grade(examples, labels, logits)})
+        if model is not None:
+            registry.register(session, name=model, artifact=artifact, facts=FACTS)
+        session.commit()
+    FakeWorker(resources.database).finish(lease, Succeeded(artifact.id, summary))
+    return job_id
