@@ -1,6 +1,8 @@
 """What stands in a page, read as a browser would."""
 
+import re
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 
 
@@ -46,3 +48,8 @@ def elements(html: str, tag: str) -> list[Element]:
     reader = _Reader(tag)
     reader.feed(html)
     return reader.found
+
+
+def plain(html: str) -> str:
+    """What a person reads, without tags, in one line."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())

@@ -11,6 +11,7 @@ from app.jobs.side_by_side import PairView, PartView, Unpaired
 from app.resources import Resources
 from app.web import paired
 from tests.app.web.finished import HOSTILE, add, succeed
+from tests.app.web.markup import plain
 
 PAGE = {"Accept": "text/html"}
 
@@ -19,10 +20,6 @@ def compare(client: TestClient, *jobs: str, **more: str) -> str:
     answer = client.get("/compare", params={"job": jobs, **more}, headers=PAGE)
     assert answer.status_code == 200, answer.text
     return answer.text
-
-
-def plain(page: str) -> str:
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def test_without_jobs_it_says_what_to_do(client: TestClient) -> None:

@@ -12,6 +12,7 @@ from app.resources import Resources
 from app.web.confusion import Confusion
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.web.finished import HOSTILE, add, end, succeed
+from tests.app.web.markup import plain
 from tests.job_rows import change
 
 PAGE = {"Accept": "text/html"}
@@ -21,11 +22,6 @@ def text(client: TestClient, job_id: str, query: str = "") -> str:
     answer = client.get(f"/jobs/{job_id}{query}", headers=PAGE)
     assert answer.status_code == 200, answer.text
     return answer.text
-
-
-def plain(page: str) -> str:
-    """What a person reads."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def live(page: str) -> set[str]:
