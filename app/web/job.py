@@ -13,7 +13,7 @@ from app.artifacts.tables import MODEL
 from app.charts.fields import text
 from app.deps import DatabaseDep, StoreDep
 from app.errors import AppError
-from app.jobs import mistakes, repository
+from app.jobs import curves, mistakes, repository
 from app.jobs.mistakes import MistakeView, Part
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
@@ -25,10 +25,13 @@ from app.web import words
 from app.web.confusion import Confusion
 from app.web.figures import Figures
 from app.web.page import render
+from app.web.sketch import HEIGHT, WIDTH, Sketch
 
 EVENTS = 200  # the newest, that are shown
 MISTAKES = 12
 PARTS: tuple[Part, ...] = ("test", "validation")
+SKETCHED = ("loss", "accuracy")
+POINTS = 300  # of a curve of a sketch
 
 router = APIRouter(include_in_schema=False)
 
@@ -52,6 +55,7 @@ def job(
     with database.read() as session:
         row = repository.get(session, job_id)
         shown = JobView.of(row, repository.positions(session, [job_id]).get(job_id))
+        drawn = curves.read(session, job_id, most=POINTS, names=SKETCHED).data
         events = repository.newest_events(session, job_id, limit=EVENTS)
         versions = registry.of_job(session, job_id)
         artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
@@ -71,6 +75,8 @@ def job(
         seconds=words.seconds(shown),
         seconds_left=_seconds_left(shown),
         uploads=row.dataset_ids,
+        box=(WIDTH, HEIGHT),
+        sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
         events=events,
         versions=versions,
         figures=Figures.of(summary),

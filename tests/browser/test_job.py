@@ -23,7 +23,7 @@ def test_points_arrive_without_a_reload_until_the_end(page: Page, scene: Scene) 
         for points in (0, 20, 100):
             wait_for(page, partial(more_than, page, points), f"more than {points} points")
             assert scene.service.get(f"/v1/jobs/{job_id}")["state"] == "running"
-        status = page.get_by_role("status")
+        status = page.locator("#status")
         expect(status).to_contain_text(re.compile(r"running.*step \d", re.DOTALL))
         expect(status).to_contain_text("succeeded", timeout=110_000)
         expect(page.locator("#log")).to_contain_text("Succeeded.")
@@ -76,9 +76,7 @@ def test_a_job_that_stands_still_is_shown_where_it_stands(page: Page, scene: Sce
     page.goto(f"/jobs/{job_id}")
     wait_for(page, lambda: drawn(page) == points, "all points")
     job = scene.service.get(f"/v1/jobs/{job_id}")
-    expect(page.get_by_role("status")).to_contain_text(
-        f"step {job['step']} of {job['total_steps']}"
-    )
+    expect(page.locator("#status")).to_contain_text(f"step {job['step']} of {job['total_steps']}")
     loss = page.get_by_role("img", name=re.compile("^training from .* at step 1 to .*"))
     expect(loss.first).to_be_visible()
 

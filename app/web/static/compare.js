@@ -57,8 +57,8 @@ const show = (id, there) => (place(id).closest("figure").hidden = !there);
 function drawCurves(chart, lines) {
   const told = lines.map(([job, i]) => [curves.get(job.id).get(chart.part, chart.name), job.name, look(i)]);
   const data = told.flatMap(([curve, label, style]) => traces(curve, { label, ...style, marked: chart.marked, format: chart.format }));
-  draw(place(chart.id), { data, layout: { ...axes(chart.ticks), showlegend: false } });
   place(chart.id).setAttribute("aria-label", told.map(([curve, label]) => inWords(curve, label, chart.words)).join("; "));
+  draw(place(chart.id), { data, layout: { ...axes(chart.ticks), showlegend: false } });
 }
 
 function drawAccuracies(all) {
@@ -83,9 +83,9 @@ function drawAccuracies(all) {
     xaxis: { tickformat: ".0%" },
     yaxis: { tickvals: all.map((_, i) => i), ticktext: names, range: [all.length - 0.5, -0.5], showgrid: false },
   };
-  draw(place("accuracies"), { data, layout });
   place("accuracies").setAttribute("aria-label", all.filter(({ accuracy }) => accuracy)
     .map(({ name, accuracy: [value, low, high] }) => `${name} ${percent(value)}, between ${percent(low)} and ${percent(high)}`).join("; "));
+  draw(place("accuracies"), { data, layout });
 }
 
 document.addEventListener("live", update);

@@ -112,8 +112,8 @@ function paint(charts = CHARTS) {
 function drawChart(chart, lines) {
   const data = lines.flatMap(([part, curve]) => traces(curve, { ...part, format: chart.format }));
   const upto = "ended" in root.dataset ? undefined : steps;
-  draw(place(chart.id), { data, layout: { ...axes(chart.ticks, upto), ...level(chart), showlegend: lines.length > 1 } });
   place(chart.id).setAttribute("aria-label", lines.map(([part, curve]) => inWords(curve, part.label, chart.words)).join("; "));
+  draw(place(chart.id), { data, layout: { ...axes(chart.ticks, upto), ...level(chart), showlegend: lines.length > 1 } });
 }
 
 /** The linear rival, as a level to get over. */

@@ -3,6 +3,14 @@
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map(); // element → figure
 
+// It takes a second to start on a slow machine; meanwhile a page reads what it will draw.
+const plotly = new Promise((ready, failed) => {
+  if (window.Plotly) ready(window.Plotly);
+  const script = document.getElementById("plotly");
+  script?.addEventListener("load", () => ready(window.Plotly));
+  script?.addEventListener("error", failed);
+});
+
 /** A colour of the page as it is now, by its name in app.css. */
 export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -29,16 +37,32 @@ function template() {
   };
 }
 
-/** Draw `{data, layout}` into an element, or draw it anew. SVG traces only: others need eval. */
-export function draw(element, figure) {
+/** Draw `{data, layout}` into an element with an `aria-label`, or draw it anew. SVG traces only: others need eval. */
+export async function draw(element, figure) {
   drawn.set(element, figure);
+  const Plotly = await plotly;
+  if (drawn.get(element) !== figure) return; // there is a newer one
+  if (!element.data) element.replaceChildren(); // what stood for the picture until now
   const layout = { ...figure.layout, template: template(), dragmode: false };
-  return Plotly.react(element, figure.data, layout, {
+  await Plotly.react(element, figure.data, layout, {
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
     modeBarButtons: [["toImage"]],
   });
+  label(element);
+}
+
+/** The picture is what the label tells, without the button beside it: an image may hold none. */
+function label(element) {
+  const words = element.getAttribute("aria-label");
+  const [picture, ...others] = element.querySelectorAll(".main-svg");
+  for (const svg of others) svg.setAttribute("aria-hidden", "true");
+  if (!words) return;
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", words);
+  element.removeAttribute("role");
+  element.removeAttribute("aria-label");
 }
 
 /** What Plotly would read as markup, as text. */
