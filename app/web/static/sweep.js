@@ -25,7 +25,7 @@ function place(picture) {
   if (!there) {
     const figure = element("figure");
     const frame = element("div", picture.wide ? { class: "wide", role: "region", "aria-label": `Picture: ${picture.title}`, tabindex: "0" } : {});
-    frame.append(element("div", { class: "drawing", id: `picture-${id}`, role: "figure" })); // no image: it has a button
+    frame.append(element("div", { class: "drawing", id: `picture-${id}`, role: "img" }));
     figure.append(element("figcaption"), frame);
     section.append(element("h3", {}, picture.title), figure);
   }

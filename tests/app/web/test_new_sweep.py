@@ -116,7 +116,7 @@ def test_what_is_typed_is_what_is_sent(client: TestClient) -> None:
         ({"space.method.r": "2,2"}, "", "each value of method.r may stand once"),
         ({"space.method.r": "2,x"}, "space-method-r", "must be a whole number"),
         ({"space.method.r": "2,5000"}, "space-method-r", "must be at most 4,096"),
-        ({"more": "method.hed=1,2"}, "more", "perhaps head is meant"),
+        ({"more": "method.headd=1,2"}, "more", "perhaps head is meant"),
         ({"more": "head"}, "more", "a line is FIELD=VALUES"),
         ({"more": "method.r=8"}, "more", "method.r stands here twice"),
         ({"job.optim.epochs": "two"}, "job-optim-epochs", "must be a whole number, not a text"),
