@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from pydantic import Field
-from sqlalchemy import Row, and_, func, literal, select, true
+from sqlalchemy import Row, func, literal, select, true
 from sqlalchemy.orm import Session
 
 from app.fields import View
@@ -55,25 +55,31 @@ def small_curves(session: Session, jobs: Sequence[Job]) -> dict[UUID, list[float
     """The training loss of many jobs in few points each, found one by one in the index."""
     numbers = select(literal(0).label("n")).cte("numbers", recursive=True)
     numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < SMALL - 1))
-    loss = and_(
-        MetricPoint.job_id == Job.id,
-        MetricPoint.split == Split.TRAIN,
-        MetricPoint.name == "loss",
-    )
     place = 1 + (Job.step - 1) * numbers.c.n // (SMALL - 1)  # from the first step to the newest
-    newest = select(func.max(MetricPoint.step)).where(loss, MetricPoint.step <= place)
-    newest = newest.correlate(Job, numbers)
+    there = (  # the last point up to that place
+        select(MetricPoint)
+        .where(MetricPoint.job_id == Job.id, MetricPoint.split == Split.TRAIN)
+        .where(MetricPoint.name == "loss", MetricPoint.step <= place)
+        .order_by(MetricPoint.step.desc())
+        .limit(1)
+        .correlate(Job, numbers)
+    )
+    # Not joined: a planner may then read all points to find out which these are.
+    step, value = (
+        there.with_only_columns(column).scalar_subquery()
+        for column in (MetricPoint.step, MetricPoint.value)
+    )
     points = (
-        select(Job.id, MetricPoint.step, MetricPoint.value)
+        select(Job.id, step.label("step"), value.label("value"))
         .join_from(Job, numbers, true())
-        .join(MetricPoint, and_(loss, MetricPoint.step == newest.scalar_subquery()))
-        .where(Job.id.in_([job.id for job in jobs]), MetricPoint.value.is_not(None))
+        .where(Job.id.in_([job.id for job in jobs]))
         .distinct()
-        .order_by(Job.id, MetricPoint.step)
+        .order_by(Job.id, "step")
     )
     curves: defaultdict[UUID, list[float]] = defaultdict(list)
     for row in session.execute(points):
-        curves[row.id].append(row.value)
+        if row.value is not None:
+            curves[row.id].append(row.value)
     return curves
 
 
