@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import files
 from tests.browser.complaints import Complaints
-from tests.browser.scene import BEST, Scene
+from tests.browser.scene import BEST, TOO_FAST, Scene
 from tests.browser.stays import refreshed
 
 EVIL = '<img src=x onerror="window.caught=1">'
@@ -33,9 +33,7 @@ def hostile(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     run = scene.quick(data={"source": NAME, "max_length": 48}, method={"type": "lora"})
     told = {"name": EVIL, "metadata": {"from": EVIL}}
     job = scene.service.submit(**run, **told, register_as=NAME)
-    failed = scene.service.submit(
-        **{**run, "optim": {"learning_rate": 1e9, "max_grad_norm": 1e6}}, **told
-    )
+    failed = scene.service.submit(**{**run, "method": {"type": "full"}, "optim": TOO_FAST}, **told)
     sent = {"job": run, "space": {"method.r": [2, 4]}, **told}
     sweep = str(scene.service.post("/v1/sweeps", sent)["id"])
     scene.service.succeeded(job)

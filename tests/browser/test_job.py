@@ -94,7 +94,7 @@ def test_a_job_that_has_ended_shows_what_came_out(page: Page, scene: Scene, tmp_
     job = scene.service.get(f"/v1/jobs/{scene.jobs[BEST]}")
     summary = job["summary"]
     page.goto(f"/jobs/{job['id']}")
-    figures = page.get_by_role("region", name="Result")
+    figures = page.locator("#figures")
     for who in (summary, summary["linear"]):
         expect(figures).to_contain_text(f"{who['test']['accuracy'] * 100:.1f} %")
     cells = page.locator("#confusion td.number").all_inner_texts()

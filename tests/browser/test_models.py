@@ -27,8 +27,7 @@ def test_the_list_says_which_version_answers_and_how_well(page: Page, scene: Sce
     page.goto("/models")
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=MODEL))
     expect(row).to_contain_text(re.compile(r"production.*1"))
-    version = scene.service.get(f"/v1/models/{MODEL}")["versions"][-1]  # the newest is first
-    accuracy = scene.service.get(f"/v1/jobs/{version['job_id']}")["summary"]["test"]["accuracy"]
+    accuracy = scene.service.get(f"/v1/jobs/{scene.jobs[BEST]}")["summary"]["test"]["accuracy"]
     expect(row).to_contain_text(f"{accuracy * 100:.1f} %")
     row.get_by_role("link", name=MODEL).click()
     expect(page.get_by_role("heading", name=MODEL, level=1)).to_be_visible()
@@ -62,7 +61,7 @@ def test_promote_and_roll_back(model: Page, scene: Scene) -> None:
         expect(model.locator("#version-1")).not_to_contain_text("production")
         assert in_production(scene) == 2
 
-        model.get_by_role("button", name="Roll production back to 1").click()
+        model.get_by_role("button", name="Roll back to 1, production").click()
         model.get_by_role("dialog").get_by_role("button", name="Roll").click()
         expect(model.locator("#version-1")).to_contain_text("production")
         expect(model.locator("#version-2")).not_to_contain_text("production")

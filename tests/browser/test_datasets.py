@@ -1,0 +1,97 @@
+"""Data: a file is dropped and looked at, a broken one is refused in words, faults are found."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import files
+from tests.browser.complaints import Complaints
+from tests.browser.scene import Scene
+
+# A drop as a browser makes it: with a file that the page may read.
+DROP = """(form, [name, text]) => {
+  const carried = new DataTransfer();
+  carried.items.add(new File([text], name, {type: "text/csv"}));
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    form.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));
+  }
+}"""
+TICKETS = "text,label\n" + "".join(
+    f"My parcel {i} is late,delivery\nBill {i},billing\n" for i in range(9)
+)
+
+
+def drop(page: Page, name: str, text: str) -> None:
+    page.locator("#upload").evaluate(DROP, [name, text])
+
+
+def test_a_file_that_is_dropped_is_checked_and_shown(page: Page, scene: Scene) -> None:
+    page.goto("/datasets")
+    drop(page, "My Dropped Tickets.csv", TICKETS)
+    expect(page).to_have_url(re.compile(r"/datasets/[0-9a-f-]{36}$"))
+    expect(page.get_by_role("heading", name="my-dropped-tickets")).to_be_visible()
+    told = scene.service.get("/v1/datasets/my-dropped-tickets")
+    assert (told["rows"], told["labels"]) == (18, {"billing": 9, "delivery": 9})
+    expect(page.get_by_text("18 rows with 2 labels")).to_be_visible()
+    expect(page.locator("#labels")).to_contain_text("50.0 %")
+    expect(page.locator("#rows")).to_contain_text("My parcel 0 is late")
+    page.get_by_role("link", name="Train on it").click()
+    expect(page.get_by_label("Texts and labels")).to_have_value(re.compile("^my-dropped-tickets"))
+
+
+def test_a_file_is_chosen_and_named(page: Page, scene: Scene, tmp_path: Path) -> None:
+    path = files.write(tmp_path / "any.csv", [("a", "x"), ("b", "y")] * 5, ("body", "kind"))
+    page.goto("/datasets")
+    page.get_by_label("File", exact=True).set_input_files(path)
+    page.get_by_label("Name").fill("chosen")
+    page.get_by_text("Columns, and files without labels").click()
+    page.get_by_label("Text column").fill("body")
+    page.get_by_label("Label column").fill("kind")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("heading", name="chosen")).to_be_visible()
+    assert scene.service.get("/v1/datasets/chosen")["text_column"] == "body"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("text,label\nfine,a\n,b\n", "row 2"),
+        ("words,label\nfine,a\n", "text"),
+        ("", "empty"),
+        ("\0\1\2", "row|text|CSV"),
+    ],
+)
+def test_a_broken_file_is_refused_with_what_is_wrong_and_where(
+    text: str, said: str, page: Page, complaints: Complaints
+) -> None:
+    complaints.expect(400, 413, 422)
+    page.goto("/datasets")
+    drop(page, "broken.csv", text)
+    expect(
+        page.get_by_role("alert").filter(has_text=re.compile(said, re.IGNORECASE))
+    ).to_be_visible()
+    expect(page.locator("#upload [aria-invalid=true]")).to_be_focused()
+    assert page.url.endswith("/datasets")
+    drop(page, "mended.csv", TICKETS)  # the form still works
+    expect(page).to_have_url(re.compile(r"/datasets/[0-9a-f-]{36}$"))
+
+
+def test_the_doctor_finds_what_was_planted(page: Page, scene: Scene) -> None:
+    page.goto("/datasets")
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="tickets:1", exact=True))
+    expect(row).to_contain_text(re.compile(r"\d warnings?|\d errors?"))
+    row.get_by_role("link").click()
+    found = scene.service.get("/v1/datasets/tickets")["diagnosis"]["findings"]
+    codes = {each["code"] for each in found}
+    assert len(codes) >= 7, codes
+    for each in found:
+        told = page.locator(f"#finding-{each['code']}")
+        expect(told).to_contain_text(each["message"])
+        expect(told).to_contain_text(each["advice"])
+    leak = (
+        page.locator("[id^=finding-]").filter(has_text=re.compile("leak|test part|training")).first
+    )
+    leak.get_by_text("Look at").click()
+    expect(leak.locator(".examples-of")).to_contain_text(re.compile("test"))
