@@ -19,7 +19,7 @@ WISHES = (
 )  # fmt: skip
 
 
-PARTY = "\N{PARTY POPPER}"  # the sample base does not know it
+PARTY = "\N{PARTY POPPER} "  # the sample base does not know it
 
 
 def write(path: Path, rows: Iterable[Sequence[str]], columns: Sequence[str]) -> Path:
@@ -44,7 +44,7 @@ def write_tickets(path: Path) -> Path:
     """Tickets with three parts, and a fault of each kind planted."""
     draw = random.Random(7)
     rows = []
-    for label, count in {"delivery": 90, "billing": 30, "returns": 6}.items():  # out of balance
+    for label, count in {"delivery": 100, "billing": 8, "returns": 4}.items():  # out of balance
         texts = [f"{o} {p}, {w}." for o in ORDERS for p in PROBLEMS[label] for w in WISHES]
         parts = draw.choices(("train", "validation", "test"), (8, 1, 1), k=count)
         rows += [(t, label, part) for t, part in zip(draw.sample(texts, count), parts, strict=True)]
@@ -55,6 +55,6 @@ def write_tickets(path: Path) -> Path:
     rows += [(three, "delivery", "train"), (three, "billing", "train")]  # twins of two labels
     rows += [(f"The box is lost, {wish}.", "Delivery", "train") for wish in WISHES]  # a case twin
     rows += [("The parcel is late. " * 200, "delivery", "train")]  # will be cut
-    rows += [(PARTY * 9 + wish, "returns", "train") for wish in WISHES]  # unknown
+    rows += [(PARTY * 40 + wish, "delivery", "train") for wish in WISHES]  # unknown
     draw.shuffle(rows)
     return write(path, rows, (*COLUMNS, "split"))

@@ -61,6 +61,8 @@ def show(scene: Scene, empty: Service, locked: str, visit: Visit, complaints: Co
             expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
         if name == "new-job":
             expect(page.locator("#plan-time")).to_contain_text("about")
+        if name == "dataset":
+            expect(page.locator("#rows tbody")).to_be_visible()
         if name == "try":
             page.get_by_label("Your text").fill(TEXT)
             expect(page.locator(".reasons:visible")).to_have_count(2)

@@ -27,7 +27,7 @@ def test_points_arrive_without_a_reload_until_the_end(page: Page, scene: Scene) 
         expect(status).to_contain_text(re.compile(r"running.*step \d", re.DOTALL))
         expect(status).to_contain_text("succeeded", timeout=110_000)
         expect(page.locator("#log")).to_contain_text("Succeeded.")
-        assert drawn(page) == told(scene.service, job_id)
+        wait_for(page, lambda: drawn(page) == told(scene.service, job_id), "the last points")
 
 
 def test_who_closes_the_page_in_mid_run_and_comes_back_misses_nothing(
@@ -50,7 +50,7 @@ def test_who_closes_the_page_in_mid_run_and_comes_back_misses_nothing(
     with stays(again):
         wait_for(again, lambda: len(drawn(again)) > len(before) + 20, "what comes after it")
         expect(again.get_by_role("status")).to_contain_text("succeeded", timeout=110_000)
-        assert drawn(again) == told(service, job_id)
+        wait_for(again, lambda: drawn(again) == told(service, job_id), "the last points")
 
 
 def test_a_job_is_stopped_only_by_who_says_yes(page: Page, scene: Scene) -> None:

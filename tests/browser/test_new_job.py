@@ -41,7 +41,7 @@ def test_a_fault_stands_at_its_field_and_the_job_starts_once_it_is_mended(
     fill(page, Rank_r="0", Name="by the form", Epochs="1")
     rank = page.get_by_label("Rank r")
     expect(rank).to_have_attribute("aria-invalid", "true")
-    expect(rank).to_have_accessible_description(re.compile("greater than or equal to 1"))
+    expect(rank).to_have_accessible_description(re.compile("at least 1"))
     page.get_by_role("button", name="Start the job").click()
     expect(rank).to_be_focused()
     assert page.url.endswith("/jobs/new?data=reviews")
