@@ -51,11 +51,11 @@ def measure_list(service: Service, browser: Browser, size: Size) -> dict[str, An
 
 
 def measure_curves(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
-    """From the navigation to the curves of a long run, all of them drawn."""
+    """From the navigation to the curves of a long run: as the page has them, and as charts."""
     job_id = stored.store_long_job(service.installation.database, points=size.points)
     address = f"/jobs/{job_id}"
     seen = [visit(service, browser, address, "drawn.js") for _ in range(size.visits)]
-    return {"points": size.points} | spread("drawn", seen)
+    return {"points": size.points} | spread("seen", seen) | spread("interactive", seen)
 
 
 def measure_live(service: Service, browser: Browser, size: Size) -> dict[str, Any]:
@@ -83,7 +83,9 @@ MEASURES: Mapping[str, Callable[[Service, Browser, Size], dict[str, Any]]] = {
 def visit(service: Service, browser: Browser, address: str, script: str) -> dict[str, float]:
     """What the script tells of a visit with an empty cache; its times are those of the page."""
     with opened(service, browser, script) as page:
-        page.goto(address)
+        answer = page.goto(address)
+        assert answer is not None
+        assert answer.ok, f"{address} answered {answer.status}"
         told = page.evaluate("window.told")  # a promise
     return {name: milliseconds / 1000 for name, milliseconds in told.items()}
 

@@ -24,6 +24,12 @@ METHODS: tuple[dict[str, Any], ...] = (
     {"type": "baseline"},
     {"type": "full"},
 )
+FIGURES = {"loss": 0.5, "accuracy": 0.8, "balanced_accuracy": 0.8, "macro_f1": 0.8}
+SUMMARY: dict[str, Any] = {
+    "labels": ["negative", "positive"], "trainable_parameters": 480_386,
+    "total_parameters": 23_000_000, "examples": {"train": 8000, "validation": 1000, "test": 1000},
+    "stopped_early": False, "train_seconds": 60.0, "validation": FIGURES, "test": FIGURES,
+}  # fmt: skip
 CURVES = ("loss", "learning_rate", "grad_norm", "reviews_per_second")  # of the training part
 CHUNK = 50_000  # rows of one statement
 
@@ -74,7 +80,7 @@ def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, poi
         total_steps=steps,
         started_at=now - 60,
         finished_at=now,
-        summary={"test": {"accuracy": 0.8}, "validation": {"accuracy": 0.8}},
+        summary={**SUMMARY, "steps": steps, "best_step": steps},
     )
     repository.add(session, job)
     job.stream_seq += points
