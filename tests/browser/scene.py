@@ -14,7 +14,7 @@ from tests.tiny_base import make_reviews
 
 # Pictures for the docs are taken of the sample base, after it has learnt something.
 PICTURES = os.environ.get("UPDATE_DOCS") == "1"
-ROWS = 2000 if PICTURES else 300
+ROWS = 1000 if PICTURES else 300
 MODEL = "sentiment"
 BEST, SMALL, LAST = "lora r=8, all linears", "lora r=2, query and value", "last layers"
 HELD, FAILED, CANCELLED = "lora r=16, still running", "full, far too fast", "sent by mistake"
@@ -45,8 +45,8 @@ class Scene:
         self._hold(**shown)
         for name, run in RUNS.items():
             self.submit(name, **run, **shown)
-        self.submit(FAILED, method={"type": "full"}, optim=TOO_FAST)
-        self.submit(CANCELLED, method={"type": "full"})
+        self.submit(FAILED, method={"type": "full"}, optim=TOO_FAST, **shown)
+        self.submit(CANCELLED, method={"type": "full"}, **shown)
         self.service.post(f"/v1/jobs/{self.jobs[CANCELLED]}/cancel", {})
         self.sweep = self.start_sweep("ranks", **shown)
         self.service.installation.worker(slots=2)

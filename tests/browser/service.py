@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 API = (sys.executable, "-P", "-m", "app.cli.main", "api", "--port")
 # A browser, two APIs and trainings share two cores: nobody counts as lost for being slow.
 UNHURRIED: dict[str, Any] = {"lease_seconds": 60, "beat_seconds": 10, "checkpoint_seconds": 300}
-END_SECONDS = 110.0
+END_SECONDS = 240  # a busy machine is slow; nothing is asserted about time
 FINAL = ("succeeded", "failed", "cancelled")
 Json = dict[str, Any]
 
