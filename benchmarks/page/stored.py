@@ -29,6 +29,7 @@ SUMMARY: dict[str, Any] = {
     "labels": ["negative", "positive"], "trainable_parameters": 480_386,
     "total_parameters": 23_000_000, "examples": {"train": 8000, "validation": 1000, "test": 1000},
     "stopped_early": False, "train_seconds": 60.0, "validation": FIGURES, "test": FIGURES,
+    "linear": {"validation": FIGURES, "test": FIGURES},
 }  # fmt: skip
 CURVES = ("loss", "learning_rate", "grad_norm", "reviews_per_second")  # of the training part
 CHUNK = 50_000  # rows of one statement

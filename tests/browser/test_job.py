@@ -117,3 +117,15 @@ def test_its_settings_and_where_it_comes_from_are_there_to_read(page: Page, scen
     page.get_by_text("All settings").click()
     row = page.get_by_role("row").filter(has_text="method.r")
     expect(row).to_contain_text("8")
+
+
+def test_a_part_of_a_run_has_a_page_too(page: Page, scene: Scene) -> None:
+    """What halving leaves of most cells: no model, no test figures, no linear rival."""
+    job_id = scene.submit("half of it", method={"type": "lora"}, trial={"share": 0.5})
+    page.goto(f"/jobs/{job_id}")
+    status = page.locator("#status")
+    expect(status).to_contain_text("succeeded", timeout=110_000)
+    summary = scene.service.get(f"/v1/jobs/{job_id}")["summary"]
+    accuracy = f"{summary['validation']['accuracy'] * 100:.1f} %"
+    page.reload()
+    expect(page.locator("#figures")).to_contain_text(accuracy)
