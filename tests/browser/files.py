@@ -19,7 +19,7 @@ WISHES = (
 )  # fmt: skip
 
 
-PARTY = "\N{PARTY POPPER} "  # the sample base does not know it
+SIGN = "\N{BLACK TELEPHONE} "  # the sample base does not know it
 
 
 def write(path: Path, rows: Iterable[Sequence[str]], columns: Sequence[str]) -> Path:
@@ -55,6 +55,6 @@ def write_tickets(path: Path) -> Path:
     rows += [(three, "delivery", "train"), (three, "billing", "train")]  # twins of two labels
     rows += [(f"The box is lost, {wish}.", "Delivery", "train") for wish in WISHES]  # a case twin
     rows += [("The parcel is late. " * 200, "delivery", "train")]  # will be cut
-    rows += [(PARTY * 40 + wish, "delivery", "train") for wish in WISHES]  # unknown
+    rows += [(SIGN * 40 + wish, "delivery", "train") for wish in WISHES]  # unknown
     draw.shuffle(rows)
     return write(path, rows, (*COLUMNS, "split"))
