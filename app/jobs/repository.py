@@ -79,9 +79,11 @@ def _mentions(text: str) -> ColumnElement[bool]:
     return or_(*(each.icontains(text, autoescape=True) for each in (Job.name, Job.base, source)))
 
 
-def counts(session: Session) -> dict[JobState, int]:
-    """How many jobs there are in each state that has some."""
+def counts(session: Session, *, cells: bool = True) -> dict[JobState, int]:
+    """How many jobs there are in each state that has some; `cells`: those of sweeps, too."""
     statement = select(Job.state, func.count()).where(Job.kind == Kind.TRAINING)
+    if not cells:
+        statement = statement.where(Job.sweep_id.is_(None))
     found = {row[0]: row[1] for row in session.execute(statement.group_by(Job.state))}
     return {state: found[state] for state in JobState if state in found}
 

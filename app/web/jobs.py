@@ -92,12 +92,13 @@ def jobs(
 ) -> HTMLResponse:
     """Jobs, the newest first; at the first visit, what to do."""
     with database.read() as session:
-        counts = repository.counts(session)
+        counts = repository.counts(session, cells=wanted.cells)
+        nothing = not (counts or repository.counts(session))
         rows, following = _rows(session, wanted)
     return render(
         request,
         "jobs.html",
-        nothing=not counts,
+        nothing=nothing,
         sample=SAMPLE,
         counts=counts,
         rows=rows,

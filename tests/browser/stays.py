@@ -14,10 +14,6 @@ def stays(page: Page) -> Iterator[None]:
     assert page.evaluate("window.stays === true"), "the page was loaded again"
 
 
-def refreshed(page: Page, times: int = 1) -> None:
-    """Wait until the live parts were taken over so often."""
-    page.evaluate(
-        """times => new Promise(done => document.addEventListener(
-          "live", () => { if (--times <= 0) done(); }))""",
-        times,
-    )
+def refreshed(page: Page) -> None:
+    """Take over the live parts now, as the page does every two seconds."""
+    page.evaluate("import('/static/live.js').then(({refresh}) => refresh())")

@@ -6,6 +6,7 @@ Pictures of them go to docs/images when `UPDATE_DOCS=1` is set, else into a temp
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -18,6 +19,7 @@ from tests.browser.scene import BEST, FAILED, HELD, LAST, PICTURES, SMALL, Scene
 from tests.browser.service import Service
 
 DOCS = Path(__file__).parents[2] / "docs" / "images"
+SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 PHONE: ViewportSize = {"width": 375, "height": 740}
 TEXT = "A warm and funny film, but two hours of it are one too many."
 PAGES = {
@@ -98,20 +100,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return DOCS if PICTURES else tmp_path_factory.mktemp("pictures")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_keeps_anyone_out(name: str, scheme: str, show: Show, pictures: Path) -> None:
-    page = show(name, color_scheme=scheme)
-    keep(page, pictures / f"page-{name}-{scheme}.webp")
-    assert faults(page) == []
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_phone_shows_all_of_it(
-    name: str, show: Show, tmp_path_factory: pytest.TempPathFactory
+def test_nothing_keeps_anyone_out_or_is_cut_off(
+    name: str, show: Show, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    page = show(name, viewport=PHONE)
+    page = show(name)
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        keep(page, pictures / f"page-{name}-{scheme}.webp")
+        assert faults(page) == [], scheme
+    page.set_viewport_size(PHONE)
     keep(page, tmp_path_factory.getbasetemp() / f"phone-{name}.webp")
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], page.evaluate(
-        WIDE
-    )
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= PHONE["width"], page.evaluate(WIDE)

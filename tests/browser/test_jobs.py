@@ -27,6 +27,9 @@ def test_each_job_stands_there_with_its_state_and_figures(page: Page, scene: Sce
         for word in words:
             expect(row(page, name)).to_contain_text(word)
     expect(row(page, BEST).get_by_role("img", name="loss")).to_be_visible()
+    jobs = scene.service.get("/v1/jobs", limit=100, state="succeeded")["data"]
+    alone = sum(job["sweep_id"] is None for job in jobs)
+    expect(page.get_by_text(f"{alone} succeeded")).to_be_visible()
     share = row(page, HELD).get_by_role("progressbar").get_attribute("value")
     job = scene.service.get(f"/v1/jobs/{scene.jobs[HELD]}")
     assert float(share or 0) == round(job["progress"], 3)
