@@ -5,27 +5,22 @@ other, and is kept in `benchmarks/results/`: a run that was stopped goes on. Pri
 with one JSON object.
 """
 
-import argparse
 import json
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 
 from benchmarks.apart import last_line
-from benchmarks.kept import DIRECTORY, Kept, choose
+from benchmarks.kept import Kept, choose
+from benchmarks.options import parser
 from benchmarks.serve import report
 from benchmarks.serve.plan import CELLS, FULL, QUICK, takes_share
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter windows")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was kept")
-    parser.add_argument("--results", type=Path, default=DIRECTORY, help="directory to keep them in")
-    parser.add_argument("--cell", choices=CELLS, help="measure this one here, and print it")
-    parser.add_argument("--capacity", type=float, default=0.0, help="answers a second, for --cell")
-    arguments = parser.parse_args()
+    options = parser(__doc__, CELLS, quick="shorter windows")
+    options.add_argument("--capacity", type=float, default=0.0, help="answers a second, for --cell")
+    arguments = options.parse_args()
     if arguments.cell:
         from benchmarks.serve import cells
 

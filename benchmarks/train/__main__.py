@@ -5,24 +5,18 @@ Every figure is measured in a process of its own, ours and the rivals in turn, a
 with one JSON object.
 """
 
-import argparse
 import json
 from functools import partial
-from pathlib import Path
 
 from benchmarks.apart import measure
-from benchmarks.kept import DIRECTORY, choose
+from benchmarks.kept import choose
+from benchmarks.options import parser
 from benchmarks.train import cells
 from benchmarks.train.plan import CELLS, FULL, QUICK
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter windows, fewer texts")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was kept")
-    parser.add_argument("--results", type=Path, default=DIRECTORY, help="directory to keep them in")
-    parser.add_argument("--cell", choices=CELLS, help="measure this one here, and print it")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, CELLS, quick="shorter windows, fewer texts").parse_args()
     if arguments.cell:
         print(json.dumps(cells.run(arguments.cell, QUICK if arguments.quick else FULL)))
         return
