@@ -2,7 +2,7 @@
 
 import shutil
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 from fastapi import APIRouter, Query, Request, Response, status
@@ -106,13 +106,11 @@ async def read_rows(
     after: AfterRow = 0,
 ) -> RowsView:
     """Some rows as training reads them, long texts cut."""
-
-    def work() -> list[dict[str, Any]]:
-        with database.read() as session:
-            dataset = repository.resolve(session, ref)
-        return service.rows(store, settings=settings, dataset=dataset, after=after, limit=limit + 1)
-
-    rows = [RowView(**row) for row in await anyio.to_thread.run_sync(work, limiter=child.limiter())]
+    work = partial(
+        service.rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
+    )
+    _, found = await anyio.to_thread.run_sync(work, limiter=child.limiter())
+    rows = [RowView(**row) for row in found]
     following = rows[limit - 1].row if len(rows) > limit else None
     return RowsView(data=rows[:limit], next=following)
 

@@ -116,10 +116,15 @@ def check(database: Database, store: Store, *, settings: Settings, ref: str) -> 
 
 
 def rows(
-    store: Store, *, settings: Settings, dataset: Dataset, after: int, limit: int
-) -> list[dict[str, Any]]:
-    """Rows with numbers above `after`. Raises what `content` and `Inspection.rows` raise."""
-    return _inspection(store, settings, dataset).rows(after=after, limit=limit)
+    database: Database, store: Store, *, settings: Settings, ref: str, after: int, limit: int
+) -> tuple[Dataset, list[dict[str, Any]]]:
+    """A data set, and rows with numbers above `after`.
+
+    Raises what `content` and `Inspection.rows` raise.
+    """
+    with database.read() as session:
+        dataset = repository.resolve(session, ref)
+    return dataset, _inspection(store, settings, dataset).rows(after=after, limit=limit)
 
 
 def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspection:

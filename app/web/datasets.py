@@ -2,26 +2,22 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
 from starlette.responses import HTMLResponse
 
 from app import child
-from app.artifacts.store import Store
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetView
-from app.datasets.tables import Dataset
-from app.db.engines import Database
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
 from app.keys.auth import requires
-from app.pagination import After, cut, decode
-from app.settings import Settings
+from app.pagination import cut, decode
 from app.web import words
+from app.web.lists import Wanted
 from app.web.page import render
 from lora_core.data.diagnosis import Finding, Level
 from lora_core.samples import reviews
@@ -34,17 +30,6 @@ JOBS = 10
 LABELS = 12  # that are shown at once
 
 router = APIRouter(include_in_schema=False, dependencies=[requires("datasets:read")])
-
-
-class Wanted(BaseModel):
-    """Which page of the list."""
-
-    after: After = None
-
-    @property
-    def without_after(self) -> str:
-        """The query of the first page."""
-        return ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +70,7 @@ def datasets(
         "datasets.html",
         datasets=shown,
         next=following,
-        query=wanted,
+        wanted=wanted,
         endings=ENDINGS,
         samples=reviews.SAMPLES,
         levels=list(Level),
@@ -125,7 +110,9 @@ async def rows(
     after: Annotated[int, Query(ge=0)] = 0,
 ) -> HTMLResponse:
     """Some rows of a data set. Its page takes the table from here."""
-    read = partial(_read, database, store, settings, ref, after)
+    read = partial(
+        service.rows, database, store, settings=settings, ref=ref, after=after, limit=PREVIEW + 1
+    )
     found, shown = await anyio.to_thread.run_sync(read, limiter=child.limiter())
     return render(
         request,
@@ -136,12 +123,3 @@ async def rows(
         excerpt=EXCERPT,
         next=shown[PREVIEW - 1]["row"] if len(shown) > PREVIEW else None,
     )
-
-
-def _read(
-    database: Database, store: Store, settings: Settings, ref: str, after: int
-) -> tuple[Dataset, list[dict[str, Any]]]:
-    with database.read() as session:
-        found = repository.resolve(session, ref)
-    shown = service.rows(store, settings=settings, dataset=found, after=after, limit=PREVIEW + 1)
-    return found, shown
