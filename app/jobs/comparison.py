@@ -13,6 +13,7 @@ from app.jobs.graded import Graded
 Interval = tuple[float, float]
 Counts = NDArray[np.int64]
 Z = NormalDist().inv_cdf(0.975)
+CHANCE = 0.05  # a p value below it is hardly chance
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from app.jobs.comparison import (
+    CHANCE,
     Comparison,
     accuracy,
     compare,
@@ -14,8 +15,6 @@ from app.jobs.comparison import (
 )
 from app.jobs.graded import Graded
 from app.sweeps.board import Board, Cell
-
-CHANCE = 0.05  # a p value below it is no noise
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
@@ -16,8 +14,9 @@ from app.jobs.repository import Filter
 from app.jobs.schemas import JobView
 from app.jobs.states import JobState
 from app.keys.auth import requires
-from app.pagination import After, cut, decode
-from app.web import words
+from app.pagination import cut, decode
+from app.web import lists, words
+from app.web.lists import Filled
 from app.web.page import render
 from lora_core.specs.method import MethodName
 
@@ -38,24 +37,13 @@ SAMPLE: dict[str, Any] = {
 router = APIRouter(include_in_schema=False)
 
 
-def _filled(text: Any) -> Any:
-    """A field of a form that was left empty says nothing."""
-    return text or None
-
-
-class Wanted(BaseModel):
+class Wanted(lists.Wanted):
     """What the list is narrowed to."""
 
-    q: Annotated[Annotated[str, Text(200)] | None, BeforeValidator(_filled)] = None
-    state: Annotated[JobState | None, BeforeValidator(_filled)] = None
-    method: Annotated[MethodName | None, BeforeValidator(_filled)] = None
+    q: Annotated[Annotated[str, Text(200)] | None, Filled] = None
+    state: Annotated[JobState | None, Filled] = None
+    method: Annotated[MethodName | None, Filled] = None
     cells: bool = False
-    after: After = None
-
-    @property
-    def without_after(self) -> str:
-        """The query of the first page."""
-        return urlencode(self.model_dump(mode="json", exclude={"after"}, exclude_defaults=True))
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,6 @@ def jobs(
         counts=counts,
         rows=rows,
         wanted=wanted,
-        query=wanted,
         next=following,
         states=list(JobState),
         methods=["baseline", "lora", "full"],

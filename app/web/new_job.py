@@ -7,20 +7,15 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.datasets import repository as datasets
 from app.deps import DatabaseDep, SettingsDep
 from app.fields import Text, id_or
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
 from app.keys.auth import requires
-from app.registry import repository as registry
+from app.web import offered, words
 from app.web.page import render
-from lora_core.hub import PREFIX
-from lora_core.samples import minilm, reviews
 from lora_core.specs.method import Role, Variant
 from lora_core.specs.train import TrainSpec
-
-MOST_NAMES = 100  # of data sets and of models that are offered
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,8 +33,7 @@ def new_job(
     """An empty form, one about a data set, or one filled with the settings of another job."""
     given: dict[str, Any] = {"method": {"type": "lora"}}
     with database.read() as session:
-        uploads = datasets.page(session, after=None, limit=MOST_NAMES)
-        models = registry.models(session, after=None, limit=MOST_NAMES)
+        sources, bases = offered.sources(session, settings), offered.bases(session, settings)
         like = repository.get(session, from_) if from_ else None
         if like:
             given = _given(like.spec) | {"name": like.name}
@@ -51,14 +45,11 @@ def new_job(
         given={name: value for name, value in given.items() if value},
         values=_flat(given),
         like=like,
+        like_name=words.name(like) if like else None,
         roles=list(Role),
         variants=list(Variant),
-        sources=[
-            *reviews.SAMPLES,
-            *dict.fromkeys(each.name for each in uploads),
-            *(f"{PREFIX}{name}" for name in settings.hub_datasets),
-        ],
-        bases=[minilm.NAME, *(model.name for model in models), *settings.hub_models],
+        sources=sources,
+        bases=bases,
     )
 
 

@@ -11,26 +11,21 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from app.charts.fields import OBJECTIVES
-from app.datasets import repository as datasets
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.fields import id_or
 from app.jobs import bases
 from app.keys.auth import requires
-from app.registry import repository as registry
 from app.sweeps import planning, repository
 from app.sweeps.cells import REFUSALS
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.presets import PRESETS, PresetName
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.tables import Sweep
-from app.web import spoken, sweep_form
+from app.web import offered, spoken, sweep_form
 from app.web.page import render
-from lora_core.hub import PREFIX
-from lora_core.samples import minilm, reviews
 from lora_core.specs.method import MethodName
 from lora_core.specs.presets import Preset
 
-MOST_NAMES = 100  # of data sets and of models that are offered
 FIRST = {
     "job.data.source": "rotten-tomatoes",
     "job.data.train_size": "4000",
@@ -76,8 +71,7 @@ def new_sweep(
     except REFUSALS as error:
         faults = sweep_form.refused(error)
     with database.read() as session:
-        uploads = datasets.page(session, after=None, limit=MOST_NAMES)
-        models = registry.models(session, after=None, limit=MOST_NAMES)
+        sources, names = offered.sources(session, settings), offered.bases(session, settings)
     return render(
         request,
         "new_sweep.html",
@@ -91,12 +85,8 @@ def new_sweep(
         objectives=list(OBJECTIVES),
         methods=get_args(MethodName),
         presets=list(Preset),
-        sources=[
-            *reviews.SAMPLES,
-            *dict.fromkeys(each.name for each in uploads),
-            *(f"{PREFIX}{name}" for name in settings.hub_datasets),
-        ],
-        bases=[minilm.NAME, *(model.name for model in models), *settings.hub_models],
+        sources=sources,
+        bases=names,
     )
 
 

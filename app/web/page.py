@@ -21,16 +21,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """The page. `context` is what the template names."""
-    html = text(request, template, **context)
-    # Without a referrer browsers send `Origin: null` with a form, which is refused as foreign.
-    policies = {"Content-Security-Policy": CSP, "Referrer-Policy": "same-origin"}
-    return HTMLResponse(html, status, headers=policies)
-
-
-def text(request: Request, template: str, **context: Any) -> str:
-    """The HTML of a page, or of a part of one."""
     state = request.scope.get("state", {})
-    return (
+    html = (
         _environment()
         .get_template(template)
         .render(
@@ -41,6 +33,9 @@ def text(request: Request, template: str, **context: Any) -> str:
             **context,
         )
     )
+    # Without a referrer browsers send `Origin: null` with a form, which is refused as foreign.
+    policies = {"Content-Security-Policy": CSP, "Referrer-Policy": "same-origin"}
+    return HTMLResponse(html, status, headers=policies)
 
 
 @cache

@@ -1,9 +1,8 @@
 """The paired test of two jobs, in plain words."""
 
+from app.jobs.comparison import CHANCE
 from app.jobs.mistakes import Part
 from app.jobs.side_by_side import PartView
-
-CHANCE = 0.05  # a p value below it is hardly chance
 
 
 def sentence(name: str, first: str, on: PartView | None, part: Part) -> str:

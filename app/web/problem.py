@@ -15,7 +15,5 @@ def page(request: Request, problem: Problem) -> Response:
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/sign-in?next={quote(wanted)}", 303)
     answer = render(request, "problem.html", status=problem.status, problem=problem)
-    answer.headers.update(
-        {name: value for name, value in problem.headers.items() if name != "WWW-Authenticate"}
-    )
+    answer.headers.update(problem.headers)
     return answer

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
@@ -18,7 +17,7 @@ from app.jobs import repository as jobs
 from app.jobs.states import Kind
 from app.jobs.tables import Job
 from app.keys.auth import requires
-from app.pagination import After, cut, decode
+from app.pagination import cut, decode
 from app.registry import repository
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, RegisteredModel
@@ -26,22 +25,12 @@ from app.serving.comparison import ShadowView
 from app.serving.routes import ServingDep
 from app.serving.shadow import ALIAS as SHADOW
 from app.web import words
+from app.web.lists import Wanted
 from app.web.page import render
 
 ROWS = 50
 
 router = APIRouter(include_in_schema=False, dependencies=[requires("models:read")])
-
-
-class Wanted(BaseModel):
-    """Which page of the list."""
-
-    after: After = None
-
-    @property
-    def without_after(self) -> str:
-        """The query of the first page."""
-        return ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +93,7 @@ def models(
         found = repository.models(session, after=decode(wanted.after), limit=ROWS + 1)
         rows, following = cut(found, ROWS)
         shown = [_model(session, row) for row in rows]
-    return render(request, "models.html", models=shown, next=following, query=wanted)
+    return render(request, "models.html", models=shown, next=following, wanted=wanted)
 
 
 @router.get("/models/{name}")

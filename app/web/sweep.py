@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
@@ -14,7 +14,6 @@ from app.charts import picture, pictures, sentences, tables
 from app.charts.fields import labels, settings
 from app.deps import DatabaseDep
 from app.keys.auth import requires
-from app.registry import repository as registry
 from app.sweeps import notation, progress, repository, results
 from app.sweeps.board import Board, Cell
 from app.sweeps.routes import SweepId
@@ -22,26 +21,22 @@ from app.sweeps.space import Space
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep
 from app.sweeps.verdict import judge
-from app.web import sweep_grid
+from app.web import offered, sweep_grid
+from app.web.lists import Filled
 from app.web.page import render
 from app.web.sweeps import Progress, job, name, progress_of
 
 ROWS = 100
-MOST_MODELS = 100  # names that are offered
 
 router = APIRouter(include_in_schema=False)
-
-
-def _filled(text: Any) -> Any:
-    return text or None
 
 
 class Look(BaseModel):
     """What the page shows of the cells: the fields of the grid, and which rows of the table."""
 
-    x: Annotated[str | None, BeforeValidator(_filled)] = None
-    y: Annotated[str | None, BeforeValidator(_filled)] = None
-    state: Annotated[CellState | None, BeforeValidator(_filled)] = None
+    x: Annotated[str | None, Filled] = None
+    y: Annotated[str | None, Filled] = None
+    state: Annotated[CellState | None, Filled] = None
     page: int = Field(default=1, ge=1, le=1000)
 
     def but(self, **changes: Any) -> str:
@@ -84,7 +79,7 @@ def sweep(
         board = results.board(session, found)
         (far,) = progress_of(session, [found])
         running = _running(session, found, board)
-        models = registry.models(session, after=None, limit=MOST_MODELS)
+        models = offered.models(session)
     verdict = judge(board)
     grid = sweep_grid.grid(board, look.x, look.y)
     return render(
@@ -111,7 +106,7 @@ def sweep(
         rows=_rows(board, look),
         look=look,
         drawn=pictures.version_of(board),
-        models=[model.name for model in models],
+        models=models,
     )
 
 

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.charts.fields import OBJECTIVES, labels, score
 from app.deps import DatabaseDep
 from app.keys.auth import requires
-from app.pagination import After, cut, decode
+from app.pagination import cut, decode
 from app.sweeps import growth, progress, repository, strategies
 from app.sweeps.board import ENDED
 from app.sweeps.space import Space
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
-from app.web import words
+from app.web import lists, words
+from app.web.formats import short
+from app.web.lists import Filled
 from app.web.page import render
 from lora_core.specs.train import TrainSpec
 
@@ -28,16 +28,10 @@ ROWS = 20
 router = APIRouter(include_in_schema=False)
 
 
-class Wanted(BaseModel):
+class Wanted(lists.Wanted):
     """What the list is narrowed to."""
 
-    state: Annotated[SweepState | None, BeforeValidator(lambda text: text or None)] = None
-    after: After = None
-
-    @property
-    def without_after(self) -> str:
-        """The query of the first page."""
-        return urlencode(self.model_dump(mode="json", include={"state"}, exclude_defaults=True))
+    state: Annotated[SweepState | None, Filled] = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,6 @@ def sweeps(
         nothing=nothing,
         rows=rows,
         wanted=wanted,
-        query=wanted,
         next=following,
         states=list(SweepState),
     )
@@ -106,7 +99,7 @@ def sweeps(
 
 def name(sweep: Sweep) -> str:
     """As its maker named it, or the end of its id."""
-    return sweep.name or f"sweep {str(sweep.id)[-8:]}"
+    return sweep.name or f"sweep {short(sweep.id)}"
 
 
 def job(sweep: Sweep) -> dict[str, Any]:

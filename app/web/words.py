@@ -6,11 +6,12 @@ from typing import Any
 
 from app.jobs.schemas import JobView
 from app.jobs.tables import Job
+from app.web.formats import short
 
 
 def name(job: JobView | Job) -> str:
     """As its maker named it, or the end of its id."""
-    return job.name or f"job {str(job.id)[-8:]}"
+    return job.name or f"job {short(job.id)}"
 
 
 def data(spec: Mapping[str, Any]) -> str:

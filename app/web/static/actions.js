@@ -1,5 +1,6 @@
 // Buttons that call the API: <button data-call="POST /v1/jobs/…/cancel" data-confirm="Stop it?">.
 // `data-body` is JSON to send; `data-then` is where to go after it, {field} of the answer filled in.
+// <button data-copy="ID"> copies the text of an element.
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
@@ -43,4 +44,6 @@ async function act(button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-call]");
   if (button) act(button);
+  const copied = event.target.closest("[data-copy]");
+  if (copied) navigator.clipboard?.writeText(document.getElementById(copied.dataset.copy).textContent);
 });

@@ -1,6 +1,7 @@
 // Forms whose page is the answer: what is typed goes into the address, and the page that the
 // service makes of it says what it means. Only what differs is taken over.
 import { tell } from "./actions.js";
+import { read } from "./document.js";
 import { morph } from "./morph.js";
 
 const WAIT = 400; // ms after the last key
@@ -15,8 +16,7 @@ async function ask() {
   const typed = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
   history.replaceState(null, "", `${location.pathname}?${typed}`);
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: asking.signal });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const { page } = await read(location.href, { signal: asking.signal });
     const fresh = page.getElementById(form.id);
     if (!fresh) return location.reload(); // signed out, or an error, which is a page of its own
     morph(form, fresh);
@@ -35,9 +35,4 @@ form.addEventListener("input", () => {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
-});
-
-form.addEventListener("click", (event) => {
-  const copied = event.target.closest("[data-copy]");
-  if (copied) navigator.clipboard?.writeText(document.getElementById(copied.dataset.copy).textContent);
 });

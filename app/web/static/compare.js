@@ -1,15 +1,13 @@
 // Pictures of jobs side by side. Those that still run are read again whenever the page is.
 import { tell } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, inWords, traces } from "./curves.js";
+import { axes, Curves, figure, inWords, percent, traces } from "./curves.js";
 import { colour, draw, plain } from "./plot.js";
 
 const POINTS = 500; // of a curve
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x"]; // those of the table
 const DASHES = ["solid", "dash", "dot", "dashdot"]; // once inks and symbols are used up
 const place = (id) => document.getElementById(id);
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
-const figure = (value) => Number(value.toPrecision(4)).toString();
 const CHARTS = [
   { id: "accuracy", part: "validation", name: "accuracy", marked: true, words: percent, ticks: ".0%", format: ".1%" },
   { id: "loss", part: "validation", name: "loss", marked: true, words: figure },

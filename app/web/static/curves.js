@@ -1,6 +1,9 @@
 // Curves of jobs: as the service tells them, and what comes after by the stream.
 import { colour, plain } from "./plot.js";
 
+export const percent = (value) => `${(100 * value).toFixed(1)} %`;
+export const figure = (value) => Number(value.toPrecision(4)).toString();
+
 /** The curves of one job, by part and name. */
 export class Curves {
   #curves = new Map();

@@ -1,7 +1,7 @@
 // The curves of one job. They are read once, then grow by the stream from where they ended.
 import { tell } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, inWords, traces } from "./curves.js";
+import { axes, Curves, figure, inWords, percent, traces } from "./curves.js";
 import { refresh } from "./live.js";
 import { colour, draw } from "./plot.js";
 
@@ -13,8 +13,6 @@ const NEWS = ["started", "checkpoint_rejected"]; // events after which curves ma
 const root = document.getElementById("curves");
 const url = `/v1/jobs/${root.dataset.job}`;
 const place = (id) => document.getElementById(id);
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
-const figure = (value) => Number(value.toPrecision(4)).toString();
 const PARTS = {
   train: { label: "training", ink: "--series-1" },
   validation: { label: "validation", ink: "--series-2", marked: true },

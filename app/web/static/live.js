@@ -1,10 +1,10 @@
 // Keeps what changes up to date: fetches this page again and takes over its live parts,
 // elements with `data-live` and an id. Each is made in one place, the template.
+import { read } from "./document.js";
 import { morph } from "./morph.js";
 
 const SECONDS = 2;
 const ASK_AGAIN_SECONDS = 5; // when there was no answer
-const parser = new DOMParser();
 let timer;
 
 /** Take over what has changed, now. Scripts hear of it by the event `live` of the document. */
@@ -12,10 +12,9 @@ export async function refresh() {
   clearTimeout(timer);
   let seconds = SECONDS;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const { page, answer } = await read(location.href);
     if (answer.redirected) return location.reload(); // signed out meanwhile
     if (!answer.ok) throw new Error(answer.status);
-    const page = parser.parseFromString(await answer.text(), "text/html");
     for (const old of document.querySelectorAll("[data-live]")) {
       const fresh = page.getElementById(old.id);
       if (fresh) morph(old, fresh);

@@ -136,9 +136,4 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-form.addEventListener("click", (event) => {
-  const copied = event.target.closest("[data-copy]");
-  if (copied) navigator.clipboard?.writeText(document.getElementById(copied.dataset.copy).textContent);
-});
-
 update();

@@ -1,10 +1,9 @@
 // A part of the page that has an address of its own: <div data-part="/datasets/…/rows">, which holds a link to
 // it for whom there are no scripts. Taken from the element `part` of that page, and so is where its links lead.
-const parser = new DOMParser();
+import { read } from "./document.js";
 
 async function fill(place, address) {
-  const answer = await fetch(address, { headers: { Accept: "text/html" } });
-  const page = parser.parseFromString(await answer.text(), "text/html");
+  const { page } = await read(address);
   const part = page.getElementById("part") ?? page.querySelector("main > p"); // else what went wrong
   place.replaceChildren(...part.childNodes);
 }
