@@ -1,4 +1,4 @@
-"""What is counted in the tables, under which name. docs/metrics.md is made from here.
+"""What is counted in the tables, under which name. docs/reference/metrics.md is made from here.
 
 These are gauges also where they only seem to grow: deleting a job takes its attempts along.
 """

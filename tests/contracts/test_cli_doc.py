@@ -1,4 +1,7 @@
-"""docs/cli.md names every command and option; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
+"""docs/reference/cli.md has every command and option.
+
+`UPDATE_DOCS=1 pytest tests/contracts` writes it.
+"""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ import typer
 from app.cli.errors import EXIT_CODES
 from app.cli.main import app
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 MARK = "<!-- made by `UPDATE_DOCS=1 pytest tests/contracts`; do not edit below -->"
 
 

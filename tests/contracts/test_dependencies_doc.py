@@ -1,4 +1,4 @@
-"""docs/dependencies.md has a line for each direct dependency, and for no other."""
+"""docs/reference/dependencies.md has a line for each direct dependency, and for no other."""
 
 import re
 import tomllib
@@ -10,6 +10,6 @@ ROOT = Path(__file__).parents[2]
 def test_each_dependency_has_its_line() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    told = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    told = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
     names = re.findall(r"^\| ([a-z][^ ]*) \|", told, flags=re.MULTILINE)
     assert sorted(names) == sorted(each.split(">=")[0] for each in wanted)

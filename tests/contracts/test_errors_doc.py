@@ -1,4 +1,4 @@
-"""docs/errors.md holds every code; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
+"""docs/reference/errors.md holds every code; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from lora_core.errors import LoraCoreError
 from worker import failures
 
 WORKER = [failures.CRASHED, failures.STALLED, failures.LOST, failures.BROKEN]
-DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 FROM_THE_BODY = """
 Before any of these, a request may be refused for its form: `malformed_json`, `malformed_body`
 (400), `not_found` (404), `method_not_allowed` (405), `body_too_slow` (408), `body_too_large`

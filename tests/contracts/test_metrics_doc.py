@@ -1,4 +1,7 @@
-"""docs/metrics.md holds every metric; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
+"""docs/reference/metrics.md holds every metric.
+
+`UPDATE_DOCS=1 pytest tests/contracts` writes it.
+"""
 
 import os
 from pathlib import Path
@@ -10,7 +13,7 @@ from app.metrics.measures import MEASURES, UP, UP_HELP
 from app.metrics.requests import RequestMeters
 from app.serving.meters import ServingMeters
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 INTRODUCTION = """# Metrics
 
 `GET /metrics` answers in the text format of Prometheus, with a key of the scope `metrics:read`

@@ -1,4 +1,4 @@
-"""docs/operations.md speaks of settings, figures and commands that there are."""
+"""docs/how-to/operations.md speaks of settings, figures and commands that there are."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from app.cli.main import app
 from app.settings import PREFIX, Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
-TEXT = (DOCS / "operations.md").read_text(encoding="utf-8")
+TEXT = (DOCS / "how-to" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_every_setting_is_one() -> None:
@@ -18,7 +18,8 @@ def test_every_setting_is_one() -> None:
 
 
 def test_every_figure_is_one() -> None:
-    known = set(re.findall(r"`(loraworks_\w+)`", (DOCS / "metrics.md").read_text("utf-8")))
+    text = (DOCS / "reference" / "metrics.md").read_text("utf-8")
+    known = set(re.findall(r"`(loraworks_\w+)`", text))
     named = set(re.findall(r"\bloraworks_[a-z_]+", TEXT))
     assert named
     assert named <= known

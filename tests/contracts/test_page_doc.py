@@ -1,4 +1,4 @@
-"""docs/page.md tells of every page, and of no other."""
+"""docs/reference/page.md tells of every page, and of no other."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def addresses() -> set[str]:
 
 
 def test_every_page_is_told_of_and_there_is_no_other() -> None:
-    text = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "page.md").read_text(encoding="utf-8")
     table = [
         line.partition("|")[2].partition("|")[0]
         for line in text.splitlines()

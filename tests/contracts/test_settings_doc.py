@@ -1,11 +1,14 @@
-"""docs/settings.md holds every setting; `UPDATE_DOCS=1 pytest tests/contracts` writes it."""
+"""docs/reference/settings.md holds every setting.
+
+`UPDATE_DOCS=1 pytest tests/contracts` writes it.
+"""
 
 import os
 from pathlib import Path
 
 from app.settings import PREFIX, Settings
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings
 
 Read from the environment when a process starts. Lists have commas between their entries. This
