@@ -11,7 +11,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chaos bench-train bench-serve bench-accuracy bench-sweep bench-page gpu-check check format audit clean
+.PHONY: help install demo test test-long test-browser chaos bench-train bench-serve bench-accuracy bench-sweep bench-page notebooks docs reproduce gpu-check check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,15 @@ bench-sweep: .venv/.dev  ## A sweep of 24 cells beside a loop over PEFT and the 
 bench-page: .venv/.dev  ## How soon pages show what is there: QUICK=1 FRESH=1
 	@$(BIN)/python -m tests.browser.chromium
 	$(BIN)/python -m benchmarks.page $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept
+	$(BIN)/jupyter execute --inplace --timeout=1200 notebooks/*.ipynb
+
+docs: .venv/.dev  ## Build the site of the documents: build/docs/index.html
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
+
+reproduce: .venv/.dev  ## The table of the "LoRA from scratch" lessons, measured: SHARE=1 FRESH=1
+	$(BIN)/python -m benchmarks.reproduce $(if $(SHARE),--share $(SHARE)) $(if $(FRESH),--fresh)
 
 gpu-check: .venv/.dev  ## What only a machine with GPUs can show, tested and timed
 	$(BIN)/python -m pytest --timeout 600 tests/gpu

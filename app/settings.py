@@ -1,7 +1,7 @@
 """Every setting of the service, read from the environment (`LORAWORKS_…`) when it is built.
 
-docs/reference/settings.md is made from the descriptions here: `UPDATE_DOCS=1 pytest tests/contracts`
-writes it.
+docs/reference/settings.md is made from the descriptions here: `UPDATE_DOCS=1 pytest
+tests/contracts` writes it.
 """
 
 import re
