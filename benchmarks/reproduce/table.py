@@ -1,12 +1,13 @@
 """From the cells to the table, also beside that of the lessons."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.columns import aligned
 from benchmarks.kept import DIRECTORY, Kept
-from benchmarks.reproduce.plan import LINEAR, PART, ROWS, SIZES, Lesson, Size
+from benchmarks.reproduce.plan import LINEAR, ROWS, SIZES, Lesson, Size
 from benchmarks.spread import Spread, bits
 
 PARTS = ("train", "validation", "test")
@@ -88,16 +89,22 @@ def of_size(results: Kept, size: Size) -> list[str]:
 def _newest(directory: Path) -> tuple[Kept, Size]:
     """What `beside_lessons` shows; nothing was kept where there is no file."""
     found = [Kept(path) for path in directory.glob("reproduce-*.jsonl")]
-    found.sort(key=lambda results: max(_dates(results), default=""), reverse=True)
     for size in SIZES:
-        for results in found:
-            if {name.split("/")[1] for name in of_size(results, size)} >= ROWS.keys():
-                return results, size
-    return next(iter(found), Kept(directory / "reproduce.jsonl")), PART
+        date = partial(_date, size=size)
+        whole = [
+            results
+            for results in found
+            if {name.split("/")[1] for name in of_size(results, size)} >= ROWS.keys()
+        ]
+        if whole:
+            return max(whole, key=date), size
+    # None is whole: of the last size, the smallest, what there is.
+    return max(found, key=date, default=Kept(directory / "reproduce.jsonl")), size
 
 
-def _dates(results: Kept) -> list[str]:
-    return [each["date"] for each in results.cells.values()]
+def _date(results: Kept, size: Size) -> str:
+    """Of the newest cell."""
+    return max((results.cells[name]["date"] for name in of_size(results, size)), default="")
 
 
 def _line(row: str, figures: Figures | None) -> str:
