@@ -65,7 +65,11 @@ def beside_lessons(directory: Path = DIRECTORY) -> str:
 
     The largest size of which every row was measured, else the smallest with what there is.
     """
-    results, size = _newest(directory)
+    return beside(*_newest(directory))
+
+
+def beside(results: Kept, size: Size) -> str:
+    """The same of this file and size."""
     names = of_size(results, size)
     told = summary(names, results)
     parts = " | ".join(PARTS)
