@@ -17,6 +17,7 @@ RUN = {"sh", "python"}
 PARSED = {"json", "yaml", "ini"}
 PRINTED = {"text"}
 SHOWN = {"", "mermaid"}
+DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # of the site, which `make docs` builds without a warning
 # What a machine that runs the tests need not have. The line before a block says: *Needs Docker.*
 NEEDED = {"a GPU", "a hub", "Docker", "other machines"}
 MARK = re.compile(r"\*Needs ([^*]+)\.\*")
@@ -54,7 +55,8 @@ def find(text: str, document: str) -> Iterator[Block]:
             spoken = token.content
         elif token.type in {"fence", "code_block"}:
             line = (token.map or [0])[0] + 2
-            block = _block(Block(document, line, token.info.strip(), token.content), spoken, ran)
+            language = "" if DIRECTIVE.match(token.info) else token.info.strip()
+            block = _block(Block(document, line, language, token.content), spoken, ran)
             if token.type == "code_block" or block.language not in RUN | PARSED | PRINTED | SHOWN:
                 raise ValueError(f"{block}: no test looks at {token.info or 'indented code'}")
             if block.needs not in NEEDED | {None}:
