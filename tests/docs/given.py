@@ -6,9 +6,9 @@ from pathlib import Path
 from tests.docs.blocks import ROOT
 
 NOT_CLONED = {".git", "data", "build"}
-REVIEWS = """text,label
-A warm and funny film.,positive
-Two hours that I shall not get back.,negative
+REVIEWS = """text,label,mood
+A warm and funny film.,positive,good
+Two hours that I shall not get back.,negative,bad
 """
 RUN = {
     "method": {"type": "lora"},
@@ -27,7 +27,18 @@ def make_checkout(folder: Path) -> Path:
 
 
 def make_files(folder: Path) -> None:
-    """The files that reference documents speak of without making them."""
-    (folder / "reviews.csv").write_text(REVIEWS, encoding="utf-8")
-    for name in ("run.json", "spec.json"):
-        (folder / name).write_text(json.dumps(RUN), encoding="utf-8")
+    """The files of a reader's own that documents speak of without making them."""
+    tickets = (folder / "docs/tickets.csv").read_text(encoding="utf-8").replace(",B", ",b")
+    files = {
+        "reviews.csv": REVIEWS,
+        "tickets.csv": tickets,
+        "inbox.csv": tickets,
+        "run.json": json.dumps(RUN),
+        "spec.json": json.dumps(RUN),
+    }
+    for name, text in files.items():
+        if not (folder / name).exists():
+            (folder / name).write_text(text, encoding="utf-8")
+    for artifact in (folder / "data/artifacts/jobs").glob("*/a*"):  # of one job or another
+        (folder / "model").symlink_to(artifact)
+        return

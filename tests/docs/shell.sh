@@ -11,9 +11,18 @@ _up() {
   done
 }
 
+# In the background, until it is well.
+_start() {
+  command loraworks "$@" &
+  until command loraworks "$1" --check; do
+    kill -0 $! || return
+  done
+}
+
 loraworks() {
   case "${1-} ${2-}" in
     "up "*) _up "${@:2}" ;;
+    "api " | "worker ") _start "$1" ;;
     "train "* | "sweep start") command loraworks "$@" $SMALL ;;
     *) command loraworks "$@" ;;
   esac

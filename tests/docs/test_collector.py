@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.docs.answers import differs
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks, find
 
 
@@ -57,3 +58,22 @@ def test_an_answer_follows_what_was_run_in_the_same_section() -> None:
     found = list(find(text, "made.md"))
     assert [block.answers for block in found] == [False, False, True, False]
     assert found[2] == Block("made.md", 10, "json", "1\n", None, True)
+
+
+def test_an_answer_may_show_less_than_there_is() -> None:
+    output = 'Waiting\n{"id": "a", "names": ["b"], "n": 1.5, "none": null}\nlabel   score  12 s\n'
+    shown = {
+        '{"id": "z", "names": ["y"]}': True,
+        '{"n": 7}': True,
+        '{"n": "7"}': False,
+        '{"names": [7]}': False,
+        '{"other": 1}': False,
+        '[{"id": "z"}]': False,
+    }
+    for text, right in shown.items():
+        block = Block("made.md", 1, "json", text, None, True)
+        assert (differs(block, output) is None) == right, text
+    assert (
+        differs(Block("made.md", 1, "text", "label score  3 s\nmore", None, True), output) is None
+    )
+    assert differs(Block("made.md", 1, "text", "label figure  3 s", None, True), output)
