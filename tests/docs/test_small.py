@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.following import FRESH, GUIDES, Followed, followed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
