@@ -29,7 +29,7 @@ class Followed:
     def begin(self, document: str) -> None:
         """Follow another one in a clone of its own, with a service of its own."""
         with closing(Session(self._home(document), full=self.session.full)) as session:
-            session.run("git clone here loraworks; cd loraworks")
+            session.run("git clone here loraworks; cd loraworks; . .venv/bin/activate")
             make_files(session.home / "loraworks")
             session.follow(document)
 
