@@ -72,7 +72,7 @@ notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept
 	$(BIN)/jupyter execute --inplace --timeout=1200 notebooks/*.ipynb
 
 docs: .venv/.dev  ## Build the site of the documents: build/docs/index.html
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/docs
+	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going --conf-dir docs . build/docs
 
 reproduce: .venv/.dev  ## The table of the "LoRA from scratch" lessons, measured: SHARE=1 FRESH=1
 	$(BIN)/python -m benchmarks.reproduce $(if $(SHARE),--share $(SHARE)) $(if $(FRESH),--fresh)

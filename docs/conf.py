@@ -60,5 +60,3 @@ html_theme_options = {
         "color-brand-visited": "#c39bf0",
     },
 }
-pygments_style = "friendly"
-pygments_dark_style = "native"

@@ -1,5 +1,6 @@
 """Formulas as MathML, which browsers draw by themselves: no script, and no font from elsewhere."""
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -8,6 +9,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+SAME = {r"\dots": r"\ldots", r"\texttt": r"\mathtt"}  # for words that docutils does not know
+
 log = logging.getLogger(__name__)
 
 
@@ -15,8 +18,9 @@ def visit(writer: Any, node: nodes.math | nodes.math_block) -> None:
     """Write the formula. What docutils cannot read of it is a warning, so it fails the build."""
     block = isinstance(node, nodes.math_block)
     formula = node.astext()
+    known = re.sub(r"\\[a-z]+", lambda word: SAME.get(word[0], word[0]), formula)
     try:
-        drawn = tex2mathml(formula.translate(unichar2tex.uni2tex_table), as_block=block)
+        drawn = tex2mathml(known.translate(unichar2tex.uni2tex_table), as_block=block)
     except MathError as error:
         log.warning("formula %r: %s", formula, error, location=node)
         drawn = f"<code>{writer.encode(formula)}</code>"

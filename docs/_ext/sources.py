@@ -68,7 +68,8 @@ def pages(app: Sphinx) -> Iterator[Page]:
     for name in sorted(app.env.source_pages):
         text = Path(app.srcdir, name).read_text(encoding="utf-8")
         shown = app.builder.highlighter.highlight_block(text, language(name), linenos="inline")
-        yield page_name(name), {"title": name, "body": f"<h1>{name}</h1>\n{shown}"}, "page.html"
+        title = name.replace("/", "/<wbr>")
+        yield page_name(name), {"title": name, "body": f"<h1>{title}</h1>\n{shown}"}, "page.html"
 
 
 def language(name: str) -> str:

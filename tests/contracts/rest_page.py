@@ -80,6 +80,8 @@ def route(title: str, way: Schema) -> str:
 def parameter(given: Schema) -> tuple[str, Schema, bool]:
     place = "" if given["in"] == "query" else f" ({given['in']})"
     schema = {"description": given.get("description", ""), **given["schema"]}
+    if "anyOf" in schema:  # left out, not sent as null
+        schema["anyOf"] = [option for option in schema["anyOf"] if option != {"type": "null"}]
     return f"`{given['name']}`{place}", schema, given.get("required", False)
 
 
