@@ -19,7 +19,7 @@ PRINTED = {"text"}
 SHOWN = {"", "mermaid"}
 DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # of the site, which `make docs` builds without a warning
 # What a machine that runs the tests need not have. The line before a block says: *Needs Docker.*
-NEEDED = {"a GPU", "a hub", "Docker", "other machines"}
+NEEDED = {"a GPU", "a hub", "Docker", "other machines", "the network"}
 MARK = re.compile(r"\*Needs ([^*]+)\.\*")
 
 
@@ -59,6 +59,8 @@ def find(text: str, document: str) -> Iterator[Block]:
             block = _block(Block(document, line, language, token.content), spoken, ran)
             if token.type == "code_block" or block.language not in RUN | PARSED | PRINTED | SHOWN:
                 raise ValueError(f"{block}: no test looks at {token.info or 'indented code'}")
+            if block.needs and block.language != "sh":
+                raise ValueError(f"{block}: no test looks at {language} that is not run")
             if block.needs not in NEEDED | {None}:
                 raise ValueError(f"{block}: no test knows what {block.needs} is")
             yield block

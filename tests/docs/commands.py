@@ -24,7 +24,7 @@ SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {
 }
 # Programs of others, and what a shell knows itself.
 OTHERS = {
-    *("aws", "createdb", "createuser", "git", "nvidia-smi", "pg_dump", "pg_restore", "systemctl"),
+    *("aws", "createdb", "createuser", "jupyter", "nvidia-smi", "pg_dump", "pg_restore", "pip"),
     *(".", "cd", "chmod", "cp", "do", "done", "find", "mkdir", "read", "set", "while"),
 }
 WITH_VALUE = {"--profile", "--scale", "--entrypoint", "-e"}  # options of docker compose

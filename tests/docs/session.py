@@ -119,6 +119,7 @@ class Session:
             with suppress(ProcessLookupError, AssertionError):
                 os.killpg(self.bash.pid, number)
                 wait_until(self._gone, seconds=STOP_SECONDS, what="the end of all processes")
+        self.bash.communicate()  # closes the pipe to it
 
     def _gone(self) -> bool:
         self.bash.poll()

@@ -1,11 +1,9 @@
 """What is not run is true as well: blocks that need other machines, JSON, settings, sentences."""
 
-import ast
 import json
 import re
 import subprocess
 from configparser import ConfigParser
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,15 +35,6 @@ def test_what_a_command_names_is_there(
             if re.fullmatch(r"[\w-]+\.(csv|jsonl|tar)", word):
                 Path(word).touch()
         look_up(words)
-
-
-@of("python", MARKED)
-def test_what_python_imports_is_there(block: Block) -> None:
-    for node in ast.walk(ast.parse(block.text)):
-        if isinstance(node, ast.ImportFrom):
-            assert find_spec(str(node.module)), node.module
-        elif isinstance(node, ast.Import):
-            assert all(find_spec(each.name) for each in node.names)
 
 
 @of("json")
