@@ -161,7 +161,7 @@ def plain(schema: Schema) -> str:
             return f"list of {', '.join(map(kind, items))}"
         case {"type": "array", "items": items} if items:
             return f"list of {kind(items)}"
-        case {"type": "object", "additionalProperties": {**values}} if values:
+        case {"type": "object", "additionalProperties": dict() as values} if values:
             return f"object of {kind(values)}"
         case {"type": "string", "format": form}:
             return f"string ({form})"
