@@ -20,7 +20,7 @@ MARK = "<!-- made by `UPDATE_DOCS=1 pytest tests/contracts`; do not edit below -
 
 @pytest.fixture
 def described(tmp_path: Path) -> dict[str, Any]:
-    return create_app(Settings(data_dir=str(tmp_path))).openapi()
+    return create_app(Settings(data_dir=tmp_path)).openapi()
 
 
 def kept(name: str, expected: str) -> str:
