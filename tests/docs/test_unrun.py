@@ -82,7 +82,7 @@ def test_every_command_in_a_sentence_is_one(document: str) -> None:
         "curl -s http://127.0.0.1:8000/v1/jbos",
         "docker compose up webserver",
         "docker compose up --scale workers=3",
-        "docker compose run --rm api keys craete admin",
+        "docker compose run --rm api keys destroy admin",
         "docker compose --profile cpu up",
         "make tset",
         "python -m lora_cor train",
