@@ -19,6 +19,14 @@ GUIDES = [
 ]
 
 
+def begin(document: str, folder: Path, *, full: bool) -> None:
+    """Follow one in a new clone, with a service of its own."""
+    with closing(Session(folder / "home", full=full)) as session:
+        session.run("git clone here loraworks; cd loraworks; . .venv/bin/activate")
+        make_files(session.home / "loraworks")
+        session.follow(document)
+
+
 @dataclass
 class Followed:
     """The tutorial, followed to its end, or up to an error. Its service still runs."""
@@ -26,23 +34,13 @@ class Followed:
     session: Session
     error: AssertionError | None = None
 
-    def begin(self, document: str) -> None:
-        """Follow another one in a clone of its own, with a service of its own."""
-        with closing(Session(self._home(document), full=self.session.full)) as session:
-            session.run("git clone here loraworks; cd loraworks")
-            make_files(session.home / "loraworks")
-            session.follow(document)
-
     def go_on(self, document: str) -> None:
         """Follow another one where the tutorial ended."""
         folder = self.session.home / "loraworks"
-        home = self._home(document)
+        home = self.session.home.parent / document.replace("/", "-")
         with closing(Session(home, full=self.session.full, of=self.session)) as session:
             session.run(f"cd {folder}; . .venv/bin/activate")
             session.follow(document)
-
-    def _home(self, document: str) -> Path:
-        return self.session.home.parent / document.replace("/", "-")
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Every command and block of the documents works, on few texts."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.docs.following import FRESH, GUIDES, Followed, followed
+from tests.docs.following import FRESH, GUIDES, Followed, begin, followed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +21,8 @@ def test_the_tutorial_comes_to_its_end(tutorial: Followed) -> None:
 
 
 @pytest.mark.parametrize("document", FRESH)
-def test_a_document_works_in_a_new_clone(document: str, tutorial: Followed) -> None:
-    tutorial.begin(document)
+def test_a_document_works_in_a_new_clone(document: str, tmp_path: Path) -> None:
+    begin(document, tmp_path, full=False)
 
 
 @pytest.mark.parametrize("document", GUIDES)
