@@ -15,7 +15,7 @@ from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
-from tests.e2e.kinds import CLUSTER_FIRST
+from tests.e2e.kinds import CLUSTER_FIRST, EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, job
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
@@ -45,6 +45,7 @@ def check_cancelled(installation: Installation, job_id: UUID, children: list[int
     assert job(installation.database, job_id).finished_at == before
 
 
+@EMBEDDED_FIRST
 def test_a_queued_job_is_cancelled_before_anyone_takes_it(installation: Installation) -> None:
     job_id = add_job(installation.database, run_after=now() + 3600)
     cancel(installation, job_id)
@@ -98,6 +99,7 @@ def race(installation: Installation, *, count: int) -> None:
         assert outcomes == [Ended(state)]
 
 
+@EMBEDDED_FIRST
 def test_a_cancel_that_races_with_success_ends_in_one_of_them(installation: Installation) -> None:
     race(installation, count=4)
 

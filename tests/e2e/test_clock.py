@@ -32,7 +32,15 @@ def moved(
     clock.shift(0)
 
 
-@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize(
+    ("kind", "jump"),
+    [
+        ("embedded", HOUR),
+        ("cluster", -HOUR),
+        pytest.param("embedded", -HOUR, marks=pytest.mark.slow),
+        pytest.param("cluster", HOUR, marks=pytest.mark.slow),
+    ],
+)
 def test_a_clock_of_the_database_that_jumps_ends_no_lease(
     moved: tuple[Installation, ShiftedClock], tmp_path: Path, jump: float
 ) -> None:
