@@ -21,7 +21,6 @@ from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-SLOW = pytest.mark.slow
 
 
 def cancel(installation: Installation, job_id: UUID) -> None:
@@ -52,9 +51,8 @@ def test_a_queued_job_is_cancelled_before_anyone_takes_it(installation: Installa
     check_cancelled(installation, job_id, [])
 
 
-@pytest.mark.parametrize(
-    "point", ["loading", *(pytest.param(p, marks=SLOW) for p in ("step", "evaluating", "saving"))]
-)
+@pytest.mark.slow  # the small form is in tests/worker/test_supervisor.py
+@pytest.mark.parametrize("point", ["loading", "step", "evaluating", "saving"])
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_a_training_that_does_not_listen_is_killed(
     install: Install, tmp_path: Path, point: str
