@@ -82,19 +82,25 @@ def test_train_writes_events_and_an_artifact_and_predict_answers(
         assert sum(row["score"] for row in answer["labels"]) == pytest.approx(1)
 
 
+# Found before anything is loaded, as tests/lora_core/test_validation.py shows for every kind.
+OTHER_SPECS = [
+    ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.r"),
+    ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.r"),
+    ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "whole number"),
+    ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "whole number"),
+    ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.alpha"),
+    ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
+    ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
+    ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
+]
+
+
 @pytest.mark.parametrize(
     ("content", "code", "word"),
     [
         ("{", "invalid_spec", "JSON"),
-        ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.r"),
-        ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.r"),
-        ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "whole number"),
-        ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "whole number"),
         ('{"method": {"type": "lora", "r": 999}}', "rank_too_large", "at most 384"),
-        ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.alpha"),
-        ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
-        ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
-        ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHER_SPECS),
     ],
 )
 def test_bad_input_is_one_failed_event_and_no_trace(
@@ -123,7 +129,9 @@ def test_it_leaves_when_its_parent_is_gone(endless: subprocess.Popen[str]) -> No
     assert endless.wait(timeout=30) == 75
 
 
-@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
+@pytest.mark.parametrize(
+    "seconds", ["nan", *(pytest.param(s, marks=pytest.mark.slow) for s in ("-1", "inf", "soon"))]
+)
 def test_a_time_between_checkpoints_that_is_none_is_refused(
     tmp_path: Path, environment: dict[str, str], seconds: str
 ) -> None:
