@@ -26,6 +26,8 @@ from tests.app.cli.versions import add_version
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:

@@ -22,6 +22,8 @@ from app.settings import Settings
 from lora_core import manifest
 from tests.tiny_artifact import TEXTS, make_artifact
 
+pytestmark = pytest.mark.e2e
+
 URL = "/v1/models/sentiment/versions/import"
 
 

@@ -15,6 +15,8 @@ from tests.lora_core.training.pairs import Pair
 from tests.lora_core.training.twins import product, story
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.e2e
+
 Write = Callable[..., Path]
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
