@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=problems.RESPONSES,
         routes=_routes(settings.max_upload_bytes, settings.max_import_bytes),
         middleware=[
             Middleware(Context),
