@@ -104,7 +104,7 @@ def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Dat
 
 @pytest.mark.parametrize("database_kind", KINDS)
 @pytest.mark.parametrize(
-    ("processes", "jobs"), [(4, 100), pytest.param(16, 2000, marks=pytest.mark.slow)]
+    ("processes", "jobs"), [(3, 60), pytest.param(16, 2000, marks=pytest.mark.slow)]
 )
 def test_processes_racing_for_the_jobs_get_each_one_once(
     database: Database, settings: Settings, processes: int, jobs: int

@@ -82,7 +82,10 @@ def test_every_variant_on_every_target_gives_the_same_logits(
 
 
 @pytest.mark.parametrize("head", list(Head))
-@pytest.mark.parametrize("variant", list(Variant))
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=() if v is Variant.LORA else pytest.mark.slow) for v in Variant],
+)
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_whatever_happened_to_the_head(
     family: str, variant: Variant, head: Head, tmp_path: Path
