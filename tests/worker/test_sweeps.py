@@ -108,7 +108,7 @@ def test_a_process_that_dies_between_two_cells_is_replaced(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell", "exit:0")
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell", "signal:9")  # at once: no order more
     board = finished(resources, sweep_id)
     assert Counter(cell.state for cell in board.cells) == {"succeeded": 8}
     assert len(set((tmp_path / "pids").read_text().split())) == 8
