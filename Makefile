@@ -71,14 +71,14 @@ bench-sweep: .venv/.dev  ## A sweep of 24 cells beside a loop over PEFT and the 
 bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.page $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept
-	$(BIN)/jupyter execute --inplace --timeout=1200 notebooks/*.ipynb
+notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
+	$(BIN)/python -m tests.notebooks $(ONLY)
 
 docs: .venv/.dev  ## Build the site of the documents: build/docs/index.html
-	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
+	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going --conf-dir docs . build/docs
 
-reproduce: .venv/.dev  ## The table of the "LoRA from scratch" lessons, measured: SHARE=1 FRESH=1
-	$(BIN)/python -m benchmarks.reproduce $(if $(SHARE),--share $(SHARE)) $(if $(FRESH),--fresh)
+reproduce: .venv/.dev  ## The table of the "LoRA from scratch" lessons, measured: SHARE=1 SEEDS=3 ON=hub QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.reproduce $(if $(SHARE),--share $(SHARE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ON),--on $(ON)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 gpu-check: .venv/.dev  ## What only a machine with GPUs can show, tested and timed
 	$(BIN)/python -m pytest --timeout 600 tests/gpu

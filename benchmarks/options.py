@@ -7,8 +7,10 @@ from pathlib import Path
 from benchmarks.kept import DIRECTORY
 
 
-def parser(about: str | None, cells: Collection[str], *, quick: str) -> argparse.ArgumentParser:
-    """`quick`: what is less then."""
+def parser(
+    about: str | None, cells: Collection[str] | None, *, quick: str
+) -> argparse.ArgumentParser:
+    """`cells`: their names, unless there are too many to say; `quick`: what is less then."""
     options = argparse.ArgumentParser(description=about)
     options.add_argument("--quick", action="store_true", help=quick)
     options.add_argument("--fresh", action="store_true", help="measure again what was kept")

@@ -1,0 +1,106 @@
+"""The table of the "LoRA from scratch" lessons, measured: `python -m benchmarks.reproduce`.
+
+With the base and the data of the lessons where there are a GPU and the hub, else with the packaged
+sample: 4,000 of its reviews for training, or 20,000 with `--share 1`. Every cell is computed in a
+process of its own and kept in `benchmarks/results/`: a run that was stopped goes on, and a cell
+whose settings have changed since is computed anew. Prints the table, writes every setting of every
+row beside the results, and ends with one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import apart
+from benchmarks.kept import Kept, choose
+from benchmarks.options import parser
+from benchmarks.reproduce import plan
+from benchmarks.reproduce.plan import Cell, Size
+from lora_core.errors import LoraCoreError
+from lora_core.process import keep_freed_memory, wait_passively
+
+SEEDS = 1
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _read(words)
+    wait_passively()  # as `python -m lora_core train` begins: before torch is loaded
+    keep_freed_memory()
+    from benchmarks.reproduce import cells, place
+
+    quick: bool = arguments.quick
+    try:
+        if arguments.cell:
+            print(json.dumps(cells.run(plan.find(arguments.cell, quick=quick))))
+            return
+        size, why = place.chosen(arguments.on, whole=arguments.share == 1)
+        size = plan.few(size) if quick else size
+        print(f"{size.told()}: {why}.", flush=True)
+        results = choose(arguments.results, quick=quick, fresh=False, what="reproduce")
+        wanted = [*plan.cells(size, 1 if quick else arguments.seeds)]
+        if arguments.fresh:
+            results.forget(cell.name for cell in wanted)
+        for cell in wanted:
+            measure = partial(apart.measure, "benchmarks.reproduce", cell.name, quick=quick)
+            results.ensure(cell.name, measure, again=not is_kept(cell, results))
+        tell(size, results, quick=quick)
+    except LoraCoreError as error:
+        sys.exit(str(error))
+
+
+def _read(words: Sequence[str] | None) -> argparse.Namespace:
+    options = parser(__doc__, None, quick="a few texts, to see that it works")
+    options.add_argument("--on", choices=("hub", "sample"), help="the data of the lessons, or ours")
+    options.add_argument("--share", type=int, choices=(1,), help="all reviews of the sample")
+    options.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each row")
+    arguments = options.parse_args(words)
+    if arguments.share and arguments.on == "hub":
+        options.error("--share is a share of the sample")
+    return arguments
+
+
+def is_kept(cell: Cell, results: Kept) -> bool:
+    """Whether it was computed, and as it would be today."""
+    from benchmarks.reproduce import cells
+
+    there = cell.name in results.cells
+    return there and results.figures(cell.name)["settings"] == cells.settings(cell)
+
+
+def tell(size: Size, results: Kept, *, quick: bool) -> None:
+    """The table of every seed that is kept, its settings in a file, and the same as JSON."""
+    from benchmarks.reproduce import table  # scipy, which a cell does without
+
+    every = [plan.find(name, quick=quick) for name in table.of_size(results, size)]
+    names = [cell.name for cell in every if is_kept(cell, results)]
+    rows = table.summary(names, results)
+    print(table.table(rows))
+    newest = max((results.cells[name] for name in names), key=lambda each: str(each["date"]))
+    devices = sorted({results.figures(name)["device"] for name in names})
+    versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
+    print(f"{newest['processor']}; computed on {', '.join(devices)}; {versions}")
+    path = _write_settings(results)
+    print(f"Every setting of every row: {path}")
+    where = {name: newest[name] for name in ("processor", "versions", "date")}
+    told = {"size": size.name, "rows": rows, "devices": devices, "settings": path.name}
+    print(json.dumps(told | where))
+
+
+def _write_settings(results: Kept) -> Path:
+    """Each cell that is kept, what it was told and where it was computed, beside the results."""
+    told: dict[str, Any] = {}
+    for name in results.cells:
+        figures = results.figures(name)
+        where = {each: figures.get(each) for each in ("device", "precision", "threads", "data")}
+        told[name] = {**figures["settings"], "computed": where}
+    path = results.path.with_suffix(".json")
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()

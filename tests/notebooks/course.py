@@ -1,0 +1,59 @@
+"""The notebooks of the course, and how one is run."""
+
+import ast
+import os
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook as it is stored."""
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    """Its cells of Python."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parameters(notebook: NotebookNode) -> NotebookNode:
+    """The one cell that says how much is computed. Its metadata has a `small` form of it."""
+    [cell] = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", ())]
+    return cell
+
+
+def assigned(source: str) -> set[str]:
+    """The names that a piece of Python gives values to."""
+    return {
+        name.id
+        for name in ast.walk(ast.parse(source))
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+    }
+
+
+def run(notebook: NotebookNode, *, seconds: int) -> None:
+    """From top to bottom, in an empty folder; the outputs are put into it.
+
+    At most `seconds` a cell. Raises `nbclient.exceptions.CellExecutionError`.
+    """
+    metadata = deepcopy(notebook.metadata)
+    with TemporaryDirectory() as folder:
+        client = NotebookClient(
+            notebook,
+            timeout=seconds,
+            kernel_name="python3",
+            record_timing=False,
+            coalesce_streams=True,  # one output a cell, however the prints came in
+            resources={"metadata": {"path": folder}},
+        )
+        # Settings and history of whoever runs this stay out of it.
+        client.execute(env={**os.environ, "IPYTHONDIR": folder})
+    notebook.metadata = metadata  # the kernel writes its version into it
