@@ -15,7 +15,7 @@ from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
-from tests.e2e.kinds import CLUSTER_FIRST, EMBEDDED_FIRST
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, job
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
@@ -70,7 +70,7 @@ def test_a_training_that_does_not_listen_is_killed(
     check_cancelled(installation, job_id, children)
 
 
-@CLUSTER_FIRST
+@pytest.mark.slow  # the small forms: tests/worker/test_supervisor.py, test_kill of lora_core
 def test_a_training_stops_at_its_next_step(installation: Installation) -> None:
     job_id = installation.submit(spec={"optim": {"epochs": 500, "batch_size": 8}})
     installation.worker(checkpoint_seconds=3600)

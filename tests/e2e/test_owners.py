@@ -60,7 +60,7 @@ def test_killed_workers_lose_and_double_no_job_at_length(install: Install) -> No
     run_with_kills(install(max_failures=20), count=200, kills=30, seed=2)
 
 
-@CLUSTER_FIRST
+@pytest.mark.slow  # the small form is in tests/worker/test_process.py
 def test_a_worker_that_slept_past_its_lease_changes_nothing(
     install: Install, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(
     assert manifest.verify(into / "m") == facts
 
 
+@pytest.mark.slow  # cells share processes in tests/e2e/test_sweep.py, to the same bits
 def test_one_process_runs_one_order_after_the_other_to_the_same_bits(
     spec_file: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
