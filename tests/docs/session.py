@@ -50,8 +50,8 @@ class Session:
         home.mkdir()
         (home / ".curlrc").write_text("fail-with-body\n")
         self.home, self.full = home, full
-        self.service = of.service if of else f"http://{HOST}:{free_port()}"
-        self.checkout = of.checkout if of else make_checkout(home / "checkout")
+        self.service: str = of.service if of else f"http://{HOST}:{free_port()}"
+        self.checkout: Path = of.checkout if of else make_checkout(home / "checkout")
         own = {
             "HOME": str(home),
             "CHECKOUT": str(self.checkout),
