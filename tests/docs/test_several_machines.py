@@ -46,7 +46,7 @@ def test_an_installation_of_several_programs_starts_as_the_guide_says(
     programs = str(postgres.program("pg_dump").parent)
     with closing(Session(tmp_path / "machine", environment=s3.environment)) as session:
         session.run(
-            f"git clone here loraworks; cd loraworks; . .venv/bin/activate; PATH+=:{programs}"
+            f"git clone here loraworks; cd loraworks; . .venv/bin/activate; PATH={programs}:$PATH"
         )
         told = session.run(placed(GUIDE, "loraworks migrate"))
         (key,) = re.findall(r"lw_\w+", told)
