@@ -1,11 +1,10 @@
-"""Every command and block of the documents works as it stands."""
+"""The tutorial and the guides that go on from it work as they stand."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.docs.following import FRESH, GUIDES, Followed, begin, followed
+from tests.docs.following import GUIDES, Followed, followed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600), pytest.mark.slow]
 
@@ -18,11 +17,6 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
 
 def test_the_tutorial_comes_to_its_end(tutorial: Followed) -> None:
     assert tutorial.error is None, tutorial.error
-
-
-@pytest.mark.parametrize("document", FRESH)
-def test_a_document_works_in_a_new_clone(document: str, tmp_path: Path) -> None:
-    begin(document, tmp_path, full=True)
 
 
 @pytest.mark.parametrize("document", GUIDES)
