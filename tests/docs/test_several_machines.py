@@ -49,7 +49,7 @@ def test_an_installation_of_several_programs_starts_as_the_guide_says(
             f"git clone here loraworks; cd loraworks; . .venv/bin/activate; PATH={programs}:$PATH"
         )
         told = session.run(placed(GUIDE, "loraworks migrate"))
-        (key,) = re.findall(r"lw_\w+", told)
+        (key,) = re.findall(r"lw_[\w-]+", told)
         session.run(placed(GUIDE, "loraworks worker"))
         session.run(f"LORAWORKS_API_KEY={key} loraworks jobs list")
         parts = json.loads(session.run('curl -s "$SERVICE/readyz"'))["parts"]
