@@ -7,8 +7,10 @@ from pathlib import Path
 import matplotlib.font_manager  # noqa: F401 - makes its cache, else the first notebook tells of it
 import nbformat
 
+from lora_core.process import wait_passively
 from tests.notebooks import course
 
+wait_passively()  # the kernels, too
 for path in [Path(name) for name in sys.argv[1:]] or course.PATHS:
     began = time.monotonic()
     notebook = course.read(path)

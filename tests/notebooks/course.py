@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -45,15 +46,24 @@ def run(notebook: NotebookNode, *, seconds: int) -> None:
     At most `seconds` a cell. Raises `nbclient.exceptions.CellExecutionError`.
     """
     metadata = deepcopy(notebook.metadata)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as own, TemporaryDirectory() as folder:
+        # Sockets that are files: nobody else can connect, and no port can be taken meanwhile.
+        kernel = AsyncKernelManager(
+            kernel_name="python3", transport="ipc", connection_file=f"{own}/kernel.json"
+        )
         client = NotebookClient(
             notebook,
+            km=kernel,
             timeout=seconds,
-            kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,  # one output a cell, however the prints came in
             resources={"metadata": {"path": folder}},
         )
-        # Settings and history of whoever runs this stay out of it.
-        client.execute(env={**os.environ, "IPYTHONDIR": folder})
+        surroundings = {
+            "LORAWORKS_CACHE": own,  # nothing is found ready that others would have to compute
+            **os.environ,
+            "IPYTHONDIR": own,  # nor the settings and history of whoever runs this
+            "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's bars, which are off
+        }
+        client.execute(env=surroundings, cleanup_kc=True)
     notebook.metadata = metadata  # the kernel writes its version into it
