@@ -45,11 +45,13 @@ class Site:
         for path, page in self.pages.items():
             for _, target in page.links:
                 parts = urlsplit(target)
+                if parts.scheme:  # elsewhere, or a figure within the page
+                    continue
                 goal = (path.parent / unquote(parts.path)).resolve() if parts.path else path
                 there = goal.is_file() and (
                     goal not in self.pages or unquote(parts.fragment) in self.pages[goal].ids
                 )
-                if not parts.scheme and not there:
+                if not there:
                     yield path.relative_to(self.folder).as_posix(), target
 
 
