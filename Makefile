@@ -7,11 +7,13 @@ export REVIEW ?=
 export DATA ?= rotten-tomatoes
 # A file's tests share what they start, so one process has them all; the longest files come first.
 SHARED := --dist loadfile --no-loadscope-reorder
+# Tests start hundreds of processes, which need not compile what the ones before them have compiled.
+test test-long test-browser: export PYTHONDONTWRITEBYTECODE :=
 FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chaos bench-train bench-serve bench-accuracy bench-sweep bench-page notebooks docs reproduce gpu-check check format audit clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page notebooks docs reproduce gpu-check check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -45,9 +47,11 @@ test: .venv/.dev  ## Every check once, small
 test-long: .venv/.dev  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600
 
-test-browser: .venv/.dev  ## Every page in a real Chromium: UPDATE_DOCS=1 keeps the pictures
-	@$(BIN)/python -m tests.browser.chromium
-	$(BIN)/python -m pytest --timeout 600 tests/browser
+chromium:  ## Where Chromium is; as root on Debian it is installed
+	@$(PYTHON) -m tests.browser.chromium
+
+test-browser: .venv/.dev chromium  ## Every page in a real Chromium: UPDATE_DOCS=1 keeps the pictures
+	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 600 tests/browser
 
 chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES=60
 	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))
@@ -64,15 +68,14 @@ bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY
 bench-sweep: .venv/.dev  ## A sweep of 24 cells beside a loop over PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.sweep $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-page: .venv/.dev  ## How soon pages show what is there: QUICK=1 FRESH=1
-	@$(BIN)/python -m tests.browser.chromium
+bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.page $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
 	$(BIN)/python -m tests.notebooks $(ONLY)
 
 docs: .venv/.dev  ## Build the site of the documents: build/docs/index.html
-	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
+	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going --conf-dir docs . build/docs
 
 reproduce: .venv/.dev  ## The table of the "LoRA from scratch" lessons, measured: SHARE=1 SEEDS=3 ON=hub QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.reproduce $(if $(SHARE),--share $(SHARE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ON),--on $(ON)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)

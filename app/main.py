@@ -3,11 +3,13 @@
 import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import cache
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 import lora_core
 from app import apidocs, health, logs, problems
@@ -58,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=problems.RESPONSES,
+        routes=_routes(settings.max_upload_bytes, settings.max_import_bytes),
         middleware=[
             Middleware(Context),
             Middleware(Meter, meters=metrics.requests),
@@ -85,22 +88,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.leaving = threading.Event()  # set by whoever stops the process
     problems.install(app)
     replay.install(app)
-    app.include_router(serving.router)  # first, because routes are tried in this order
-    app.include_router(jobs.router)
-    app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + FORM_BYTES)
-    app.include_router(artifacts.router)
-    app.include_router(registry.router)
-    app.include_router(info.router)
-    app.include_router(comparison.router)
-    app.include_router(registry.importing, max_body_size=settings.max_import_bytes + FORM_BYTES)
-    app.include_router(predictions.router)
-    app.include_router(sweeps.router)
-    app.include_router(charts.router)
-    app.include_router(health.router)
-    app.include_router(measured.router)
-    app.include_router(apidocs.router)
     site.install(app)
     return app
+
+
+@cache
+def _routes(upload_bytes: int, import_bytes: int) -> list[BaseRoute]:
+    """Shared by the applications of a process: what their first requests work out stays known."""
+    all_of_them = APIRouter(responses=problems.RESPONSES)
+    include = all_of_them.include_router
+    include(serving.router)  # first, because routes are tried in this order
+    include(jobs.router)
+    include(datasets.router, max_body_size=upload_bytes + FORM_BYTES)
+    include(artifacts.router)
+    include(registry.router)
+    include(info.router)
+    include(comparison.router)
+    include(registry.importing, max_body_size=import_bytes + FORM_BYTES)
+    include(predictions.router)
+    include(sweeps.router)
+    include(charts.router)
+    include(health.router)
+    include(measured.router)
+    include(apidocs.router)
+    for pages in site.PAGES:
+        include(pages)
+    return all_of_them.routes
 
 
 @asynccontextmanager
@@ -121,4 +134,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             log.error("not_started", code=error.code, reason=str(error))
             raise
         app.state.resources = resources
-        yield
+        async with serving.router.lifespan_context(app):
+            yield

@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from tests.servers import postgres, valkey
 __all__ = ["postgres", "s3", "valkey"]
 
 wait_passively()  # before any test loads torch
+gc.disable()  # until all is imported, of which it would look through every object again and again
+
 
 # A shell starts what it runs in the background deaf to SIGINT, and so are all processes of the
 # tests, which are to stop at one. A process begins with the default of what is handled here.
@@ -21,6 +24,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Machines that run tests are often busy: time is no property of the code.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and is not looked at any more."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,16 @@ from app.db.engines import Database
 Value = TypeVar("Value")
 
 
-def wait_until(look: Callable[[], Value], *, seconds: float = 20.0, what: str = "it") -> Value:
-    """The first true answer of `look`. Fails the test when none comes in time."""
+def wait_until(
+    look: Callable[[], Value], *, seconds: float = 20.0, what: str = "it", pause: float = 0.02
+) -> Value:
+    """The first true answer of `look`, asked every `pause` seconds. Fails the test if none comes
+    in time.
+    """
     deadline = time.monotonic() + seconds
     while not (value := look()):
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(pause)
     return value
 
 

@@ -14,6 +14,7 @@ from app.jobs.errors import JobNotFound
 from app.keys.auth import requires
 from app.web import offered, words
 from app.web.page import render
+from lora_core.specs.data import Split
 from lora_core.specs.method import Role, Variant
 from lora_core.specs.train import TrainSpec
 
@@ -50,6 +51,7 @@ def new_job(
         variants=list(Variant),
         sources=sources,
         bases=bases,
+        parts=list(Split) if isinstance(given.get("data", {}).get("source"), Mapping) else [],
     )
 
 
@@ -67,7 +69,7 @@ def _flat(given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """`{"method": {"r": 8}}` as `{"method.r": 8}`."""
     found: dict[str, Any] = {}
     for name, value in given.items():
-        if isinstance(value, Mapping) and name != "source":
+        if isinstance(value, Mapping):
             found |= _flat(value, f"{place}{name}.")
         else:
             found[f"{place}{name}"] = value

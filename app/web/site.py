@@ -29,7 +29,5 @@ PAGES = (
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages, and show errors as pages to people."""
-    for router in PAGES:
-        app.include_router(router)
+    """Show errors as pages to people."""
     app.state.problem_page = problem.page

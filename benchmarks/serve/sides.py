@@ -46,7 +46,7 @@ def tunings(name: str) -> list[str]:
     """Settings of a rival that are worth a try, the likeliest first, in bf16 where that is faster.
 
     A text on each core needs neither padding nor waiting for the other core; a batch on all cores
-    is what the guides say. What else was tried is told in docs/reference/serving.md.
+    is what the guides say. What else was tried is told in docs/explanation/speed-of-serving.md.
     """
     n, precision = cores(), "bfloat16" if has_fast_bf16() else "float32"
     settings = {

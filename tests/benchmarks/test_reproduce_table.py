@@ -29,7 +29,8 @@ def kept(folder: Path, size: Size, seeds: int, day: int = 1) -> Kept:
     results = Kept(folder / f"reproduce-some-2026-01-{day:02}.jsonl")
     for cell in plan.cells(size, seeds):
         results.keep(cell.name, invented(cell), seconds=1.0)
-        results.cells[cell.name]["date"] = f"2026-01-{day:02}T00:00:00+00:00"
+    for record in results.cells.values():
+        record["date"] = f"2026-01-{day:02}T00:00:00+00:00"
     results.forget([])  # writes the dates
     return results
 

@@ -18,7 +18,7 @@ CHARTS = {
     "norm": "grad_norm",
 }
 PARTS = {"training": "train", "validation": "validation", "test": "test"}
-END_SECONDS = 110.0
+END_SECONDS = 300.0
 
 Point = tuple[str, str, int, float | None]  # part, figure, step, value
 

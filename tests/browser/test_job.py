@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser.curves import drawn, told, wait_for
-from tests.browser.scene import BEST, FAILED, HELD, MODEL, Scene
+from tests.browser.scene import BEST, END, FAILED, HELD, MODEL, Scene
 from tests.browser.stays import stays
 
 
@@ -25,7 +25,7 @@ def test_points_arrive_without_a_reload_until_the_end(page: Page, scene: Scene) 
             assert scene.service.get(f"/v1/jobs/{job_id}")["state"] == "running"
         status = page.locator("#status")
         expect(status).to_contain_text(re.compile(r"running.*step \d", re.DOTALL))
-        expect(status).to_contain_text("succeeded", timeout=110_000)
+        expect(status).to_contain_text("succeeded", timeout=END)
         expect(page.locator("#log")).to_contain_text("Succeeded.")
         wait_for(page, lambda: drawn(page) == told(scene.service, job_id), "the last points")
 
@@ -49,7 +49,7 @@ def test_who_closes_the_page_in_mid_run_and_comes_back_misses_nothing(
     assert service.get(f"/v1/jobs/{job_id}")["state"] == "running"
     with stays(again):
         wait_for(again, lambda: len(drawn(again)) > len(before) + 20, "what comes after it")
-        expect(again.get_by_role("status")).to_contain_text("succeeded", timeout=110_000)
+        expect(again.get_by_role("status")).to_contain_text("succeeded", timeout=END)
         wait_for(again, lambda: drawn(again) == told(service, job_id), "the last points")
 
 
@@ -124,7 +124,7 @@ def test_a_part_of_a_run_has_a_page_too(page: Page, scene: Scene) -> None:
     job_id = scene.submit("half of it", method={"type": "lora"}, trial={"share": 0.5})
     page.goto(f"/jobs/{job_id}")
     status = page.locator("#status")
-    expect(status).to_contain_text("succeeded", timeout=110_000)
+    expect(status).to_contain_text("succeeded", timeout=END)
     summary = scene.service.get(f"/v1/jobs/{job_id}")["summary"]
     accuracy = f"{summary['validation']['accuracy'] * 100:.1f} %"
     page.reload()

@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.scene import BEST, CANCELLED, FAILED, HELD, LAST, SMALL, Scene
+from tests.browser.scene import BEST, CANCELLED, END, FAILED, HELD, LAST, SMALL, Scene
 from tests.browser.service import Service
 from tests.browser.stays import refreshed, stays
 
@@ -61,7 +61,7 @@ def test_a_new_job_comes_in_and_goes_on_without_a_reload(page: Page, scene: Scen
     with stays(page):
         job_id = scene.submit(name, method={"type": "baseline"})
         expect(row(page, name)).to_contain_text(re.compile("queued|running"))
-        expect(row(page, name)).to_contain_text("succeeded", timeout=110_000)
+        expect(row(page, name)).to_contain_text("succeeded", timeout=END)
     figure = scene.service.get(f"/v1/jobs/{job_id}")["summary"]["test"]["accuracy"]
     expect(row(page, name)).to_contain_text(f"{figure * 100:.1f} %")
 

@@ -96,3 +96,22 @@ def test_a_job_is_run_again_with_changes(page: Page, scene: Scene) -> None:
     assert again["spec"]["method"] == {**before["spec"]["method"], "r": 1}
     assert again["spec"]["data"] == before["spec"]["data"]
     scene.service.post(f"/v1/jobs/{again['id']}/cancel", {})
+
+
+def test_data_given_part_by_part_stay_so(page: Page, scene: Scene, complaints: Complaints) -> None:
+    complaints.expect(422)
+    said = {"method": {"type": "lora"}, "data": {"source": {"train": "imdb", "test": "imdb"}}}
+    job = scene.service.post("/v1/jobs", said)
+    scene.service.post(f"/v1/jobs/{job['id']}/cancel", {})
+    page.goto(f"/jobs/new?from={job['id']}")
+    train, test = (page.get_by_label(f"Texts and labels, {part}") for part in ("train", "test"))
+    test.fill("rotten-tomatoes")
+    expect(page.locator("#command")).to_contain_text("--data train=imdb")
+    expect(page.locator("#command")).to_contain_text("--data test=rotten-tomatoes")
+    expect(page.locator("#curl")).to_contain_text('"train":"imdb","test":"rotten-tomatoes"')
+    train.fill("")
+    test.fill("")
+    expect(page.locator("#faults")).to_contain_text("train")
+    page.get_by_role("button", name="Start the job").click()
+    expect(page.locator("#faults")).to_contain_text("train")
+    assert "/jobs/new?" in page.url

@@ -9,6 +9,7 @@ from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import MetricPoint
 from app.settings import Settings
+from tests.conformance.conftest import KINDS
 from tests.conformance.race import race
 from tests.job_rows import (
     ALICE,
@@ -101,8 +102,9 @@ def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Dat
     assert (row.step, row.total_steps, row.attempt, row.stream_seq) == (0, 9, 2, 2)
 
 
+@pytest.mark.parametrize("database_kind", KINDS)
 @pytest.mark.parametrize(
-    ("processes", "jobs"), [(4, 100), pytest.param(16, 2000, marks=pytest.mark.slow)]
+    ("processes", "jobs"), [(3, 60), pytest.param(16, 2000, marks=pytest.mark.slow)]
 )
 def test_processes_racing_for_the_jobs_get_each_one_once(
     database: Database, settings: Settings, processes: int, jobs: int

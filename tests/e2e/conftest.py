@@ -1,12 +1,15 @@
 """Installations of both kinds: one folder and its worker; PostgreSQL, Valkey and Celery."""
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.installation import Installation, Outcome
+from tests.once import once
 from tests.servers import PostgresServer, ValkeyServer
 
 KINDS = ("embedded", "cluster")
@@ -52,11 +55,15 @@ def installation(install: Install) -> Installation:
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """What the usual job gives when nothing happens to it."""
-    whole = Installation(tmp_path_factory.mktemp("unbroken"))
-    try:
-        job_id = whole.submit()
-        whole.worker()
-        whole.succeeded(job_id)
-        return whole.outcome(job_id)
-    finally:
-        whole.close()
+
+    def make(folder: Path) -> str:
+        whole = Installation(folder)
+        try:
+            job_id = whole.submit()
+            whole.worker()
+            whole.succeeded(job_id)
+            return json.dumps(asdict(whole.outcome(job_id)))
+        finally:
+            whole.close()
+
+    return Outcome(**json.loads(once(tmp_path_factory, "unbroken", make)))

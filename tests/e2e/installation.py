@@ -45,7 +45,7 @@ QUICK: dict[str, Any] = {
 class Outcome:
     """What a run must give again, bit for bit."""
 
-    curves: dict[tuple[str, str, int], str]  # (split, name, step) → hex of the value
+    curves: dict[str, str]  # "split name step" → hex of the value
     files: dict[str, str]  # of the artifact: name → sha256
 
 
@@ -157,7 +157,7 @@ class Installation:
     def outcome(self, job_id: UUID) -> Outcome:
         """Curves and files of a job that succeeded. The table forbids a step to be there twice."""
         curves = {
-            (p.split, p.name, p.step): "nothing" if p.value is None else p.value.hex()
+            f"{p.split} {p.name} {p.step}": "nothing" if p.value is None else p.value.hex()
             for p in points(self.database, job_id)
             if p.name in EXACT
         }

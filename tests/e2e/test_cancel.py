@@ -15,13 +15,12 @@ from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
-from tests.e2e.kinds import CLUSTER_FIRST
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, job
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-SLOW = pytest.mark.slow
 
 
 def cancel(installation: Installation, job_id: UUID) -> None:
@@ -45,15 +44,15 @@ def check_cancelled(installation: Installation, job_id: UUID, children: list[int
     assert job(installation.database, job_id).finished_at == before
 
 
+@EMBEDDED_FIRST
 def test_a_queued_job_is_cancelled_before_anyone_takes_it(installation: Installation) -> None:
     job_id = add_job(installation.database, run_after=now() + 3600)
     cancel(installation, job_id)
     check_cancelled(installation, job_id, [])
 
 
-@pytest.mark.parametrize(
-    "point", ["loading", *(pytest.param(p, marks=SLOW) for p in ("step", "evaluating", "saving"))]
-)
+@pytest.mark.slow  # the small form is in tests/worker/test_supervisor.py
+@pytest.mark.parametrize("point", ["loading", "step", "evaluating", "saving"])
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_a_training_that_does_not_listen_is_killed(
     install: Install, tmp_path: Path, point: str
@@ -71,7 +70,7 @@ def test_a_training_that_does_not_listen_is_killed(
     check_cancelled(installation, job_id, children)
 
 
-@CLUSTER_FIRST
+@pytest.mark.slow  # the small forms: tests/worker/test_supervisor.py, test_kill of lora_core
 def test_a_training_stops_at_its_next_step(installation: Installation) -> None:
     job_id = installation.submit(spec={"optim": {"epochs": 500, "batch_size": 8}})
     installation.worker(checkpoint_seconds=3600)
@@ -98,6 +97,7 @@ def race(installation: Installation, *, count: int) -> None:
         assert outcomes == [Ended(state)]
 
 
+@EMBEDDED_FIRST
 def test_a_cancel_that_races_with_success_ends_in_one_of_them(installation: Installation) -> None:
     race(installation, count=4)
 

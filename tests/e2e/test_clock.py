@@ -32,7 +32,15 @@ def moved(
     clock.shift(0)
 
 
-@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize(
+    ("kind", "jump"),
+    [
+        ("embedded", HOUR),
+        ("cluster", -HOUR),
+        pytest.param("embedded", -HOUR, marks=pytest.mark.slow),
+        pytest.param("cluster", HOUR, marks=pytest.mark.slow),
+    ],
+)
 def test_a_clock_of_the_database_that_jumps_ends_no_lease(
     moved: tuple[Installation, ShiftedClock], tmp_path: Path, jump: float
 ) -> None:
@@ -53,7 +61,9 @@ def test_a_clock_of_the_database_that_jumps_ends_no_lease(
     assert outcomes == [Ended.SUCCEEDED]
 
 
-@pytest.mark.parametrize(("kind", "skew"), [("embedded", HOUR), ("cluster", -HOUR)])
+@pytest.mark.parametrize(
+    ("kind", "skew"), [("cluster", -HOUR), pytest.param("embedded", HOUR, marks=pytest.mark.slow)]
+)
 def test_a_worker_whose_own_clock_is_wrong_works_like_any_other(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:

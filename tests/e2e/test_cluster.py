@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 STARTED = ("api", "worker", "postgres", "valkey")
 JOBS = 2  # one for each worker
+POLL = 0.3  # seconds: each look costs the API, or a process, something
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_jobs_are_shared_and_survive_a_worker(
     }
     wait_until(lambda: set(processes(database).values()) == set(workers), what="both workers")
     for name in STARTED:
-        wait_until(partial(cluster.is_well, name), seconds=60, what=f"health of {name}")
+        wait_until(partial(cluster.is_well, name), seconds=60, what=name, pause=POLL)
     ready = httpx2.get(f"{cluster.url}/readyz").json()["parts"]
     assert ready == {"database": "ok", "store": "ok", "broker": "ok"}
     assert httpx2.get(f"{cluster.url}/v1/jobs").status_code == 401
@@ -107,7 +108,7 @@ def test_jobs_are_shared_and_survive_a_worker(
                 if row["state"] == "running" and row["progress"]
             ]
 
-        wait_until(lambda: len(under_way()) == 2, seconds=120, what="two jobs under way")
+        wait_until(lambda: len(under_way()) == 2, seconds=120, what="both jobs", pause=POLL)
         lost = under_way()[0]
         victim = attempts(database, lost)[-1].worker
         os.kill(processes(database)[victim], signal.SIGKILL)
@@ -115,7 +116,7 @@ def test_jobs_are_shared_and_survive_a_worker(
         def all_ended() -> bool:
             return all(row["state"] not in ("queued", "running") for row in states().values())
 
-        wait_until(all_ended, seconds=120, what="the end of all jobs")
+        wait_until(all_ended, seconds=120, what="the end of all jobs", pause=POLL)
         assert {row["state"] for row in states().values()} == {"succeeded"}, cluster.log()
 
     runs = [attempts(database, job_id) for job_id in jobs]

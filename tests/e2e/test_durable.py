@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from tests.e2e.installation import Installation, Process
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.servers import HOST, free_port
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
@@ -54,6 +55,7 @@ def kill_again_and_again(installation: Installation, *, times: int) -> None:
     installation.succeeded(*jobs)
 
 
+@EMBEDDED_FIRST
 def test_an_accepted_job_survives_the_death_of_the_api(installation: Installation) -> None:
     kill_again_and_again(installation, times=2)
 

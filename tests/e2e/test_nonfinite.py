@@ -1,4 +1,8 @@
-"""A run whose numbers explode is told as it is, in valid JSON."""
+"""A run whose numbers explode is told as it is, in valid JSON.
+
+The small forms are in tests/lora_core/training/test_run.py, tests/worker/test_rows.py and
+tests/app/jobs/test_curves.py.
+"""
 
 import json
 
@@ -7,18 +11,18 @@ from starlette.testclient import TestClient
 
 from app.jobs.states import JobState
 from app.main import create_app
+from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation
-from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import job, points
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is no JSON")
 
 
-@CLUSTER_FIRST
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_is_no_number_fails_the_run_and_is_null_on_its_curve(
     installation: Installation,
 ) -> None:

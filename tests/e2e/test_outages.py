@@ -40,6 +40,7 @@ def test_a_broker_that_forgets_everything_loses_no_job(
         ]
 
 
+@pytest.mark.slow  # the small forms are in tests/worker/test_recorder.py
 def test_a_training_goes_on_while_the_database_is_down_and_no_point_is_missing(
     install: Install, postgres: PostgresServer, unbroken: Outcome
 ) -> None:

@@ -16,6 +16,7 @@ from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
+from tests.e2e.kinds import CLUSTER_FIRST, EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, everything, job
 from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
@@ -48,6 +49,7 @@ def run_with_kills(installation: Installation, *, count: int, kills: int, seed: 
     check_each_once(installation, jobs)
 
 
+@EMBEDDED_FIRST
 def test_killed_workers_lose_and_double_no_job(install: Install) -> None:
     run_with_kills(install(max_failures=20), count=16, kills=3, seed=1)
 
@@ -58,6 +60,7 @@ def test_killed_workers_lose_and_double_no_job_at_length(install: Install) -> No
     run_with_kills(install(max_failures=20), count=200, kills=30, seed=2)
 
 
+@pytest.mark.slow  # the small form is in tests/worker/test_process.py
 def test_a_worker_that_slept_past_its_lease_changes_nothing(
     install: Install, tmp_path: Path
 ) -> None:
@@ -81,6 +84,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
 
 
+@EMBEDDED_FIRST
 def test_a_training_that_always_crashes_is_given_up(installation: Installation) -> None:
     job_id = add_job(installation.database)
     installation.worker("started:5", "steps:3", "exit:139")
@@ -91,6 +95,7 @@ def test_a_training_that_always_crashes_is_given_up(installation: Installation) 
     assert installation.ended(healthy) is JobState.FAILED  # the worker went on to the next
 
 
+@CLUSTER_FIRST
 def test_a_whole_group_that_is_killed_is_noticed(
     installation: Installation, tmp_path: Path
 ) -> None:

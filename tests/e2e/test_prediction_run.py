@@ -123,8 +123,8 @@ def test_a_file_goes_through_the_command_line_and_comes_back_labelled(
     ]
     [merged] = (tmp_path / "data").rglob("merged")
     plain = pipeline("text-classification", str(merged), top_k=None)
-    answers = plain(texts, truncation=True, max_length=64)
-    for row, scores in zip(rows, answers, strict=True):
+    answers = plain(texts[::10], truncation=True, max_length=64)
+    for row, scores in zip(rows[::10], answers, strict=True):
         assert row["predicted_label"] == scores[0]["label"]
         for each in scores:
             found = float(row[f"predicted_scores.{each['label']}"])

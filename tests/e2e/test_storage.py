@@ -1,4 +1,8 @@
-"""Disks that are full and checkpoints that are broken."""
+"""Disks that are full and checkpoints that are broken.
+
+The small forms are in tests/lora_core/training (test_kill, test_exactness, test_checkpoint) and
+tests/worker (test_failures, test_run_job).
+"""
 
 import threading
 from pathlib import Path
@@ -6,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from app.jobs.states import JobState
+from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation, Outcome
-from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.e2e.test_kill import check
 from tests.job_rows import attempts, events, job
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@EMBEDDED_FIRST
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
     installation: Installation, unbroken: Outcome, tmp_path: Path
 ) -> None:
@@ -42,7 +46,7 @@ def test_a_full_disk_is_waited_for_and_the_run_goes_on_exactly(
 
 @pytest.mark.parametrize(
     ("kind", "harm"),
-    [("cluster", "flip"), pytest.param("embedded", "truncate", marks=pytest.mark.slow)],
+    [("cluster", "flip"), ("embedded", "truncate")],
 )
 def test_a_broken_checkpoint_is_passed_over_and_the_numbers_are_the_same(
     installation: Installation, unbroken: Outcome, harm: str, tmp_path: Path

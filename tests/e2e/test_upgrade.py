@@ -15,6 +15,7 @@ from app.db.engines import open_database
 from app.jobs.tables import Checkpoint
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import SPEC, attempts, events, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -44,6 +45,7 @@ _INSERT = text(
 )
 
 
+@EMBEDDED_FIRST
 def test_a_job_that_waited_in_the_first_version_runs_after_the_upgrade(install: Install) -> None:
     installation = install()
     job_id = downgraded(installation, SPEC)

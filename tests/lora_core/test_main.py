@@ -18,6 +18,8 @@ from tests.lora_artifact import make_lora_artifact
 from tests.lora_core.training.twins import product
 from tests.tiny_base import make_base, make_reviews
 
+pytestmark = pytest.mark.e2e
+
 COMMAND = [sys.executable, "-m", "lora_core"]
 
 
@@ -82,19 +84,25 @@ def test_train_writes_events_and_an_artifact_and_predict_answers(
         assert sum(row["score"] for row in answer["labels"]) == pytest.approx(1)
 
 
+# Found before anything is loaded, as tests/lora_core/test_validation.py shows for every kind.
+OTHER_SPECS = [
+    ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.r"),
+    ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.r"),
+    ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "whole number"),
+    ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "whole number"),
+    ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.alpha"),
+    ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
+    ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
+    ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
+]
+
+
 @pytest.mark.parametrize(
     ("content", "code", "word"),
     [
         ("{", "invalid_spec", "JSON"),
-        ('{"method": {"type": "lora", "r": 0}}', "invalid_spec", "method.r"),
-        ('{"method": {"type": "lora", "r": -1}}', "invalid_spec", "method.r"),
-        ('{"method": {"type": "lora", "r": true}}', "invalid_spec", "whole number"),
-        ('{"method": {"type": "lora", "r": "8"}}', "invalid_spec", "whole number"),
         ('{"method": {"type": "lora", "r": 999}}', "rank_too_large", "at most 384"),
-        ('{"method": {"type": "lora", "alpha": NaN}}', "invalid_spec", "method.alpha"),
-        ('{"method": {"type": "lora", "targets": ["knee"]}}', "invalid_spec", "targets"),
-        ('{"method": {"type": "magic"}}', "invalid_spec", "method"),
-        ('{"method": {"type": "full"}, "colour": 1}', "invalid_spec", "colour"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHER_SPECS),
     ],
 )
 def test_bad_input_is_one_failed_event_and_no_trace(
@@ -123,7 +131,9 @@ def test_it_leaves_when_its_parent_is_gone(endless: subprocess.Popen[str]) -> No
     assert endless.wait(timeout=30) == 75
 
 
-@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
+@pytest.mark.parametrize(
+    "seconds", ["nan", *(pytest.param(s, marks=pytest.mark.slow) for s in ("-1", "inf", "soon"))]
+)
 def test_a_time_between_checkpoints_that_is_none_is_refused(
     tmp_path: Path, environment: dict[str, str], seconds: str
 ) -> None:
@@ -178,9 +188,6 @@ def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(
         out = ["--format", form, "--out", str(tmp_path / form)]
         done = run("export", str(made), *out, environment=environment)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    again = run("export", str(made), *out, environment=environment)
-    assert again.returncode == 65
-    assert json.loads(again.stdout)["code"] == "out_exists"
 
     wanted = ["--base", str(tmp_path / "base"), "--labels", "no", "yes", "--max-length", "32"]
     back = ["import-peft", str(tmp_path / "peft"), "--out", str(tmp_path / "back"), *wanted]
@@ -199,6 +206,7 @@ def test_an_adapter_goes_out_and_comes_in_and_a_model_is_unpacked(
     assert manifest.verify(into / "m") == facts
 
 
+@pytest.mark.slow  # cells share processes in tests/e2e/test_sweep.py, to the same bits
 def test_one_process_runs_one_order_after_the_other_to_the_same_bits(
     spec_file: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_good_run_leaves_results_a_summary_and_nothing_else(
     assert list(workplace.found(settings)) == []
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/prediction; the next test goes on, too
 def test_a_killed_process_is_followed_by_one_that_goes_on_and_nothing_differs(
     resources: Resources,
     database: Database,

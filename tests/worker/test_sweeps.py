@@ -108,7 +108,7 @@ def test_a_process_that_dies_between_two_cells_is_replaced(
     resources: Resources, work: Work, tmp_path: Path
 ) -> None:
     sweep_id = sweep_rows.start(resources, job={"method": LORA}, space=SPACE)
-    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell", "exit:0")
+    work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell", "signal:9")  # at once: no order more
     board = finished(resources, sweep_id)
     assert Counter(cell.state for cell in board.cells) == {"succeeded": 8}
     assert len(set((tmp_path / "pids").read_text().split())) == 8
@@ -160,39 +160,40 @@ def roles() -> list[list[str]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("sizes", [2, pytest.param(6, marks=pytest.mark.slow)])  # of ranks, alphas
 def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(
-    resources: Resources, work: Work, tmp_path: Path
+    resources: Resources, work: Work, tmp_path: Path, sizes: int
 ) -> None:
-    sizes = [1, 2, 4, 8, 16, 32]
+    cells = 16 * sizes**2
     sweep_id = sweep_rows.start(
         resources,
         job={"preset": "seed", "method": {"type": "lora"}, "result": {"train_figures": True}},
         space={
-            "method.alpha": [*sizes[:1], 4, 8, 16, 32, 64],
-            "method.r": sizes,
+            "method.alpha": [1, 4, 8, 16, 32, 64][:sizes],
+            "method.r": [1, 2, 4, 8, 16, 32][:sizes],
             "method.targets": roles(),
             "method.head": ["frozen", "lora"],
         },
     )
     board = sweep_rows.board(resources, sweep_id)
-    assert len(board.cells) == 576
+    assert len(board.cells) == cells
     assert {cell.state for cell in board.cells} == {"waiting", "queued"}
     work("started:4", f"note-pid:{tmp_path / 'pids'}", "cell")
-    wait_until(lambda: (tmp_path / "pids").exists() and lines(tmp_path / "pids") > 60, seconds=60)
+    wait_until(lambda: lines(tmp_path / "pids") > cells // 10, seconds=60)
     sweep_rows.stop(resources, sweep_id)
     done = len(as_results_txt(sweep_rows.board(resources, sweep_id)).split("lora_r")) - 1
-    assert done >= 60
+    assert cells // 10 <= done < cells
     sweep_rows.resume(resources, sweep_id)
     board = finished(resources, sweep_id, seconds=200)
     assert {cell.state for cell in board.cells} == {"succeeded"}
-    assert as_results_txt(board).count("Test acc:") == 576
+    assert as_results_txt(board).count("Test acc:") == cells
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
         runs = Counter(session.scalars(succeeded))
         keys = Counter(session.scalars(select(Job.cell_sha256).where(Job.state == "succeeded")))
-    assert len(runs) == len(keys) == 576
+    assert len(runs) == len(keys) == cells
     assert set(runs.values()) == set(keys.values()) == {1}
 
 
 def lines(file: Path) -> int:
-    return len(file.read_text().split())
+    return len(file.read_text().split()) if file.exists() else 0

@@ -45,7 +45,8 @@ function put(said, place, value) {
   if (value === undefined) {
     const inside = path.reduce((part, step) => part?.[step], said);
     if (inside) delete inside[name];
-    if (path.length && inside && !Object.keys(inside).length) delete said[path[0]];
+    // Not so a source given part by part: without one the service would take its sample.
+    if (path.length === 1 && inside && !Object.keys(inside).length) delete said[path[0]];
     return;
   }
   path.reduce((part, step) => (part[step] ??= {}), said)[name] = value;

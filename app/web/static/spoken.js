@@ -21,9 +21,9 @@ export function commandLine(form, body) {
   const said = flat(body);
   const options = [];
   for (const [place, value] of Object.entries(said)) {
-    const flag = form.querySelector(`[name="${CSS.escape(place)}"]`)?.dataset.flag;
+    const { flag, part } = form.querySelector(`[name="${CSS.escape(place)}"]`)?.dataset ?? {};
     if (!flag) return `loraworks train${here} --spec job.json\n# job.json: ${JSON.stringify(body)}`;
-    if (place !== "method.type" || value !== "lora") options.push(`${flag} ${quoted(value)}`);
+    if (place !== "method.type" || value !== "lora") options.push(`${flag} ${quoted(part ? `${part}=${value}` : value)}`);
   }
   return [`loraworks train${here}`, ...options].join(" \\\n  ");
 }

@@ -26,6 +26,8 @@ from tests.app.cli.versions import add_version
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
@@ -114,18 +116,16 @@ def test_peft_and_transformers_get_the_same_model(
 def test_an_adapter_of_peft_comes_in(cli: Run, other: Run, version: str, tmp_path: Path) -> None:
     out = tmp_path / "peft"
     cli("models", "export", version, "--format", "peft", "--out", str(out))
-    moved = answer(other("models", "import", str(out), "--name", "moved", "--json"))
-    assert (moved["method"], moved["metrics"]["labels"]) == ("lora", ["bad", "good"])
+    labels = {"bad": "no", "good": "yes"}
+    named = ("--labels", ",".join(labels.values()))
+    moved = answer(other("models", "import", str(out), "--name", "moved", *named, "--json"))
+    assert (moved["method"], moved["metrics"]["labels"]) == ("lora", [*labels.values()])
     told = answer(other("predict", *TEXTS, "--model", "moved:1", "--json"))
     here = answer(cli("predict", *TEXTS, "--json"))
     for ours, theirs in zip(here["predictions"], told["predictions"], strict=True):
         for a, b in zip(ours["labels"], theirs["labels"], strict=True):
-            assert a["label"] == b["label"]
+            assert labels[a["label"]] == b["label"]
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
-    named = answer(
-        other("models", "import", str(out), "--name", "moved", "--labels", "no,yes", "--json")
-    )
-    assert named["metrics"]["labels"] == ["no", "yes"]
     config = json.loads((out / "adapter_config.json").read_text())
     (out / "adapter_config.json").write_text(json.dumps(config | {"bias": "all"}))
     refused = other("models", "import", str(out), "--name", "moved")

@@ -76,6 +76,17 @@ def test_it_is_filled_with_the_settings_of_a_job(client: TestClient) -> None:
     assert again.json()["name"] == said["name"]
 
 
+def test_data_given_part_by_part_have_a_field_for_each(client: TestClient) -> None:
+    said = {"method": {"type": "lora"}, "data": {"source": {"train": "imdb", "test": "imdb"}}}
+    job_id = client.post("/v1/jobs", json=said).json()["id"]
+    page = client.get(f"/jobs/new?from={job_id}").text
+    shown = {part: value(page, f"data.source.{part}") for part in ("train", "validation", "test")}
+    assert shown == {"train": "imdb", "validation": "", "test": "imdb"}
+    assert 'name="data.source"' not in page
+    again = client.post("/v1/jobs", json=given(page)).json()
+    assert again["spec"] == client.get(f"/v1/jobs/{job_id}").json()["spec"]
+
+
 def test_it_is_begun_with_a_data_set(client: TestClient) -> None:
     page = client.get("/jobs/new", params={"data": "reviews<i>"}).text
     assert value(page, "data.source") == "reviews<i>"

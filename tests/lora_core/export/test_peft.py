@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,18 @@ def check(artifact: Path, out: Path) -> None:
     assert direct.config.id2label == {0: "bad", 1: "good"}
 
 
-@pytest.mark.parametrize("variant", list(Variant))
-@pytest.mark.parametrize("targets", TARGETS, ids="-".join)
-@pytest.mark.parametrize("family", list(FAMILIES))
+# Each role with one variant and each variant on all roles; all with all at length.
+CASES = [
+    pytest.param(
+        *(family, targets, variant),
+        marks=() if variant is Variant.LORA or targets == tuple(Role) else pytest.mark.slow,
+        id="-".join((family, *targets, variant)),
+    )
+    for family, targets, variant in product(FAMILIES, TARGETS, Variant)
+]
+
+
+@pytest.mark.parametrize(("family", "targets", "variant"), CASES)
 def test_every_variant_on_every_target_gives_the_same_logits(
     family: str, targets: tuple[Role, ...], variant: Variant, tmp_path: Path
 ) -> None:
@@ -72,7 +82,10 @@ def test_every_variant_on_every_target_gives_the_same_logits(
 
 
 @pytest.mark.parametrize("head", list(Head))
-@pytest.mark.parametrize("variant", list(Variant))
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=() if v is Variant.LORA else pytest.mark.slow) for v in Variant],
+)
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_whatever_happened_to_the_head(
     family: str, variant: Variant, head: Head, tmp_path: Path

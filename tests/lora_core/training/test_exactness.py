@@ -91,7 +91,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# Forms that other tests of this folder have too.
+REPEATED = {"lora-micro", "two-threads"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.slow if c in REPEATED else ()) for c in CASES]
+)
 def test_every_method_goes_on_with_the_same_bits(case: str, spec: Make, attempt: Attempt) -> None:
     described = spec(**CASES[case])
     whole, out = attempt(described)

@@ -15,6 +15,8 @@ from lora_core.specs.train import TrainSpec
 from tests.lora_core.training.processes import Attempts
 from tests.lora_core.training.twins import product, story
 
+pytestmark = pytest.mark.e2e
+
 Make = Callable[..., TrainSpec]
 Runs = Callable[..., Attempts]
 

@@ -17,6 +17,8 @@ from tests.listener import Listener
 from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
 from tests.tiny_base import tokenizer
 
+pytestmark = pytest.mark.e2e
+
 Write = Callable[..., Path]
 Train = Callable[..., tuple[Listener, Path]]
 

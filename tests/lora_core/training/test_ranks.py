@@ -34,6 +34,8 @@ from tests.lora_core.training.pairs import (
 from tests.lora_core.training.processes import FORKING
 from tests.lora_core.training.twins import product, story
 
+pytestmark = pytest.mark.e2e
+
 Write = Callable[..., Path]
 Train = Callable[..., tuple[Listener, Path]]
 

@@ -1,4 +1,4 @@
-"""Two processes as a person starts them."""
+"""Two processes as a person starts them. With the same environment, but forked: test_ranks."""
 
 import os
 import subprocess
@@ -14,6 +14,8 @@ from lora_core.faults import VARIABLE
 from tests.lora_core.training.pairs import Pair
 from tests.lora_core.training.twins import product, story
 from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 Write = Callable[..., Path]
 
@@ -36,7 +38,6 @@ def test_torchrun_starts_it(random: Write, tmp_path: Path) -> None:
     assert product(out) == product(pair.out)
 
 
-@pytest.mark.slow
 def test_torchrun_passes_a_stop_on(random: Write, tmp_path: Path) -> None:
     path, held, saves = random(epochs=1000), tmp_path / "held", tmp_path / "saves"
     held.touch()

@@ -1,0 +1,62 @@
+"""The site of the documents: `make docs`.
+
+Its source is the whole repository, so that a link means on the site what it means on a code host,
+and README, CHANGELOG, CONTRIBUTING and the notebooks are pages like any other.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
+
+import lora_core  # noqa: E402
+
+project = "loraworks"
+author = "the loraworks authors"
+project_copyright = f"2026, {author}. Apache License 2.0"
+version = release = lora_core.__version__
+language = "en"
+
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**", "notebooks/*"]
+exclude_patterns = [".*", "build", "data", "dist", "**/.ipynb_checkpoints", "**/__pycache__"]
+templates_path = ["_templates"]
+nitpicky = True
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "notebooks", "sources"]
+
+# Markdown
+myst_enable_extensions = ["dollarmath"]
+myst_dmath_allow_space = False
+myst_dmath_allow_digits = False  # $5 and $6 are amounts
+myst_heading_anchors = 4
+
+# Docstrings. Only names of the library itself have to lead somewhere: no inventory is fetched.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+nitpick_ignore_regex = [("py:.*", r"(?!lora_core\b).*")]
+
+# Looks
+html_theme = "furo"
+html_title = f"loraworks {release}"
+html_favicon = "../app/web/static/icon.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "start.html"}  # at the top, on to docs/index.html
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {
+        "color-brand-primary": "#b4580a",
+        "color-brand-content": "#1f6fb2",
+        "color-brand-visited": "#6b4fa0",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#f0a35b",
+        "color-brand-content": "#78b5ea",
+        "color-brand-visited": "#c39bf0",
+    },
+}

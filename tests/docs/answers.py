@@ -1,0 +1,54 @@
+"""Whether what a document shows is what was printed, but for its figures."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tests.docs.blocks import Block
+
+
+def differs(block: Block, output: str) -> str | None:
+    """Why it is not, if it is not.
+
+    Text: its first line, whatever the numbers and widths. JSON: every field that is shown is there
+    and of the same kind; more fields may be there.
+    """
+    if block.language == "json":
+        shown = json.loads(block.text)
+        return None if any(has(real, shown) for real in values(output)) else "other fields or kinds"
+    first = outline(block.text.splitlines()[0])
+    return None if first in map(outline, output.splitlines()) else f"no line {first!r}"
+
+
+def outline(line: str) -> str:
+    """A line without its numbers, its ids and the widths of columns."""
+    return re.sub(r"\s+", " ", re.sub(r"[0-9a-f]*\d[\w.,:-]*", "#", line)).strip()
+
+
+def values(output: str) -> Iterator[Any]:
+    """Every JSON object and list in it."""
+    decoder, place = json.JSONDecoder(), 0
+    while begin := re.compile(r"[\[{]").search(output, place):
+        try:
+            value, place = decoder.raw_decode(output, begin.start())
+            yield value
+        except json.JSONDecodeError:
+            place = begin.end()
+
+
+def has(real: Any, shown: Any) -> bool:
+    """Whether all that is shown is in the real value, with values of the same kinds."""
+    match shown:
+        case dict():
+            return isinstance(real, dict) and all(
+                name in real and has(real[name], value) for name, value in shown.items()
+            )
+        case list():
+            return isinstance(real, list) and all(
+                any(has(one, value) for one in real) for value in shown
+            )
+        case bool() | str() | None:
+            return type(real) is type(shown)
+        case _:
+            return isinstance(real, int | float) and not isinstance(real, bool)

@@ -1,0 +1,76 @@
+"""The code blocks of the documents, as a Markdown parser sees them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("README.md", "CONTRIBUTING.md", "notebooks/README.md", "docs/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+RUN = {"sh", "python"}
+PARSED = {"json", "yaml", "ini"}
+PRINTED = {"text"}
+SHOWN = {"", "mermaid"}
+DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # of the site, which `make docs` builds without a warning
+# What a machine that runs the tests need not have. The line before a block says: *Needs Docker.*
+NEEDED = {"a GPU", "a hub", "Docker", "other machines", "the network"}
+MARK = re.compile(r"\*Needs ([^*]+)\.\*")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. `line` is that of its first line of text; one that `answers` shows what the
+    block before it prints.
+    """
+
+    document: str
+    line: int
+    language: str
+    text: str
+    needs: str | None = None
+    answers: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+def blocks(document: str) -> list[Block]:
+    """All blocks of a file, whose name begins at the root."""
+    return list(find((ROOT / document).read_text(encoding="utf-8"), document))
+
+
+def find(text: str, document: str) -> Iterator[Block]:
+    """All blocks of a text. Raises `ValueError` for one that no test would look at."""
+    spoken = ran = ""
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type == "heading_open":
+            ran = ""
+        elif token.type == "inline":
+            spoken = token.content
+        elif token.type in {"fence", "code_block"}:
+            line = (token.map or [0])[0] + 2
+            language = "" if DIRECTIVE.match(token.info) else token.info.strip()
+            block = _block(Block(document, line, language, token.content), spoken, ran)
+            if token.type == "code_block" or block.language not in RUN | PARSED | PRINTED | SHOWN:
+                raise ValueError(f"{block}: no test looks at {token.info or 'indented code'}")
+            if block.needs and block.language != "sh":
+                raise ValueError(f"{block}: no test looks at {language} that is not run")
+            if block.needs not in NEEDED | {None}:
+                raise ValueError(f"{block}: no test knows what {block.needs} is")
+            yield block
+            spoken = ""
+            if block.language in RUN:
+                ran = "" if block.needs else block.language
+
+
+def _block(bare: Block, spoken: str, ran: str) -> Block:
+    """The same with what is said of it in the line before, and whether it shows an answer."""
+    mark = MARK.search(spoken)
+    answers = bool(ran) and bare.language in {"json", *PRINTED} and not mark
+    return replace(bare, needs=mark[1] if mark else None, answers=answers)

@@ -1,0 +1,56 @@
+"""Documents are followed by the letter: some in a new clone, the rest after the tutorial."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.docs.blocks import DOCUMENTS, RUN, blocks
+from tests.docs.given import make_files
+from tests.docs.session import Session
+
+TUTORIAL = "docs/tutorial.md"
+FRESH = ["README.md", "docs/reference/cli.md"]
+GUIDES = [
+    document
+    for document in DOCUMENTS
+    if document not in {TUTORIAL, *FRESH}
+    and any(block.language in RUN and not block.needs for block in blocks(document))
+]
+
+
+def begin(document: str, folder: Path, *, full: bool) -> None:
+    """Follow one in a new clone, with a service of its own."""
+    with closing(Session(folder / "home", full=full)) as session:
+        session.run("git clone here loraworks; cd loraworks; . .venv/bin/activate")
+        make_files(session.home / "loraworks")
+        session.follow(document)
+
+
+@dataclass
+class Followed:
+    """The tutorial, followed to its end, or up to an error. Its service still runs."""
+
+    session: Session
+    error: AssertionError | None = None
+
+    def go_on(self, document: str) -> None:
+        """Follow another one where the tutorial ended."""
+        folder = self.session.home / "loraworks"
+        home = self.session.home.parent / document.replace("/", "-")
+        with closing(Session(home, full=self.session.full, of=self.session)) as session:
+            session.run(f"cd {folder}; . .venv/bin/activate")
+            session.follow(document)
+
+
+@contextmanager
+def followed(folder: Path, *, full: bool) -> Iterator[Followed]:
+    """In this folder, with all that later documents need."""
+    with closing(Session(folder / "tutorial", full=full)) as session:
+        after = Followed(session)
+        try:
+            session.follow(TUTORIAL)
+        except AssertionError as error:
+            after.error = error
+        make_files(session.home / "loraworks")
+        yield after

@@ -1,0 +1,17 @@
+"""Documents for a reader who has nothing yet: each in a new clone, with a service of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.following import FRESH, begin
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize("document", FRESH)
+@pytest.mark.parametrize(
+    "full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["small", "full"]
+)
+def test_a_document_works_in_a_new_clone(document: str, full: bool, tmp_path: Path) -> None:
+    begin(document, tmp_path, full=full)

@@ -1,0 +1,61 @@
+"""The guide for several machines, with real servers in the place of those that it names."""
+
+import json
+import re
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import Block, blocks
+from tests.docs.session import Session
+from tests.s3_server import S3Server
+from tests.servers import PostgresServer, ValkeyServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+GUIDE, OPERATIONS = "docs/how-to/several-machines.md", "docs/how-to/operations.md"
+FILE = "/etc/loraworks.env"
+
+
+def the_block(document: str, holding: str) -> Block:
+    (found,) = [block for block in blocks(document) if block.needs and holding in block.text]
+    return found
+
+
+def test_an_installation_of_several_programs_starts_as_the_guide_says(
+    tmp_path: Path, postgres: PostgresServer, valkey: ValkeyServer, s3: S3Server
+) -> None:
+    place = {
+        r"'postgresql://.*'": f"'{postgres.empty_database()}'",
+        r"'rediss://.*'": f"'{valkey.url()}'",
+        r"bucket/prefix": f"{s3.new_bucket()}/prefix",
+        r"AWS_ACCESS_KEY_ID=…": f"AWS_ACCESS_KEY_ID={s3.key}",
+        r"AWS_SECRET_ACCESS_KEY=…": f"AWS_SECRET_ACCESS_KEY={s3.secret}",
+        r"LORAWORKS_PEPPER=…": f"LORAWORKS_PEPPER={'x' * 32}",
+        FILE: str(tmp_path / "loraworks.env"),
+    }
+
+    def placed(document: str, holding: str) -> str:
+        text = the_block(document, holding).text
+        for pattern, real in place.items():
+            text = re.sub(pattern, real, text)
+        return text
+
+    (tmp_path / "loraworks.env").write_text(placed(GUIDE, "LORAWORKS_PEPPER"), encoding="utf-8")
+    programs = str(postgres.program("pg_dump").parent)
+    with closing(Session(tmp_path / "machine", environment=s3.environment)) as session:
+        session.run(
+            f"git clone here loraworks; cd loraworks; . .venv/bin/activate; PATH={programs}:$PATH"
+        )
+        told = session.run(placed(GUIDE, "loraworks migrate"))
+        (key,) = re.findall(r"lw_[\w-]+", told)
+        session.run(placed(GUIDE, "loraworks worker"))
+        session.run(f"LORAWORKS_API_KEY={key} loraworks jobs list")
+        parts = json.loads(session.run('curl -s "$SERVICE/readyz"'))["parts"]
+        assert parts == {"database": "ok", "store": "ok", "broker": "ok"}
+
+        session.run("kill $(jobs -p); wait || true; mkdir backup")
+        session.run(placed(OPERATIONS, "pg_dump --format=custom --file").partition("aws ")[0])
+        session.run(placed(OPERATIONS, "pg_restore --clean --if-exists --no-owner --dbname"))
+        session.run("loraworks migrate --check")
