@@ -40,10 +40,10 @@ def assigned(source: str) -> set[str]:
     }
 
 
-def run(notebook: NotebookNode, *, seconds: int) -> None:
+def run(notebook: NotebookNode, *, seconds: int | None) -> None:
     """From top to bottom, in an empty folder; the outputs are put into it.
 
-    At most `seconds` a cell. Raises `nbclient.exceptions.CellExecutionError`.
+    At most `seconds` a cell, if there is a limit. Raises `nbclient.exceptions.CellExecutionError`.
     """
     metadata = deepcopy(notebook.metadata)
     with TemporaryDirectory() as own, TemporaryDirectory() as folder:
