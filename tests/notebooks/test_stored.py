@@ -17,8 +17,6 @@ PNG = 40_000  # bytes of a figure
 UNRUN = {
     "00-lora-layer",
     "02-finetune-with-lora",
-    "03-finetune-lora-script",
-    "03-gridsearch",
     "04-finetune-all-layers",
 }
 MACHINE = re.compile(r"(?<![\w.])/(tmp|home|root|work|usr|opt|Users|private|var)/")
