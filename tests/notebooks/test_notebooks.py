@@ -7,6 +7,7 @@ import pytest
 from tests.notebooks import course
 
 
+@pytest.mark.timeout(400)  # a busy machine is slow
 @pytest.mark.parametrize("path", course.PATHS, ids=lambda path: path.stem)
 def test_it_runs_in_its_small_form(path: Path) -> None:
     notebook = course.read(path)
