@@ -7,10 +7,9 @@ and README, CHANGELOG, CONTRIBUTING and the notebooks are pages like any other.
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
+import lora_core
 
-import lora_core  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "loraworks"
 author = "the loraworks authors"

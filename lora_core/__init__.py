@@ -12,8 +12,8 @@ To read it:
 Skip at first what gives the same numbers, faster: layers/folding, layers/held, encoders/unfused,
 encoders/first_token, training/trunk; and training/ranks, which is for several processes.
 
-By hand, with a classifier of transformers as `model`, and `batches` of token ids (texts, length)
-and labels (texts,):
+By hand, with a classifier of transformers as `model`, and `batches` of token ids and their mask
+(texts, length) and labels (texts,):
 
 >>> from torch.nn.functional import cross_entropy
 >>> from torch.optim import AdamW
@@ -25,8 +25,8 @@ and labels (texts,):
 >>> lora = methods.build(LoraSpec(r=8, alpha=16.0))
 >>> lora.prepare(model, FAMILIES[model.config.model_type])
 >>> optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1.5e-3)
->>> for input_ids, labels in batches:
-...     loss = cross_entropy(model(input_ids).logits, labels)
+>>> for input_ids, mask, labels in batches:
+...     loss = cross_entropy(model(input_ids, attention_mask=mask).logits, labels)
 ...     loss.backward()
 ...     optimizer.step()
 ...     optimizer.zero_grad()

@@ -11,14 +11,15 @@ from tests.docs.blocks import Block
 def differs(block: Block, output: str) -> str | None:
     """Why it is not, if it is not.
 
-    Text: its first line, whatever the numbers and widths. JSON: every field that is shown is there
+    Text: every line, whatever the numbers and widths. JSON: every field that is shown is there
     and of the same kind; more fields may be there.
     """
     if block.language == "json":
         shown = json.loads(block.text)
         return None if any(has(real, shown) for real in values(output)) else "other fields or kinds"
-    first = outline(block.text.splitlines()[0])
-    return None if first in map(outline, output.splitlines()) else f"no line {first!r}"
+    told = {*map(outline, output.splitlines())}
+    missing = [line for line in map(outline, block.text.splitlines()) if line not in told]
+    return f"no line {missing[0]!r}" if missing else None
 
 
 def outline(line: str) -> str:

@@ -16,7 +16,7 @@ DOCUMENTS = sorted(
 RUN = {"sh", "python"}
 PARSED = {"json", "yaml", "ini"}
 PRINTED = {"text"}
-SHOWN = {"", "mermaid"}
+SHOWN = {""}
 DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # of the site, which `make docs` builds without a warning
 # What a machine that runs the tests need not have. The line before a block says: *Needs Docker.*
 NEEDED = {"a GPU", "a hub", "Docker", "other machines", "the network"}
@@ -38,6 +38,11 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
+
+
+def by_hand(document: str) -> str:
+    """The text of a file, without what a test has written below it."""
+    return (ROOT / document).read_text(encoding="utf-8").partition("; do not edit below -->")[0]
 
 
 def blocks(document: str) -> list[Block]:

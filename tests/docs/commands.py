@@ -24,10 +24,20 @@ SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {
 }
 # Programs of others, and what a shell knows itself.
 OTHERS = {
-    *("aws", "createdb", "createuser", "jupyter", "nvidia-smi", "pg_dump", "pg_restore", "pip"),
+    *(
+        "aws",
+        "createdb",
+        "createuser",
+        "git",
+        "jupyter",
+        "nvidia-smi",
+        "pg_dump",
+        "pg_restore",
+        "pip",
+    ),
     *(".", "cd", "chmod", "cp", "do", "done", "find", "mkdir", "read", "set", "while"),
 }
-WITH_VALUE = {"--profile", "--scale", "--entrypoint", "-e"}  # options of docker compose
+WITH_VALUE = {"--entrypoint", "-e"}  # other options of docker compose
 COMPOSE = {"build", "exec", "logs", "run", "stop", "up"}
 
 
@@ -35,7 +45,7 @@ def commands(text: str) -> Iterator[list[str]]:
     """The words of every command, without comments and where output goes."""
     text = re.sub(r"(^|\s)#.*", r"\1", text, flags=re.MULTILINE).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&\n")
-    lexer.whitespace, lexer.whitespace_split = " \t", True
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     words: list[str] = []
     for word in lexer:
         if set(word) <= set("<>"):
@@ -64,7 +74,7 @@ def look_up(words: list[str]) -> None:
 
 def loraworks(words: list[str]) -> None:
     """As the command line itself reads them."""
-    command: Any = typer.main.get_command(app)
+    command: Any = root()
     try:
         context = command.make_context("loraworks", list(words))
         while hasattr(command, "commands"):
@@ -77,7 +87,7 @@ def loraworks(words: list[str]) -> None:
 
 def mention(words: list[str]) -> None:
     """Of `loraworks`, in the middle of a sentence, where arguments may be left out."""
-    command: Any = typer.main.get_command(app)
+    command: Any = root()
     options = {option for each in command.params for option in each.opts}
     for word in words:
         below = getattr(command, "commands", {})
@@ -146,6 +156,12 @@ OURS: dict[str, Callable[[list[str]], None]] = {
     "make": make,
     "python": python,
 }
+
+
+@cache
+def root() -> Any:
+    """The whole command line."""
+    return typer.main.get_command(app)
 
 
 @cache

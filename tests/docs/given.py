@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tests.docs.blocks import ROOT
 
-NOT_CLONED = {".git", "data", "build"}
+CLONED = (".venv", "Makefile", "benchmarks", "constraints.txt", "docs", "pyproject.toml", "tests")
 REVIEWS = """text,label,mood
 A warm and funny film.,positive,good
 Two hours that I shall not get back.,negative,bad
 """
-RUN = {
+SPEC = {
     "method": {"type": "lora"},
     "data": {"train_size": 40, "validation_size": 20, "test_size": 20},
     "optim": {"epochs": 1},
@@ -18,11 +18,10 @@ RUN = {
 
 
 def make_checkout(folder: Path) -> Path:
-    """A clone of the working tree, made of links."""
+    """As much of a clone as documents use, made of links."""
     folder.mkdir()
-    for each in ROOT.iterdir():
-        if each.name not in NOT_CLONED and not each.name.endswith("_cache"):
-            (folder / each.name).symlink_to(each)
+    for name in CLONED:
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
@@ -33,8 +32,8 @@ def make_files(folder: Path) -> None:
         "reviews.csv": REVIEWS,
         "tickets.csv": tickets,
         "inbox.csv": tickets,
-        "run.json": json.dumps(RUN),
-        "spec.json": json.dumps(RUN),
+        "run.json": json.dumps(SPEC),
+        "spec.json": json.dumps(SPEC),
     }
     for name, text in files.items():
         if not (folder / name).exists():

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from app.cli.own_service import plain_environment
 from tests.docs.answers import differs
 from tests.docs.blocks import RUN, Block, blocks
 from tests.docs.given import make_checkout
@@ -34,7 +35,7 @@ SMALL: list[tuple[str, str]] = [
 
 
 class Session:
-    """Begins in an empty home, or goes on in the `folder` of another one, with its service.
+    """Begins in an empty home, or goes on `of` another one: in its checkout, with its service.
 
     `full`: sizes are those of the document.
     """
@@ -67,7 +68,7 @@ class Session:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=home,
-            env=os.environ | own | dict(environment or {}),
+            env=plain_environment() | own | dict(environment or {}),
             start_new_session=True,
         )
         self.files = 0
@@ -88,6 +89,7 @@ class Session:
         text = block.text.replace(DOCUMENTED, self.service.removeprefix("http://"))
         for pattern, small in [] if self.full else SMALL:
             text = re.sub(pattern, small, text)
+        text = text.replace(" && ", "\n")  # `set -e` overlooks the first of two
         if block.language == "python":
             script = self.home / f"{block.line}.py"
             script.write_text(text, encoding="utf-8")

@@ -1,27 +1,25 @@
 # What a test puts before the commands of a document. CHECKOUT, SERVICE and SMALL come from outside;
 # an error of HTTP is one of curl, by ~/.curlrc.
 
-# In the background, and once: a reader has a terminal of its own for it.
-_up() {
-  curl --silent --output /dev/null "$SERVICE/readyz" && return
-  command loraworks up "$@" &
-  until curl --silent --output /dev/null "$SERVICE/readyz"; do
+# In the background, until it is well: a reader has a terminal of its own for it.
+_start() {
+  command loraworks "$@" &
+  until _is_well "$1"; do
     kill -0 $! || return
-    sleep 0.2
+    sleep 0.5
   done
 }
 
-# In the background, until it is well.
-_start() {
-  command loraworks "$@" &
-  until command loraworks "$1" --check; do
-    kill -0 $! || return
-  done
+_is_well() {
+  case "$1" in
+    worker) command loraworks worker --check ;;
+    *) curl --silent --output /dev/null "$SERVICE/readyz" ;;
+  esac
 }
 
 loraworks() {
   case "${1-} ${2-}" in
-    "up "*) _up "${@:2}" ;;
+    "up "*) _is_well up || _start "$@" ;;
     "api " | "worker ") _start "$1" ;;
     "train "* | "sweep start") command loraworks "$@" $SMALL ;;
     *) command loraworks "$@" ;;

@@ -27,7 +27,10 @@ def test_what_a_block_sets_is_there_in_the_next_one(session: Session) -> None:
     assert session.block(block("print(6 * 7)", "python")) == "42\n"
 
 
-@pytest.mark.parametrize("wrong", ["false", "echo $UNSET", "false | cat", "curl -s 127.0.0.1:1"])
+WRONG = ["false", "false && true", "echo $UNSET", "false | cat", "curl -s 127.0.0.1:1"]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_command_that_fails_is_told_with_its_place(session: Session, wrong: str) -> None:
     with pytest.raises(AssertionError, match=r"made\.md:7") as told:
         session.block(block(f"echo be''fore\n{wrong}\necho af''ter\n"))

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from app.jobs.schemas import JobCreate
 from app.settings import PREFIX
 from app.sweeps.schemas import SweepCreate
-from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks
+from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks, by_hand
 from tests.docs.commands import SETTINGS, commands, look_up, mention
 
 ALL = [block for document in DOCUMENTS for block in blocks(document)]
@@ -67,9 +67,18 @@ def test_every_setting_is_one(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_in_a_sentence_is_one(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8").partition("<!-- made by")[0]
-    for line in re.findall(r"`loraworks ([^`]+)`", text):
+    for line in re.findall(r"`loraworks ([^`]+)`", by_hand(document)):
         mention(line.split())
+
+
+@pytest.mark.parametrize("line", ["jbos list", "jobs lits", "train --rank 8"])
+def test_a_wrong_mention_is_noticed(line: str) -> None:
+    with pytest.raises(AssertionError):
+        mention(line.split())
+
+
+def test_a_command_after_a_hash_within_a_word_is_seen() -> None:
+    assert list(commands("a=${b##*/}; ls # all\n")) == [["a=${b##*/}"], ["ls"]]
 
 
 @pytest.mark.parametrize(

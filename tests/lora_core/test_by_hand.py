@@ -23,7 +23,7 @@ def test_they_train_merge_and_save(
     input_ids, labels = torch.tensor([[2, 7, 9, 3], [2, 8, 30, 3]]), torch.tensor([0, 1])
     with torch.no_grad():
         before = cross_entropy(model(input_ids).logits, labels)
-    given = {"model": model, "batches": [(input_ids, labels)] * 40}
+    given = {"model": model, "batches": [(input_ids, torch.ones_like(input_ids), labels)] * 40}
     done = doctest.testmod(lora_core, extraglobs=given)
     assert (done.failed, done.attempted > 10) == (0, True)
     assert model.state_dict().keys() == names

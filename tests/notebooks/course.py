@@ -1,7 +1,6 @@
 """The notebooks of the course, and how one is run."""
 
 import ast
-import os
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +9,8 @@ import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from app.cli.own_service import plain_environment
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -61,7 +62,7 @@ def run(notebook: NotebookNode, *, seconds: int | None) -> None:
         )
         surroundings = {
             "LORAWORKS_CACHE": own,  # nothing is found ready that others would have to compute
-            **os.environ,
+            **plain_environment(),
             "IPYTHONDIR": own,  # nor the settings and history of whoever runs this
             "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's bars, which are off
         }

@@ -22,13 +22,13 @@ UNRUN = {
 MACHINE = re.compile(r"(?<![\w.])/(tmp|home|root|work|usr|opt|Users|private|var)/")
 
 
-@pytest.fixture(params=course.PATHS, ids=lambda path: path.stem)
+@pytest.fixture(params=course.PATHS, ids=lambda path: path.stem, scope="module")
 def path(request: pytest.FixtureRequest) -> Path:
     found: Path = request.param
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def notebook(path: Path) -> NotebookNode:
     return course.read(path)
 
