@@ -19,11 +19,11 @@ COMMAND = (sys.executable, "-P", "-m", "app.cli.main", "up", "--port", "0", "--j
 
 
 @contextmanager
-def own_service(directory: Path) -> Iterator[str]:
+def own_service(directory: Path, *, slots: int = 1) -> Iterator[str]:
     """Its URL: on a free port, with a fresh database, under no setting of the environment.
 
-    It is stopped on the way out, whatever happened, and also when this process is killed.
-    Raises `Unreachable`.
+    `slots`: trainings on the CPU at a time, which share the cores. The service is stopped on the
+    way out, whatever happened, and also when this process is killed. Raises `Unreachable`.
     """
     log = directory / "service.log"
     with (
@@ -32,7 +32,7 @@ def own_service(directory: Path) -> Iterator[str]:
             [*COMMAND, "--data-dir", str(directory / "data")],
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=plain_environment(),
+            env=plain_environment() | {"LORAWORKS_SLOTS": str(slots)},
             start_new_session=True,  # Ctrl-C reaches this program alone, which stops the service
             preexec_fn=_stop_with_parent,
         ) as service,

@@ -2,8 +2,8 @@
 
 With the base and the data of the lessons where there are a GPU and the hub, else with the packaged
 sample: 4,000 of its reviews for training, or 20,000 with `--share 1`. Every cell is computed in a
-process of its own and kept in `benchmarks/results/`: a run that was stopped goes on, and a cell
-whose settings have changed since is computed anew. Prints the table, writes every setting of every
+process of its own and kept in `benchmarks/results/`: a run that was stopped goes on. Cells whose
+settings have changed since are forgotten. Prints the table, writes every setting of every
 row beside the results, and ends with one JSON object.
 """
 
@@ -19,7 +19,7 @@ from benchmarks import apart
 from benchmarks.kept import Kept, choose
 from benchmarks.options import parser
 from benchmarks.reproduce import plan
-from benchmarks.reproduce.plan import Cell, Size
+from benchmarks.reproduce.plan import Size
 from lora_core.errors import LoraCoreError
 from lora_core.process import keep_freed_memory, wait_passively
 
@@ -41,13 +41,12 @@ def main(words: Sequence[str] | None = None) -> None:
         size = plan.few(size) if quick else size
         print(f"{size.told()}: {why}.", flush=True)
         results = choose(arguments.results, quick=quick, fresh=False, what="reproduce")
-        wanted = [*plan.cells(size, 1 if quick else arguments.seeds)]
-        if arguments.fresh:
-            results.forget(cell.name for cell in wanted)
-        for cell in wanted:
-            measure = partial(apart.measure, "benchmarks.reproduce", cell.name, quick=quick)
-            results.ensure(cell.name, measure, again=not is_kept(cell, results))
-        tell(size, results, quick=quick)
+        wanted = [cell.name for cell in plan.cells(size, 1 if quick else arguments.seeds)]
+        again = wanted if arguments.fresh else []
+        results.forget([*outdated(size, results, quick=quick), *again])
+        for name in wanted:
+            results.ensure(name, partial(apart.measure, "benchmarks.reproduce", name, quick=quick))
+        tell(size, results)
     except LoraCoreError as error:
         sys.exit(str(error))
 
@@ -63,23 +62,26 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def is_kept(cell: Cell, results: Kept) -> bool:
-    """Whether it was computed, and as it would be today."""
-    from benchmarks.reproduce import cells
+def outdated(size: Size, results: Kept, *, quick: bool) -> list[str]:
+    """Kept cells of a size whose row is gone, or that would be computed otherwise today."""
+    from benchmarks.reproduce import cells, table
 
-    there = cell.name in results.cells
-    return there and results.figures(cell.name)["settings"] == cells.settings(cell)
+    return [
+        name
+        for name in table.of_size(results, size)
+        if name.split("/")[1] not in plan.ROWS
+        or results.figures(name)["settings"] != cells.settings(plan.find(name, quick=quick))
+    ]
 
 
-def tell(size: Size, results: Kept, *, quick: bool) -> None:
+def tell(size: Size, results: Kept) -> None:
     """The table of every seed that is kept, its settings in a file, and the same as JSON."""
     from benchmarks.reproduce import table  # scipy, which a cell does without
 
-    every = [plan.find(name, quick=quick) for name in table.of_size(results, size)]
-    names = [cell.name for cell in every if is_kept(cell, results)]
+    names = table.of_size(results, size)
     rows = table.summary(names, results)
     print(table.table(rows))
-    newest = max((results.cells[name] for name in names), key=lambda each: str(each["date"]))
+    newest = table.newest(names, results)
     devices = sorted({results.figures(name)["device"] for name in names})
     versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
     print(f"{newest['processor']}; computed on {', '.join(devices)}; {versions}")

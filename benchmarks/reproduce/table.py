@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.columns import aligned
 from benchmarks.kept import DIRECTORY, Kept
-from benchmarks.reproduce.plan import LINEAR, ROWS, SIZES, Lesson, Size
+from benchmarks.reproduce.plan import HUB, LINEAR, ROWS, SIZES, Lesson, Size
 from benchmarks.spread import Spread, bits
 
 PARTS = ("train", "validation", "test")
@@ -78,9 +79,9 @@ def beside(results: Kept, size: Size) -> str:
         "|---|" + "---:|" * 8,
         *(_line(row, told.get(row)) for row in ROWS),
         "",
-        "Accuracies in per cent. The lessons: distilbert-base-uncased, 35,000/5,000/10,000 IMDB "
-        "reviews of at most 512 tokens, one seed; the standard error of 10,000 answers is about "
-        f"0.3. Here: {size.told()}; ± is the standard error{_where(told, names, results)}.",
+        f"Accuracies in per cent. The lessons: {HUB.told()}, one seed; the standard error of "
+        f"10,000 answers is about 0.3. Here: {size.told()}; ± is the standard error"
+        f"{_where(told, names, results)}.",
     ]
     return "\n".join(lines)
 
@@ -88,6 +89,11 @@ def beside(results: Kept, size: Size) -> str:
 def of_size(results: Kept, size: Size) -> list[str]:
     """Names of the cells of a size that are kept."""
     return [name for name in results.cells if name.startswith(f"{size.name}/")]
+
+
+def newest(names: Iterable[str], results: Kept) -> Mapping[str, Any]:
+    """The record of the cell that was computed last."""
+    return max((results.cells[name] for name in names), key=itemgetter("date"))
 
 
 def _newest(directory: Path) -> tuple[Kept, Size]:
@@ -132,9 +138,9 @@ def _where(told: Mapping[str, Figures], names: Sequence[str], results: Kept) -> 
     seeds = {figures["seeds"] for row, figures in told.items() if row != LINEAR}
     if not seeds:
         return ""
-    newest = max((results.cells[name] for name in names), key=lambda each: str(each["date"]))
+    record = newest(names, results)
     how_many = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
-    return f"; seeds: {how_many}; {newest['processor']}, {newest['date'][:10]}"
+    return f"; seeds: {how_many}; {record['processor']}, {record['date'][:10]}"
 
 
 def _count(number: int | None) -> str:

@@ -146,13 +146,14 @@ def test_fresh_computes_its_own_size_again(computed: list[str], run: Run) -> Non
 def test_changed_settings_are_computed_anew(
     computed: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run()
+    run("--seeds", "2")
     computed.clear()
     settings = cells.settings
     more = {"full": {"new": True}}
     monkeypatch.setattr(cells, "settings", lambda cell: settings(cell) | more.get(cell.row, {}))
-    run()
+    rows = run()["rows"]
     assert computed == ["sample-4000/full/0"]
+    assert (rows["full"]["seeds"], rows["lora"]["seeds"]) == (1, 2)  # no mean of old and new
 
 
 def test_every_setting_is_written_beside_the_results(

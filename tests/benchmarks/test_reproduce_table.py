@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.reproduce import plan
 from benchmarks.reproduce.plan import HUB, LINEAR, PART, ROWS, SHARE, SIZES, Size
 from benchmarks.reproduce.table import beside, beside_lessons, of_size, summary, table
+from tests.notebooks import course
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "reproduced.md"
+REPOSITORY = Path(__file__).parents[2]
 START, END = "<!-- made by `UPDATE_DOCS=1 pytest tests/benchmarks` -->\n\n", "\n\n<!-- end -->"
 CORRECT = ("1110", "1100", "1011")  # of three seeds
 
@@ -96,12 +98,32 @@ def test_the_largest_size_that_is_whole_is_shown_and_of_it_the_newest(tmp_path: 
     assert "seeds: 2;" in beside_lessons(tmp_path)
 
 
-def test_the_table_of_the_document_is_one_that_is_kept() -> None:
-    before, start, rest = DOCUMENT.read_text(encoding="utf-8").partition(START)
+@pytest.mark.parametrize("name", ["docs/explanation/reproduced.md", "README.md"])
+def test_the_table_of_a_document_is_one_that_is_kept(name: str) -> None:
+    document = REPOSITORY / name
+    before, start, rest = document.read_text(encoding="utf-8").partition(START)
     told, end, after = rest.partition(END)
+    assert end, f"{name} has no place for the table"
     if os.environ.get("UPDATE_DOCS") == "1":
         told = beside_lessons()
-        DOCUMENT.write_text(before + start + told + end + after, encoding="utf-8")
-    # Whoever measures on a machine of their own has one more.
+        document.write_text(before + start + told + end + after, encoding="utf-8")
+    assert told in kept_tables()
+
+
+@pytest.mark.parametrize("path", course.PATHS, ids=lambda path: path.stem)
+def test_the_table_of_a_notebook_is_one_that_is_kept(path: Path) -> None:
+    notebook = course.read(path)
+    cell = course.code(notebook)[-1]
+    assert "beside_lessons()" in cell.source
+    if os.environ.get("UPDATE_DOCS") == "1":  # what the cell makes of the results that are kept
+        for output in cell.outputs:
+            output.data["text/markdown"] = beside_lessons()
+        nbformat.write(notebook, path)
+    [shown] = cell.outputs
+    assert shown.data["text/markdown"] in kept_tables()
+
+
+def kept_tables() -> set[str]:
+    """Whoever measures on a machine of their own has one more."""
     files = [Kept(path) for path in DIRECTORY.glob("reproduce-*.jsonl")]
-    assert told in [beside(results, size) for results in files for size in SIZES]
+    return {beside(results, size) for results in files for size in SIZES}

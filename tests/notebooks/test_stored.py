@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -13,24 +12,12 @@ from tests.notebooks import course
 
 GPU = "On a GPU, with DistilBERT and all of IMDB"
 PNG = 40_000  # bytes of a figure
-# Stored without outputs until `make notebooks` has run them; none of them may stay here.
-UNRUN = {
-    "00-lora-layer",
-    "02-finetune-with-lora",
-    "04-finetune-all-layers",
-}
 MACHINE = re.compile(r"(?<![\w.])/(tmp|home|root|work|usr|opt|Users|private|var)/")
 
 
 @pytest.fixture(params=course.PATHS, ids=lambda path: path.stem, scope="module")
-def path(request: pytest.FixtureRequest) -> Path:
-    found: Path = request.param
-    return found
-
-
-@pytest.fixture(scope="module")
-def notebook(path: Path) -> NotebookNode:
-    return course.read(path)
+def notebook(request: pytest.FixtureRequest) -> NotebookNode:
+    return course.read(request.param)
 
 
 def test_there_are_notebooks() -> None:
@@ -46,13 +33,11 @@ def test_it_has_the_form_of_the_course(notebook: NotebookNode) -> None:
     assert notebook.cells[0].source.startswith("# ")
 
 
-def test_it_was_run_from_top_to_bottom(path: Path, notebook: NotebookNode) -> None:
+def test_it_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
     cells = course.code(notebook)
-    run = path.stem not in UNRUN
-    counts = [*range(1, len(cells) + 1)] if run else [None] * len(cells)
-    assert [cell.execution_count for cell in cells] == counts
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
     for cell in cells:
-        if run and _shows(cell.source):
+        if _shows(cell.source):
             assert cell.outputs, f"nothing came out of\n{cell.source}"
 
 

@@ -120,6 +120,15 @@ def test_its_own_service_ignores_settings_from_outside_and_goes_with_the_block(
         assert not client.ready()
 
 
+def test_its_own_service_has_as_many_slots_as_are_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import json, os; print(json.dumps({'url': os.environ['LORAWORKS_SLOTS']}))"
+    monkeypatch.setattr("app.cli.own_service.COMMAND", (sys.executable, "-c", program))
+    with own_service(tmp_path, slots=2) as told:
+        assert told == "2"
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
