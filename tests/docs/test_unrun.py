@@ -71,7 +71,7 @@ def test_every_command_in_a_sentence_is_one(document: str) -> None:
         mention(line.split())
 
 
-@pytest.mark.parametrize("line", ["jbos list", "jobs lits", "train --rank 8"])
+@pytest.mark.parametrize("line", ["jbos list", "jobs lizt", "train --rank 8"])
 def test_a_wrong_mention_is_noticed(line: str) -> None:
     with pytest.raises(AssertionError):
         mention(line.split())
