@@ -9,7 +9,6 @@ import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
 
 import lora_core
 from app import apidocs, health, logs, problems
@@ -59,8 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=problems.RESPONSES,
-        routes=_routes(settings.max_upload_bytes, settings.max_import_bytes),
+        routes=_router(settings).routes,
         middleware=[
             Middleware(Context),
             Middleware(Meter, meters=metrics.requests),
@@ -92,11 +90,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _router(settings: Settings) -> APIRouter:
+    return _shared_router(settings.max_upload_bytes, settings.max_import_bytes)
+
+
 @cache
-def _routes(upload_bytes: int, import_bytes: int) -> list[BaseRoute]:
-    """Shared by the applications of a process: what their first requests work out stays known."""
-    all_of_them = APIRouter(responses=problems.RESPONSES)
-    include = all_of_them.include_router
+def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
+    """One for the applications of a process: what their first requests work out stays known."""
+    router = APIRouter(responses=problems.RESPONSES)
+    include = router.include_router
     include(serving.router)  # first, because routes are tried in this order
     include(jobs.router)
     include(datasets.router, max_body_size=upload_bytes + FORM_BYTES)
@@ -113,7 +115,7 @@ def _routes(upload_bytes: int, import_bytes: int) -> list[BaseRoute]:
     include(apidocs.router)
     for pages in site.PAGES:
         include(pages)
-    return all_of_them.routes
+    return router
 
 
 @asynccontextmanager
@@ -134,5 +136,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             log.error("not_started", code=error.code, reason=str(error))
             raise
         app.state.resources = resources
-        async with serving.router.lifespan_context(app):
+        async with _router(settings).lifespan_context(app):  # those of all that it includes
             yield

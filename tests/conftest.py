@@ -16,7 +16,6 @@ __all__ = ["postgres", "s3", "valkey"]
 wait_passively()  # before any test loads torch
 gc.disable()  # until all is imported, of which it would look through every object again and again
 
-
 # A shell starts what it runs in the background deaf to SIGINT, and so are all processes of the
 # tests, which are to stop at one. A process begins with the default of what is handled here.
 signal.signal(signal.SIGINT, signal.default_int_handler)

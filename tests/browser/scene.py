@@ -24,9 +24,7 @@ RUNS: dict[str, Json] = {
     LAST: {"method": {"type": "baseline"}, "optim": {"epochs": 5, "learning_rate": 1e-3}},
 }
 HELD_AT = ROWS // 10  # of 0.15 * ROWS steps
-END = (
-    300_000  # milliseconds until a training has ended: it takes seconds, on a busy machine minutes
-)
+END = 300_000  # milliseconds until a training has ended; it takes minutes on a busy machine
 TOO_FAST = {"epochs": 1, "batch_size": 8, "learning_rate": 1e9, "max_grad_norm": 1e6}
 
 

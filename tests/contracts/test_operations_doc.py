@@ -1,9 +1,10 @@
-"""The guides speak of figures and files that there are; tests/docs looks at their commands."""
+"""The guides speak of figures that there are.
+
+Their commands are looked at by tests/docs, their links by test_docs_site.py.
+"""
 
 import re
 from pathlib import Path
-
-import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = sorted((DOCS / "how-to").glob("*.md"))
@@ -17,9 +18,3 @@ def test_every_figure_is_one() -> None:
     }
     assert named
     assert named <= known
-
-
-@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
-def test_every_link_leads_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
-        assert (path.parent / target).exists(), target

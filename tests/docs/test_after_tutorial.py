@@ -1,0 +1,33 @@
+"""The tutorial and the guides that go on from it work: on few texts, and at length as they are."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.docs.following import GUIDES, Followed, followed
+
+pytestmark = pytest.mark.e2e
+AT_LENGTH = (pytest.mark.slow, pytest.mark.timeout(3600))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, marks=pytest.mark.timeout(900), id="small"),
+        pytest.param(True, marks=AT_LENGTH, id="full"),
+    ],
+)
+def tutorial(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Followed]:
+    with followed(tmp_path_factory.mktemp("docs"), full=request.param) as after:
+        yield after
+
+
+def test_the_tutorial_comes_to_its_end(tutorial: Followed) -> None:
+    assert tutorial.error is None, tutorial.error
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_a_document_works_after_the_tutorial(document: str, tutorial: Followed) -> None:
+    tutorial.go_on(document)
