@@ -58,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=problems.RESPONSES,
         routes=_router(settings).routes,
         middleware=[
             Middleware(Context),
