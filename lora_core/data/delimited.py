@@ -6,7 +6,6 @@ is broken, and which reads what it can of a file that is damaged.
 
 import csv
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lora_core.data.limits import MAX_CELL
@@ -36,22 +35,23 @@ def read_table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
     Raises `BrokenRows`, `WrongEncoding`, `NulByte`, `EmptyData`, `DataTooLarge`.
     """
+    # One for the whole process, in which other threads may read as well: so it is never put back.
+    csv.field_size_limit(MAX_CELL)
     lines = Lines(path)
-    with _cell_limit():
-        records = _records(lines, delimiter)
-        header = next((cells for cells in records if cells), None)
-        if header is None:
-            raise EmptyData(file=path.name)
-        yield 0, header
-        lines.row = 1
-        for cells in records:
-            if cells:  # [] is a blank line
-                if len(cells) != len(header):
-                    raise BrokenRows(
-                        file=path.name, row=lines.row, problem=_count(len(cells), len(header))
-                    )
-                yield lines.row, cells
-            lines.row += 1
+    records = _records(lines, delimiter)
+    header = next((cells for cells in records if cells), None)
+    if header is None:
+        raise EmptyData(file=path.name)
+    yield 0, header
+    lines.row = 1
+    for cells in records:
+        if cells:  # [] is a blank line
+            if len(cells) != len(header):
+                raise BrokenRows(
+                    file=path.name, row=lines.row, problem=_count(len(cells), len(header))
+                )
+            yield lines.row, cells
+        lines.row += 1
 
 
 def _records(lines: Lines, delimiter: str) -> Iterator[list[str]]:
@@ -81,13 +81,3 @@ def _plain(lines: Lines, message: str) -> LoraCoreError:
 def _count(found: int, wanted: int) -> str:
     advice = "; a cell that holds the separator needs quotes around it" if found > wanted else ""
     return f"the header has {wanted} cells, this row {found}{advice}"
-
-
-@contextmanager
-def _cell_limit() -> Iterator[None]:
-    """The parser's limit is one for the whole process: set, and put back."""
-    before = csv.field_size_limit(MAX_CELL)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)

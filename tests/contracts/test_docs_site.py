@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[2]
 FOLLOWED = {"a": "href", "link": "href", "img": "src", "script": "src"}
 

