@@ -1,6 +1,7 @@
 """Versions leave one running service, for another one or for another program."""
 
 import json
+import sys
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
 
 pytestmark = pytest.mark.e2e
+
+FAILED = {"event": "failed", "code": "not_so", "message": "Not so.", "detail": {}}
 
 
 @pytest.fixture
@@ -66,8 +69,8 @@ def test_a_version_moves_to_another_installation_and_answers_alike(
     for one, other_one in zip(here["predictions"], there["predictions"], strict=True):
         for a, b in zip(one["labels"], other_one["labels"], strict=True):
             assert a == {"label": b["label"], "score": pytest.approx(b["score"], abs=1e-6)}
-    again = other("models", "import", str(file), "--name", "moved")
-    assert "Imported as moved:2." in again.stdout
+    again = other("models", "import", str(artifact), "--name", "moved")  # the folder, now
+    assert "Imported as moved:2." in again.stdout, again.output
 
 
 @pytest.mark.parametrize("ref", ["sentiment", "sentiment@production", "sentiment:1"])
@@ -89,14 +92,31 @@ def test_names_of_no_version(cli: Run, version: str) -> None:
     assert cli("models", "export", "other").exit_code == 3
 
 
-def test_peft_and_transformers_get_the_same_model(
-    cli: Run, version: str, artifact: Path, tmp_path: Path
+@pytest.fixture
+def on_a_version(resources: Resources, tmp_path: Path) -> Path:
+    """The artifact of `second:1`, whose base is `first:1`: only the service has it."""
+    origin = make_artifact(tmp_path / "origin", seed=0)
+    add_version(resources, origin, tmp_path / "first", name="first")
+    spec = LoraSpec(variant=Variant.DORA, r=3)
+    trained = make_lora_artifact(tmp_path / "second", spec, base=origin / "merged")
+    facts = manifest.read(trained)
+    facts["spec"]["base"] = "first:1"
+    facts.pop("files")
+    (trained / "manifest.json").unlink()
+    manifest.write(trained, facts)
+    add_version(resources, trained, tmp_path / "copied", name="second")
+    return trained
+
+
+def test_peft_and_transformers_get_the_same_model_and_the_adapter_comes_in_again(
+    cli: Run, other: Run, on_a_version: Path, tmp_path: Path
 ) -> None:
-    predictor = Predictor.load(artifact)
+    """All on one pair of exports: each costs a process that loads torch."""
+    predictor = Predictor.load(on_a_version)
     expected = predictor.forward(predictor.encode(TEXTS))
     for form in ("peft", "transformers"):
         out = str(tmp_path / form)
-        done = cli("models", "export", version, "--format", form, "--out", out)
+        done = cli("models", "export", "second", "--format", form, "--out", out)
         assert done.exit_code == 0, done.output
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "peft" / "base")
     with warnings.catch_warnings():
@@ -112,49 +132,47 @@ def test_peft_and_transformers_get_the_same_model(
             logits = model.eval()(**batch).logits
         torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
-
-def test_an_adapter_of_peft_comes_in(cli: Run, other: Run, version: str, tmp_path: Path) -> None:
-    out = tmp_path / "peft"
-    cli("models", "export", version, "--format", "peft", "--out", str(out))
     labels = {"bad": "no", "good": "yes"}
     named = ("--labels", ",".join(labels.values()))
-    moved = answer(other("models", "import", str(out), "--name", "moved", *named, "--json"))
+    adapter = str(tmp_path / "peft")
+    moved = answer(other("models", "import", adapter, "--name", "moved", *named, "--json"))
     assert (moved["method"], moved["metrics"]["labels"]) == ("lora", [*labels.values()])
     told = answer(other("predict", *TEXTS, "--model", "moved:1", "--json"))
-    here = answer(cli("predict", *TEXTS, "--json"))
+    here = answer(cli("predict", *TEXTS, "--model", "second:1", "--json"))
     for ours, theirs in zip(here["predictions"], told["predictions"], strict=True):
         for a, b in zip(ours["labels"], theirs["labels"], strict=True):
             assert labels[a["label"]] == b["label"]
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
-    config = json.loads((out / "adapter_config.json").read_text())
-    (out / "adapter_config.json").write_text(json.dumps(config | {"bias": "all"}))
-    refused = other("models", "import", str(out), "--name", "moved")
+
+
+@pytest.mark.slow  # its two halves: the next test, and tests/lora_core/imports/test_peft.py
+def test_an_adapter_with_a_setting_that_is_not_read_is_refused(other: Run, tmp_path: Path) -> None:
+    config = {"task_type": "SEQ_CLS", "peft_type": "LORA", "r": 3, "bias": "all"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").touch()
+    refused = other("models", "import", str(tmp_path), "--name", "moved")
     assert (refused.exit_code, "(adapter_setting_unsupported)" in refused.stderr) == (1, True)
 
 
-def test_the_base_of_an_adapter_may_be_a_version_itself(
-    cli: Run, resources: Resources, tmp_path: Path
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (f"print({json.dumps(FAILED)!r}); raise SystemExit(65)", "Not so. (not_so)"),
+        ("raise SystemExit('out of luck')", "status 1: out of luck (crashed)"),
+    ],
+    ids=["a cause", "a crash"],
+)
+def test_why_the_library_failed_is_told(
+    program: str, told: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the service has it: it is fetched with the adapter."""
-    origin = make_artifact(tmp_path / "origin", seed=0)
-    add_version(resources, origin, tmp_path / "copied", name="first")
-    trained = make_lora_artifact(tmp_path / "second", LoraSpec(r=2), base=origin / "merged")
-    facts = manifest.read(trained)
-    facts["spec"]["base"] = "first:1"
-    facts.pop("files")
-    (trained / "manifest.json").unlink()
-    manifest.write(trained, facts)
-    add_version(resources, trained, tmp_path / "copied2", name="second")
-    done = cli("models", "export", "second", "--format", "peft", "--out", str(tmp_path / "out"))
-    assert done.exit_code == 0, done.output
-    assert (tmp_path / "out" / "base" / "model.safetensors").is_file()
+    monkeypatch.setattr("app.cli.library.PROGRAM", (sys.executable, "-c", program))
+    (tmp_path / "adapter_config.json").touch()
+    refused = other("models", "import", str(tmp_path), "--name", "moved")
+    assert (refused.exit_code, refused.stderr.endswith(f"{told}\n")) == (1, True), refused.stderr
 
 
-def test_a_folder_of_a_model_comes_in(other: Run, tmp_path: Path) -> None:
-    made = make_artifact(tmp_path / "made")
-    done = other("models", "import", str(made), "--name", "moved")
-    assert "Imported as moved:1." in done.stdout, done.output
-    none = other("models", "import", str(made / "merged"), "--name", "moved")
+def test_a_folder_without_a_model_is_refused(other: Run, tmp_path: Path) -> None:
+    none = other("models", "import", str(tmp_path), "--name", "moved")
     assert (none.exit_code, "(no_model)" in none.stderr) == (2, True)
 
 

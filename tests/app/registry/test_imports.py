@@ -55,7 +55,9 @@ def nothing_kept(database: Database, settings: Settings) -> Callable[[], None]:
     return check
 
 
-def test_an_import_is_a_version_like_any_other(client: TestClient, made: Path) -> None:
+def test_an_import_is_a_version_like_any_other_and_can_go_in_again(
+    client: TestClient, made: Path
+) -> None:
     answer = send(client, packed(made))
     assert answer.status_code == 201, answer.text
     version = answer.json()
@@ -69,31 +71,10 @@ def test_an_import_is_a_version_like_any_other(client: TestClient, made: Path) -
     assert moved.status_code == 200
     told = client.post("/predict", json={"inputs": list(TEXTS)})
     assert {answer[0]["label"] for answer in told.json()} == {"good"}
-
-
-def test_what_comes_out_can_go_in_again(client: TestClient, made: Path) -> None:
-    first = send(client, packed(made)).json()
-    archive = client.get(f"/v1/artifacts/{first['artifact_id']}/archive").content
-    second = send(client, archive).json()
-    assert second["ref"] == "sentiment:2"
-    assert second["metrics"] == first["metrics"]
-
-
-def test_the_same_call_again_makes_no_second_version(client: TestClient, made: Path) -> None:
-    archive = packed(made)
-    first, again = (send(client, archive, **{"Idempotency-Key": "k"}) for _ in range(2))
-    assert again.json() == first.json()
-    assert again.headers["Idempotency-Replayed"] == "true"
-    other = send(client, archive + bytes(512), **{"Idempotency-Key": "k"})
-    assert other.json()["code"] == "idempotency_key_reused"
-
-
-def test_a_version_that_is_deleted_takes_its_files_along(
-    client: TestClient, made: Path, nothing_kept: Callable[[], None]
-) -> None:
-    send(client, packed(made))
-    assert client.delete("/v1/models/sentiment/versions/1").status_code == 204
-    nothing_kept()
+    archive = client.get(f"/v1/artifacts/{version['artifact_id']}/archive").content
+    again = send(client, archive).json()
+    assert again["ref"] == "sentiment:2"
+    assert again["metrics"] == version["metrics"]
 
 
 def resealed(directory: Path) -> Path:
@@ -194,16 +175,27 @@ def test_a_larger_archive_is_not_received(
     nothing_kept()
 
 
-def test_only_an_administrator_of_models_may(
-    locked: Settings, new_key: Callable[..., keys.NewKey], made: Path
+def test_an_administrator_of_models_imports_once_and_deletes_it_with_its_files(
+    locked_client: TestClient,
+    new_key: Callable[..., keys.NewKey],
+    made: Path,
+    nothing_kept: Callable[[], None],
 ) -> None:
-    with TestClient(create_app(locked)) as client:
-        archive = packed(made)
-        reader = new_key("models:read", "jobs:write", "predict")
-        refused = send(client, archive, Authorization=f"Bearer {reader.text}")
-        assert refused.status_code == 403
-        admin = new_key("models:admin")
-        assert send(client, archive, Authorization=f"Bearer {admin.text}").status_code == 201
+    archive = packed(made)
+    reader = new_key("models:read", "jobs:write", "predict")
+    refused = send(locked_client, archive, Authorization=f"Bearer {reader.text}")
+    assert refused.status_code == 403
+    admin = {"Authorization": f"Bearer {new_key('models:admin').text}"}
+    once = admin | {"Idempotency-Key": "k"}
+    first, again = (send(locked_client, archive, **once) for _ in range(2))
+    assert first.status_code == 201
+    assert again.json() == first.json()
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = send(locked_client, archive + bytes(512), **once)
+    assert other.json()["code"] == "idempotency_key_reused"
+    gone = locked_client.delete("/v1/models/sentiment/versions/1", headers=admin)
+    assert gone.status_code == 204
+    nothing_kept()
 
 
 def test_other_forms_of_bodies_are_refused(client: TestClient, made: Path) -> None:
