@@ -114,13 +114,13 @@ def test_several_at_once_take_turns(url: str) -> None:
             subprocess.Popen(
                 command, stdout=subprocess.PIPE, env={"LORAWORKS_DATABASE_URL": url}, text=True
             )
-            for _ in range(3)
+            for _ in range(2)
         ]
-        wait_until(lambda: look.execute(waiting).fetchone() == (3,), what="a queue of three")
+        wait_until(lambda: look.execute(waiting).fetchone() == (2,), what="a queue of two")
     moves = [json.loads(process.communicate(timeout=60)[0]) for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0]
+    assert [process.returncode for process in started] == [0, 0]
     assert {move["after"] for move in moves} == {HEAD}
-    assert sorted(move["before"] or "" for move in moves) == ["", HEAD, HEAD]
+    assert sorted(move["before"] or "" for move in moves) == ["", HEAD]
 
 
 def test_it_waits_for_a_database_that_comes_up(

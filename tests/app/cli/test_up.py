@@ -73,24 +73,32 @@ def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM
     return process.wait(timeout=PATIENCE)
 
 
-def test_it_announces_itself_when_ready_and_stops_cleanly(start: Start) -> None:
+def test_it_announces_itself_replaces_a_dead_worker_and_stops_cleanly(start: Start) -> None:
     """At SIGINT; at SIGTERM others here do."""
     process, told = start()
     assert httpx2.get(f"{told['url']}/readyz").status_code == 200
     assert httpx2.get(told["docs"]).status_code == 200
     assert told["admin_key"] is None
     [worker] = children(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: any(child != worker for child in children(process.pid)))
+    [other] = children(process.pid)
     assert stop(process, signal.SIGINT) == 0
-    assert not alive(worker)
+    assert not alive(other)
     assert process.stdout is not None
     assert process.stdout.read() == ""
 
 
-def test_nothing_that_it_writes_is_for_others(start: Start, tmp_path: Path) -> None:
+def test_with_keys_on_an_admin_key_is_made_once_and_nothing_is_written_for_others(
+    start: Start, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)  # made by an operator, open to all
-    _, told = start(LORAWORKS_AUTH="on")
+    first, told = start(LORAWORKS_AUTH="on")
+    with Client(told["url"]) as client, pytest.raises(Refused, match="needs an API key"):
+        client.jobs(1)
     with Client(told["url"], key=told["admin_key"]) as client:
+        assert client.jobs(1) == []
         (tmp_path / "a.csv").write_text("text,label\ngood,1\nbad,0\n")
         client.upload(tmp_path / "a.csv")
     written = {path.relative_to(data): path for path in data.rglob("*")}
@@ -99,35 +107,15 @@ def test_nothing_that_it_writes_is_for_others(start: Start, tmp_path: Path) -> N
     assert any(path.suffix == ".csv" for path in written)
     assert {name for name, path in written.items() if path.stat().st_mode & 0o077} == set()
     assert stat.S_IMODE(data.stat().st_mode) == 0o755
+    assert stop(first) == 0
 
-
-def test_a_dead_worker_is_replaced(start: Start) -> None:
-    process, _ = start()
-    [worker] = children(process.pid)
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: any(child != worker for child in children(process.pid)))
-    [other] = children(process.pid)
-    assert stop(process) == 0
-    assert not alive(other)
-
-
-def test_nothing_is_left_when_it_is_killed(start: Start) -> None:
-    process, told = start()
-    [worker] = children(process.pid)
-    process.kill()
-    process.wait()
-    until(lambda: not alive(worker))
-    with pytest.raises(httpx2.ConnectError):
-        httpx2.get(told["url"])
-
-
-def test_a_followed_stream_does_not_hold_up_the_stop(start: Start) -> None:
-    process, told = start("--no-worker")
-    assert children(process.pid) == []
-    with Client(told["url"]) as client:
+    second, again = start("--no-worker", LORAWORKS_AUTH="on")
+    assert children(second.pid) == []
+    assert again["admin_key"] is None
+    with Client(again["url"], told["admin_key"]) as client:
         job = client.submit({"method": {"type": "baseline"}})
-        next(client.stream(job["id"]))
-        assert stop(process, signal.SIGINT) == 0
+        next(client.stream(job["id"]))  # a followed stream does not hold up the stop
+        assert stop(second, signal.SIGINT) == 0
 
 
 def test_on_sigterm_the_api_says_so_and_finishes_what_is_under_way(start: Start) -> None:
@@ -166,20 +154,6 @@ def listens(url: str) -> bool:
         return False
 
 
-def test_with_keys_on_an_admin_key_is_made_once(start: Start) -> None:
-    first, told = start("--no-worker", LORAWORKS_AUTH="on")
-    with Client(told["url"], told["admin_key"]) as client:
-        assert client.jobs(1) == []
-    with Client(told["url"]) as client, pytest.raises(Refused, match="needs an API key"):
-        client.jobs(1)
-    assert stop(first) == 0
-    second, again = start("--no-worker", LORAWORKS_AUTH="on")
-    assert again["admin_key"] is None
-    with Client(again["url"], told["admin_key"]) as client:
-        assert client.jobs(1) == []
-    assert stop(second) == 0
-
-
 def test_a_taken_port_is_named_before_anything_is_made(run: Run, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -190,7 +164,7 @@ def test_a_taken_port_is_named_before_anything_is_made(run: Run, tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_second_one_on_a_data_folder_is_refused_until_the_first_has_ended(
+def test_a_second_one_is_refused_until_the_first_is_killed_which_leaves_nothing(
     start: Start, run: Run, tmp_path: Path
 ) -> None:
     first, told = start()
@@ -200,8 +174,12 @@ def test_a_second_one_on_a_data_folder_is_refused_until_the_first_has_ended(
     assert "(already_up)" in result.stderr
     beside, _ = start("--no-worker")  # an API starts no second worker
     assert stop(beside) == 0
+    [worker] = children(first.pid)
     first.kill()
     first.wait()
+    until(lambda: not alive(worker))
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(told["url"])
     second, _ = start()
     assert stop(second) == 0
 

@@ -54,7 +54,7 @@ def test_without_a_broker_it_is_the_one_that_polls(
 ) -> None:
     assert not well(run, settings)
     process = start()
-    wait_until(lambda: well(run, settings))
+    wait_until(lambda: well(run, settings), pause=0.2)
     assert program(process)[1:4] == ["-P", "-m", "worker"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
@@ -64,7 +64,7 @@ def test_with_a_broker_it_is_one_of_celery(
     start: Start, run: Run, settings: Settings, valkey: ValkeyServer
 ) -> None:
     process = start(LORAWORKS_BROKER_URL=valkey.url())
-    wait_until(lambda: well(run, settings))
+    wait_until(lambda: well(run, settings), pause=0.2)
     assert program(process)[1:7] == ["-P", "-m", "celery", "-A", "worker.celery_app", "worker"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
