@@ -51,7 +51,8 @@ def test_each_format_is_shown_as_training_reads_it(
         ),
         "parquet": file,
     }[ending]  # fmt: skip
-    assert upload(content, f"a.{ending}").status_code == 201
+    sent = upload(content, f"a.{ending}")
+    assert (sent.status_code, sent.json()["labels"]) == (201, {"0": 10, "1": 10}), sent.text
     assert rows(client, limit=1, after=2)["data"] == [
         {"row": 3, "text": "good", "characters": 4, "label": "1", "split": "train"}
     ]
@@ -79,8 +80,7 @@ def test_texts_without_labels_are_shown(client: TestClient, upload: Upload) -> N
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"after": -1}, {"after": "x"}])
-def test_bounds_are_held(client: TestClient, upload: Upload, query: dict[str, int]) -> None:
-    upload()
+def test_bounds_are_held(client: TestClient, query: dict[str, int]) -> None:
     answer = client.get("/v1/datasets/a/rows", params=query)
     assert (answer.status_code, answer.json()["errors"][0]["at"]) == (
         422,

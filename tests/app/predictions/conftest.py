@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from starlette.testclient import TestClient
 
 from app.artifacts import repository as artifacts
 from app.artifacts.tables import RESULTS
@@ -16,7 +15,7 @@ from app.jobs.endings import Succeeded
 from app.resources import Resources
 from lora_core import manifest
 from tests.job_rows import take
-from tests.prediction_rows import add_model
+from tests.prediction_rows import add_model, add_texts
 
 TEXTS = 'id,body\n1,"good, and more"\n2,so bad\n3,"a ""film"""\n'
 ROWS: list[dict[str, Any]] = [
@@ -68,15 +67,11 @@ def model(resources: Resources, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def texts(client: TestClient) -> str:
-    """The name of an uploaded file of three rows."""
-    sent = client.post(
-        "/v1/datasets",
-        files={"file": ("reviews.csv", TEXTS)},
-        data={"purpose": "predict", "text_column": "body", "name": "texts"},
-    )
-    assert sent.status_code == 201, sent.text
-    return "texts"
+def texts(resources: Resources, tmp_path: Path) -> str:
+    """The name of a file of three rows, put where an upload would: nobody has to inspect it."""
+    file = tmp_path / "reviews.csv"
+    file.write_text(TEXTS)
+    return add_texts(resources, file, rows=3).name
 
 
 @pytest.fixture
