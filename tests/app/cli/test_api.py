@@ -46,28 +46,24 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
-def test_it_serves_alone_says_that_it_is_well_and_stops_cleanly(start: Start, run: Run) -> None:
-    process, told = start()
-    assert httpx2.get(f"{told['url']}/v1/jobs").json()["data"] == []
-    assert Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() == ""
-    port = told["url"].rpartition(":")[2]
-    assert run("api", "--check", LORAWORKS_PORT=port).exit_code == 0
-    process.send_signal(signal.SIGTERM)
-    wait_until(lambda: run("api", "--check", LORAWORKS_PORT=port).exit_code == 4)
-    assert process.wait(timeout=PATIENCE) == 0
-
-
-def test_without_any_key_it_says_how_to_make_one(
+def test_it_serves_alone_says_how_to_make_a_key_and_that_it_is_well_and_stops_cleanly(
     start: Start, run: Run, settings: Settings, tmp_path: Path
 ) -> None:
-    for reminders in (1, 1):  # the second start knows a key
+    def check() -> int:
+        return run("api", "--check", LORAWORKS_PORT=told["url"].rpartition(":")[2]).exit_code
+
+    for number in (signal.SIGTERM, signal.SIGINT):
         process, told = start(LORAWORKS_AUTH="on")
-        assert (tmp_path / "log").read_text().count("loraworks keys create NAME") == reminders
+        reminders = (tmp_path / "log").read_text().count("loraworks keys create NAME")
+        assert reminders == 1  # the second start knows a key
+        assert Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() == ""
         made = answer(run("keys", "create", "ada", "--json", "--data-dir", str(settings.data_dir)))
         headers = {"Authorization": f"Bearer {made['key']}"}
-        assert httpx2.get(f"{told['url']}/v1/jobs", headers=headers).status_code == 200
+        assert httpx2.get(f"{told['url']}/v1/jobs", headers=headers).json()["data"] == []
         assert httpx2.get(f"{told['url']}/v1/jobs").status_code == 401
-        process.send_signal(signal.SIGINT)
+        assert check() == 0
+        process.send_signal(number)
+        wait_until(lambda: check() == 4, pause=0.1)
         assert process.wait(timeout=PATIENCE) == 0
 
 
