@@ -191,7 +191,8 @@ class PostgresServer(Server):
 
     def _create(self, template: str | None) -> str:
         name = f"test{next(self._numbers)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # Of its two ways to copy, the one that writes no log costs half.
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(name)
 
     def _connect(self) -> psycopg.Connection[Any]:

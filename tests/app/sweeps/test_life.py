@@ -24,6 +24,12 @@ def database_kind(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
+# What these look at is decided in Python; the other tests make their statements on both databases.
+one_will_do = pytest.mark.parametrize(
+    "database_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+)
+
+
 def jobs(resources: Resources) -> int:
     with resources.database.read() as session:
         return session.scalars(select(func.count()).select_from(Job)).one()
@@ -106,6 +112,7 @@ def test_cells_that_are_known_are_not_run_again(
     assert (plan["cells"], plan["known"]) == (12, 3)
 
 
+@one_will_do
 def test_a_grid_after_halving_goes_on_from_what_halving_has_run(
     start: Start, worker: StandIn
 ) -> None:
@@ -117,6 +124,7 @@ def test_a_grid_after_halving_goes_on_from_what_halving_has_run(
     assert all(each.checkpoint is not None for each in worker.ran[ran:])
 
 
+@one_will_do
 def test_a_sweep_whose_train_figures_are_missing_runs_again(start: Start, worker: StandIn) -> None:
     start()
     worker.work()
@@ -189,6 +197,7 @@ def test_what_was_stopped_goes_on_from_its_checkpoint(
     assert look(sweep)["state"] == "finished"
 
 
+@one_will_do
 def test_a_grid_grows_by_values_and_a_sample_by_cells(
     start: Start, look: Look, worker: StandIn, client: TestClient
 ) -> None:
@@ -207,6 +216,7 @@ def test_a_grid_grows_by_values_and_a_sample_by_cells(
     assert look(sample)["counts"]["succeeded"] == 8
 
 
+@one_will_do
 def test_a_model_based_search_goes_on_batch_by_batch(
     start: Start, look: Look, worker: StandIn, client: TestClient
 ) -> None:
@@ -234,6 +244,7 @@ def test_whoever_died_before_he_could_go_on_is_replaced(
     assert look(sweep)["state"] == "finished"
 
 
+@one_will_do
 def test_a_job_that_was_submitted_later_gets_its_turn(
     start: Start, worker: StandIn, client: TestClient
 ) -> None:
@@ -284,14 +295,14 @@ def test_the_model_of_a_cell_is_made_from_its_last_checkpoint(
     assert (gone.status_code, gone.json()["code"]) == (404, "cell_not_found")
 
 
-@pytest.mark.parametrize("verb", ["pause", "stop", "resume"])
-def test_a_finished_sweep_is_neither_paused_nor_resumed(
-    verb: str, start: Start, worker: StandIn, client: TestClient
+def test_a_finished_sweep_is_neither_paused_nor_stopped_nor_resumed(
+    start: Start, worker: StandIn, client: TestClient
 ) -> None:
     sweep = start(space={"method.alpha": [8]})
     worker.work()
-    refused = client.post(f"/v1/sweeps/{sweep['id']}/{verb}")
-    assert (refused.status_code, refused.json()["code"]) == (409, "illegal_sweep_move")
+    for verb in ("pause", "stop", "resume"):
+        refused = client.post(f"/v1/sweeps/{sweep['id']}/{verb}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "illegal_sweep_move"), verb
 
 
 def test_pages_filters_and_files(start: Start, worker: StandIn, client: TestClient) -> None:
@@ -339,6 +350,7 @@ def test_a_cell_is_not_lost_with_its_workers_but_not_tried_for_ever(
     assert (look(sweep)["state"], look(sweep)["counts"]["failed"]) == ("finished", 1)
 
 
+@one_will_do
 def test_figures_of_a_rung_stand_until_the_next_one_has_ended(
     start: Start, cells: Cells, worker: StandIn
 ) -> None:
@@ -349,6 +361,7 @@ def test_figures_of_a_rung_stand_until_the_next_one_has_ended(
     assert "test" not in told[3]["figures"]
 
 
+@one_will_do
 def test_what_was_stopped_is_not_paused(start: Start, client: TestClient) -> None:
     sweep = start()
     assert client.post(f"/v1/sweeps/{sweep['id']}/pause").status_code == 200
