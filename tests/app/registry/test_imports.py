@@ -20,7 +20,10 @@ from app.main import create_app
 from app.registry.tables import ModelVersion
 from app.settings import Settings
 from lora_core import manifest
+from tests.app.test_audit import Told, told
 from tests.tiny_artifact import TEXTS, make_artifact
+
+__all__ = ["told"]
 
 pytestmark = pytest.mark.e2e
 
@@ -176,6 +179,7 @@ def test_a_larger_archive_is_not_received(
 
 
 def test_an_administrator_of_models_imports_once_and_deletes_it_with_its_files(
+    told: Told,
     locked_client: TestClient,
     new_key: Callable[..., keys.NewKey],
     made: Path,
@@ -185,7 +189,9 @@ def test_an_administrator_of_models_imports_once_and_deletes_it_with_its_files(
     reader = new_key("models:read", "jobs:write", "predict")
     refused = send(locked_client, archive, Authorization=f"Bearer {reader.text}")
     assert refused.status_code == 403
-    admin = {"Authorization": f"Bearer {new_key('models:admin').text}"}
+    key = new_key("models:admin")
+    admin = {"Authorization": f"Bearer {key.text}"}
+    told()
     once = admin | {"Idempotency-Key": "k"}
     first, again = (send(locked_client, archive, **once) for _ in range(2))
     assert first.status_code == 201
@@ -193,6 +199,9 @@ def test_an_administrator_of_models_imports_once_and_deletes_it_with_its_files(
     assert again.headers["Idempotency-Replayed"] == "true"
     other = send(locked_client, archive + bytes(512), **once)
     assert other.json()["code"] == "idempotency_key_reused"
+    (line,) = told()
+    assert (line["action"], line["model"]) == ("version_imported", "sentiment:1")
+    assert (line["key_id"], "request_id" in line) == (str(key.key.id), True)
     gone = locked_client.delete("/v1/models/sentiment/versions/1", headers=admin)
     assert gone.status_code == 204
     nothing_kept()
