@@ -170,6 +170,9 @@ def _export(arguments: argparse.Namespace, _: Lines) -> None:
 
 
 def _import_peft(arguments: argparse.Namespace, _: Lines) -> None:
+    from lora_core import peft_format
+
+    peft_format.read_config(arguments.adapter)  # what is wrong there, before torch takes its time
     with importing():
         from lora_core.imports.peft import import_adapter
 

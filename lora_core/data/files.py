@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from lora_core.data import delimited, json_lines, parquet
+from lora_core.data import delimited, json_lines
 from lora_core.data.limits import MAX_BYTES
 from lora_core.data.rows import Columns, Numbered, Row, collect
 from lora_core.errors.data import DataNotFound, DataTooLarge, EmptyData, UnsupportedFormat
@@ -39,6 +39,8 @@ def cells(path: Path, columns: Columns) -> Numbered:
     """
     match check(path):
         case ".parquet":
+            from lora_core.data import parquet  # Arrow loads slowly, and most files need none
+
             return parquet.cells(path, columns)
         case ".jsonl":
             return json_lines.cells(path, columns)

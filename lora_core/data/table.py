@@ -7,8 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import delimited, files, json_lines, parquet
-from lora_core.data.arrow import ArrowCells, check_types
+from lora_core.data import delimited, files, json_lines
 from lora_core.data.limits import MAX_COLUMNS
 from lora_core.data.rows import Columns
 from lora_core.errors.data import BrokenRows, ColumnTaken, DataTooLarge, EmptyData, EmptyText
@@ -73,6 +72,9 @@ def _json_lines(path: Path, text_column: str) -> Rows:
 
 
 def _parquet(path: Path, text_column: str) -> Rows:
+    from lora_core.data import parquet  # as in `files`
+    from lora_core.data.arrow import ArrowCells, check_types
+
     with parquet.opened(path) as file:
         names = file.schema_arrow.names
         _check_names(path.name, names, text_column)

@@ -145,7 +145,6 @@ def test_peft_and_transformers_get_the_same_model_and_the_adapter_comes_in_again
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
 
 
-@pytest.mark.slow  # its two halves: the next test, and tests/lora_core/imports/test_peft.py
 def test_an_adapter_with_a_setting_that_is_not_read_is_refused(other: Run, tmp_path: Path) -> None:
     config = {"task_type": "SEQ_CLS", "peft_type": "LORA", "r": 3, "bias": "all"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
