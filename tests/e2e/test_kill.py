@@ -1,4 +1,4 @@
-"""A training that is killed at any moment gives the same numbers in the end."""
+"""A training that is drained or killed at any moment gives the same numbers in the end."""
 
 import os
 import random
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.installation import Installation, Outcome
-from tests.e2e.kinds import EMBEDDED_FIRST
+from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import attempts, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -44,18 +45,30 @@ def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(
     check(installation, job_id, unbroken)
 
 
-@EMBEDDED_FIRST  # faults of the cluster are in test_chaos.py
-def test_a_killed_worker_is_replaced_and_the_numbers_are_the_same(
+@CLUSTER_FIRST  # killed workers of an embedded installation are in test_sweep.py
+def test_of_three_workers_one_is_drained_one_is_killed_and_the_numbers_are_the_same(
     installation: Installation, unbroken: Outcome
 ) -> None:
     job_id = installation.submit()
+    worker = installation.worker(checkpoint_seconds=3600)  # no checkpoint but the last
+    installation.saw(job_id, "evaluated")
+    began = time.monotonic()
+    assert worker.leave() == 0
+    assert time.monotonic() - began < 30  # the grace of a training
+    row = job(installation.database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    (drained,) = attempts(installation.database, job_id)
+    assert drained.outcome == Ended.PREEMPTED
+    assert installation.children() == []
+
     worker = installation.worker()
     installation.saw(job_id, "checkpoint", count=3)
     worker.kill()
     installation.worker()
     installation.succeeded(job_id)
-    outcomes = [each.outcome for each in attempts(installation.database, job_id)]
-    assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
+    ended = attempts(installation.database, job_id)
+    assert [each.outcome for each in ended] == [Ended.PREEMPTED, Ended.LOST, Ended.SUCCEEDED]
+    assert ended[2].first_step > ended[1].first_step == drained.last_step > 0
     assert installation.effective_overlaps(job_id) == 0
     assert job(installation.database, job_id).resume_exact
     check(installation, job_id, unbroken)
