@@ -57,6 +57,7 @@ def wait(installation: Installation, resources: Resources, sweep_id: UUID) -> Bo
             lambda: sweep_rows.state(resources, sweep_id) is SweepState.FINISHED,
             seconds=400,
             what="the end of the sweep",
+            pause=0.1,  # a look costs something, too
         )
     except AssertionError as error:
         raise AssertionError(f"{error}\n{installation.tail()}") from error
