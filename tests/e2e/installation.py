@@ -125,7 +125,8 @@ class Installation:
             return now if now.final else None
 
         try:
-            return wait_until(state, seconds=seconds, what="the end of the job") or JobState.QUEUED
+            ended = wait_until(state, seconds=seconds, what="the end of the job", pause=0.1)
+            return ended or JobState.QUEUED
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from error
 

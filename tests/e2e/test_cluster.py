@@ -26,7 +26,6 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 STARTED = ("api", "worker", "postgres", "valkey")
-JOBS = 2  # one for each worker
 POLL = 0.3  # seconds: each look costs the API, or a process, something
 
 
@@ -71,8 +70,15 @@ def submit(client: httpx2.Client, base: Path) -> UUID:
     return UUID(sent.json()["id"])
 
 
+@pytest.mark.parametrize(
+    "count",
+    [
+        1,  # which the other worker goes on with
+        pytest.param(2, marks=pytest.mark.slow),  # one for each; tests/worker/test_celery.py shares
+    ],
+)
 def test_jobs_are_shared_and_survive_a_worker(
-    cluster: Composed, database: Database, tmp_path: Path
+    cluster: Composed, database: Database, tmp_path: Path, count: int
 ) -> None:
     assert "went from none to" in told(cluster.start("migrate"))
     assert "up to date" in told(cluster.start("migrate"))
@@ -83,7 +89,9 @@ def test_jobs_are_shared_and_survive_a_worker(
     workers = {
         process.pid: process for process in (cluster.start("worker"), cluster.start("worker"))
     }
-    wait_until(lambda: set(processes(database).values()) == set(workers), what="both workers")
+    wait_until(
+        lambda: set(processes(database).values()) == set(workers), seconds=60, what="both workers"
+    )
     for name in STARTED:
         wait_until(partial(cluster.is_well, name), seconds=60, what=name, pause=POLL)
     ready = httpx2.get(f"{cluster.url}/readyz").json()["parts"]
@@ -96,7 +104,7 @@ def test_jobs_are_shared_and_survive_a_worker(
             sent = client.post("/v1/datasets", files={"file": ("reviews.csv", file)})
         assert sent.status_code == 201, sent.text
         base = make_base(tmp_path / "tiny")
-        jobs = [submit(client, base) for _ in range(JOBS)]
+        jobs = [submit(client, base) for _ in range(count)]
 
         def states() -> dict[UUID, dict[str, Any]]:
             return {job_id: client.get(f"/v1/jobs/{job_id}").json() for job_id in jobs}
@@ -108,7 +116,7 @@ def test_jobs_are_shared_and_survive_a_worker(
                 if row["state"] == "running" and row["progress"]
             ]
 
-        wait_until(lambda: len(under_way()) == 2, seconds=120, what="both jobs", pause=POLL)
+        wait_until(lambda: len(under_way()) == count, seconds=120, what="all jobs", pause=POLL)
         lost = under_way()[0]
         victim = attempts(database, lost)[-1].worker
         os.kill(processes(database)[victim], signal.SIGKILL)
@@ -121,10 +129,8 @@ def test_jobs_are_shared_and_survive_a_worker(
 
     runs = [attempts(database, job_id) for job_id in jobs]
     assert {run.worker for each in runs for run in each} == set(processes(database))
-    assert [each[-1].worker for each in runs].count(victim) <= JOBS - 2
-    last = attempts(database, lost)[-1]
-    assert last.attempt > 1
-    assert last.worker != victim
+    assert victim not in {each[-1].worker for each in runs}
+    assert attempts(database, lost)[-1].attempt > 1
 
     survivors = [
         api,

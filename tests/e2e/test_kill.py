@@ -1,4 +1,4 @@
-"""A training that is killed at any moment gives the same numbers in the end."""
+"""A training that is drained or killed at any moment gives the same numbers in the end."""
 
 import os
 import random
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.installation import Installation, Outcome
-from tests.e2e.kinds import EMBEDDED_FIRST
+from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import attempts, job
+from tests.waiting import wait_until
+from tests.worker.test_predictions import heard_a_stop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -44,18 +47,39 @@ def test_a_training_killed_there_goes_on_and_gives_the_same_numbers(
     check(installation, job_id, unbroken)
 
 
-@EMBEDDED_FIRST  # faults of the cluster are in test_chaos.py
-def test_a_killed_worker_is_replaced_and_the_numbers_are_the_same(
-    installation: Installation, unbroken: Outcome
+@CLUSTER_FIRST  # killed workers of an embedded installation are in test_sweep.py
+def test_of_three_workers_one_is_killed_one_is_drained_and_the_numbers_are_the_same(
+    installation: Installation, unbroken: Outcome, tmp_path: Path
 ) -> None:
+    killed, drained = tmp_path / "killed", tmp_path / "drained"
+    killed.touch()
+    drained.touch()
     job_id = installation.submit()
-    worker = installation.worker()
+    worker = installation.worker(fault=f"checkpoint_files_written@4:pause:{killed}")
     installation.saw(job_id, "checkpoint", count=3)
     worker.kill()
+
+    worker = installation.worker(
+        fault=f"step@2:pause:{drained}",
+        checkpoint_seconds=3600,  # no checkpoint but the last
+    )
+    wait_until(drained.with_name("drained.reached").exists, seconds=60, what="its second step")
+    [child] = installation.children()
+    os.kill(worker.pid, signal.SIGTERM)
+    wait_until(lambda: heard_a_stop(child), what="the word to the training")
+    drained.unlink()
+    began = time.monotonic()
+    assert worker.leave() == 0
+    assert time.monotonic() - began < 30  # the grace of a training
+    row = job(installation.database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
+    assert installation.children() == []
+
     installation.worker()
     installation.succeeded(job_id)
-    outcomes = [each.outcome for each in attempts(installation.database, job_id)]
-    assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
+    legs = attempts(installation.database, job_id)
+    assert [leg.outcome for leg in legs] == [Ended.LOST, Ended.PREEMPTED, Ended.SUCCEEDED]
+    assert legs[2].first_step == legs[1].last_step > legs[1].first_step > 0
     assert installation.effective_overlaps(job_id) == 0
     assert job(installation.database, job_id).resume_exact
     check(installation, job_id, unbroken)

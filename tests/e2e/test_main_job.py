@@ -95,27 +95,41 @@ def finished(url: str, job_id: str) -> dict[str, Any]:
     raise AssertionError("the job did not end")
 
 
-@pytest.mark.parametrize(
-    "row", ["01", *(pytest.param(row, marks=pytest.mark.slow) for row in ("02", "03", "04"))]
-)
+def described(folder: Path, row: str) -> tuple[dict[str, Any], list[str]]:
+    """A lesson as a body and as a command."""
+    method, flags = ROWS[row]
+    base, name = str(folder / "bases" / "tiny"), f"lesson-{row}"
+    body = {
+        "method": method,
+        "base": base,
+        "data": {"source": "reviews"},
+        "optim": OPTIM,
+        "register_as": name,
+    }
+    return body, [
+        *("train", *flags, "--base", base, "--data", "reviews", "--register-as", name),
+        *("--epochs", "3", "--learning-rate", "0.01", "--batch-size", "8"),
+    ]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_lesson_is_the_same_through_rest_and_through_the_command_line(
+    url: str, folder: Path, row: str
+) -> None:
+    body, command = described(folder, row)
+    plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
+    told = cli(url, *command, "--dry-run")
+    assert (told["spec"], told["parameters"]) == (plan["spec"], plan["parameters"])
+
+
+@pytest.mark.slow  # the small forms are the tests before and after this one, and the tutorial
+@pytest.mark.parametrize("row", ROWS)
 def test_each_lesson_runs_through_rest_and_through_the_command_line(
     url: str, folder: Path, row: str
 ) -> None:
-    method, flags = ROWS[row]
-    body = {
-        "method": method,
-        "base": str(folder / "bases" / "tiny"),
-        "data": {"source": "reviews"},
-        "optim": OPTIM,
-        "register_as": f"lesson-{row}",
-    }
+    body, command = described(folder, row)
     plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
-    job = cli(
-        url, "train", *flags, "--base", str(folder / "bases" / "tiny"), "--data", "reviews",
-        "--epochs", "3", "--learning-rate", "0.01", "--batch-size", "8",
-        "--register-as", f"lesson-{row}", "--watch",
-    )  # fmt: skip
-
+    job = cli(url, *command, "--watch")
     assert job["parameters"] == plan["parameters"]
     assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
     # The worker decides on device and threads; all else is the same, whichever door it came by.
@@ -134,6 +148,7 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
         "optim": OPTIM,
         "register_as": "films",
     }
+    plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
     job_id = httpx2.post(f"{url}/v1/jobs", json=body).json()["id"]
     with httpx2.stream("GET", f"{url}/v1/jobs/{job_id}/stream", timeout=200) as stream:
         lines = [line.removeprefix("event: ") for line in stream.iter_lines()
@@ -141,6 +156,9 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
     assert lines[-1] == "end"
     assert {"metric", "event", "state"} <= set(lines)
     job = finished(url, job_id)
+    assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
+    assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
+    assert job["summary"]["model_version"] == "films:1"
     points = httpx2.get(f"{url}/v1/jobs/{job_id}/metrics", params={"name": "accuracy"}).json()
     assert {point["split"] for point in points["data"]} == {"validation", "test"}
 

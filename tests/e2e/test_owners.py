@@ -16,7 +16,7 @@ from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
-from tests.e2e.kinds import CLUSTER_FIRST, EMBEDDED_FIRST
+from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, everything, job
 from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
@@ -36,28 +36,30 @@ def check_each_once(installation: Installation, jobs: list[UUID]) -> None:
         assert installation.effective_overlaps(job_id) == 0
 
 
-def run_with_kills(installation: Installation, *, count: int, kills: int, seed: int) -> None:
-    """Two of the workers are killed now and then; each job stays within its retries."""
+def run_with_kills(
+    installation: Installation, *, count: int, kills: int, workers: int, seed: int
+) -> None:
+    """One of the workers is killed now and then; each job stays within its retries."""
     draw = random.Random(seed)
     jobs = [add_job(installation.database) for _ in range(count)]
-    workers = [installation.worker(*GOOD) for _ in range(4)]
+    alive = [installation.worker(*GOOD) for _ in range(workers)]
     for _ in range(kills):
         time.sleep(draw.uniform(0.2, 1.5))
-        index = draw.randrange(4)
-        workers[index].kill()
-        workers[index] = installation.worker(*GOOD)
+        index = draw.randrange(workers)
+        alive[index].kill()
+        alive[index] = installation.worker(*GOOD)
     check_each_once(installation, jobs)
 
 
 @EMBEDDED_FIRST
 def test_killed_workers_lose_and_double_no_job(install: Install) -> None:
-    run_with_kills(install(max_failures=20), count=16, kills=3, seed=1)
+    run_with_kills(install(max_failures=20), count=8, kills=2, workers=3, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_workers_lose_and_double_no_job_at_length(install: Install) -> None:
-    run_with_kills(install(max_failures=20), count=200, kills=30, seed=2)
+    run_with_kills(install(max_failures=20), count=200, kills=30, workers=4, seed=2)
 
 
 @pytest.mark.slow  # the small form is in tests/worker/test_process.py
@@ -84,7 +86,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing(
     assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
 
 
-@EMBEDDED_FIRST
+@pytest.mark.slow  # the small form is in tests/worker/test_run_job.py
 def test_a_training_that_always_crashes_is_given_up(installation: Installation) -> None:
     job_id = add_job(installation.database)
     installation.worker("started:5", "steps:3", "exit:139")
@@ -95,7 +97,7 @@ def test_a_training_that_always_crashes_is_given_up(installation: Installation) 
     assert installation.ended(healthy) is JobState.FAILED  # the worker went on to the next
 
 
-@CLUSTER_FIRST
+@pytest.mark.slow  # tests/worker/test_process.py kills the worker, and the training ends with it
 def test_a_whole_group_that_is_killed_is_noticed(
     installation: Installation, tmp_path: Path
 ) -> None:

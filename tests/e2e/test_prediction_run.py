@@ -106,6 +106,7 @@ def url(tmp_path: Path) -> Iterator[str]:
         assert service.wait(timeout=60) == 0
 
 
+@pytest.mark.slow  # answers: tests/lora_core/prediction; the file: tests/app/cli/test_predict_file
 def test_a_file_goes_through_the_command_line_and_comes_back_labelled(
     url: str, tmp_path: Path
 ) -> None:

@@ -18,7 +18,6 @@ from app.sweeps.states import SweepState
 from app.sweeps.verdict import judge
 from tests import sweep_rows
 from tests.e2e.installation import Installation
-from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -58,6 +57,7 @@ def wait(installation: Installation, resources: Resources, sweep_id: UUID) -> Bo
             lambda: sweep_rows.state(resources, sweep_id) is SweepState.FINISHED,
             seconds=400,
             what="the end of the sweep",
+            pause=0.1,  # a look costs something, too
         )
     except AssertionError as error:
         raise AssertionError(f"{error}\n{installation.tail()}") from error
@@ -93,15 +93,22 @@ def check(resources: Resources, sweep_id: UUID, board: Board, alone: Board) -> N
     assert set(runs.values()) == set(cells.values()) == {1}
 
 
-@EMBEDDED_FIRST
-def test_five_workers_are_killed_two_of_them_as_they_go_on(
-    installation: Installation, alone: Board, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [
+        ("embedded", 3),
+        pytest.param("embedded", 5, marks=pytest.mark.slow),
+        pytest.param("cluster", 5, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_are_killed_some_of_them_as_they_go_on(
+    installation: Installation, alone: Board, tmp_path: Path, kills: int
 ) -> None:
     """Before the transaction that gives the next cells, after it, and at any other moment."""
     resources, sweep_id = start(installation)
     draw = random.Random(3)
     points = ["sweep_advanced", "sweep_committed", None, "sweep_advanced", None]
-    for i, point in enumerate(points):
+    for i, point in enumerate(points[:kills]):
         trigger = tmp_path / f"trigger-{i}"
         before = done(resources, sweep_id)
         worker = installation.worker(fault=f"{point}:kill:{trigger}" if point else None)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -120,15 +119,18 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_a_hint_wakes_a_worker_at_once(
+def test_a_hint_wakes_a_worker_at_once_and_those_for_other_devices_stay(
     database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start, asked: Path
 ) -> None:
     worker = start(*GOOD, devices="auto")
     listen(broker)
+    queue.hint(new_id(), lane=Lane.CPU)
     for lane in (Lane.GPU, Lane.ANY):
         job_id = add_job(database, lane=lane)
         queue.hint(job_id, lane=lane)
         wait_until(partial(succeeded, database, job_id))
+    with broker.client() as client:
+        assert client.llen("loraworks.cpu") == 1
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     assert asked.read_text() == "\n"
@@ -208,18 +210,3 @@ def test_a_worker_that_cannot_work_says_why(start: Start, log: Path) -> None:
     assert "'jobs' on localhost:1" in text
     assert "Traceback" not in text
     assert "hunter2" not in text
-
-
-def test_the_listener_leaves_the_jobs_of_other_devices(
-    database: Database, broker: ValkeyServer, queue: CeleryQueue, start: Start
-) -> None:
-    start(*GOOD)
-    listen(broker)
-    other = new_id()
-    queue.hint(other, lane="gpu")
-    mine = add_job(database)
-    queue.hint(mine, lane="cpu")
-    wait_until(lambda: succeeded(database, mine))
-    time.sleep(0.2)
-    with broker.client() as client:
-        assert client.llen("loraworks.gpu") == 1

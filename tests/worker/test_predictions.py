@@ -74,25 +74,6 @@ def held(settings: Settings, hold: Path) -> int:
     return int(pid)
 
 
-def test_a_good_run_leaves_results_a_summary_and_nothing_else(
-    resources: Resources, database: Database, settings: Settings, run_id: UUID
-) -> None:
-    run(resources)
-    row = job(database, run_id)
-    assert (row.state, row.error_message) == (JobState.SUCCEEDED, None)
-    assert (row.step, row.total_steps) == (ROWS, ROWS)
-    assert row.artifact_id is not None
-    with database.read() as session:
-        artifact = artifacts.get(session, row.artifact_id)
-    assert (artifact.kind, artifact.key) == (RESULTS, f"predictions/{run_id}/a1")
-    directory, facts = service.results(database, resources.store, run_id=run_id)
-    assert facts["metrics"] == row.summary
-    assert facts["spec"]["model"] == "sentiment:1"
-    assert facts["spec"]["data"]["source"] == "texts:1"
-    assert len((directory / "results.jsonl").read_text().splitlines()) == ROWS
-    assert list(workplace.found(settings)) == []
-
-
 @pytest.mark.slow  # the small form is in tests/lora_core/prediction; the next test goes on, too
 def test_a_killed_process_is_followed_by_one_that_goes_on_and_nothing_differs(
     resources: Resources,
@@ -118,7 +99,7 @@ def test_a_killed_process_is_followed_by_one_that_goes_on_and_nothing_differs(
     assert digest(resources, run_id) == digest(resources, unbroken)
 
 
-def test_a_drain_gives_the_run_back_with_the_rows_that_are_done(
+def test_a_drain_gives_the_run_back_and_the_next_leg_leaves_results_and_nothing_else(
     resources: Resources,
     database: Database,
     settings: Settings,
@@ -141,10 +122,23 @@ def test_a_drain_gives_the_run_back_with_the_rows_that_are_done(
     assert attempts(database, run_id)[0].outcome == Outcome.PREEMPTED
     monkeypatch.delenv("LORAWORKS_FAULT")
     run(resources)
-    assert state(database, run_id) is JobState.SUCCEEDED
+    row = job(database, run_id)
+    assert (row.state, row.error_message) == (JobState.SUCCEEDED, None)
     assert attempts(database, run_id)[1].first_step == CHUNK
+    assert (row.step, row.total_steps) == (ROWS, ROWS)
+    assert row.artifact_id is not None
+    with database.read() as session:
+        artifact = artifacts.get(session, row.artifact_id)
+    assert (artifact.kind, artifact.key) == (RESULTS, f"predictions/{run_id}/a2")
+    directory, facts = service.results(database, resources.store, run_id=run_id)
+    assert facts["metrics"] == row.summary
+    assert facts["spec"]["model"] == "sentiment:1"
+    assert facts["spec"]["data"]["source"] == "texts:1"
+    assert len((directory / "results.jsonl").read_text().splitlines()) == ROWS
+    assert list(workplace.found(settings)) == []
 
 
+@pytest.mark.slow  # the process leaves as after a drain, the job ends as in test_run_job.py
 def test_a_cancel_ends_the_run_without_results(
     resources: Resources,
     database: Database,
@@ -176,6 +170,7 @@ def test_a_model_that_was_deleted_meanwhile_is_the_error(
     assert (row.state, row.error_code) == (JobState.FAILED, "model_not_found")
 
 
+@pytest.mark.slow  # the error is in tests/lora_core/data/test_table.py, the name in test_inputs.py
 def test_an_error_in_the_file_names_it_as_users_do(
     resources: Resources, database: Database, tmp_path: Path
 ) -> None:
