@@ -21,7 +21,10 @@ loraworks() {
   case "${1-} ${2-}" in
     "up "*) _is_well up || _start "$@" ;;
     "api " | "worker ") _start "$1" ;;
-    "train "* | "sweep start") command loraworks "$@" $SMALL ;;
+    "train "* | "sweep start")
+      [[ -z $SMALL || " $* " = *" --watch "* ]] || set -- "$@" --dry-run
+      command loraworks "$@" $SMALL
+      ;;
     *) command loraworks "$@" ;;
   esac
 }

@@ -3,18 +3,34 @@
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.notebooks import course
+from tests.tiny_base import make_base
 
 pytestmark = pytest.mark.e2e
+ANEW = """import os
+os.chdir({folder!r})
+os.environ.pop("LORAWORKS_URL", None)
+%reset -f
+"""
 
 
-@pytest.mark.timeout(400)  # a busy machine is slow
-@pytest.mark.parametrize("path", course.PATHS, ids=lambda path: path.stem)
-def test_it_runs_in_its_small_form(path: Path) -> None:
-    notebook = course.read(path)
-    cell = course.parameters(notebook)
-    cell.source = cell.metadata["small"]
-    course.run(notebook, seconds=100)
-    for cell in course.code(notebook):
+@pytest.mark.timeout(900)  # a busy machine is slow
+def test_all_run_in_their_small_forms(tmp_path: Path) -> None:
+    """In one kernel, which imports torch once; `make notebooks` has a fresh one for each."""
+    together = new_notebook()
+    for path in course.PATHS:
+        notebook = course.read(path)
+        cell = course.parameters(notebook)
+        cell.source = cell.metadata["small"]
+        folder = tmp_path / path.stem
+        make_base(folder / "tiny")
+        sources = [
+            ANEW.format(folder=str(folder)),
+            *(each.source for each in course.code(notebook)),
+        ]
+        together.cells += map(new_code_cell, sources)
+    course.run(together, seconds=100)
+    for cell in together.cells:
         assert not [output for output in cell.outputs if output.get("name") == "stderr"]

@@ -1,12 +1,13 @@
 """One network, many adapters: each text is answered as by its own merged model."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
 from lora_core.artifact import save_adapter, save_head, save_merged
@@ -56,9 +57,14 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
+@cache
+def plain(directory: Path) -> PreTrainedModel:
+    return AutoModelForSequenceClassification.from_pretrained(directory / "merged").eval()
+
+
 def merged(directory: Path, text: str) -> torch.Tensor:
     """What plain transformers makes of it."""
-    model = AutoModelForSequenceClassification.from_pretrained(directory / "merged").eval()
+    model = plain(directory)
     ids = tokenizer(model.config.model_type).encode(text).ids
     with torch.no_grad():
         logits: torch.Tensor = model(torch.tensor([ids])).logits[0]

@@ -23,7 +23,8 @@ FORKING.set_forkserver_preload(
 )
 
 
-def _run(arguments: list[str], environment: dict[str, str], told: Path) -> None:
+def command(arguments: list[str], environment: dict[str, str], told: Path) -> None:
+    """Run one in this process, and add what it tells to a file."""
     os.environ.update(environment)
     sys.argv = ["lora_core", *arguments]
     with told.open("ab") as file:  # which the processes of one run share
@@ -72,7 +73,7 @@ class Attempts:
         self, arguments: list[str], environment: dict[str, str]
     ) -> multiprocessing.process.BaseProcess:
         whole = [self.command, *arguments]
-        child = FORKING.Process(target=_run, args=(whole, environment, self.lines))
+        child = FORKING.Process(target=command, args=(whole, environment, self.lines))
         child.start()
         return child
 
