@@ -4,11 +4,15 @@ Its source is the whole repository, so that a link means on the site what it mea
 and README, CHANGELOG, CONTRIBUTING and the notebooks are pages like any other.
 """
 
+import gc
 import sys
 from pathlib import Path
 
 import lora_core
 
+# A build makes nodes by the million that all stay to its end; to look through them again and again
+# for any that could go takes a third of its time.
+gc.disable()
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "loraworks"

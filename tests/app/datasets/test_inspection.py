@@ -18,6 +18,7 @@ from app.datasets.errors import Unreadable
 from app.datasets.inspection import Columns, Inspection
 from app.settings import Settings
 from lora_core.errors.data import BrokenRows, DataTooLarge, MissingColumn
+from tests.waiting import wait_until
 
 COLUMNS = Columns("text", "label", None)
 
@@ -111,7 +112,7 @@ def _children() -> list[int]:
 
 def _parses(pid: int) -> bool:
     try:
-        return b"inspect" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"\0inspect\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
 
@@ -158,7 +159,8 @@ def test_the_parser_knows_no_secret_of_the_service(
         stop.set()
 
     with child_of(work) as pid:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        # It is empty for a moment, in which the process becomes another program.
+        environment = wait_until(Path(f"/proc/{pid}/environ").read_bytes)
         os.kill(pid, signal.SIGKILL)
     assert b"OMP_NUM_THREADS=1" in environment
     assert b"canary" not in environment
