@@ -43,6 +43,8 @@ BANNED_KEYWORDS = {"shell", "trust_remote_code", "allow_pickle"}
 LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
+    "lora_core/data/files.py",
+    "lora_core/data/table.py",
     "app/serving/loader.py",
     "app/serving/attribution.py",
     "app/jobs/comparison.py",
