@@ -22,6 +22,7 @@ LIGHT = {
     "lora_core.fit": HEAVY,
     "lora_core.events": HEAVY,
     "lora_core.manifest": HEAVY,
+    "lora_core.data.contents": HEAVY,
 }
 # One process for all, one after the other: what they do not load together, none loads alone.
 PROGRAM = """

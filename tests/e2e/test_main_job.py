@@ -7,6 +7,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,26 @@ def finished(url: str, job_id: str) -> dict[str, Any]:
     raise AssertionError("the job did not end")
 
 
-def described(folder: Path, row: str) -> tuple[dict[str, Any], list[str]]:
-    """A lesson as a body and as a command."""
+def check_as_planned(job: dict[str, Any], plan: dict[str, Any]) -> None:
+    assert job["parameters"] == plan["parameters"]
+    assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
+    # The worker decides on device and threads; all else is the same, whichever door it came by.
+    assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """As a body, as a command, and what the service makes of it."""
+
+    row: str
+    body: dict[str, Any]
+    command: list[str]
+    plan: dict[str, Any]
+
+
+@pytest.fixture(params=ROWS)
+def lesson(request: pytest.FixtureRequest, url: str, folder: Path) -> Lesson:
+    row = request.param
     method, flags = ROWS[row]
     base, name = str(folder / "bases" / "tiny"), f"lesson-{row}"
     body = {
@@ -106,37 +125,29 @@ def described(folder: Path, row: str) -> tuple[dict[str, Any], list[str]]:
         "optim": OPTIM,
         "register_as": name,
     }
-    return body, [
+    command = [
         *("train", *flags, "--base", base, "--data", "reviews", "--register-as", name),
         *("--epochs", "3", "--learning-rate", "0.01", "--batch-size", "8"),
     ]
+    return Lesson(row, body, command, httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json())
 
 
-@pytest.mark.parametrize("row", ROWS)
 def test_each_lesson_is_the_same_through_rest_and_through_the_command_line(
-    url: str, folder: Path, row: str
+    url: str, lesson: Lesson
 ) -> None:
-    body, command = described(folder, row)
-    plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
-    told = cli(url, *command, "--dry-run")
-    assert (told["spec"], told["parameters"]) == (plan["spec"], plan["parameters"])
+    told = cli(url, *lesson.command, "--dry-run")
+    assert (told["spec"], told["parameters"]) == (lesson.plan["spec"], lesson.plan["parameters"])
 
 
 @pytest.mark.slow  # the small forms are the tests before and after this one, and the tutorial
-@pytest.mark.parametrize("row", ROWS)
 def test_each_lesson_runs_through_rest_and_through_the_command_line(
-    url: str, folder: Path, row: str
+    url: str, lesson: Lesson
 ) -> None:
-    body, command = described(folder, row)
-    plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
-    job = cli(url, *command, "--watch")
-    assert job["parameters"] == plan["parameters"]
-    assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
-    # The worker decides on device and threads; all else is the same, whichever door it came by.
-    assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
-    assert job["summary"]["model_version"].startswith(f"lesson-{row}:")
-    if row == "02":
-        again = finished(url, httpx2.post(f"{url}/v1/jobs", json=body).json()["id"])
+    job = cli(url, *lesson.command, "--watch")
+    check_as_planned(job, lesson.plan)
+    assert job["summary"]["model_version"].startswith(f"lesson-{lesson.row}:")
+    if lesson.row == "02":
+        again = finished(url, httpx2.post(f"{url}/v1/jobs", json=lesson.body).json()["id"])
         assert again["summary"]["test"] == job["summary"]["test"]
 
 
@@ -156,8 +167,7 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
     assert lines[-1] == "end"
     assert {"metric", "event", "state"} <= set(lines)
     job = finished(url, job_id)
-    assert job["summary"]["trainable_parameters"] == plan["parameters"]["trainable"]
-    assert job["spec"] | {"runtime": None} == plan["spec"] | {"runtime": None}
+    check_as_planned(job, plan)
     assert job["summary"]["model_version"] == "films:1"
     points = httpx2.get(f"{url}/v1/jobs/{job_id}/metrics", params={"name": "accuracy"}).json()
     assert {point["split"] for point in points["data"]} == {"validation", "test"}

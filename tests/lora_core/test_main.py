@@ -15,7 +15,7 @@ from lora_core import manifest
 from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from tests.lora_artifact import make_lora_artifact
-from tests.lora_core.training.processes import FORKING, command
+from tests.lora_core.training.processes import fork
 from tests.lora_core.training.twins import product
 from tests.tiny_base import make_base, make_reviews
 
@@ -69,10 +69,9 @@ def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedPro
 
 
 def forked(*arguments: str, told: Path) -> str:
-    """What a command tells that ends well, in a process that need not load torch itself."""
+    """What a command tells that ends well."""
     told.unlink(missing_ok=True)
-    child = FORKING.Process(target=command, args=(list(arguments), {}, told))
-    child.start()
+    child = fork(list(arguments), {}, told)
     child.join(60)
     assert child.exitcode == 0
     return told.read_text()

@@ -23,8 +23,19 @@ FORKING.set_forkserver_preload(
 )
 
 
-def command(arguments: list[str], environment: dict[str, str], told: Path) -> None:
-    """Run one in this process, and add what it tells to a file."""
+def fork(
+    arguments: list[str], environment: dict[str, str], told: Path
+) -> multiprocessing.process.BaseProcess:
+    """Start a command in a process that need not load torch itself.
+
+    What it tells is added to a file.
+    """
+    child = FORKING.Process(target=_run, args=(arguments, environment, told))
+    child.start()
+    return child
+
+
+def _run(arguments: list[str], environment: dict[str, str], told: Path) -> None:
     os.environ.update(environment)
     sys.argv = ["lora_core", *arguments]
     with told.open("ab") as file:  # which the processes of one run share
@@ -72,10 +83,7 @@ class Attempts:
     def launch(
         self, arguments: list[str], environment: dict[str, str]
     ) -> multiprocessing.process.BaseProcess:
-        whole = [self.command, *arguments]
-        child = FORKING.Process(target=command, args=(whole, environment, self.lines))
-        child.start()
-        return child
+        return fork([self.command, *arguments], environment, self.lines)
 
     def end(self, child: multiprocessing.process.BaseProcess) -> tuple[int, list[Event]]:
         """Its exit status (a signal is negative) and what it told."""
