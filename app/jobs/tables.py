@@ -98,14 +98,26 @@ class Job(Base):
             "(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))",
             name="finished_at",
         ),
+        # In the order of claims; the last two columns decide without a look at the row.
         Index(
             "ix_jobs_queue",
-            "lane",
             text("priority DESC"),
-            "run_after",
+            "created_at",
             "id",
+            "lane",
+            "run_after",
             sqlite_where=text("state = 'queued'"),
             postgresql_where=text("state = 'queued'"),
+        ),
+        # Lists by id, narrowed by any of the other columns without a look at the rows; counts.
+        Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
+        Index("ix_jobs_state", "state", "created_by"),
+        Index("ix_jobs_finished", "kind", "state", "lane", "finished_at"),
+        Index(  # asked for whenever an artifact is deleted
+            "ix_jobs_artifact_id",
+            "artifact_id",
+            sqlite_where=text("artifact_id IS NOT NULL"),
+            postgresql_where=text("artifact_id IS NOT NULL"),
         ),
         Index(
             "ix_jobs_lease",

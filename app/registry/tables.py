@@ -34,8 +34,8 @@ class ModelVersion(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     model_id: Mapped[UUID] = mapped_column(ForeignKey("registered_models.id", ondelete="CASCADE"))
     number: Mapped[int]
-    artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"))
-    job_id: Mapped[UUID | None]
+    artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    job_id: Mapped[UUID | None] = mapped_column(index=True)
     base: Mapped[str] = mapped_column(String(512))
     method: Mapped[str] = mapped_column(String(32))
     metrics: Mapped[JsonObject]

@@ -31,7 +31,10 @@ class Sweep(Base):
     created_at: Mapped[float] = mapped_column(Double, default=now())
     finished_at: Mapped[float | None] = mapped_column(Double)
 
-    __table_args__ = (one_of("state", tuple(SweepState), "state"),)
+    __table_args__ = (
+        one_of("state", tuple(SweepState), "state"),
+        Index("ix_sweeps_state", "state", "id"),
+    )
 
 
 class SweepCell(Base):
