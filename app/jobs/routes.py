@@ -24,7 +24,7 @@ from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import follow
 from app.keys.auth import requires, still_good
-from app.pagination import After, Limit, Page, cut, decode
+from app.pagination import After, Limit, Page, decode, encode
 from lora_core.specs.method import MethodName
 
 
@@ -100,12 +100,14 @@ def create(  # noqa: PLR0913 - what a submit touches
 def read_page(
     database: DatabaseDep, only: FilterDep, limit: Limit = 20, after: After = None
 ) -> Page[JobView]:
-    """Jobs, the newest first."""
+    """Jobs, the newest first.
+
+    A search looks through 10,000 jobs at a time: a page of it may be empty and yet have a `next`.
+    """
     with database.read() as session:
-        jobs = repository.page(session, after=decode(after), limit=limit + 1, only=only)
-        shown, following = cut(jobs, limit)
-        places = repository.positions(session, [job.id for job in shown])
-    return Page(data=[JobView.of(job, places.get(job.id)) for job in shown], next=following)
+        jobs, last = repository.page(session, after=decode(after), limit=limit, only=only)
+        places = repository.positions(session, [job.id for job in jobs])
+    return Page(data=[JobView.of(job, places.get(job.id)) for job in jobs], next=encode(last))
 
 
 @router.get("/compare", dependencies=READ)

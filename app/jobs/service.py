@@ -86,8 +86,9 @@ def enqueue(
     take_turns(session, f"jobs of {call.caller_id}")  # or two at once would both find room
     if repository.unfinished(session, call.caller_id) >= settings.key_jobs:
         raise TooManyJobs(limit=settings.key_jobs)
+    place = repository.next_position(session, lane=Lane(job.lane), priority=job.priority)
     add(session, job, created_by=call.caller_id)
-    view = view_of(job, repository.positions(session, [job.id]).get(job.id))
+    view = view_of(job, place)
     idempotency.keep(session, call, status=202, body=view, location=view.location)
     session.commit()
     queue.hint(job.id, lane=Lane(job.lane))

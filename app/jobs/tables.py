@@ -109,10 +109,18 @@ class Job(Base):
             sqlite_where=text("state = 'queued'"),
             postgresql_where=text("state = 'queued'"),
         ),
-        # Lists by id, narrowed by any of the other columns without a look at the rows; counts.
+        # Lists by id, narrowed by the other columns without a look at the rows.
         Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
-        Index("ix_jobs_state", "state", "created_by"),
-        Index("ix_jobs_finished", "kind", "state", "lane", "finished_at"),
+        Index("ix_jobs_counts", "kind", "state", "method", "sweep_id"),
+        Index("ix_jobs_created_by", "created_by", "state"),
+        Index(
+            "ix_jobs_succeeded",
+            "kind",
+            "lane",
+            "finished_at",
+            sqlite_where=text("state = 'succeeded'"),
+            postgresql_where=text("state = 'succeeded'"),
+        ),
         Index(  # asked for whenever an artifact is deleted
             "ix_jobs_artifact_id",
             "artifact_id",
@@ -152,7 +160,10 @@ class Attempt(Base):
     signal: Mapped[int | None]
     last_step: Mapped[int] = mapped_column(default=0)
 
-    __table_args__ = (one_of("outcome", tuple(Outcome), "outcome"),)
+    __table_args__ = (
+        one_of("outcome", tuple(Outcome), "outcome"),
+        Index("ix_attempts_outcome", "outcome"),
+    )
 
 
 class Checkpoint(Base):

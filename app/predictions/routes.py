@@ -13,7 +13,7 @@ from app.idempotency.header import KeyedDep
 from app.jobs import repository as jobs
 from app.jobs.states import JobState
 from app.keys.auth import requires
-from app.pagination import After, Limit, Page, cut, decode
+from app.pagination import After, Limit, Page, decode, encode
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound
 from app.predictions.results import MEDIA_TYPES, Format, as_csv, as_lines
@@ -53,10 +53,10 @@ def read_page(
 ) -> Page[PredictionView]:
     """Prediction runs, the newest first."""
     with database.read() as session:
-        runs = repository.page(session, after=decode(after), limit=limit + 1, state=state)
-        shown, following = cut(runs, limit)
-        places = jobs.positions(session, [run.id for run in shown])
-    return Page(data=[PredictionView.of(run, places.get(run.id)) for run in shown], next=following)
+        runs, last = repository.page(session, after=decode(after), limit=limit, state=state)
+        places = jobs.positions(session, [run.id for run in runs])
+    data = [PredictionView.of(run, places.get(run.id)) for run in runs]
+    return Page(data=data, next=encode(last))
 
 
 @router.get("/{run_id}", dependencies=READ)

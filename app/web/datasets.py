@@ -83,8 +83,8 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
     with database.read() as session:
         row = repository.resolve(session, ref)
         versions = [Shown(DatasetView.of(each)) for each in repository.versions(session, row.name)]
-        used = jobs.page(session, after=None, limit=JOBS + 1, only=Filter(dataset=row.id))
-        using = [(job.id, words.name(job), job.state) for job in used]
+        used = jobs.page(session, after=None, limit=JOBS, only=Filter(dataset=row.id))
+        using = [(job.id, words.name(job), job.state) for job in used.jobs]
     newest = versions[0].view.version == row.version
     return render(
         request,
@@ -92,8 +92,8 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
         dataset=Shown(DatasetView.of(row)),
         source=row.name if newest else f"{row.name}:{row.version}",
         versions=versions,
-        jobs=using[:JOBS],
-        more_jobs=len(using) > JOBS,
+        jobs=using,
+        more_jobs=used.last is not None,
         levels=list(Level),
         max_length=MAX_LENGTH,
         at_once=LABELS,

@@ -14,7 +14,7 @@ from app.jobs.repository import Filter
 from app.jobs.schemas import JobView
 from app.jobs.states import JobState
 from app.keys.auth import requires
-from app.pagination import cut, decode
+from app.pagination import decode, encode
 from app.web import lists, words
 from app.web.lists import Filled
 from app.web.page import render
@@ -99,14 +99,13 @@ def jobs(
 
 def _rows(session: Session, wanted: Wanted) -> tuple[list[Row], str | None]:
     only = Filter(wanted.state, wanted.method, wanted.q, wanted.cells)
-    found = repository.page(session, after=decode(wanted.after), limit=ROWS + 1, only=only)
-    shown, following = cut(found, ROWS)
+    shown, last = repository.page(session, after=decode(wanted.after), limit=ROWS, only=only)
     places = repository.positions(session, [job.id for job in shown])
     drawn = curves.small_curves(session, shown)
     rows = [
         Row(JobView.of(job, places.get(job.id)), _scaled(drawn.get(job.id, []))) for job in shown
     ]
-    return rows, following
+    return rows, encode(last)
 
 
 def _scaled(values: list[float]) -> list[float]:

@@ -1,5 +1,7 @@
 """Indexes and small columns with which no transaction reads all jobs, models or data sets."""
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
@@ -10,19 +12,21 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+PRIORITY = sa.text("priority DESC")
 QUEUED = sa.text("state = 'queued'")
+SUCCEEDED = sa.text("state = 'succeeded'")
 MADE = sa.text("artifact_id IS NOT NULL")
 
 
 def upgrade() -> None:
     op.drop_index("ix_jobs_queue", "jobs")
-    _index_queue(["created_at", "id", "lane", "run_after"])
+    _index("ix_jobs_queue", [PRIORITY, "created_at", "id", "lane", "run_after"], QUEUED)
     op.create_index("ix_jobs_list", "jobs", ["kind", "id", "state", "method", "sweep_id"])
-    op.create_index("ix_jobs_state", "jobs", ["state", "created_by"])
-    op.create_index("ix_jobs_finished", "jobs", ["kind", "state", "lane", "finished_at"])
-    op.create_index(
-        "ix_jobs_artifact_id", "jobs", ["artifact_id"], sqlite_where=MADE, postgresql_where=MADE
-    )
+    op.create_index("ix_jobs_counts", "jobs", ["kind", "state", "method", "sweep_id"])
+    op.create_index("ix_jobs_created_by", "jobs", ["created_by", "state"])
+    _index("ix_jobs_succeeded", ["kind", "lane", "finished_at"], SUCCEEDED)
+    _index("ix_jobs_artifact_id", ["artifact_id"], MADE)
+    op.create_index("ix_attempts_outcome", "attempts", ["outcome"])
     op.create_index("ix_artifacts_job_id", "artifacts", ["job_id"])
     op.create_index("ix_model_versions_artifact_id", "model_versions", ["artifact_id"])
     op.create_index("ix_model_versions_job_id", "model_versions", ["job_id"])
@@ -34,25 +38,16 @@ def downgrade() -> None:
     op.drop_index("ix_model_versions_job_id", "model_versions")
     op.drop_index("ix_model_versions_artifact_id", "model_versions")
     op.drop_index("ix_artifacts_job_id", "artifacts")
+    op.drop_index("ix_attempts_outcome", "attempts")
     op.drop_index("ix_jobs_artifact_id", "jobs")
-    op.drop_index("ix_jobs_finished", "jobs")
-    op.drop_index("ix_jobs_state", "jobs")
+    op.drop_index("ix_jobs_succeeded", "jobs")
+    op.drop_index("ix_jobs_created_by", "jobs")
+    op.drop_index("ix_jobs_counts", "jobs")
     op.drop_index("ix_jobs_list", "jobs")
     op.drop_index("ix_jobs_queue", "jobs")
-    op.create_index(
-        "ix_jobs_queue",
-        "jobs",
-        ["lane", sa.text("priority DESC"), "run_after", "id"],
-        sqlite_where=QUEUED,
-        postgresql_where=QUEUED,
-    )
+    _index("ix_jobs_queue", ["lane", PRIORITY, "run_after", "id"], QUEUED)
 
 
-def _index_queue(columns: list[str]) -> None:
-    op.create_index(
-        "ix_jobs_queue",
-        "jobs",
-        [sa.text("priority DESC"), *columns],
-        sqlite_where=QUEUED,
-        postgresql_where=QUEUED,
-    )
+def _index(name: str, columns: Sequence[str | sa.TextClause], where: sa.TextClause) -> None:
+    """Of some jobs."""
+    op.create_index(name, "jobs", columns, sqlite_where=where, postgresql_where=where)
