@@ -53,8 +53,8 @@ class ModelAlias(Base):
         ForeignKey("registered_models.id", ondelete="CASCADE"), primary_key=True
     )
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
-    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"))
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"), index=True)
     previous_id: Mapped[UUID | None] = mapped_column(  # where it pointed before
-        ForeignKey("model_versions.id", ondelete="SET NULL")
+        ForeignKey("model_versions.id", ondelete="SET NULL"), index=True
     )
     moved_at: Mapped[float] = mapped_column(Double, default=now())

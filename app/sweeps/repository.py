@@ -179,11 +179,11 @@ def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:
 
 def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> None:
     """Let the cells whose jobs are in these states wait for new ones."""
-    jobs = select(Job.id).where(Job.state.in_(states))
+    such_a_job = select(Job.id).where(Job.id == SweepCell.job_id, Job.state.in_(states)).exists()
     mine = SweepCell.sweep_id == sweep_id
     # One that never had a job has no draft of it: another try would end the same way.
     away = or_(
-        SweepCell.job_id.in_(jobs),
+        such_a_job,
         and_(SweepCell.problem.is_not(None), SweepCell.cell_sha256 != ""),
     )
     session.execute(

@@ -30,11 +30,15 @@ def upgrade() -> None:
     op.create_index("ix_artifacts_job_id", "artifacts", ["job_id"])
     op.create_index("ix_model_versions_artifact_id", "model_versions", ["artifact_id"])
     op.create_index("ix_model_versions_job_id", "model_versions", ["job_id"])
+    op.create_index("ix_model_aliases_version_id", "model_aliases", ["version_id"])
+    op.create_index("ix_model_aliases_previous_id", "model_aliases", ["previous_id"])
     op.create_index("ix_sweeps_state", "sweeps", ["state", "id"])
 
 
 def downgrade() -> None:
     op.drop_index("ix_sweeps_state", "sweeps")
+    op.drop_index("ix_model_aliases_previous_id", "model_aliases")
+    op.drop_index("ix_model_aliases_version_id", "model_aliases")
     op.drop_index("ix_model_versions_job_id", "model_versions")
     op.drop_index("ix_model_versions_artifact_id", "model_versions")
     op.drop_index("ix_artifacts_job_id", "artifacts")
