@@ -157,9 +157,7 @@ def finished(
         .limit(limit)
     )
     rows = [  # one lane at a time, in each of which the index has them in order
-        row
-        for each in _rivals(lane)
-        for row in session.execute(statement.where(Job.lane == each))
+        row for each in _rivals(lane) for row in session.execute(statement.where(Job.lane == each))
     ]
     rows.sort(key=lambda row: row.finished_at, reverse=True)
     return [(row.plan, row.summary or {}) for row in rows[:limit]]

@@ -6,11 +6,11 @@ nobody waits for long. Each batch repeats its condition: any number of workers m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
 from app.artifacts.tables import MODEL, RESULTS, Artifact
 from app.datasets import files
@@ -23,7 +23,7 @@ from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint, Job
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.registry.tables import ModelVersion
-from app.retention.removals import Kind, Known, Removal
+from app.retention.removals import Kind, Removal
 
 DAY = 86_400.0  # seconds
 PAGE = 500  # rows that one look goes through
@@ -49,16 +49,31 @@ def database_name(session: Session) -> str:
     return f"database of {made!r}"
 
 
-def known(session: Session) -> Known:
-    """The keys that rows point at, and the attempts that may still add some."""
-    uploads = session.scalars(select(Dataset).where(Dataset.deleted_at.is_(None)))
-    running = select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING)
-    return Known(
-        keys=frozenset(session.scalars(select(Artifact.key)))
-        | frozenset(session.scalars(select(Checkpoint.key)))
-        | frozenset(files.key(upload) for upload in uploads),
-        running=frozenset((row.id, row.attempt) for row in session.execute(running)),
-    )
+def running(session: Session) -> frozenset[tuple[UUID, int]]:
+    """Attempts that may still add rows."""
+    rows = session.execute(select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING))
+    return frozenset((row.id, row.attempt) for row in rows)
+
+
+def artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """Keys of one page, and the last row of it; None: there is no more."""
+    page = _page(session, Artifact.id, after)
+    return session.scalars(select(Artifact.key).where(*page.of(Artifact.id))).all(), page.last
+
+
+def checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """As `artifact_keys`."""
+    page = _page(session, Checkpoint.job_id, after)
+    keys = select(Checkpoint.key).where(*page.of(Checkpoint.job_id))
+    return session.scalars(keys).all(), page.last
+
+
+def upload_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """As `artifact_keys`, of data sets that were not deleted."""
+    page = _page(session, Dataset.id, after)
+    uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))
+    found = session.scalars(uploads.where(*page.of(Dataset.id), Dataset.deleted_at.is_(None)))
+    return [files.key(upload) for upload in found], page.last
 
 
 def live_uploads(session: Session) -> frozenset[str]:
@@ -93,14 +108,14 @@ class Checkpoints:
     days: float
 
     def look(self, session: Session, after: UUID | None) -> Looked:
-        page, last = _page(session, Checkpoint.job_id, after)
+        page = _page(session, Checkpoint.job_id, after)
         rows = session.execute(
             select(Checkpoint.job_id, Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at))
             .join(Job, Job.id == Checkpoint.job_id)
-            .where(*page, _ended(self.days))
+            .where(*page.of(Checkpoint.job_id, Job.id), _ended(self.days))
             .order_by(Checkpoint.job_id, Checkpoint.attempt, Checkpoint.step)
         )
-        return Looked([(row.job_id, self._removal(*row[1:])) for row in rows], last)
+        return Looked([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
 
     def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         gone = session.execute(
@@ -112,7 +127,9 @@ class Checkpoints:
         return [self._removal(*row) for row in gone]
 
     def _removal(self, key: str, size: int, age: float) -> Removal:
-        return Removal(Kind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago")
+        return Removal(
+            Kind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,15 +142,15 @@ class Made:
     told: Told
 
     def look(self, session: Session, after: UUID | None) -> Looked:
-        page, last = _page(session, Artifact.id, after)
+        page = _page(session, Artifact.id, after)
         registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
         rows = session.execute(
             select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
             .join(Job, Job.artifact_id == Artifact.id)
-            .where(*page, self.which, ~registered)
+            .where(*page.of(Artifact.id, Job.artifact_id), self.which, ~registered)
             .order_by(Artifact.id)
         )
-        return Looked([(row.id, self._removal(*row[1:])) for row in rows], last)
+        return Looked([(row.id, self._removal(*row[1:])) for row in rows], page.last)
 
     def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
         """What somebody else works on at this moment is left for the next time."""
@@ -212,15 +229,24 @@ def database_bytes(session: Session) -> int:
     return size
 
 
-def _page(
-    session: Session, key: InstrumentedAttribute[UUID], after: UUID | None
-) -> tuple[list[ColumnElement[bool]], UUID | None]:
-    """The condition of the next rows by this key, and the last of them; None: to the end."""
-    page: list[ColumnElement[bool]] = [] if after is None else [key > after]
-    last = session.scalars(
-        select(key).where(*page).order_by(key).offset(PAGE - 1).limit(1)
-    ).one_or_none()
-    return (page if last is None else [*page, key <= last]), last
+class _Page(NamedTuple):
+    """The rows whose key comes after one and not after the last; None: from the first, to the end.
+
+    Said of both sides of a join, or a planner may read all of the other one.
+    """
+
+    after: UUID | None
+    last: UUID | None
+
+    def of(self, *columns: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
+        after = [column > self.after for column in columns] if self.after else []
+        return after + ([column <= self.last for column in columns] if self.last else [])
+
+
+def _page(session: Session, key: InstrumentedAttribute[UUID], after: UUID | None) -> _Page:
+    """The next page by this key."""
+    keys = select(key).where(*_Page(after, None).of(key)).order_by(key)
+    return _Page(after, session.scalars(keys.offset(PAGE - 1).limit(1)).one_or_none())
 
 
 def _age(since: InstrumentedAttribute[float]) -> ColumnElement[float]:

@@ -15,7 +15,7 @@ from app.db.engines import Database
 from app.resources import Resources
 from app.retention import leftovers, removals, repository
 from app.retention.errors import StoreOfAnother
-from app.retention.removals import Removal, units
+from app.retention.removals import Known, Removal, units
 from app.retention.repository import BATCH, Expiry
 from app.settings import Settings
 from lora_core.disk import is_no_room
@@ -51,8 +51,8 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         for removal in _expire(database, expiry, dry_run=dry_run)
     ]
     answers = _drop_answers(database, settings, dry_run=dry_run)
+    known = _known(database)
     with database.read() as session:
-        known = repository.known(session)
         uploads = repository.live_uploads(session)
     gone = {removal.key for removal in expired}
     unknown = [each for each in removals.orphans(found, known, now=now) if each.key not in gone]
@@ -121,6 +121,26 @@ def _drop_answers(database: Database, settings: Settings, *, dry_run: bool) -> i
             return dropped
         dropped += some
         time.sleep(PAUSE_SECONDS)
+
+
+def _known(database: Database) -> Known:
+    """What the rows say, page by page.
+
+    Which attempts run comes first: one that ends later is among them, and the rows of one that had
+    ended are there by then.
+    """
+    with database.read() as session:
+        running = repository.running(session)
+    keys: set[str] = set()
+    for read in (repository.artifact_keys, repository.checkpoint_keys, repository.upload_keys):
+        after = None
+        while True:
+            with database.read() as session:
+                found, after = read(session, after)
+            keys.update(found)
+            if after is None:
+                break
+    return Known(frozenset(keys), running)
 
 
 def _is_ours(resources: Resources, *, claim: bool) -> bool:
