@@ -22,6 +22,7 @@ from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, SweepCell
 from benchmarks.page.stored import batched
 from benchmarks.scale.plan import Size
+from lora_core import manifest
 from lora_core.specs.train import TrainSpec
 
 DAY = 86_400.0
@@ -88,6 +89,7 @@ def store_files(store: Store, database: Database, scratch: Path) -> None:
         folder = scratch / str(number)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
+        manifest.write(folder, {"format": 1})
         store.put(folder, key)
 
 

@@ -3,36 +3,42 @@
 import time
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, Pool, event
+
+WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
 
 
 class WriteClock:
-    """Times every transaction of an engine that writes.
+    """Times every transaction of this process that writes, until its connection is given back.
 
-    It begins when SQLite's lock is taken, on PostgreSQL with the connection, and ends when the
-    connection is given back, so that the commit is part of it.
+    On SQLite it begins when the one writer's lock is taken; on PostgreSQL with the first row that
+    is written, since nobody waits before. The commit is part of it.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
         self.seconds: list[float] = []
         self._began: dict[int, float] = {}
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "after_cursor_execute", self._locked)
-        else:
-            event.listen(engine, "checkout", self._checked_out)
-        event.listen(engine, "checkin", self._checked_in)
+        event.listen(Engine, "before_cursor_execute", self._writes)
+        event.listen(Engine, "after_cursor_execute", self._locked)
+        event.listen(Pool, "checkin", self._checked_in)
 
-    @property
     def longest_ms(self) -> float:
-        return round(1000 * max(self.seconds, default=0.0), 1)
+        """Of the transactions since the last call."""
+        longest, self.seconds = max(self.seconds, default=0.0), []
+        return round(1000 * longest, 1)
 
-    def _locked(self, connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _writes(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
+        if connection.dialect.name != "sqlite" and statement.startswith(WRITES):
+            self._began.setdefault(_id(connection), time.perf_counter())
+
+    def _locked(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
         if statement == "BEGIN IMMEDIATE":
-            self._began[id(connection.connection.dbapi_connection)] = time.perf_counter()
+            self._began[_id(connection)] = time.perf_counter()
 
-    def _checked_out(self, connection: Any, *_: Any) -> None:
-        self._began[id(connection)] = time.perf_counter()
-
-    def _checked_in(self, connection: Any, *_: Any) -> None:
+    def _checked_in(self, connection: Any, _: Any) -> None:
         if (began := self._began.pop(id(connection), None)) is not None:
             self.seconds.append(time.perf_counter() - began)
+
+
+def _id(connection: Connection) -> int:
+    return id(connection.connection.dbapi_connection)
