@@ -67,7 +67,7 @@ class Look:
             .where(Job.error_code.is_not(None), Attempt.outcome.is_not(None))
         )
         with_code = self._rows(failed.group_by(Attempt.outcome, Job.error_code))
-        left = Counter(dict(self._rows(ended.group_by(Attempt.outcome))))
+        left: Counter[str] = Counter(dict(self._rows(ended.group_by(Attempt.outcome))))
         for outcome, _, number in with_code:
             left[outcome] -= number
         without = [(outcome, "", number) for outcome, number in left.items() if number]

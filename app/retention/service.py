@@ -18,6 +18,7 @@ from app.retention.errors import StoreOfAnother
 from app.retention.removals import Known, Removal, units
 from app.retention.repository import BATCH, Expiry
 from app.settings import Settings
+from app.sweeps import repository as sweeps
 from lora_core.disk import is_no_room
 
 PAUSE_SECONDS = 0.01  # between two batches, in which others write
@@ -51,6 +52,8 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         for removal in _expire(database, expiry, dry_run=dry_run)
     ]
     answers = _drop_answers(database, settings, dry_run=dry_run)
+    if not dry_run:
+        _discard_unready(database, settings)
     known = _known(database)
     with database.read() as session:
         uploads = repository.live_uploads(session)
@@ -120,6 +123,18 @@ def _drop_answers(database: Database, settings: Settings, *, dry_run: bool) -> i
         if not some:
             return dropped
         dropped += some
+        time.sleep(PAUSE_SECONDS)
+
+
+def _discard_unready(database: Database, settings: Settings) -> None:
+    """Sweeps whose process died while it stored their trials."""
+    while True:
+        with database.write() as session:
+            left = sweeps.oldest_unready(session, seconds=settings.orphan_seconds)
+            if left is None:
+                return
+            sweeps.discard_unready(session, left)
+            session.commit()
         time.sleep(PAUSE_SECONDS)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Row, and_, case, delete, false, func, null, or_, select, 
 from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
+from app.db.clock import now
 from app.jobs.guards import UNSYNCED
 from app.jobs.repository import FINAL
 from app.jobs.states import JobState
@@ -52,7 +53,7 @@ class Unended(NamedTuple):
 def get(session: Session, sweep_id: UUID) -> Sweep:
     """Raises `SweepNotFound`."""
     sweep = session.get(Sweep, sweep_id)
-    if sweep is None:
+    if sweep is None or not sweep.ready:
         raise SweepNotFound(sweep_id=sweep_id)
     return sweep
 
@@ -61,7 +62,7 @@ def page(
     session: Session, *, after: UUID | None, limit: int, state: SweepState | None = None
 ) -> Sequence[Sweep]:
     """The newest first."""
-    statement = select(Sweep).order_by(Sweep.id.desc()).limit(limit)
+    statement = select(Sweep).where(Sweep.ready).order_by(Sweep.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Sweep.id < after)
     if state is not None:
@@ -71,8 +72,45 @@ def page(
 
 def running(session: Session) -> Sequence[UUID]:
     """Sweeps that give out cells, the oldest first."""
-    statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING).order_by(Sweep.id)
-    return session.scalars(statement).all()
+    statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING, Sweep.ready)
+    return session.scalars(statement.order_by(Sweep.id)).all()
+
+
+def trials_of(session: Session, caller_id: UUID) -> int:
+    """How many trials there are in sweeps of this caller that run or are paused."""
+    open_ones = (
+        select(SweepCell.number)
+        .join(Sweep, Sweep.id == SweepCell.sweep_id)
+        .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)), Sweep.ready)
+        .where(Sweep.created_by == caller_id, SweepCell.rung == 0)
+    )
+    return session.scalars(select(func.count()).select_from(open_ones.subquery())).one()
+
+
+def count(session: Session, sweep_id: UUID) -> int:
+    """How many trials it has."""
+    mine = (SweepCell.sweep_id == sweep_id, SweepCell.rung == 0)
+    return session.scalars(select(func.count()).select_from(SweepCell).where(*mine)).one()
+
+
+def make_ready(session: Session, sweep_id: UUID) -> Sweep:
+    """Let one that was being stored be seen."""
+    sweep = session.get_one(Sweep, sweep_id)
+    sweep.ready = True
+    session.flush()
+    return sweep
+
+
+def oldest_unready(session: Session, *, seconds: float) -> UUID | None:
+    """One whose trials have been being stored for so long that its process must be gone."""
+    left = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
+    return session.scalars(select(Sweep.id).where(*left).order_by(Sweep.id).limit(1)).first()
+
+
+def discard_unready(session: Session, sweep_id: UUID) -> None:
+    """Remove one that is still being stored, with its trials."""
+    unready = (Sweep.id == sweep_id, Sweep.ready.is_(False))
+    session.execute(delete(Sweep).where(*unready), execution_options=UNSYNCED)
 
 
 def concerned(session: Session, job_id: UUID) -> Sequence[UUID]:

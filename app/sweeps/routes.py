@@ -68,10 +68,7 @@ def create(  # noqa: PLR0913 - what a start touches
         response.status_code = status.HTTP_200_OK
         with database.read() as session:
             return planning.plan(session, body=body, laid=laid, settings=settings)
-    with database.write() as session:
-        sweep = service.start(
-            session, body=body, laid=laid, settings=settings, queue=queue, call=call
-        )
+    sweep = service.start(database, body=body, laid=laid, settings=settings, queue=queue, call=call)
     response.headers["Location"] = sweep.location
     return sweep
 
@@ -173,8 +170,7 @@ def extend(
     """Add cells, and run them."""
     find = partial(bases.find, database=database, store=store, settings=settings)
     laid = service.more(database, sweep_id=sweep_id, body=body, find=find)
-    with database.write() as session:
-        service.extend(session, sweep_id=sweep_id, laid=laid, settings=settings, queue=queue)
+    service.extend(database, sweep_id=sweep_id, laid=laid, settings=settings, queue=queue)
     return read(sweep_id, database)
 
 
@@ -205,5 +201,4 @@ def promote(  # noqa: PLR0913 - what a submit touches
 @router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
 def delete(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a sweep that does not run, and the jobs of its cells that no other one uses."""
-    with database.write() as session:
-        service.delete(session, sweep_id=sweep_id, store=store)
+    service.delete(database, sweep_id=sweep_id, store=store)

@@ -1,6 +1,7 @@
 """Indexes and small columns with which no transaction reads all jobs, models or data sets."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,11 +33,17 @@ def upgrade() -> None:
     op.create_index("ix_model_versions_job_id", "model_versions", ["job_id"])
     op.create_index("ix_model_aliases_version_id", "model_aliases", ["version_id"])
     op.create_index("ix_model_aliases_previous_id", "model_aliases", ["previous_id"])
+    with op.batch_alter_table("sweeps", recreate=_recreate()) as sweeps:
+        sweeps.add_column(
+            sa.Column("ready", sa.Boolean(), server_default=sa.true(), nullable=False)
+        )
     op.create_index("ix_sweeps_state", "sweeps", ["state", "id"])
 
 
 def downgrade() -> None:
     op.drop_index("ix_sweeps_state", "sweeps")
+    with op.batch_alter_table("sweeps") as sweeps:
+        sweeps.drop_column("ready")
     op.drop_index("ix_model_aliases_previous_id", "model_aliases")
     op.drop_index("ix_model_aliases_version_id", "model_aliases")
     op.drop_index("ix_model_versions_job_id", "model_versions")
@@ -50,6 +57,11 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_list", "jobs")
     op.drop_index("ix_jobs_queue", "jobs")
     _index("ix_jobs_queue", ["lane", PRIORITY, "run_after", "id"], QUEUED)
+
+
+def _recreate() -> Literal["always", "never"]:
+    """A table that was not made anew keeps its new columns in another order of words."""
+    return "always" if op.get_bind().dialect.name == "sqlite" else "never"
 
 
 def _index(name: str, columns: Sequence[str | sa.TextClause], where: sa.TextClause) -> None:

@@ -123,9 +123,11 @@ def test_a_sweep_looks_for_each_trial_by_what_it_is(watched: Database, client: T
 
 
 def test_a_claim_reads_few_rows(watched: Database) -> None:
-    asked = {"owner": ALICE, "lane": Lane.CPU, "device": "cpu", "lease_seconds": 60}
     with watched.write() as session:
-        assert ownership.claim(session, **asked) is not None
+        claimed = ownership.claim(
+            session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=60
+        )
+    assert claimed is not None
 
 
 def test_lists_read_few_rows(
