@@ -125,7 +125,9 @@ class Diagnosis(TypedDict):
     findings: list[Finding]
 
 
-class Dataset(TypedDict):
+class DatasetSummary(TypedDict):
+    """A data set in a list: its most frequent labels."""
+
     id: str
     ref: str
     filename: str
@@ -135,9 +137,15 @@ class Dataset(TypedDict):
     label_column: str | None
     split_column: str | None
     labels: dict[str, int]
+    label_count: int
+    created_at: str
+
+
+class Dataset(DatasetSummary):
+    """One data set: all of its labels."""
+
     profile: Profile
     diagnosis: Diagnosis | None
-    created_at: str
 
 
 class Version(TypedDict):

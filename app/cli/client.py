@@ -9,6 +9,7 @@ import httpx2
 
 from app.cli.answers import (
     Dataset,
+    DatasetSummary,
     Diagnosis,
     Job,
     Json,
@@ -115,7 +116,7 @@ class Client(SweepCalls):
         """The file of a data set."""
         return self.pieces(f"{path_of('datasets', ref)}/content")
 
-    def datasets(self, limit: int) -> list[Dataset]:
+    def datasets(self, limit: int) -> list[DatasetSummary]:
         return list(self.pages("/v1/datasets", limit))
 
     def dataset(self, ref: str) -> Dataset:

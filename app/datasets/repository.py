@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Select, String, cast, column, func, select, table
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
@@ -62,9 +62,10 @@ def versions(session: Session, name: str) -> Sequence[Dataset]:
 
 
 def same(session: Session, wanted: Dataset) -> Dataset | None:
-    """A data set under the same name with the same bytes, read in the same way."""
+    """One of the same name with the same bytes, read in the same way; with its profile."""
     return session.scalars(
         _present()
+        .options(undefer(Dataset.profile))
         .where(
             Dataset.name == wanted.name,
             Dataset.sha256 == wanted.sha256,

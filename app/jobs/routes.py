@@ -84,13 +84,14 @@ def create(  # noqa: PLR0913 - what a submit touches
     base = bases.find(
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
-    if dry_run:
-        response.status_code = status.HTTP_200_OK
-        with database.read() as session:
-            return service.plan(session, body=body, base=base, settings=settings)
+    with database.read() as session:
+        draft = service.resolve(session, body=body, base=base, settings=settings)
+        if dry_run:
+            response.status_code = status.HTTP_200_OK
+            return service.plan(session, body=body, draft=draft)
     with database.write() as session:
         job = service.submit(
-            session, body=body, base=base, settings=settings, queue=queue, call=call
+            session, body=body, draft=draft, settings=settings, queue=queue, call=call
         )
     response.headers["Location"] = job.location
     return job

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.store import Store
 from app.artifacts.tables import MODEL, RESULTS, Artifact
-from app.datasets.tables import Dataset
+from app.datasets.tables import Dataset, overview_of
 from app.db.base import Base, new_id
 from app.db.engines import Database
 from app.jobs.states import JobState, Kind, Lane, Outcome
@@ -259,6 +259,12 @@ def _trials(jobs: Sequence[Row]) -> Iterator[Row]:
 
 def _dataset(number: int) -> Row:
     labels = {f"label {each}": 10 for each in range(LABELS)}
+    profile = {
+        "rows": 10 * LABELS, "labels": labels, "splits": {}, "split_column": None,
+        "duplicates": 0, "conflicting_duplicates": 0, "mean_characters": 80.0,
+        "max_characters": 200, "text_column": "text", "label_column": "label",
+        "diagnosis": None,
+    }  # fmt: skip
     return {
         "id": new_id(),
         "created_by": LOCAL_KEY_ID,
@@ -271,13 +277,9 @@ def _dataset(number: int) -> Row:
         "text_column": "text",
         "label_column": "label",
         "rows": 10 * LABELS,
-        "profile": {
-            "rows": 10 * LABELS, "labels": labels, "splits": {}, "split_column": None,
-            "duplicates": 0, "conflicting_duplicates": 0, "mean_characters": 80.0,
-            "max_characters": 200, "text_column": "text", "label_column": "label",
-            "diagnosis": None,
-        },
-    }  # fmt: skip
+        "profile": profile,
+        "overview": overview_of(profile),
+    }
 
 
 def _register(database: Database, jobs: Sequence[Row]) -> None:

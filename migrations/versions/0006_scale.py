@@ -1,5 +1,6 @@
 """Indexes and small columns with which no transaction reads all jobs, models or data sets."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +14,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+GROWING = ("labels", "similar_labels", "diagnosis")
 PRIORITY = sa.text("priority DESC")
 QUEUED = sa.text("state = 'queued'")
 SUCCEEDED = sa.text("state = 'succeeded'")
@@ -38,9 +40,16 @@ def upgrade() -> None:
             sa.Column("ready", sa.Boolean(), server_default=sa.true(), nullable=False)
         )
     op.create_index("ix_sweeps_state", "sweeps", ["state", "id"])
+    with op.batch_alter_table("datasets", recreate=_recreate()) as datasets:
+        datasets.add_column(
+            sa.Column("overview", JSON, server_default=sa.text("'{}'"), nullable=False)
+        )
+    _fill_overviews()
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("datasets") as datasets:
+        datasets.drop_column("overview")
     op.drop_index("ix_sweeps_state", "sweeps")
     with op.batch_alter_table("sweeps") as sweeps:
         sweeps.drop_column("ready")
@@ -57,6 +66,31 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_list", "jobs")
     op.drop_index("ix_jobs_queue", "jobs")
     _index("ix_jobs_queue", ["lane", PRIORITY, "run_after", "id"], QUEUED)
+
+
+def _fill_overviews() -> None:
+    """Of a profile all but what grows with the number of labels, and the most frequent of them."""
+    datasets = sa.table(
+        "datasets",
+        sa.column("id", sa.Uuid()),
+        sa.column("profile", JSON),
+        sa.column("overview", JSON),
+    )
+    bind = op.get_bind()
+    for (dataset_id,) in bind.execute(sa.select(datasets.c.id)).all():
+        mine = datasets.c.id == dataset_id
+        profile = bind.execute(sa.select(datasets.c.profile).where(mine)).scalar_one()
+        labels = profile.get("labels", {})
+        diagnosis = profile.get("diagnosis")
+        overview = {
+            **{name: value for name, value in profile.items() if name not in GROWING},
+            "labels": dict(sorted(labels.items(), key=lambda each: -each[1])[:10]),
+            "label_count": len(labels),
+            "findings": Counter(each["level"] for each in diagnosis["findings"])
+            if diagnosis
+            else None,
+        }
+        bind.execute(sa.update(datasets).where(mine).values(overview=overview))
 
 
 def _recreate() -> Literal["always", "never"]:
