@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli.answers import Dataset, DatasetSummary, Profile
+from app.cli.answers import Dataset, DatasetListItem, Profile
 from app.cli.client import Client
 from app.cli.options import AsJson, Limit, connected
 from app.cli.output import as_json as print_json
@@ -100,7 +100,7 @@ def delete(client: Client, ref: Ref) -> None:
     say(f"Deleted {dataset['ref']}.")
 
 
-def _labels(dataset: DatasetSummary) -> str:
+def _labels(dataset: DatasetListItem) -> str:
     """The most frequent ones, and how many more there are."""
     more = dataset["label_count"] - len(dataset["labels"])
     return ", ".join(dataset["labels"]) + (f" and {more:,} more" if more else "")

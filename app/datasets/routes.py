@@ -14,7 +14,7 @@ from app.datasets import files, repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
     DatasetFields,
-    DatasetSummary,
+    DatasetListItem,
     DatasetView,
     RowsView,
     RowView,
@@ -75,11 +75,11 @@ async def upload_dataset(
 @router.get("", dependencies=_READ)
 def list_datasets(
     database: DatabaseDep, limit: Limit = 20, after: After = None
-) -> Page[DatasetSummary]:
+) -> Page[DatasetListItem]:
     """Data sets, the newest first, without what grows with the number of labels."""
     with database.read() as session:
         rows, following = cut(repository.page(session, after=decode(after), limit=limit + 1), limit)
-    return Page(data=[DatasetSummary.of(row) for row in rows], next=following)
+    return Page(data=[DatasetListItem.of(row) for row in rows], next=following)
 
 
 @router.get("/{ref}", dependencies=_READ)

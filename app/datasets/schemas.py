@@ -33,7 +33,7 @@ class DatasetFields(Body):
         return Columns(self.text_column, self.label_column, self.split_column)
 
 
-class DatasetSummary(View):
+class DatasetListItem(View):
     """One uploaded file, as lists show it. A job takes `ref` as `data.source`."""
 
     id: UUID
@@ -71,12 +71,12 @@ class DatasetSummary(View):
         }
 
 
-_SAME = (frozenset(DatasetSummary.model_fields) & frozenset(Dataset.__mapper__.columns.keys())) - {
+_SAME = (frozenset(DatasetListItem.model_fields) & frozenset(Dataset.__mapper__.columns.keys())) - {
     "split_column"  # as it was asked for
 }
 
 
-class DatasetView(DatasetSummary):
+class DatasetView(DatasetListItem):
     """One uploaded file. A job takes `ref` as `data.source`, a prediction run as `dataset`."""
 
     labels: dict[str, int] = Field(description="Rows of each.")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.base import JsonObject
 from app.db.clock import now
@@ -66,12 +66,12 @@ def page(
     kind: Kind = Kind.TRAINING,
     only: Filter = Filter(),
 ) -> Listed:
-    """The newest first.
+    """The newest first, without what grows with the labels: summaries and details of errors.
 
     An index leads to all that a filter may ask for, but for `search` and `dataset`: those look
     through `SEARCHED` jobs at a time, so a page of them may have few jobs or none and yet a next.
     """
-    statement = select(Job).where(Job.kind == kind).order_by(Job.id.desc())
+    statement = select(Job).options(*_GROWING).where(Job.kind == kind).order_by(Job.id.desc())
     if after is not None:
         statement = statement.where(Job.id < after)
     if only.state is not None:
@@ -91,6 +91,9 @@ def page(
     if len(jobs) > limit:
         last = jobs[limit - 1].id
     return Listed(jobs[:limit], last)
+
+
+_GROWING = tuple(defer(each, raiseload=True) for each in (Job.summary, Job.error_detail))
 
 
 def _found_by_reading(only: Filter) -> Iterator[ColumnElement[bool]]:

@@ -19,7 +19,15 @@ from app.jobs.curves import Curves
 from app.jobs.errors import JobNotFound, NoAnswers
 from app.jobs.mistakes import MistakeView
 from app.jobs.repository import Filter
-from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
+from app.jobs.schemas import (
+    EventView,
+    JobCreate,
+    JobListItem,
+    JobView,
+    Log,
+    Plan,
+    PointView,
+)
 from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import follow
@@ -100,15 +108,15 @@ def create(  # noqa: PLR0913 - what a submit touches
 @router.get("", dependencies=READ)
 def read_page(
     database: DatabaseDep, only: FilterDep, limit: Limit = 20, after: After = None
-) -> Page[JobView]:
-    """Jobs, the newest first.
+) -> Page[JobListItem]:
+    """Jobs, the newest first, without their results in full.
 
     A search looks through 10,000 jobs at a time: a page of it may be empty and yet have a `next`.
     """
     with database.read() as session:
         jobs, last = repository.page(session, after=decode(after), limit=limit, only=only)
-        places = repository.positions(session, [job.id for job in jobs])
-    return Page(data=[JobView.of(job, places.get(job.id)) for job in jobs], next=encode(last))
+        data = service.list_items(session, jobs)
+    return Page(data=data, next=encode(last))
 
 
 @router.get("/compare", dependencies=READ)

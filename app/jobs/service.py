@@ -1,6 +1,6 @@
 """What callers do with jobs: plan, submit, cancel, delete."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,11 +13,11 @@ from app.db.clock import now
 from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
-from app.jobs import bases, data, repository
+from app.jobs import bases, data, figures, repository
 from app.jobs.bases import Base
 from app.jobs.draft import Draft, Drafter, digest
 from app.jobs.errors import TooManyJobs
-from app.jobs.schemas import JobCreate, JobView, Plan, Queued
+from app.jobs.schemas import JobCreate, JobListItem, JobView, Plan, Queued
 from app.jobs.states import Lane
 from app.jobs.tables import Job
 from app.queue import JobQueue
@@ -34,6 +34,13 @@ def resolve(session: Session, *, body: JobCreate, base: Base, settings: Settings
     `base` was looked up by `bases.find`. Raises what `Drafter.draft` raises.
     """
     return Drafter(session, settings).draft(body.spec, base)
+
+
+def list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
+    """Jobs as lists show them."""
+    ids = [job.id for job in jobs]
+    places, found = repository.positions(session, ids), figures.read(session, ids)
+    return [JobListItem.listed(job, places.get(job.id), found[job.id]) for job in jobs]
 
 
 def plan(session: Session, *, body: JobCreate, draft: Draft) -> Plan:

@@ -27,7 +27,7 @@ from app.retention.removals import Kind, Removal
 
 DAY = 86_400.0  # seconds
 PAGE = 500  # rows that one look goes through
-BATCH = 50  # rows that one transaction gives up
+BATCH = 25  # rows that one transaction gives up
 REMOVED = Told(
     "model_removed",
     "info",

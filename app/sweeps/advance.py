@@ -109,18 +109,14 @@ class _Filled(NamedTuple):
 def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> _Filled:
     """Give waiting cells their jobs: those that are known, or new ones while there is room."""
     room = sweep.parallel or max(1, _slots(session, settings))
-    places = repository.unended(session, sweep.id)
-    active = {each.job_id for each in places if each.job_id and not each.again}
+    active = repository.active(session, sweep.id)
+    places = repository.waiting(session, sweep.id, limit=MOST_LOOKED + 1)
     stopping = 0  # jobs that are just ending: they take their place all the same
-    looked = 0
-    for place in places:
-        if place.job_id in active:
-            continue
+    for looked, place in enumerate(places):
         if len(active) + stopping >= room:
             return _Filled(under_way=True, more=False)
-        if looked == MOST_LOOKED:
-            return _Filled(under_way=True, more=True)
-        looked += 1
+        if looked == MOST_LOOKED:  # if all of them wait for jobs that are ending, nothing is new
+            return _Filled(under_way=True, more=stopping < looked)
         cell = repository.cell(session, sweep.id, place.number, place.rung)
         found = ledger.find(session, cell.cell_sha256, cell.draft)
         if isinstance(found, ledger.Entry):

@@ -19,7 +19,7 @@ from app.sweeps.strategies import Known, Strategy
 from app.sweeps.tables import Sweep, SweepCell
 from lora_core.specs.train import TrainSpec
 
-BATCH = 200  # trials that one transaction stores
+BATCH = 100  # trials that one transaction stores
 STRATEGY: TypeAdapter[Strategy] = TypeAdapter(Strategy)
 
 

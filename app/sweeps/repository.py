@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, and_, case, delete, false, func, null, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.db.base import JsonObject
 from app.db.clock import now
@@ -41,13 +41,12 @@ class Place:
     problem: str | None
 
 
-class Unended(NamedTuple):
-    """A cell at a rung that has no end yet; without a job it waits."""
+class Waiting(NamedTuple):
+    """A cell at a rung that needs a job."""
 
     number: int
     rung: int
-    job_id: UUID | None
-    again: bool  # its job is no end of the cell
+    again: bool  # it had one, which was no end of the cell
 
 
 def get(session: Session, sweep_id: UUID) -> Sweep:
@@ -59,10 +58,18 @@ def get(session: Session, sweep_id: UUID) -> Sweep:
 
 
 def page(
-    session: Session, *, after: UUID | None, limit: int, state: SweepState | None = None
+    session: Session,
+    *,
+    after: UUID | None,
+    limit: int,
+    state: SweepState | None = None,
+    without: Collection[InstrumentedAttribute[Any]] = (Sweep.pinned,),
 ) -> Sequence[Sweep]:
-    """The newest first."""
-    statement = select(Sweep).where(Sweep.ready).order_by(Sweep.id.desc()).limit(limit)
+    """The newest first; columns that are left out may not be asked for."""
+    left_out = (defer(column, raiseload=True) for column in without)
+    statement = (
+        select(Sweep).options(*left_out).where(Sweep.ready).order_by(Sweep.id.desc()).limit(limit)
+    )
     if after is not None:
         statement = statement.where(Sweep.id < after)
     if state is not None:
@@ -136,24 +143,33 @@ def places(session: Session, sweep_id: UUID) -> list[Place]:
     return [Place(number, rung, CellState(state), *rest) for number, rung, state, *rest in rows]
 
 
-def unended(session: Session, sweep_id: UUID) -> list[Unended]:
-    """Every cell that waits or whose job has not ended, by rung and number.
+# A job that was given up because its workers were lost is no end: a worker that is killed must not
+# cost a cell. But nobody tries for ever, since a cell may be what kills them. Nor is the job of
+# somebody else that was cancelled.
+_AGAIN = or_(
+    and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST),
+    and_(SweepCell.reused, Job.state == JobState.CANCELLED),
+)
 
-    A job that was given up because its workers were lost is no end: a worker that is killed must
-    not cost a cell. But nobody tries for ever, since a cell may be what kills them. Nor is the job
-    of somebody else that was cancelled.
-    """
-    waits = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
-    lost = and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST)
-    withdrawn = and_(SweepCell.reused, Job.state == JobState.CANCELLED)
-    again = or_(lost, withdrawn)
+
+def active(session: Session, sweep_id: UUID) -> set[UUID]:
+    """Jobs of its cells that have not ended."""
+    statement = select(Job.id).join(SweepCell, SweepCell.job_id == Job.id)
+    mine = (SweepCell.sweep_id == sweep_id, Job.state.not_in(FINAL))
+    return set(session.scalars(statement.where(*mine)))
+
+
+def waiting(session: Session, sweep_id: UUID, *, limit: int) -> list[Waiting]:
+    """The first cells that need a job, by rung and number."""
+    never = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
     rows = session.execute(
-        select(SweepCell.number, SweepCell.rung, SweepCell.job_id, func.coalesce(again, false()))
+        select(SweepCell.number, SweepCell.rung, func.coalesce(_AGAIN, false()))
         .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id, or_(waits, again, Job.state.not_in(FINAL)))
+        .where(SweepCell.sweep_id == sweep_id, or_(never, _AGAIN))
         .order_by(SweepCell.rung, SweepCell.number)
+        .limit(limit)
     )
-    return [Unended(*row) for row in rows]
+    return [Waiting(*row) for row in rows]
 
 
 def summaries(

@@ -21,11 +21,13 @@ from app.sweeps.schemas import (
     CellView,
     SweepCreate,
     SweepExtend,
+    SweepListItem,
     SweepPlan,
     SweepPromote,
     SweepView,
 )
 from app.sweeps.states import SweepState
+from app.sweeps.tables import Sweep
 
 router = APIRouter(prefix=SweepView.prefix, tags=["sweeps"])
 
@@ -34,6 +36,8 @@ WRITE = [requires("jobs:write")]
 PROMOTE = [requires("jobs:write"), requires("models:admin")]
 FORMATS = {"csv": "text/csv", "txt": "text/plain"}
 WRITERS = {"csv": export.as_csv, "txt": export.as_results_txt}
+
+DESCRIPTION = (Sweep.job, Sweep.space, Sweep.pinned)
 
 SweepId = Annotated[UUID, id_or(lambda text: SweepNotFound(sweep_id=text))]
 Format = Annotated[
@@ -76,15 +80,14 @@ def create(  # noqa: PLR0913 - what a start touches
 @router.get("", dependencies=READ)
 def read_page(
     database: DatabaseDep, limit: Limit = 20, after: After = None, state: SweepState | None = None
-) -> Page[SweepView]:
-    """Sweeps, the newest first, without their verdicts."""
+) -> Page[SweepListItem]:
+    """Sweeps, the newest first, without their descriptions and verdicts."""
     with database.read() as session:
-        sweeps = repository.page(session, after=decode(after), limit=limit + 1, state=state)
-        shown, following = cut(sweeps, limit)
-        return Page(
-            data=[service.view_of(session, sweep, verdict=None) for sweep in shown],
-            next=following,
+        sweeps = repository.page(
+            session, after=decode(after), limit=limit + 1, state=state, without=DESCRIPTION
         )
+        shown, following = cut(sweeps, limit)
+        return Page(data=service.list_items(session, shown), next=following)
 
 
 @router.get("/{sweep_id}", dependencies=READ)

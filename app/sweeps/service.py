@@ -1,8 +1,10 @@
 """What callers do with sweeps: start, pause, stop, resume, retry, extend, delete."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -28,7 +30,14 @@ from app.sweeps.cells import Find, Pinned
 from app.sweeps.errors import IllegalSweepMove, SweepNotFinished, TooManyTrials
 from app.sweeps.planning import Laid
 from app.sweeps.repository import Place
-from app.sweeps.schemas import Counts, SweepCreate, SweepExtend, SweepView, VerdictView
+from app.sweeps.schemas import (
+    Counts,
+    SweepCreate,
+    SweepExtend,
+    SweepListItem,
+    SweepView,
+    VerdictView,
+)
 from app.sweeps.space import Space
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep
@@ -220,22 +229,31 @@ def view_of(session: Session, sweep: Sweep, *, verdict: VerdictView | None) -> S
     """A sweep as it is told."""
     counts = progress.counts(session, [sweep.id])[sweep.id]
     return SweepView(
-        id=sweep.id,
-        name=sweep.name,
-        metadata=sweep.labels,
-        state=SweepState(sweep.state),
-        job=sweep.job,
-        space=dict(sweep.space),
-        strategy=sweep.strategy,
-        objective=sweep.objective,
-        parallel=sweep.parallel,
-        priority=sweep.priority,
-        cells=sum(counts.values()),
-        counts=Counts(**counts),
-        verdict=verdict,
-        created_at=sweep.created_at,
-        finished_at=sweep.finished_at,
+        **_fields(sweep, counts), job=sweep.job, space=dict(sweep.space), verdict=verdict
     )
+
+
+def list_items(session: Session, sweeps: Sequence[Sweep]) -> list[SweepListItem]:
+    """Sweeps as lists show them."""
+    counts = progress.counts(session, [sweep.id for sweep in sweeps])
+    return [SweepListItem(**_fields(sweep, counts[sweep.id])) for sweep in sweeps]
+
+
+def _fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": sweep.id,
+        "name": sweep.name,
+        "metadata": sweep.labels,
+        "state": SweepState(sweep.state),
+        "strategy": sweep.strategy,
+        "objective": sweep.objective,
+        "parallel": sweep.parallel,
+        "priority": sweep.priority,
+        "cells": sum(counts.values()),
+        "counts": Counts(**counts),
+        "created_at": sweep.created_at,
+        "finished_at": sweep.finished_at,
+    }
 
 
 def _halt(

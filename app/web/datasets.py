@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 
 from app import child
 from app.datasets import repository, service
-from app.datasets.schemas import DatasetSummary, DatasetView
+from app.datasets.schemas import DatasetListItem, DatasetView
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
@@ -64,7 +64,7 @@ def datasets(
     with database.read() as session:
         found = repository.page(session, after=decode(wanted.after), limit=PER_PAGE + 1)
         rows, following = cut(found, PER_PAGE)
-        shown = [DatasetSummary.of(row) for row in rows]
+        shown = [DatasetListItem.of(row) for row in rows]
     return render(
         request,
         "datasets.html",
@@ -82,7 +82,7 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
     """One data set: what was found, labels, lengths, rows, versions, jobs."""
     with database.read() as session:
         row = repository.resolve(session, ref)
-        versions = [DatasetSummary.of(each) for each in repository.versions(session, row.name)]
+        versions = [DatasetListItem.of(each) for each in repository.versions(session, row.name)]
         shown = Shown(DatasetView.of(row))
         used = jobs.page(session, after=None, limit=JOBS, only=Filter(dataset=row.id))
         using = [(job.id, words.name(job), job.state) for job in used.jobs]
