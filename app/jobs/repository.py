@@ -17,6 +17,7 @@ from app.db.base import JsonObject
 from app.db.clock import now
 from app.jobs.endings import Told
 from app.jobs.errors import JobNotFinished, JobNotFound
+from app.jobs.figures import PARTS, Figures
 from app.jobs.guards import UNSYNCED, append
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job, JobEvent, MetricPoint
@@ -91,6 +92,21 @@ def page(
     if len(jobs) > limit:
         last = jobs[limit - 1].id
     return Listed(jobs[:limit], last)
+
+
+def figures(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Figures]:
+    """Those of jobs: the database takes them out of summaries, which grow with the labels."""
+    accuracies = (Job.summary[(part, "accuracy")].as_float() for part in PARTS)
+    rows = session.execute(
+        select(
+            Job.id,
+            func.coalesce(*accuracies),
+            Job.summary["trainable_parameters"].as_integer(),
+            Job.summary["total_parameters"].as_integer(),
+            Job.summary["model_version"].as_string(),
+        ).where(Job.id.in_(job_ids))
+    )
+    return {job_id: Figures(*found) for job_id, *found in rows}
 
 
 _GROWING = tuple(defer(each, raiseload=True) for each in (Job.summary, Job.error_detail))

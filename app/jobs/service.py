@@ -13,7 +13,7 @@ from app.db.clock import now
 from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
-from app.jobs import bases, data, figures, repository
+from app.jobs import bases, data, repository
 from app.jobs.bases import Base
 from app.jobs.draft import Draft, Drafter, digest
 from app.jobs.errors import TooManyJobs
@@ -39,7 +39,7 @@ def resolve(session: Session, *, body: JobCreate, base: Base, settings: Settings
 def list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
     """Jobs as lists show them."""
     ids = [job.id for job in jobs]
-    places, found = repository.positions(session, ids), figures.read(session, ids)
+    places, found = repository.positions(session, ids), repository.figures(session, ids)
     return [JobListItem.listed(job, places.get(job.id), found[job.id]) for job in jobs]
 
 

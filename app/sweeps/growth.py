@@ -5,7 +5,6 @@ from itertools import islice
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
@@ -30,11 +29,6 @@ def batches(
     numbered = enumerate(drafts, start=first)
     while some := list(islice(numbered, BATCH)):
         yield [_columns(sweep_id, number, 0, choice, draft) for number, (choice, draft) in some]
-
-
-def add(session: Session, rows: Sequence[JsonObject]) -> None:
-    """Store rows as `batches` has them."""
-    session.execute(insert(SweepCell), rows)
 
 
 def extend(session: Session, sweep: Sweep, settings: Settings) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, and_, case, delete, false, func, null, or_, select, update
+from sqlalchemy import Row, and_, case, delete, false, func, insert, null, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.db.base import JsonObject
@@ -98,6 +98,11 @@ def count(session: Session, sweep_id: UUID) -> int:
     """How many trials it has."""
     mine = (SweepCell.sweep_id == sweep_id, SweepCell.rung == 0)
     return session.scalars(select(func.count()).select_from(SweepCell).where(*mine)).one()
+
+
+def add_trials(session: Session, rows: Sequence[JsonObject]) -> None:
+    """Store rows as `growth.batches` has them."""
+    session.execute(insert(SweepCell), rows)
 
 
 def make_ready(session: Session, sweep_id: UUID) -> Sweep:

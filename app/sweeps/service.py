@@ -88,7 +88,7 @@ def start(
             session.commit()
         for rows in growth.batches(sweep.id, made, first=1):
             with database.write() as session:
-                growth.add(session, rows)
+                repository.add_trials(session, rows)
                 session.commit()
         with database.write() as session:
             idempotency.begin(session, call)
@@ -189,7 +189,7 @@ def extend(
     for rows in growth.batches(sweep_id, made, first=there + 1):
         with database.write() as session:
             taken(session)
-            growth.add(session, rows)
+            repository.add_trials(session, rows)
             session.commit()
         there += len(rows)
     with database.write() as session:

@@ -54,14 +54,14 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, batch: int, death: BaseException) -> None:
-    add, batches = growth.add, iter(range(1, 100))
+    add, batches = repository.add_trials, iter(range(1, 100))
 
     def add_or_die(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         if next(batches) == batch:
             raise death
         add(session, rows)
 
-    monkeypatch.setattr(growth, "add", add_or_die)
+    monkeypatch.setattr(repository, "add_trials", add_or_die)
 
 
 def rows(database: Database) -> int:
