@@ -27,6 +27,12 @@ class WriteClock:
         longest, self.seconds = max(self.seconds, default=0.0), []
         return round(1000 * longest, 1)
 
+    def close(self) -> None:
+        """Time no more."""
+        event.remove(Engine, "before_cursor_execute", self._writes)
+        event.remove(Engine, "after_cursor_execute", self._locked)
+        event.remove(Pool, "checkin", self._checked_in)
+
     def _writes(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
         if connection.dialect.name != "sqlite" and statement.startswith(WRITES):
             self._began.setdefault(_id(connection), time.perf_counter())
