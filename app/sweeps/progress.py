@@ -5,7 +5,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.jobs.repository import FINAL
 from app.jobs.states import JobState
@@ -27,22 +27,20 @@ class Running(NamedTuple):
 
 def counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
     """By sweep, how many cells are in which state, each at its last rung."""
-    later = aliased(SweepCell)
-    is_last = ~(
-        select(later.number)
-        .where(
-            later.sweep_id == SweepCell.sweep_id,
-            later.sweep_id.in_(sweep_ids),  # or all sweeps may be read to be joined
-            later.number == SweepCell.number,
-            later.rung > SweepCell.rung,
-        )
-        .exists()
+    # Not joined with itself: a planner that knows nothing of new rows would compare each with each.
+    newest_first = func.row_number().over(
+        partition_by=(SweepCell.sweep_id, SweepCell.number), order_by=SweepCell.rung.desc()
+    )
+    each = (
+        select(SweepCell.sweep_id, STATE, newest_first.label("place"))
+        .outerjoin(Job, Job.id == SweepCell.job_id)
+        .where(SweepCell.sweep_id.in_(sweep_ids))
+        .subquery()
     )
     rows = session.execute(
-        select(SweepCell.sweep_id, STATE, func.count().label("cells"))
-        .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id.in_(sweep_ids), is_last)
-        .group_by(SweepCell.sweep_id, STATE)
+        select(each.c.sweep_id, each.c.state, func.count().label("cells"))
+        .where(each.c.place == 1)
+        .group_by(each.c.sweep_id, each.c.state)
     )
     found: dict[UUID, dict[str, int]] = {each: {} for each in sweep_ids}
     for row in rows:
