@@ -40,16 +40,32 @@ COPIES = 4
 
 def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
     """Reviews per second over steady steps at 512 tokens, and the peak in MB."""
-    machine, base = start(size.place), locate(BASE)
-    _, parts = read(rate_data(size.rate_texts), base)
+    _, parts = read(rate_data(size.rate_texts), locate(BASE))
     texts = dataset(parts[Split.TRAIN]) * COPIES
-    model = build_model(base, METHODS[name], tuned=side == "tuned")
-    settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch)
-    if size.warmup:
-        train(model, texts, base, settings, Window(0, size.warmup))
     # Batches at random are all alike, so any step may be the last.
     window = Window(size.seconds, size.a_pass if side == "tuned" else 1)
-    steps, seconds = train(model, texts, base, settings, window)
+    return _steady(name, side, size, texts, window)
+
+
+def rate_in_order(name: str, texts: list[dict[str, Any]], size: Size) -> dict[str, Any]:
+    """The same of the tuned rival over `size.pair_steps` steps, on texts in the order given."""
+    window = Window(0, size.pair_steps)
+    return _steady(name, "tuned", size, texts, window, train_sampling_strategy="sequential")
+
+
+def _steady(
+    name: str,
+    side: Side,
+    size: Size,
+    texts: list[dict[str, Any]],
+    window: Window,
+    **more: Any,
+) -> dict[str, Any]:
+    """A window of one training of a fresh model: its first steps are the warm-up."""
+    machine, base = start(size.place), locate(BASE)
+    model = build_model(base, METHODS[name], tuned=side == "tuned")
+    settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch, **more)
+    steps, seconds = train(model, texts, base, settings, window, warmup=size.warmup)
     return {
         "reviews_per_s": steps * size.place.batch / seconds,
         "steps": steps,
