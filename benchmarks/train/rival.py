@@ -63,7 +63,7 @@ def _steady(
 ) -> dict[str, Any]:
     """A window of one training of a fresh model: its first steps are the warm-up."""
     machine, base = start(size.place), locate(BASE)
-    model = build_model(base, METHODS[name], tuned=side == "tuned")
+    model = build_model(base, METHODS[name], tuned=side == "tuned", head=initial_head(base))
     settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch, **more)
     steps, seconds = train(model, texts, base, settings, window, warmup=size.warmup)
     return {
@@ -85,7 +85,8 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     texts, test = dataset(parts[Split.TRAIN]), parts[Split.TEST]
     correct, seconds = [], 0.0
     for seed in SEEDS[name]:
-        model = build_model(base, METHODS[name], tuned=True, seed=seed)
+        head = initial_head(base, seed)
+        model = build_model(base, METHODS[name], tuned=True, head=head)
         settings = arguments(RATES[name], "tuned", machine, epochs=1, seed=seed)
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
@@ -121,12 +122,23 @@ def start(place: Place = Place()) -> Runtime:
     return machine
 
 
-def build_model(
-    base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned: bool, seed: int = SEED
-) -> Any:
-    """The base with a new head that trains. Dropout as its config has it; tuned: none.
+def initial_head(base: Base, seed: int = SEED) -> dict[str, Any]:
+    """The weights of the head that ours begins with, by module."""
+    torch.manual_seed(seed)
+    ours, _ = load_classifier(base, LABELS)
+    return {name: ours.get_submodule(name).state_dict() for name in base.family.head}
 
-    The head is the one that ours begins with: two that differ would blur the paired difference.
+
+def build_model(
+    base: Base,
+    method: LoraSpec | FullSpec | BaselineSpec,
+    *,
+    tuned: bool,
+    head: dict[str, Any],
+) -> Any:
+    """The base with a head that trains. Dropout as its config has it; tuned: none.
+
+    The head is `initial_head`: two that differ would blur the paired difference.
     """
     family = base.family
     dropouts = dict.fromkeys((*family.dropouts, family.head_dropout), 0.0) if tuned else {}
@@ -137,10 +149,8 @@ def build_model(
         local_files_only=True,
         **dropouts,
     )
-    torch.manual_seed(seed)
-    ours, _ = load_classifier(base, LABELS)
-    for name in family.head:
-        model.get_submodule(name).load_state_dict(ours.get_submodule(name).state_dict())
+    for name, weights in head.items():
+        model.get_submodule(name).load_state_dict(weights)
     match method:
         case LoraSpec():
             config = LoraConfig(

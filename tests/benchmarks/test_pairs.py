@@ -76,7 +76,7 @@ def test_every_step_of_the_tuned_rival_is_in_bf16(seen: Seen) -> None:
 
 def test_a_model_is_trained_once(base: Base) -> None:
     machine, texts = rival.start(), [{"input_ids": [1, 2], "labels": 0}] * 16
-    model = rival.build_model(base, METHODS[PAIRED], tuned=True)
+    model = rival.build_model(base, METHODS[PAIRED], tuned=True, head=rival.initial_head(base))
     settings = arguments(1e-3, "tuned", machine, epochs=2)
     train(model, texts, base, settings, Window(0, 1))
     with pytest.raises(ValueError, match="train a fresh one"):
