@@ -1,6 +1,7 @@
 """The tuned rival trains as a plain script of PEFT and the Trainer would."""
 
 import ast
+import copy
 import json
 import sys
 from collections.abc import Iterator
@@ -32,10 +33,11 @@ pytestmark = [
 
 @dataclass
 class Seen:
-    """Of each step: the ids that were embedded, and whether bf16 was on in the first block."""
+    """Of each step: the ids, whether autocast was on, and the type of the embeddings."""
 
     ids: list[Any] = field(default_factory=list)
     in_bf16: list[bool] = field(default_factory=list)
+    weights: list[torch.dtype] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def seen() -> Iterator[Seen]:
         if isinstance(module, nn.Embedding) and module.num_embeddings == VOCABULARY:
             found.ids.append(inputs[0].tolist())
             found.in_bf16.append(torch.is_autocast_enabled("cpu"))
+            found.weights.append(module.weight.dtype)
 
     hook = register_module_forward_pre_hook(look)
     yield found
@@ -92,9 +95,9 @@ def test_harness_and_script_train_the_same(
 ) -> None:
     texts = pairs.in_order(base, SIZE)
     harness = rival.rate_in_order(PAIRED, texts, SIZE)
-    of_harness = Seen([*seen.ids], [*seen.in_bf16])
-    seen.ids.clear()
-    seen.in_bf16.clear()
+    of_harness = copy.deepcopy(seen)
+    for each in (seen.ids, seen.in_bf16, seen.weights):
+        each.clear()
 
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     words = pairs.script_arguments(base, tmp_path / "texts.json", SIZE)
@@ -104,6 +107,7 @@ def test_harness_and_script_train_the_same(
 
     assert seen == of_harness
     assert seen.in_bf16 == [True] * (SIZE.warmup + SIZE.pair_steps)
+    assert set(seen.weights) == {torch.bfloat16}
     assert [len(batch) for batch in seen.ids] == [16, 16]
     assert harness["steps"] == plain["steps"] == SIZE.pair_steps
     for side in (harness, plain):
