@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from benchmarks.train import pairs, rival, script
-from benchmarks.train.plan import METHODS, PAIRED, Size
+from benchmarks.train import cells, ours, pairs, rival, script
+from benchmarks.train.plan import METHODS, PAIRED, QUICK, Size
 from benchmarks.train.trainer import arguments, train
 from benchmarks.train.window import Window
 from lora_core import processor
@@ -143,3 +143,31 @@ def test_sides_of_a_pair_take_turns(
     assert ran[0] == figures["first"] == first
     assert sorted(ran) == ["harness", "script"]
     assert figures["harness_vs_script"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("cell", "prepared"),
+    [
+        ("rate-lora_qv-ours", True),
+        ("rate-lora_qv-tuned", False),
+        ("rate-lora_qv-default", False),
+        ("accuracy-lora_qv-tuned", False),
+        ("pair-1", False),
+    ],
+)
+def test_only_our_own_side_gets_settings_of_ours(
+    cell: str, prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of threads and memory. A rival's process is as it would be without us."""
+    made: list[str] = []
+    for name in ("wait_passively", "keep_freed_memory"):
+        monkeypatch.setattr(cells, name, lambda name=name: made.append(name))
+    for module, measure in (
+        (ours, "rate"),
+        (rival, "rate"),
+        (rival, "accuracy"),
+        (pairs, "measure"),
+    ):
+        monkeypatch.setattr(module, measure, lambda *_: {})
+    cells.run(cell, QUICK)
+    assert made == ["wait_passively", "keep_freed_memory"] * prepared
