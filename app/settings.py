@@ -176,7 +176,12 @@ class Settings(BaseSettings):
         description="What computes answers; `auto`: the fastest here that is true to a model.",
     )
     max_wait_seconds: float = Field(
-        1, gt=0, description="Work that may wait before `/predict`; more is refused (429)."
+        5,
+        gt=0,
+        description=(
+            "Work that may wait before `/predict`; more is refused (429), and so is what would "
+            "wait for more than half of its `X-Request-Timeout`."
+        ),
     )
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."

@@ -1,7 +1,6 @@
 """Ask a model. No database call on the event loop, and no computing but to read short texts."""
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from app.deps import Caller, CallerDep, SettingsDep
 from app.keys.auth import requires
 from app.serving.dialects import Dialect, Question, understand
-from app.serving.errors import ClientLeft, Empty, InvalidTimeout, TooManyInputs
+from app.serving.errors import ClientLeft, Empty, TooManyInputs
 from app.serving.explanation import Explanation, explain
 from app.serving.schemas import (
     Explain,
@@ -25,10 +24,8 @@ from app.serving.schemas import (
     VertexPredict,
     WordScore,
 )
-from app.serving.service import Answer, Serving
+from app.serving.service import Answer, Serving, request_timeout
 from app.settings import Settings
-
-LONGEST_SECONDS = 30.0  # until an answer comes, or never does
 
 T = TypeVar("T")
 
@@ -68,7 +65,8 @@ class Asking:
         self._serving = serving
         self._most = settings.max_inputs
         self._caller = caller.id
-        self._deadline = time.monotonic() + _patience(request)
+        timeout = request_timeout(request.headers.get("x-request-timeout"))
+        self._deadline = time.monotonic() + timeout
 
     async def answer(
         self, body: RefPredict, ref: str | None, dialect: Dialect | None
@@ -195,20 +193,6 @@ def _headers(answer: Answer) -> dict[str, str]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f}"
-
-
-def _patience(request: Request) -> float:
-    """Seconds until nobody waits any more. Raises `InvalidTimeout`."""
-    sent = request.headers.get("x-request-timeout")
-    if sent is None:
-        return LONGEST_SECONDS
-    try:
-        seconds = float(sent)
-    except ValueError:
-        raise InvalidTimeout() from None
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InvalidTimeout()
-    return min(seconds, LONGEST_SECONDS)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
