@@ -36,8 +36,12 @@ class Loader:
         self._networks: Networks | None = None
         self._first = Lock()
 
-    def __call__(self, directory: Path) -> Predictor:
-        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`."""
+    def __call__(self, directory: Path, *, imported: bool) -> Predictor:
+        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`.
+
+        An imported version gets an engine of its own: the base that its manifest names is only a
+        claim, and whoever loads first would compute the answers of all others.
+        """
         wait_passively()
         keep_few_kernels()
         with importing():
@@ -50,14 +54,15 @@ class Loader:
         use_one_core()
         with self._first:
             self._networks = self._networks or Networks()
-        networks = self._networks
+        networks = None if imported else self._networks
 
         def load(name: str) -> Loaded:
             return Loaded.load(directory, engine=name, networks=networks)
 
         speeds: Mapping[str, float] = {self._engine: 0.0}
         if self._engine == AUTO:
-            speeds = tokens_per_second(self._speeds, directory, candidates(), load)
+            known, shared = self._speeds, not imported
+            speeds = tokens_per_second(known, directory, candidates(), load, shared=shared)
         for name in speeds:
             predictor = load(name)
             try:

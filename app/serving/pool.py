@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from starlette.concurrency import run_in_threadpool
@@ -25,10 +25,15 @@ from lora_core.errors.artifact import ArtifactCorrupt, EngineDisagrees
 RETRY_SECONDS = 30.0  # until a version that did not load is tried again while another serves on
 
 T = TypeVar("T")
-Load = Callable[[Path], Predictor]
 Loading = asyncio.Task[Deployment]
 
 log = structlog.get_logger()
+
+
+class Load(Protocol):
+    """What is needed of `loader.Loader`."""
+
+    def __call__(self, directory: Path, *, imported: bool) -> Predictor: ...
 
 
 class Pool:
@@ -137,7 +142,7 @@ class Pool:
             manifest.read(directory)  # raises if there is none
             if manifest.sha256(directory / manifest.MANIFEST) != resolved.artifact.manifest_sha256:
                 raise ArtifactCorrupt(path=directory.name, problem="manifest.json has changed")
-            return self._load(directory)
+            return self._load(directory, imported=resolved.imported)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelDamaged(ref=resolved.ref, problem=problem) from error
