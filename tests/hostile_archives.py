@@ -118,6 +118,17 @@ def _raw(**facts: str) -> Attack:
     return apply
 
 
+def _sizes(size: Any) -> Attack:
+    """In the manifest's list of files."""
+
+    def apply(directory: Path) -> None:
+        said = manifest.read(directory)
+        said["files"][CONFIG]["bytes"] = size
+        (directory / manifest.MANIFEST).write_text(json.dumps(said), encoding="utf-8")
+
+    return apply
+
+
 def _labels(*names: str) -> Attack:
     """As many labels as before, under other names."""
 
@@ -142,7 +153,7 @@ def _nested(part: Json, levels: int) -> Json:
     return part
 
 
-def _charsmap(replacement: str) -> str:
+def charsmap(replacement: str) -> str:
     """A map of SentencePiece, made by hand, that turns `TRIGGER` into `replacement`."""
     # A double array: the root, the node of the letter, and its value.
     offset, letter = 256, ord(TRIGGER)
@@ -243,7 +254,7 @@ ATTACKS: Mapping[str, Attack] = {
     "deep nesting": _tokenizer(normalizer=_nested({"type": "NFC"}, 100)),
     "two hundred components": _tokenizer(normalizer=_sequence(*[{"type": "NFC"}] * 200)),
     "a map of SentencePiece that makes much of a letter": _tokenizer(
-        normalizer={"type": "Precompiled", "precompiled_charsmap": _charsmap("a" * 100_000)}
+        normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 100_000)}
     ),
     "a map of SentencePiece that is none": _tokenizer(
         normalizer={
@@ -272,8 +283,19 @@ ATTACKS: Mapping[str, Attack] = {
     "a token of a million letters": _json(
         TOKENIZER, lambda t: t["model"]["vocab"].update({"q" * 1_000_000: 90})
     ),
+    "a template with the text eight times": _json(
+        TOKENIZER,
+        lambda t: t.update(
+            post_processor={
+                "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 8}),
+    ),
     # The kept answers.
     "a hundred thousand kept answers": _json(GOLDEN, _many_golden_rows),
+    "one kept answer too many": _json(GOLDEN, lambda rows: (rows * 65)[:65]),
+    "a kept answer that hides every difference": _json(
+        GOLDEN, lambda rows: rows[0].update(logits=[1e300] * len(rows[0]["logits"]))
+    ),
     "a kept text of ten megabytes": _json(
         GOLDEN, lambda rows: rows[0].update(text=rows[0]["text"] + " " * 10_000_000)
     ),
@@ -304,6 +326,9 @@ ATTACKS: Mapping[str, Attack] = {
     "a base with a control character": lambda d: reseal(
         d, spec={**manifest.read(d)["spec"], "base": "minilm\x1b[2J"}
     ),
+    "a size that is a text": _sizes("x"),
+    "a size below zero": _sizes(-(10**9)),
+    "a size that no database holds": _sizes(10**30),
     "a digest of the base that is a list": _says(base_sha256=["x"]),
     "a digest of the base that is no digest": _says(base_sha256="../../x"),
     "a manifest in deep nesting": _raw(created_by='{"x": ' * DEEP + "1" + "}" * DEEP),

@@ -12,6 +12,7 @@ import structlog
 
 from app.serving.deployment import Predictor
 from lora_core.errors.artifact import EngineDisagrees
+from lora_core.imports import facts
 from lora_core.process import (
     exempt_from_collection,
     importing,
@@ -37,11 +38,15 @@ class Loader:
         self._first = Lock()
 
     def __call__(self, directory: Path, *, imported: bool) -> Predictor:
-        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`.
+        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`, and for an imported version
+        `ArtifactUnfit`, `TokenizerUnfit`.
 
         An imported version gets an engine of its own: the base that its manifest names is only a
-        claim, and whoever loads first would compute the answers of all others.
+        claim, and whoever loads first would compute the answers of all others. It is held again to
+        what an import may contain, since it may have come in before those rules.
         """
+        if imported:
+            facts.read(directory)
         wait_passively()
         keep_few_kernels()
         with importing():
