@@ -123,7 +123,7 @@ class ModelDisagrees(AppError):
 
 
 class ModelRefused(AppError):
-    """An imported model that an import would not take in today."""
+    """An imported version that fails the checks of an import."""
 
     status = 424
     code = "model_refused"

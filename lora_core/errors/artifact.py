@@ -80,7 +80,7 @@ class ArtifactUnfit(ArtifactError):
 
 
 class TokenizerUnfit(ArtifactError):
-    """The tokenizer of an import could do harm."""
+    """Unsupported tokenizer in an imported model."""
 
     code = "tokenizer_unfit"
     message = (
