@@ -261,6 +261,11 @@ ATTACKS: Mapping[str, Attack] = {
             "type": "Precompiled",
             "precompiled_charsmap": base64.b64encode(b"\xff" * 64).decode()}
     ),
+    "bytes of bytes of bytes": _tokenizer(
+        pre_tokenizer=_sequence(
+            *[{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+               "use_regex": False}] * 20, kind="pretokenizers")
+    ),
     "words without end": _model(max_input_chars_per_word=10**9),
     "a component nobody knows": _tokenizer(pre_tokenizer={"type": "Tomorrow"}),
     "two normalizers": _sealed(_twice),

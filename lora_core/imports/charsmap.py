@@ -25,7 +25,7 @@ Places = NDArray[np.int64]
 
 
 def growth(encoded: str) -> float:
-    """Bytes that it makes of one byte at most, over all of its keys. Raises `TokenizerUnfit`."""
+    """Letters that it makes of one byte at most, over all of its keys. Raises `TokenizerUnfit`."""
     try:
         content = b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -37,12 +37,15 @@ def growth(encoded: str) -> float:
     replacements = content[4 + size :]
     letters = np.frombuffer(replacements, np.uint8)
     ends = np.flatnonzero(letters == 0)
+    begin_letters = (letters & 0xC0) != 0x80
+    until = np.cumsum(begin_letters) - begin_letters  # letters before each byte
     largest = 0.0
     for length, begins in _keys(units):
         found = np.searchsorted(ends, begins)
         if (found == len(ends)).any() or ((letters[begins] & 0xC0) == 0x80).any():
             raise _unfit()  # it does not end, or begins within a character
-        largest = max(largest, float((ends[found] - begins).max()) / length)
+        counts = until[ends[found]] - until[begins]
+        largest = max(largest, float(counts.max()) / length)
     return largest
 
 

@@ -51,10 +51,10 @@ def check(directory: Path) -> Checked:
     config = check_base(directory / manifest.MERGED, manifest.MERGED)
     if foreign := [key for key in config if _FOREIGN.search(key)]:
         raise ArtifactUnfit(problem=f"merged/config.json sets {foreign[0][:100]!r}")
-    said, bounds = facts.read(directory)
+    said = facts.read(directory)
     with _whatever_is_wrong("its tokenizer does not load"):
         tokenizer = load_tokenizer(directory / manifest.MERGED / "tokenizer.json")
-    try_out(tokenizer, bounds)
+    try_out(tokenizer)
     texts, kept = load_golden(directory)
     with _whatever_is_wrong("merged/ does not load or compute"):
         model = load_merged(directory)

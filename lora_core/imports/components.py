@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from lora_core.imports import charsmap
 
 VOCABULARY = 1_000_000
-TOKEN = 512  # characters
+TOKEN = 256  # characters; that of GPT-2 has one of 128
+PIECE = 128  # characters of Unigram, which looks at each of them at each place
 ADDED = 2_000  # tokens
 COMPONENTS = 32  # of one kind, those in sequences included
 AFFIX = 16  # characters that a component puts somewhere
@@ -19,6 +20,7 @@ AFFIX = 16  # characters that a component puts somewhere
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Token = Annotated[str, Field(min_length=1, max_length=TOKEN)]
 Affix = Annotated[str, Field(max_length=AFFIX)]
+Inserted = Annotated[str, Field(max_length=AFFIX, pattern="^[ -~\N{LOWER ONE EIGHTH BLOCK}]*$")]
 Letter = Annotated[str, Field(min_length=1, max_length=1)]
 Scheme = Literal["always", "never", "first"]
 Behavior = Literal["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
@@ -48,9 +50,18 @@ class Pattern(_Part):
 
 
 class Replace(_Part):
+    """Never by more characters, nor by such that another normalizer makes much of."""
+
     type: Literal["Replace"]
     pattern: Pattern
-    content: Affix
+    content: Inserted
+
+    @model_validator(mode="after")
+    def _no_longer(self) -> "Replace":
+        shortest = len(self.pattern.String or ("  " if self.pattern.Regex == r" {2,}" else " "))
+        if len(self.content) > shortest:
+            raise ValueError("must not replace by more characters than it finds")
+        return self
 
 
 # -- normalizers ---------------------------------------------------------------------------------
@@ -76,7 +87,7 @@ class Strip(_Part):
 
 class Prepend(_Part):
     type: Literal["Prepend"]
-    prepend: Affix
+    prepend: Annotated[Inserted, Field(max_length=1)]
 
 
 class Precompiled(_Part):
@@ -169,8 +180,8 @@ PreTokenizer = Annotated[
 # -- models --------------------------------------------------------------------------------------
 
 
-def _is_token(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= TOKEN
+def _is_token(value: Any, most: int = TOKEN) -> bool:
+    return isinstance(value, str) and len(value) <= most
 
 
 def _vocabulary(value: Any) -> dict[str, int]:
@@ -186,8 +197,8 @@ def _pieces(value: Any) -> list[tuple[str, float]]:
     if not isinstance(value, list) or len(value) > VOCABULARY:
         raise ValueError(f"must be a list of at most {VOCABULARY:,} pieces")
     for piece in value:
-        if not isinstance(piece, list) or len(piece) != 2 or not _is_token(piece[0]):
-            raise ValueError(f"must have pieces of at most {TOKEN} characters")
+        if not isinstance(piece, list) or len(piece) != 2 or not _is_token(piece[0], PIECE):
+            raise ValueError(f"must have pieces of at most {PIECE} characters")
         if type(piece[1]) is not float and type(piece[1]) is not int:
             raise ValueError("must have a score for each piece")
         if not abs(piece[1]) <= 1e30:

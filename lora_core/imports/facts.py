@@ -22,7 +22,6 @@ from lora_core.errors.artifact import ArtifactUnfit
 from lora_core.fit import read_shape
 from lora_core.imports import tokenizer
 from lora_core.imports.figures import Calibration, Count, Figures, Kept, Labels, printable
-from lora_core.imports.tokenizer import Bounds
 from lora_core.specs.base import BaseName
 from lora_core.specs.validation import first_fault
 
@@ -90,7 +89,7 @@ def check_size(directory: Path) -> None:
         raise ArtifactUnfit(problem=f"its manifest is larger than {MANIFEST_BYTES:,} bytes")
 
 
-def read(directory: Path) -> tuple[Facts, Bounds]:
+def read(directory: Path) -> Facts:
     """What the files of a model directory say, held against each other; digests are not checked.
 
     Loads no torch. Raises `ArtifactUnfit`, `TokenizerUnfit`, `ArtifactCorrupt` without a manifest,
@@ -113,13 +112,13 @@ def read(directory: Path) -> tuple[Facts, Bounds]:
     golden = _parsed(_Answers, {"rows": answers}, "golden.json").rows
     if any(len(row.logits) != len(labels) for row in golden):
         raise ArtifactUnfit(problem="golden.json has another number of labels than the model")
-    bounds = tokenizer.check(directory / manifest.MERGED / "tokenizer.json")
+    largest_id = tokenizer.check(directory / manifest.MERGED / "tokenizer.json")
     shape = read_shape(config, base=manifest.MERGED)
     if facts.max_length > shape.longest:
         raise ArtifactUnfit(problem="max_length is more than the positions of its encoder")
-    if bounds.largest_id >= shape.vocabulary:  # on a GPU it would stop every other model
+    if largest_id >= shape.vocabulary:  # on a GPU it would stop every other model
         raise ArtifactUnfit(problem="its tokenizer has more words than its encoder")
-    return facts, bounds
+    return facts
 
 
 def _labels(config: dict[str, Any]) -> list[str]:

@@ -6,9 +6,8 @@ of a `tokenizer.json` reaches it before `check` has read the whole of it.
 
 import json
 from collections.abc import Iterator, Sequence
-from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +15,6 @@ from lora_core.errors.artifact import TokenizerUnfit
 from lora_core.imports import charsmap
 from lora_core.imports.components import (
     COMPONENTS,
-    BertNormalizer,
     Decoders,
     Ends,
     File,
@@ -24,25 +22,25 @@ from lora_core.imports.components import (
     Precompiled,
     PreTokenizers,
     Processors,
-    Replace,
     Template,
-    Unicode,
 )
 from lora_core.specs.validation import first_fault
 
 FILE_BYTES = 64_000_000  # that of XLM-R, with 250,000 pieces, has 17 MB
-GROWTH = 20.0  # bytes that normalizers may make of one byte; NFKC alone makes 33 of three
+LETTERS = 6.0  # that a character map may make of one byte: as NFKC does, 18 of U+FDFA
+ONCE = (
+    ("NFKC", "NFKD", "Precompiled"),
+    ("ByteLevel", "Metaspace"),
+    ("Prepend",),
+    ("BertNormalizer",),
+)
 
 
-class Bounds(NamedTuple):
-    """What `check` found."""
+def check(path: Path) -> int:
+    """The largest id that it can give out.
 
-    largest_id: int
-    growth: float  # bytes that normalizing makes of one byte, at most
-
-
-def check(path: Path) -> Bounds:
-    """Raises `TokenizerUnfit` unless the library can be given this `tokenizer.json`."""
+    Raises `TokenizerUnfit` unless the library can be given this `tokenizer.json`.
+    """
     try:
         if path.stat().st_size > FILE_BYTES:
             raise TokenizerUnfit(problem=f"its file is larger than {FILE_BYTES:,} bytes")
@@ -58,10 +56,8 @@ def check(path: Path) -> Bounds:
     kinds = (file.normalizer, file.pre_tokenizer, file.post_processor, file.decoder)
     if any(len(list(_each(kind))) > COMPONENTS for kind in kinds):
         raise TokenizerUnfit(problem=f"it has more than {COMPONENTS} components of one kind")
-    growth = prod(map(_growth, _each(file.normalizer)))
-    if growth > GROWTH:
-        raise TokenizerUnfit(problem=f"its normalizers make up to {growth:.3g} bytes of one byte")
-    return Bounds(max(_ids(file), default=0), growth)
+    _check_size(file)
+    return max(_ids(file), default=0)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,25 +84,18 @@ def _each(part: Any) -> Iterator[Any]:
         yield from _each(each)
 
 
-def _growth(part: Any) -> float:
-    """Bytes that one byte becomes at most."""
-    match part:
-        case Unicode(type="NFKC" | "NFKD"):
-            return 11.0  # U+FDFA: 18 letters of two bytes, but for three spaces
-        case Unicode(type="NFC" | "NFD") | BertNormalizer():
-            return 3.0
-        case Unicode(type="Lowercase"):
-            return 1.5
-        case Unicode(type="ByteLevel"):
-            return 2.0
-        case Replace(pattern=pattern, content=content):
-            shortest = 2 if pattern.Regex == r" {2,}" else 1
-            if pattern.String is not None:
-                shortest = len(pattern.String.encode())
-            return max(1.0, len(content.encode()) / shortest)
-        case Precompiled(precompiled_charsmap=str(encoded)):
-            return max(1.0, charsmap.growth(encoded))
-    return 1.0
+def _check_size(file: File) -> None:
+    """What makes more of a text may be there once, or each would make more of what another made."""
+    parts = [*_each(file.normalizer), *_each(file.pre_tokenizer)]
+    for group in ONCE:
+        if sum(part.type in group for part in parts) > 1:
+            raise TokenizerUnfit(problem=f"it has more than one of {', '.join(group)}")
+    for part in parts:
+        match part:
+            case Precompiled(precompiled_charsmap=str(encoded)):
+                if (letters := charsmap.growth(encoded)) > LETTERS:
+                    problem = f"its character map makes up to {letters:.3g} letters of one byte"
+                    raise TokenizerUnfit(problem=problem)
 
 
 def _ids(file: File) -> Iterator[int]:

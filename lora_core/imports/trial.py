@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer
 
 from lora_core.errors.artifact import TokenizerUnfit
-from lora_core.imports.tokenizer import Bounds
 from lora_core.panics import contained
 
 LETTERS = 4_000  # of each text
 SECONDS = 10.0  # of all cores, for all texts; that of BERT takes 0.2
+MOST = 16  # tokens of one byte; NFKC and bytes make 11
 ENDS = 16  # tokens that a text may have besides its own
 END = "\N{CURRENCY SIGN}"  # after it an expression that searches in vain begins to try again
 
@@ -26,7 +26,7 @@ _REPEATED = (
 )
 
 
-def try_out(tokenizer: Tokenizer, bounds: Bounds) -> None:
+def try_out(tokenizer: Tokenizer) -> None:
     """Raises `TokenizerUnfit` if it fails, is slow, or makes more of a text than it should."""
     began = time.process_time()
     for text in _texts():
@@ -40,7 +40,7 @@ def try_out(tokenizer: Tokenizer, bounds: Bounds) -> None:
             problem = f"it fails on a text ({type(error).__name__})"
             raise TokenizerUnfit(problem=problem) from error
         tokens, size = len(encoding.ids), len(text.encode())
-        if tokens > bounds.growth * size + ENDS:
+        if tokens > MOST * size + ENDS:
             raise TokenizerUnfit(problem=f"it makes {tokens:,} tokens of {size:,} bytes")
         if time.process_time() - began > SECONDS:
             raise TokenizerUnfit(problem=f"it takes more than {SECONDS:g} s for a few texts")
