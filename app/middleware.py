@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import HostRefused, OriginRefused
 from app.problems import respond
 from app.settings import Settings
+from lora_core.panics import contained
 
 PATIENCE_SECONDS = 30.0  # with a body of any size
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -107,7 +108,8 @@ class Faults:
             await send(message)
 
         try:
-            await self.app(scope, receive, watch)
+            with contained():
+                await self.app(scope, receive, watch)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise  # too late for an answer: the server closes the connection

@@ -23,6 +23,7 @@ from app.registry import service as registry
 from app.settings import Settings
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import PREFIX
+from lora_core.imports import facts
 from lora_core.specs.base import is_version
 from worker.errors import InputChanged
 from worker.work import WORK
@@ -59,7 +60,8 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
     """Find the inputs of a job and check that their bytes are still the same.
 
     Files are read after the look at the rows, so that no writer waits for the disk. Raises
-    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, and what a store raises.
+    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, what a store raises, and
+    for an imported version `ArtifactUnfit` and `TokenizerUnfit`.
     """
     spec, work = dict(claimed.spec), WORK[claimed.kind]
     model = spec[work.model]
@@ -83,6 +85,8 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
         directory = verified(store, version.artifact, name=f"model {version.ref}")
+        if version.imported:
+            facts.read(directory)  # it may have come in before there were rules
         spec[work.model] = str(work.of(directory))
         names[spec[work.model]] = version.ref
     return Inputs(spec, names)

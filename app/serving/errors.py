@@ -122,6 +122,22 @@ class ModelDisagrees(AppError):
     message = "{ref} does not answer as it did when it was made: {problem} Promote another version."
 
 
+class ModelRefused(AppError):
+    """An imported version that fails the checks of an import."""
+
+    status = 424
+    code = "model_refused"
+    message = "{ref} is not served. {problem} Promote another version, and delete this one."
+
+
+class ModelTokenizerFailed(AppError):
+    """The tokenizer of the model failed on a text."""
+
+    status = 424
+    code = "tokenizer_failed"
+    message = "The tokenizer of {ref} failed on a text ({kind}); promote another version."
+
+
 class ModelTooLarge(AppError):
     """More than may be in memory at all."""
 

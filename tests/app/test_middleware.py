@@ -1,7 +1,9 @@
 """What happens to every request."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
@@ -18,6 +20,26 @@ router = APIRouter()
 @router.post("/models/x/echo")
 async def echo(request: Request) -> int:
     return len(await request.body())
+
+
+class Panic(BaseException):
+    """As pyo3 raises it, which no `except Exception` takes."""
+
+
+@router.get("/v1/panic")
+@router.get("/models/x/panic")
+async def panic() -> None:
+    raise Panic("Option::unwrap()")
+
+
+@router.get("/v1/panic-in-a-thread")
+def panic_in_a_thread() -> None:
+    raise Panic("Option::unwrap()")
+
+
+@router.get("/v1/interrupt")
+async def interrupt() -> None:
+    raise asyncio.CancelledError()
 
 
 @router.post("/v1/big", max_body_size=5000)
@@ -41,6 +63,22 @@ def test_every_answer_is_shielded(client: TestClient, path: str) -> None:
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("path", ["/v1/panic", "/models/x/panic", "/v1/panic-in-a-thread"])
+def test_a_panic_of_a_library_is_an_error_like_any_other(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "unwrap" not in answer.text
+    kind = "application/json" if path.startswith("/models") else "application/problem+json"
+    assert answer.headers["Content-Type"] == kind
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Request-Id"] in answer.text
+
+
+def test_what_ends_a_task_on_purpose_is_no_panic(client: TestClient) -> None:
+    with pytest.raises(CancelledError):
+        client.get("/v1/interrupt")
 
 
 def test_a_request_id_is_kept_or_made(client: TestClient) -> None:

@@ -140,7 +140,7 @@ def test_too_many_texts_are_refused_in_the_dialect(
     stub, serving = StubPredictor(), app.state.serving
     stub.engine.gate.clear()
     serving.admission = admission(texts=2)
-    serving.pool._load = lambda _: stub
+    serving.pool._load = lambda *_, **__: stub
 
     def ask() -> int:
         return client.post("/predict", json={"inputs": "a film"}).status_code
@@ -165,7 +165,7 @@ def test_what_finds_no_room_uses_up_no_quota(
 ) -> None:
     publish()
     serving = app.state.serving
-    serving.pool._load = lambda _: StubPredictor()
+    serving.pool._load = lambda *_, **__: StubPredictor()
     serving.quota = Quota(2 / BURST_SECONDS, clock=lambda: 0.0)  # two texts, and no more for now
     serving.admission = admission(texts=2)
 

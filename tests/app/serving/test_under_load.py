@@ -41,7 +41,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 def test_who_hangs_up_is_not_computed(app: FastAPI, url: str) -> None:
     stub, admission = StubPredictor(), app.state.serving.admission
-    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.pool._load = lambda *_, **__: stub
     stub.engine.gate.clear()
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"inputs": "a film"}).encode()
@@ -124,7 +124,7 @@ def test_a_model_that_loads_for_long_keeps_nobody_past_the_deadline(app: FastAPI
 
 def test_deadlines_are_kept_over_http(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
-    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.pool._load = lambda *_, **__: stub
     stub.engine.gate.clear()
 
     async def ask() -> tuple[Any, Any]:
