@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page notebooks docs reproduce gpu-check check format audit clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale notebooks docs reproduce gpu-check check format audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-sweep: .venv/.dev  ## A sweep of 24 cells beside a loop over PEFT and the 
 
 bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.page $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and PostgreSQL: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
 	$(BIN)/python -m tests.notebooks $(ONLY)

@@ -35,8 +35,10 @@ class _Row(Protocol):
 RowT = TypeVar("RowT", bound=_Row)
 
 
-def encode(last: UUID) -> str:
+def encode(last: UUID | None) -> str | None:
     """The cursor that stands after an item."""
+    if last is None:
+        return None
     return base64.urlsafe_b64encode(last.bytes).decode().rstrip("=")
 
 

@@ -189,6 +189,11 @@ class Settings(BaseSettings):
     key_jobs: int = Field(
         1000, ge=1, description="Jobs and prediction runs that one key may have before their end."
     )
+    key_trials: int = Field(
+        10_000,
+        ge=1,
+        description="Trials that the running and paused sweeps of one key may have in all.",
+    )
     key_upload_bytes: int = Field(
         50_000_000_000, ge=1, description="Bytes of all data sets that one key may keep."
     )

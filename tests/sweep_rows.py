@@ -22,10 +22,9 @@ def start(resources: Resources, **body: Any) -> UUID:
     settings, database = resources.settings, resources.database
     find = partial(bases.find, database=database, store=resources.store, settings=settings)
     laid = planning.lay_out(sent, find)
-    with database.write() as session:
-        return service.start(
-            session, body=sent, laid=laid, settings=settings, queue=resources.queue, call=CALL
-        ).id
+    return service.start(
+        database, body=sent, laid=laid, settings=settings, queue=resources.queue, call=CALL
+    ).id
 
 
 def stop(resources: Resources, sweep_id: UUID) -> None:

@@ -19,7 +19,8 @@ class Artifact(Base):
     __tablename__ = "artifacts"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    job_id: Mapped[UUID | None]  # the job that made it; the job may be deleted later
+    # The job that made it; the job may be deleted later.
+    job_id: Mapped[UUID | None] = mapped_column(index=True)
     kind: Mapped[str] = mapped_column(String(16))
     key: Mapped[str] = mapped_column(String(255))  # place inside the store
     manifest_sha256: Mapped[str] = mapped_column(String(64))

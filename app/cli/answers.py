@@ -25,8 +25,8 @@ class Failure(TypedDict):
     message: str
 
 
-class Job(TypedDict):
-    """A job."""
+class JobListItem(TypedDict):
+    """A job in a list."""
 
     id: str
     name: str | None
@@ -44,10 +44,16 @@ class Job(TypedDict):
     created_at: str
     started_at: str | None
     finished_at: str | None
-    summary: Json | None
+    accuracy: float | None
     error: Failure | None
     artifact_id: str | None
     model_version: str | None
+
+
+class Job(JobListItem):
+    """One job, with its result."""
+
+    summary: Json | None
 
 
 class Point(TypedDict):
@@ -125,7 +131,9 @@ class Diagnosis(TypedDict):
     findings: list[Finding]
 
 
-class Dataset(TypedDict):
+class DatasetListItem(TypedDict):
+    """A data set in a list: its most frequent labels."""
+
     id: str
     ref: str
     filename: str
@@ -135,9 +143,15 @@ class Dataset(TypedDict):
     label_column: str | None
     split_column: str | None
     labels: dict[str, int]
+    label_count: int
+    created_at: str
+
+
+class Dataset(DatasetListItem):
+    """One data set: all of its labels."""
+
     profile: Profile
     diagnosis: Diagnosis | None
-    created_at: str
 
 
 class Version(TypedDict):
@@ -148,6 +162,15 @@ class Version(TypedDict):
     base: str
     method: str
     metrics: Json
+
+
+class ModelListItem(TypedDict):
+    """A model in a list."""
+
+    name: str
+    created_at: str
+    aliases: dict[str, int]
+    version_count: int
 
 
 class Model(TypedDict):

@@ -9,11 +9,14 @@ import httpx2
 
 from app.cli.answers import (
     Dataset,
+    DatasetListItem,
     Diagnosis,
     Job,
+    JobListItem,
     Json,
     Label,
     Model,
+    ModelListItem,
     Note,
     Plan,
     Point,
@@ -64,7 +67,7 @@ class Client(SweepCalls):
         job: Job = self.json("GET", path_of("jobs", job_id))
         return job
 
-    def jobs(self, limit: int, **filters: str | None) -> list[Job]:
+    def jobs(self, limit: int, **filters: str | None) -> list[JobListItem]:
         return list(self.pages("/v1/jobs", limit, **filters))
 
     def cancel(self, job_id: str) -> Job:
@@ -115,7 +118,7 @@ class Client(SweepCalls):
         """The file of a data set."""
         return self.pieces(f"{path_of('datasets', ref)}/content")
 
-    def datasets(self, limit: int) -> list[Dataset]:
+    def datasets(self, limit: int) -> list[DatasetListItem]:
         return list(self.pages("/v1/datasets", limit))
 
     def dataset(self, ref: str) -> Dataset:
@@ -133,7 +136,7 @@ class Client(SweepCalls):
 
     # -- models -------------------------------------------------------------------------------
 
-    def models(self, limit: int) -> list[Model]:
+    def models(self, limit: int) -> list[ModelListItem]:
         return list(self.pages("/v1/models", limit))
 
     def model(self, name: str) -> Model:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli.answers import Dataset, Profile
+from app.cli.answers import Dataset, DatasetListItem, Profile
 from app.cli.client import Client
 from app.cli.options import AsJson, Limit, connected
 from app.cli.output import as_json as print_json
@@ -74,7 +74,7 @@ def list_datasets(client: Client, limit: Limit = 100, as_json: AsJson = False) -
             (
                 dataset["ref"],
                 dataset["rows"],
-                ", ".join(dataset["labels"]),
+                _labels(dataset),
                 dataset["filename"],
                 moment(dataset["created_at"]),
             )
@@ -98,6 +98,12 @@ def delete(client: Client, ref: Ref) -> None:
     dataset = client.dataset(ref)
     client.delete_dataset(dataset["id"])
     say(f"Deleted {dataset['ref']}.")
+
+
+def _labels(dataset: DatasetListItem) -> str:
+    """The most frequent ones, and how many more there are."""
+    more = dataset["label_count"] - len(dataset["labels"])
+    return ", ".join(dataset["labels"]) + (f" and {more:,} more" if more else "")
 
 
 def _print(dataset: Dataset, *, as_json: bool) -> None:

@@ -48,7 +48,7 @@ def list_jobs(
         print_json(jobs)
         return
     table(
-        ["job", "name", "method", "state", ">step", ">test acc", "model", "created"],
+        ["job", "name", "method", "state", ">step", ">accuracy", "model", "created"],
         [
             (
                 job["id"],
@@ -56,7 +56,7 @@ def list_jobs(
                 job["method"],
                 job["state"],
                 f"{job['step']}/{job['total_steps'] or '-'}",
-                percent(((job["summary"] or {}).get("test") or {}).get("accuracy")),
+                percent(job["accuracy"]),
                 job["model_version"],
                 moment(job["created_at"]),
             )

@@ -45,7 +45,7 @@ def list_models(client: Client, limit: Limit = 100, as_json: AsJson = False) -> 
         [
             (
                 model["name"],
-                len(model["versions"]),
+                model["version_count"],
                 ", ".join(f"{alias} → {number}" for alias, number in model["aliases"].items()),
                 moment(model["created_at"]),
             )

@@ -64,21 +64,26 @@ class Verdict(TypedDict):
     test: Comparison | None
 
 
-class Sweep(TypedDict):
-    """A sweep. In lists it has no verdict."""
+class SweepListItem(TypedDict):
+    """A sweep in a list."""
 
     id: str
     name: str | None
     state: SweepState
-    job: Json
-    space: Json
     strategy: Json
     objective: Objective
     cells: int
     counts: dict[str, int]  # by state of a cell
-    verdict: Verdict | None
     created_at: str
     finished_at: str | None
+
+
+class Sweep(SweepListItem):
+    """One sweep, and who leads."""
+
+    job: Json
+    space: Json
+    verdict: Verdict | None
 
 
 class Cell(TypedDict):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from app.cli.answers import Job, Json
 from app.cli.connection import Connection, Pieces, path_of
-from app.cli.sweep_answers import Cell, Sweep, SweepPlan
+from app.cli.sweep_answers import Cell, Sweep, SweepListItem, SweepPlan
 
 Order = Literal["pause", "stop", "resume", "retry"]
 
@@ -24,7 +24,7 @@ class SweepCalls(Connection):
         sweep: Sweep = self.json("GET", path_of("sweeps", sweep_id))
         return sweep
 
-    def sweeps(self, limit: int, **filters: str | None) -> list[Sweep]:
+    def sweeps(self, limit: int, **filters: str | None) -> list[SweepListItem]:
         return list(self.pages("/v1/sweeps", limit, **filters))
 
     def cells(self, sweep_id: str) -> list[Cell]:

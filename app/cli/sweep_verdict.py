@@ -5,7 +5,7 @@ from typing import Any
 
 from app.charts.fields import OBJECTIVES, labels, score, text
 from app.cli.output import facts, moment, percent, say
-from app.cli.sweep_answers import Comparison, Score, Standing, Sweep, Verdict
+from app.cli.sweep_answers import Comparison, Score, Standing, Sweep, SweepListItem, Verdict
 
 STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
 ENDED = ("succeeded", "failed", "cancelled")
@@ -43,7 +43,7 @@ def counts(sweep: Sweep) -> str:
     return f"{sweep['cells']:,}: {', '.join(told)}"
 
 
-def ended(sweep: Sweep) -> int:
+def ended(sweep: SweepListItem) -> int:
     """How many cells have ended."""
     return sum(sweep["counts"].get(state, 0) for state in ENDED)
 

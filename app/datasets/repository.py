@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Select, String, cast, column, func, select, table
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
@@ -62,9 +62,10 @@ def versions(session: Session, name: str) -> Sequence[Dataset]:
 
 
 def same(session: Session, wanted: Dataset) -> Dataset | None:
-    """A data set under the same name with the same bytes, read in the same way."""
+    """One of the same name with the same bytes, read in the same way; with its profile."""
     return session.scalars(
         _present()
+        .options(undefer(Dataset.profile))
         .where(
             Dataset.name == wanted.name,
             Dataset.sha256 == wanted.sha256,
@@ -95,15 +96,14 @@ def add(session: Session, dataset: Dataset) -> None:
 
 def readers(session: Session, dataset_id: UUID) -> int:
     """How many queued or running jobs and prediction runs read it."""
-    statement = (
-        select(func.count())
-        .select_from(_JOBS)
-        .where(
-            _JOBS.c.state.in_(("queued", "running")),
-            cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id)),
-        )
+    reads_it = cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id))
+    # One state at a time: each has an index of its own.
+    return sum(
+        session.scalars(
+            select(func.count()).select_from(_JOBS).where(_JOBS.c.state == state, reads_it)
+        ).one()
+        for state in ("queued", "running")
     )
-    return session.execute(statement).scalar_one()
 
 
 def mark_deleted(session: Session, dataset: Dataset) -> None:

@@ -11,7 +11,14 @@ from pydantic import ValidationError
 
 from app import child
 from app.datasets import files, repository, service
-from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView, RowsView, RowView
+from app.datasets.schemas import (
+    UPLOAD_FORM,
+    DatasetFields,
+    DatasetListItem,
+    DatasetView,
+    RowsView,
+    RowView,
+)
 from app.datasets.upload import receive
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.idempotency.header import KeyedDep
@@ -68,11 +75,11 @@ async def upload_dataset(
 @router.get("", dependencies=_READ)
 def list_datasets(
     database: DatabaseDep, limit: Limit = 20, after: After = None
-) -> Page[DatasetView]:
-    """Data sets, the newest first."""
+) -> Page[DatasetListItem]:
+    """Data sets, the newest first, without what grows with the number of labels."""
     with database.read() as session:
         rows, following = cut(repository.page(session, after=decode(after), limit=limit + 1), limit)
-    return Page(data=[DatasetView.of(row) for row in rows], next=following)
+    return Page(data=[DatasetListItem.of(row) for row in rows], next=following)
 
 
 @router.get("/{ref}", dependencies=_READ)

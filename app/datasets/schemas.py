@@ -1,14 +1,14 @@
 """Bodies of the data set routes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field
 
 from app.datasets.inspection import Columns
-from app.datasets.tables import Dataset
+from app.datasets.tables import LABELS_SHOWN, Dataset
 from app.fields import Body, Slug, Text, Timestamp, View, file_form
-from lora_core.data.diagnosis import Diagnosis
+from lora_core.data.diagnosis import Diagnosis, Level
 
 Column = Annotated[str, Text(256)]
 
@@ -33,8 +33,8 @@ class DatasetFields(Body):
         return Columns(self.text_column, self.label_column, self.split_column)
 
 
-class DatasetView(View):
-    """One uploaded file. A job takes `ref` as `data.source`, a prediction run as `dataset`."""
+class DatasetListItem(View):
+    """One uploaded file, as lists show it. A job takes `ref` as `data.source`."""
 
     id: UUID
     name: str
@@ -47,35 +47,51 @@ class DatasetView(View):
     text_column: str
     label_column: str | None = Field(description="Null: it was uploaded without labels.")
     split_column: str | None
-    labels: dict[str, int]
+    labels: dict[str, int] = Field(description=f"Rows of the {LABELS_SHOWN} most frequent ones.")
+    label_count: int
+    findings: dict[Level, int] | None = Field(
+        description="How many the diagnosis has of each level. Null: there is no diagnosis."
+    )
+    created_at: Timestamp
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        return cls(**cls._fields(dataset))
+
+    @classmethod
+    def _fields(cls, dataset: Dataset) -> dict[str, Any]:
+        overview = dataset.overview
+        return {
+            **{name: getattr(dataset, name) for name in _SAME},
+            "ref": f"{dataset.name}:{dataset.version}",
+            "split_column": overview["split_column"],
+            "labels": overview["labels"],
+            "label_count": overview["label_count"],
+            "findings": overview["findings"],
+        }
+
+
+_SAME = (frozenset(DatasetListItem.model_fields) & frozenset(Dataset.__mapper__.columns.keys())) - {
+    "split_column"  # as it was asked for
+}
+
+
+class DatasetView(DatasetListItem):
+    """One uploaded file. A job takes `ref` as `data.source`, a prediction run as `dataset`."""
+
+    labels: dict[str, int] = Field(description="Rows of each.")
     profile: dict[str, Any]
     diagnosis: Diagnosis | None = Field(
         description="What is worth a look before training. Null: nobody has asked for it yet "
         "(`POST …/check`), or at the upload time or memory ran out before it was made."
     )
-    created_at: Timestamp
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetView":
+    def _fields(cls, dataset: Dataset) -> dict[str, Any]:
         profile = dict(dataset.profile)
         diagnosis = profile.pop("diagnosis", None)  # uploads of a version before have none
-        return cls(
-            id=dataset.id,
-            name=dataset.name,
-            version=dataset.version,
-            ref=f"{dataset.name}:{dataset.version}",
-            filename=dataset.filename,
-            sha256=dataset.sha256,
-            bytes=dataset.bytes,
-            rows=dataset.rows,
-            text_column=dataset.text_column,
-            label_column=dataset.label_column,
-            split_column=profile["split_column"],
-            labels=profile["labels"],
-            profile=profile,
-            diagnosis=diagnosis,
-            created_at=dataset.created_at,
-        )
+        whole = {"labels": profile["labels"], "profile": profile, "diagnosis": diagnosis}
+        return {**super()._fields(dataset), **whole}
 
 
 class RowView(View):

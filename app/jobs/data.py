@@ -32,7 +32,7 @@ class Source:
     name: str
     rows: Mapping[str, int]
     mean_tokens: float
-    labels: frozenset[str] | None  # None: unknown
+    label_count: int | None  # None: unknown
     content: str  # names its bytes; of a hub data set, whose commit is not known, itself
     upload: Dataset | None = None
 
@@ -45,7 +45,7 @@ class Data:
     dataset_ids: dict[str, str]
     rows: Mapping[str, int]
     mean_tokens: float
-    labels: frozenset[str] | None
+    label_count: int | None
     content: Mapping[str, str]  # as `dataset_ids`: what names the bytes of each source
 
 
@@ -67,8 +67,8 @@ def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length:
     uploads = [source for source in sources.values() if source.upload is not None]
     columns = {what: _column(data, uploads, what) for what in ("text", "label", "split")}
     trained = sources.get(ALL) or sources[Split.TRAIN.value]
-    if trained.labels is not None and len(trained.labels) < 2:
-        raise OneClass(file=trained.name, label="".join(trained.labels))
+    if trained.upload is not None and trained.upload.overview["label_count"] < 2:
+        raise OneClass(file=trained.name, label="".join(trained.upload.overview["labels"]))
     names = {key: source.name for key, source in sources.items()}
     changes = {f"{what}_column": column for what, column in columns.items()}
     source = names.get(ALL) or {Split(part): name for part, name in names.items()}
@@ -79,7 +79,7 @@ def resolve(session: Session, data: DataSpec, *, settings: Settings, max_length:
         },
         rows=_rows(sources),
         mean_tokens=trained.mean_tokens,
-        labels=trained.labels,
+        label_count=trained.label_count,
         content={key: source.content for key, source in sources.items()},
     )
     _check_sizes(found, trained)
@@ -97,8 +97,8 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
     if name in reviews.SAMPLES:
         sample = reviews.facts(name)
         tokens = sample.mean_tokens(max_length)
-        labels, content = frozenset(sample.labels), f"{reviews.FILE.sha256} {name}"
-        return Source(name, {ALL: sample.rows}, tokens, labels, content)
+        content = f"{reviews.FILE.sha256} {name}"
+        return Source(name, {ALL: sample.rows}, tokens, len(sample.labels), content)
     if name.startswith(PREFIX):
         if name.removeprefix(PREFIX) not in settings.hub_datasets:
             allowed = ", ".join(settings.hub_datasets) or "none"
@@ -118,9 +118,9 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
         raise NoLabels(ref=ref, at="data.source")
     return Source(
         name=ref,
-        rows=upload.profile.get("splits") or {ALL: upload.rows},
-        mean_tokens=_tokens(upload.profile["mean_characters"], max_length),
-        labels=frozenset(upload.profile["labels"]),
+        rows=upload.overview.get("splits") or {ALL: upload.rows},
+        mean_tokens=_tokens(upload.overview["mean_characters"], max_length),
+        label_count=upload.overview["label_count"],
         content=f"{upload.sha256}{upload.suffix}",
         upload=upload,
     )
@@ -139,7 +139,7 @@ def _column(data: DataSpec, uploads: list[Source], what: str) -> str | None:
     if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *there):
         raise MissingColumn(file=source, column=named, available=", ".join(there))
     checked = {
-        source.name: source.upload.profile[field_name] for source in uploads if source.upload
+        source.name: source.upload.overview[field_name] for source in uploads if source.upload
     }
     if field_name in data.model_fields_set and named is not None:
         for ref, column in checked.items():
@@ -165,13 +165,13 @@ def _rows(sources: Mapping[str, Source]) -> dict[str, int]:
 
 def _check_sizes(data: Data, trained: Source) -> None:
     """Refuse parts that the rows cannot give. A hub data set is not known before it is read."""
-    if trained.labels is None:
+    if trained.label_count is None:
         return
     whole = ALL in data.rows
-    profile = trained.upload.profile if trained.upload else {}
+    profile = trained.upload.overview if trained.upload else {}
     known = Known(
         rows=data.rows[ALL if whole else Split.TRAIN.value],
-        labels=len(trained.labels),
+        labels=trained.label_count,
         # Of the whole file: where it names its parts, how many there are of train is not known.
         duplicates=profile.get("duplicates", 0) if whole else 0,
         conflicting=profile.get("conflicting_duplicates", 0),

@@ -33,6 +33,7 @@ class Draft:
     """A job that could run."""
 
     spec: TrainSpec
+    base: Base
     dataset_ids: dict[str, str]
     lane: Lane
     parameters: Parameters
@@ -78,13 +79,14 @@ class Drafter:
         found = self._resolved(asked, shape.max_length(asked.data.max_length))
         spec = asked.model_copy(update={"data": found.spec})
         lane = _lane(spec.runtime.device)
-        census = fit.census(shape, spec.method, len(found.labels or "?" * GUESSED_LABELS))
+        census = fit.census(shape, spec.method, found.label_count or GUESSED_LABELS)
         parameters = Parameters(
-            trainable=census.trainable, total=census.total, exact=found.labels is not None
+            trainable=census.trainable, total=census.total, exact=found.label_count is not None
         )
         speed = self._speed(lane)
         return Draft(
             spec=spec,
+            base=base,
             dataset_ids=found.dataset_ids,
             lane=lane,
             parameters=parameters,

@@ -27,7 +27,7 @@ def _take_best() -> ReturningUpdate[Job, float]:
         select(Job.id)
         .where(Job.state == JobState.QUEUED)
         .where(Job.lane.in_((bindparam("in_lane"), Lane.ANY)), Job.run_after <= now())
-        .order_by(Job.priority.desc(), Job.run_after, Job.id)
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)  # SQLite has one writer and no need of it
         .cte("best")
@@ -54,7 +54,9 @@ _TAKE_BEST = _take_best()  # built once: that takes as long as running it
 def claim(
     session: Session, *, owner: Owner, lane: Lane, device: str, lease_seconds: float
 ) -> Claimed | None:
-    """Take the best job that is due: highest priority, then the longest due. `None`: none waits.
+    """Take the best job that is due: highest priority, then the oldest. `None`: none is due.
+
+    `run_after` decides only whether a job is due, so one that was interrupted keeps its place.
 
     A job of `Lane.ANY` stays with the lane that takes it first: another gives other numbers.
     """

@@ -5,23 +5,26 @@ Whoever asks by id or for a list gets one kind of row; the queue is one for both
 What a worker writes is in `ownership`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.base import JsonObject
 from app.db.clock import now
 from app.jobs.endings import Told
 from app.jobs.errors import JobNotFinished, JobNotFound
+from app.jobs.figures import PARTS, Figures
 from app.jobs.guards import UNSYNCED, append
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job, JobEvent, MetricPoint
 
 FINAL = tuple(state for state in JobState if state.final)
+UNENDED = tuple(state for state in JobState if not state.final)
+SEARCHED = 10_000  # jobs that one call looks through for what no index leads to
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ class Filter:
     search: str | None = None  # stands in the name, the base or the data
     cells: bool = True  # those that sweeps made, too
     dataset: UUID | None = None  # an upload that they read
+
+
+class Listed(NamedTuple):
+    """Jobs of one page, and the id after which the next one goes on; None: there is no more."""
+
+    jobs: Sequence[Job]
+    last: UUID | None
 
 
 def get(session: Session, job_id: UUID) -> Job:
@@ -56,22 +66,57 @@ def page(
     limit: int,
     kind: Kind = Kind.TRAINING,
     only: Filter = Filter(),
-) -> Sequence[Job]:
-    """The newest first."""
-    statement = select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit)
+) -> Listed:
+    """The newest first, without what grows with the labels: summaries and details of errors.
+
+    An index leads to all that a filter may ask for, but for `search` and `dataset`: those look
+    through `SEARCHED` jobs at a time, so a page of them may have few jobs or none and yet a next.
+    """
+    statement = select(Job).options(*_GROWING).where(Job.kind == kind).order_by(Job.id.desc())
     if after is not None:
         statement = statement.where(Job.id < after)
     if only.state is not None:
         statement = statement.where(Job.state == only.state)
     if only.method is not None:
         statement = statement.where(Job.method == only.method)
-    if only.search is not None:
-        statement = statement.where(_mentions(only.search))
     if not only.cells:
         statement = statement.where(Job.sweep_id.is_(None))
+    last = None
+    if only.search is not None or only.dataset is not None:
+        window = statement.with_only_columns(Job.id).offset(SEARCHED - 1).limit(1)
+        last = session.scalars(window).first()
+        statement = statement.where(*_found_by_reading(only))
+        if last is not None:
+            statement = statement.where(Job.id >= last)
+    jobs = session.scalars(statement.limit(limit + 1)).all()
+    if len(jobs) > limit:
+        last = jobs[limit - 1].id
+    return Listed(jobs[:limit], last)
+
+
+def figures(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Figures]:
+    """Those of jobs: the database takes them out of summaries, which grow with the labels."""
+    accuracies = (Job.summary[(part, "accuracy")].as_float() for part in PARTS)
+    rows = session.execute(
+        select(
+            Job.id,
+            func.coalesce(*accuracies),
+            Job.summary["trainable_parameters"].as_integer(),
+            Job.summary["total_parameters"].as_integer(),
+            Job.summary["model_version"].as_string(),
+        ).where(Job.id.in_(job_ids))
+    )
+    return {job_id: Figures(*found) for job_id, *found in rows}
+
+
+_GROWING = tuple(defer(each, raiseload=True) for each in (Job.summary, Job.error_detail))
+
+
+def _found_by_reading(only: Filter) -> Iterator[ColumnElement[bool]]:
+    if only.search is not None:
+        yield _mentions(only.search)
     if only.dataset is not None:
-        statement = statement.where(cast(Job.dataset_ids, String).contains(str(only.dataset)))
-    return session.scalars(statement).all()
+        yield cast(Job.dataset_ids, String).contains(str(only.dataset))
 
 
 def _mentions(text: str) -> ColumnElement[bool]:
@@ -89,8 +134,12 @@ def counts(session: Session, *, cells: bool = True) -> dict[JobState, int]:
 
 
 def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Places in the queue, 1 is next, of those that are queued: behind all who want its device."""
-    order = (Job.priority.desc(), Job.run_after, Job.id)
+    """Places in the queue, 1 is next, of those that are queued: behind all who want its device.
+
+    In the order of claims; those that are not due yet stand behind all that are.
+    """
+    waits = case((Job.run_after > now().select().scalar_subquery(), 1), else_=0)
+    order = (waits, Job.priority.desc(), Job.created_at, Job.id)
     place = case(*((Job.lane == lane, _counted(lane, order)) for lane in Lane)).label("place")
     queue = select(Job.id, place).where(Job.state == JobState.QUEUED).subquery()
     found = session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(job_ids)))
@@ -98,10 +147,11 @@ def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:
 
 
 def next_position(session: Session, *, lane: Lane, priority: int) -> int:
-    """The place that a job would get now."""
-    before = or_(Job.priority > priority, and_(Job.priority == priority, Job.run_after <= now()))
-    queued = and_(Job.state == JobState.QUEUED, Job.lane.in_(_rivals(lane)))
-    return 1 + session.scalars(select(func.count()).where(queued, before)).one()
+    """The place that a job would get now: it is due, and the youngest of its priority."""
+    moment = now().select().scalar_subquery()  # which SQLite would compute for each row
+    due = (Job.state == JobState.QUEUED, Job.run_after <= moment)
+    before = (Job.lane.in_(_rivals(lane)), Job.priority >= priority)
+    return 1 + session.scalars(select(func.count()).select_from(Job).where(*due, *before)).one()
 
 
 def _counted(lane: Lane, order: tuple[Any, ...]) -> Any:
@@ -120,18 +170,21 @@ def finished(
 ) -> Sequence[tuple[JsonObject, JsonObject]]:
     """Plan and summary of the jobs that succeeded last."""
     statement = (
-        select(Job.plan, Job.summary)
+        select(Job.plan, Job.summary, Job.finished_at)
         .where(Job.kind == Kind.TRAINING, Job.state == JobState.SUCCEEDED)
-        .where(Job.lane.in_(_rivals(lane)))
         .order_by(Job.finished_at.desc())
         .limit(limit)
     )
-    return [(row.plan, row.summary or {}) for row in session.execute(statement)]
+    rows = [  # one lane at a time, in each of which the index has them in order
+        row for each in _rivals(lane) for row in session.execute(statement.where(Job.lane == each))
+    ]
+    rows.sort(key=lambda row: row.finished_at, reverse=True)
+    return [(row.plan, row.summary or {}) for row in rows[:limit]]
 
 
 def unfinished(session: Session, caller_id: UUID) -> int:
     """Jobs and prediction runs of this caller that have not ended."""
-    mine = and_(Job.created_by == caller_id, Job.state.not_in(FINAL))
+    mine = and_(Job.created_by == caller_id, Job.state.in_(UNENDED))
     return session.scalars(select(func.count()).select_from(Job).where(mine)).one()
 
 

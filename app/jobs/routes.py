@@ -19,12 +19,20 @@ from app.jobs.curves import Curves
 from app.jobs.errors import JobNotFound, NoAnswers
 from app.jobs.mistakes import MistakeView
 from app.jobs.repository import Filter
-from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
+from app.jobs.schemas import (
+    EventView,
+    JobCreate,
+    JobListItem,
+    JobView,
+    Log,
+    Plan,
+    PointView,
+)
 from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import follow
 from app.keys.auth import requires, still_good
-from app.pagination import After, Limit, Page, cut, decode
+from app.pagination import After, Limit, Page, decode, encode
 from lora_core.specs.method import MethodName
 
 
@@ -84,13 +92,14 @@ def create(  # noqa: PLR0913 - what a submit touches
     base = bases.find(
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
-    if dry_run:
-        response.status_code = status.HTTP_200_OK
-        with database.read() as session:
-            return service.plan(session, body=body, base=base, settings=settings)
+    with database.read() as session:
+        draft = service.resolve(session, body=body, base=base, settings=settings)
+        if dry_run:
+            response.status_code = status.HTTP_200_OK
+            return service.plan(session, body=body, draft=draft)
     with database.write() as session:
         job = service.submit(
-            session, body=body, base=base, settings=settings, queue=queue, call=call
+            session, body=body, draft=draft, settings=settings, queue=queue, call=call
         )
     response.headers["Location"] = job.location
     return job
@@ -99,13 +108,15 @@ def create(  # noqa: PLR0913 - what a submit touches
 @router.get("", dependencies=READ)
 def read_page(
     database: DatabaseDep, only: FilterDep, limit: Limit = 20, after: After = None
-) -> Page[JobView]:
-    """Jobs, the newest first."""
+) -> Page[JobListItem]:
+    """Jobs, the newest first, without their results in full.
+
+    A search looks through 10,000 jobs at a time: a page of it may be empty and yet have a `next`.
+    """
     with database.read() as session:
-        jobs = repository.page(session, after=decode(after), limit=limit + 1, only=only)
-        shown, following = cut(jobs, limit)
-        places = repository.positions(session, [job.id for job in shown])
-    return Page(data=[JobView.of(job, places.get(job.id)) for job in shown], next=following)
+        jobs, last = repository.page(session, after=decode(after), limit=limit, only=only)
+        data = service.list_items(session, jobs)
+    return Page(data=data, next=encode(last))
 
 
 @router.get("/compare", dependencies=READ)

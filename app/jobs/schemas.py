@@ -1,12 +1,14 @@
 """Bodies of the job routes: the run that a job makes, and what the service adds to it."""
 
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 from uuid import UUID
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.fields import Metadata, Slug, Text, Timestamp, View
+from app.jobs import figures
+from app.jobs.figures import Figures
 from app.jobs.states import JobState
 from app.jobs.tables import Job
 from lora_core.specs.frozen import Float
@@ -66,11 +68,16 @@ class Plan(View):
     spec: dict[str, Any] = Field(description="The run in full, all defaults filled in.")
 
 
-class JobError(View):
+class ErrorListItem(View):
     """Why a job failed."""
 
     code: str
     message: str
+
+
+class JobError(ErrorListItem):
+    """Why a job failed, with all that is known of it."""
+
     detail: dict[str, Any] | None
 
 
@@ -94,8 +101,8 @@ class Queued(View):
         return f"{self.prefix}/{self.id}"
 
 
-class JobView(Queued):
-    """A job."""
+class JobListItem(Queued):
+    """A job, as lists show it."""
 
     prefix = "/v1/jobs"
 
@@ -127,28 +134,45 @@ class JobView(Queued):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     cancel_requested_at: Timestamp | None
-    summary: dict[str, Any] | None
-    error: JobError | None
+    accuracy: float | None = Field(description="On test, or while there is none on validation.")
+    error: ErrorListItem | None
     artifact_id: UUID | None
     model_version: str | None
 
     @classmethod
+    def listed(cls, job: Job, queue_position: int | None, figures: Figures) -> Self:
+        """`queue_position` is not in the row: it depends on the other jobs."""
+        return cls(**_fields(job, queue_position, figures), error=why_listed(job))
+
+
+class JobView(JobListItem):
+    """A job."""
+
+    summary: dict[str, Any] | None
+    error: JobError | None
+
+    @classmethod
     def of(cls, job: Job, queue_position: int | None) -> "JobView":
         """`queue_position` is not in the row: it depends on the other jobs."""
-        return cls(
-            **{name: getattr(job, name) for name in _SAME},
-            metadata=job.labels,
-            progress=progress(job),
-            queue_position=queue_position,
-            waiting=waiting_for(job),
-            parameters=_parameters(job),
-            estimated_seconds=job.plan["estimated_seconds"],
-            error=why_failed(job),
-            model_version=(job.summary or {}).get("model_version"),
-        )
+        fields = _fields(job, queue_position, figures.of(job.summary))
+        return cls(**fields, summary=job.summary, error=why_failed(job))
 
 
-_SAME = frozenset(JobView.model_fields) & frozenset(Job.__mapper__.columns.keys())
+def _fields(job: Job, queue_position: int | None, figures: Figures) -> dict[str, Any]:
+    return {
+        **{name: getattr(job, name) for name in _SAME},
+        "metadata": job.labels,
+        "progress": progress(job),
+        "queue_position": queue_position,
+        "waiting": waiting_for(job),
+        "parameters": _parameters(job, figures),
+        "estimated_seconds": job.plan["estimated_seconds"],
+        "accuracy": figures.accuracy,
+        "model_version": figures.model_version,
+    }
+
+
+_SAME = frozenset(JobListItem.model_fields) & frozenset(Job.__mapper__.columns.keys())
 
 
 class EventView(View):
@@ -215,11 +239,10 @@ def progress(job: Job) -> float | None:
     return job.step / job.total_steps if job.total_steps else None
 
 
-def _parameters(job: Job) -> Parameters:
+def _parameters(job: Job, figures: Figures) -> Parameters:
     """As counted by the run, once it has ended; until then as planned."""
-    summary = job.summary or {}
-    if "trainable_parameters" in summary:
-        trainable, total = summary["trainable_parameters"], summary["total_parameters"]
+    trainable, total = figures.trainable_parameters, figures.total_parameters
+    if trainable is not None and total is not None:
         return Parameters(trainable=trainable, total=total, exact=True)
     return Parameters.model_validate(job.plan["parameters"])
 
@@ -231,6 +254,13 @@ def waiting_for(job: Job) -> JobWait | None:
     return JobWait(
         code=job.waiting_code, message=job.waiting_message or "", since=job.waiting_since
     )
+
+
+def why_listed(job: Job) -> ErrorListItem | None:
+    """The cause in short, of a job that failed."""
+    if job.error_code is None:
+        return None
+    return ErrorListItem(code=job.error_code, message=job.error_message or "")
 
 
 def why_failed(job: Job) -> JobError | None:

@@ -1,6 +1,6 @@
 """What callers do with jobs: plan, submit, cancel, delete."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,11 +13,11 @@ from app.db.clock import now
 from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
-from app.jobs import data, repository
+from app.jobs import bases, data, repository
 from app.jobs.bases import Base
-from app.jobs.draft import Drafter, digest
+from app.jobs.draft import Draft, Drafter, digest
 from app.jobs.errors import TooManyJobs
-from app.jobs.schemas import JobCreate, JobView, Plan, Queued
+from app.jobs.schemas import JobCreate, JobListItem, JobView, Plan, Queued
 from app.jobs.states import Lane
 from app.jobs.tables import Job
 from app.queue import JobQueue
@@ -28,9 +28,23 @@ Shown = TypeVar("Shown", bound=Queued)
 log = structlog.get_logger(__name__)
 
 
-def plan(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Plan:
-    """What `submit` would do. Raises the same, but for `TooManyJobs`: a plan takes no place."""
-    draft = Drafter(session, settings).draft(body.spec, base)
+def resolve(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Draft:
+    """The job that a description means, before any write: that takes longer than to store it.
+
+    `base` was looked up by `bases.find`. Raises what `Drafter.draft` raises.
+    """
+    return Drafter(session, settings).draft(body.spec, base)
+
+
+def list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
+    """Jobs as lists show them."""
+    ids = [job.id for job in jobs]
+    places, found = repository.positions(session, ids), repository.figures(session, ids)
+    return [JobListItem.listed(job, places.get(job.id), found[job.id]) for job in jobs]
+
+
+def plan(session: Session, *, body: JobCreate, draft: Draft) -> Plan:
+    """What `submit` would do."""
     return Plan(
         parameters=draft.parameters,
         estimated_seconds=draft.cost.seconds,
@@ -43,19 +57,18 @@ def submit(
     session: Session,
     *,
     body: JobCreate,
-    base: Base,
+    draft: Draft,
     settings: Settings,
     queue: JobQueue,
     call: Call,
 ) -> JobView:
     """Store a job, commit, then tell the workers.
 
-    `base` was looked up by `bases.find` before the transaction. Raises `BaseNotFound` when it was
-    deleted since, the kinds of `SpecError` when the spec does not fit it, and what `data.resolve`,
-    `idempotency.begin` and `enqueue` raise.
+    `draft` is what `resolve` made. Raises `BaseNotFound` and `DataNotFound` when base or data were
+    deleted since, and what `idempotency.begin` and `enqueue` raise.
     """
     idempotency.begin(session, call)
-    draft = Drafter(session, settings).draft(body.spec, base)
+    bases.check_there(session, draft.base)
     data.hold(session, draft.dataset_ids)
     job = Job(
         **draft.columns(),
@@ -86,8 +99,9 @@ def enqueue(
     take_turns(session, f"jobs of {call.caller_id}")  # or two at once would both find room
     if repository.unfinished(session, call.caller_id) >= settings.key_jobs:
         raise TooManyJobs(limit=settings.key_jobs)
+    place = repository.next_position(session, lane=Lane(job.lane), priority=job.priority)
     add(session, job, created_by=call.caller_id)
-    view = view_of(job, repository.positions(session, [job.id]).get(job.id))
+    view = view_of(job, place)
     idempotency.keep(session, call, status=202, body=view, location=view.location)
     session.commit()
     queue.hint(job.id, lane=Lane(job.lane))

@@ -98,14 +98,34 @@ class Job(Base):
             "(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))",
             name="finished_at",
         ),
+        # In the order of claims; the last two columns decide without a look at the row.
         Index(
             "ix_jobs_queue",
-            "lane",
             text("priority DESC"),
-            "run_after",
+            "created_at",
             "id",
+            "lane",
+            "run_after",
             sqlite_where=text("state = 'queued'"),
             postgresql_where=text("state = 'queued'"),
+        ),
+        # Lists by id, narrowed by the other columns without a look at the rows.
+        Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
+        Index("ix_jobs_counts", "kind", "state", "method", "sweep_id"),
+        Index("ix_jobs_created_by", "created_by", "state"),
+        Index(
+            "ix_jobs_succeeded",
+            "kind",
+            "lane",
+            "finished_at",
+            sqlite_where=text("state = 'succeeded'"),
+            postgresql_where=text("state = 'succeeded'"),
+        ),
+        Index(  # asked for whenever an artifact is deleted
+            "ix_jobs_artifact_id",
+            "artifact_id",
+            sqlite_where=text("artifact_id IS NOT NULL"),
+            postgresql_where=text("artifact_id IS NOT NULL"),
         ),
         Index(
             "ix_jobs_lease",
@@ -140,7 +160,10 @@ class Attempt(Base):
     signal: Mapped[int | None]
     last_step: Mapped[int] = mapped_column(default=0)
 
-    __table_args__ = (one_of("outcome", tuple(Outcome), "outcome"),)
+    __table_args__ = (
+        one_of("outcome", tuple(Outcome), "outcome"),
+        Index("ix_attempts_outcome", "outcome"),
+    )
 
 
 class Checkpoint(Base):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-from sqlalchemy import ColumnElement, Executable, and_, case, func, select
+from sqlalchemy import ColumnElement, Executable, and_, func, select
 from sqlalchemy.orm import Session
 
 from app.artifacts.tables import RESULTS, Artifact
@@ -58,16 +58,20 @@ class Look:
 
     def attempts(self) -> Rows:
         """Outcome, code of the failure. Only the last attempt of a failed job has one."""
-        last_failed = and_(Job.state == JobState.FAILED, Job.attempt == Attempt.attempt)
-        code = func.coalesce(case((last_failed, Job.error_code)), "").label("code")
-        each = (
-            select(Attempt.outcome, code)
-            .join(Job, Job.id == Attempt.job_id)
-            .where(Attempt.outcome.is_not(None))
-            .subquery()
+        ended = select(Attempt.outcome, func.count()).where(Attempt.outcome.is_not(None))
+        last = and_(Attempt.job_id == Job.id, Attempt.attempt == Job.attempt)
+        failed = (
+            select(Attempt.outcome, Job.error_code, func.count())
+            .join(Job, last)
+            .where(Job.kind.in_(tuple(Kind)), Job.state == JobState.FAILED)  # by the index
+            .where(Job.error_code.is_not(None), Attempt.outcome.is_not(None))
         )
-        grouped = select(each.c.outcome, each.c.code, func.count()).group_by(*each.c)
-        return _filled([(outcome.value, "") for outcome in Outcome], self._rows(grouped))
+        with_code = self._rows(failed.group_by(Attempt.outcome, Job.error_code))
+        left: Counter[str] = Counter(dict(self._rows(ended.group_by(Attempt.outcome))))
+        for outcome, _, number in with_code:
+            left[outcome] -= number
+        without = [(outcome, "", number) for outcome, number in left.items() if number]
+        return _filled([(outcome.value, "") for outcome in Outcome], without + with_code)
 
     def lease_losses(self) -> Rows:
         lost = select(func.count()).select_from(Attempt).where(Attempt.outcome == Outcome.LOST)

@@ -1,6 +1,5 @@
 """Rows of prediction runs. They stand in the table of jobs, which is the queue of both."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -21,7 +20,7 @@ def get(session: Session, run_id: UUID) -> Job:
 
 def page(
     session: Session, *, after: UUID | None, limit: int, state: JobState | None = None
-) -> Sequence[Job]:
+) -> queue.Listed:
     """The newest first."""
     return queue.page(
         session, after=after, limit=limit, kind=Kind.PREDICTION, only=queue.Filter(state=state)

@@ -13,11 +13,11 @@ from app.idempotency.header import KeyedDep
 from app.jobs import repository as jobs
 from app.jobs.states import JobState
 from app.keys.auth import requires
-from app.pagination import After, Limit, Page, cut, decode
+from app.pagination import After, Limit, Page, decode, encode
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound
 from app.predictions.results import MEDIA_TYPES, Format, as_csv, as_lines
-from app.predictions.schemas import PredictionCreate, PredictionView
+from app.predictions.schemas import PredictionCreate, PredictionListItem, PredictionView
 from lora_core.specs.predict import RESULTS
 
 router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])
@@ -50,13 +50,13 @@ def create(
 @router.get("", dependencies=READ)
 def read_page(
     database: DatabaseDep, limit: Limit = 20, after: After = None, state: JobState | None = None
-) -> Page[PredictionView]:
-    """Prediction runs, the newest first."""
+) -> Page[PredictionListItem]:
+    """Prediction runs, the newest first, without what came out."""
     with database.read() as session:
-        runs = repository.page(session, after=decode(after), limit=limit + 1, state=state)
-        shown, following = cut(runs, limit)
-        places = jobs.positions(session, [run.id for run in shown])
-    return Page(data=[PredictionView.of(run, places.get(run.id)) for run in shown], next=following)
+        runs, last = repository.page(session, after=decode(after), limit=limit, state=state)
+        places = jobs.positions(session, [run.id for run in runs])
+    data = [PredictionListItem.listed(run, places.get(run.id)) for run in runs]
+    return Page(data=data, next=encode(last))
 
 
 @router.get("/{run_id}", dependencies=READ)

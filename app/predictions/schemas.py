@@ -1,11 +1,20 @@
 """Bodies of the routes of prediction runs."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from app.fields import Body, Metadata, Text, Timestamp, View
-from app.jobs.schemas import JobError, JobWait, Queued, progress, waiting_for, why_failed
+from app.jobs.schemas import (
+    ErrorListItem,
+    JobError,
+    JobWait,
+    Queued,
+    progress,
+    waiting_for,
+    why_failed,
+    why_listed,
+)
 from app.jobs.states import JobState
 from app.jobs.tables import Job
 
@@ -35,8 +44,8 @@ class PredictionSummary(View):
     predicted: dict[str, int] = Field(description="Rows by the label that they got.")
 
 
-class PredictionView(Queued):
-    """A prediction run."""
+class PredictionListItem(Queued):
+    """A prediction run, as lists show it."""
 
     prefix = "/v1/predictions"
 
@@ -58,27 +67,43 @@ class PredictionView(Queued):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     cancel_requested_at: Timestamp | None
-    summary: PredictionSummary | None
-    error: JobError | None
+    error: ErrorListItem | None
     has_results: bool
 
     @classmethod
-    def of(cls, run: Job, queue_position: int | None) -> "PredictionView":
+    def listed(cls, run: Job, queue_position: int | None) -> Self:
         """`queue_position` is not in the row: it depends on the others."""
-        return cls(
-            **{name: getattr(run, name) for name in _SAME},
-            metadata=run.labels,
-            model=run.base,
-            dataset=run.spec["data"]["source"],
-            text_column=run.spec["data"]["text_column"],
-            rows_done=run.step,
-            rows=run.total_steps or 0,
-            progress=progress(run) or 0.0,
-            queue_position=queue_position,
-            waiting=waiting_for(run),
-            error=why_failed(run),
-            has_results=run.artifact_id is not None,
-        )
+        return cls(**_fields(run, queue_position), error=why_listed(run))
 
 
-_SAME = frozenset(PredictionView.model_fields) & frozenset(Job.__mapper__.columns.keys())
+class PredictionView(PredictionListItem):
+    """A prediction run."""
+
+    summary: PredictionSummary | None
+    error: JobError | None
+
+    @classmethod
+    def of(cls, run: Job, queue_position: int | None) -> "PredictionView":
+        """As `listed`."""
+        fields = _fields(run, queue_position)
+        summary = None if run.summary is None else PredictionSummary.model_validate(run.summary)
+        return cls(**fields, summary=summary, error=why_failed(run))
+
+
+def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
+    return {
+        **{name: getattr(run, name) for name in _SAME},
+        "metadata": run.labels,
+        "model": run.base,
+        "dataset": run.spec["data"]["source"],
+        "text_column": run.spec["data"]["text_column"],
+        "rows_done": run.step,
+        "rows": run.total_steps or 0,
+        "progress": progress(run) or 0.0,
+        "queue_position": queue_position,
+        "waiting": waiting_for(run),
+        "has_results": run.artifact_id is not None,
+    }
+
+
+_SAME = frozenset(PredictionListItem.model_fields) & frozenset(Job.__mapper__.columns.keys())

@@ -1,10 +1,10 @@
 """Rows of models, versions and aliases."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import now
@@ -88,6 +88,16 @@ def versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
     """All versions, the newest first."""
     statement = select(ModelVersion).where(ModelVersion.model_id == model_id)
     return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
+
+
+def version_counts(session: Session, model_ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
+    """Model → how many versions it has, and the number of the newest."""
+    rows = session.execute(
+        select(ModelVersion.model_id, func.count(), func.max(ModelVersion.number))
+        .where(ModelVersion.model_id.in_(model_ids))
+        .group_by(ModelVersion.model_id)
+    )
+    return {model_id: (count, newest) for model_id, count, newest in rows}
 
 
 def aliases(session: Session, model_id: UUID) -> dict[str, int]:

@@ -19,7 +19,14 @@ from app.idempotency.header import KeyedDep
 from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 from app.registry import imports, repository, service
-from app.registry.schemas import IMPORT_FORM, AliasMove, ModelView, VersionCreate, VersionView
+from app.registry.schemas import (
+    IMPORT_FORM,
+    AliasMove,
+    ModelListItem,
+    ModelView,
+    VersionCreate,
+    VersionView,
+)
 from app.registry.service import Resolved
 from app.registry.tables import RegisteredModel
 
@@ -54,12 +61,25 @@ _ADMIN = [requires("models:admin")]
 
 
 @router.get("", dependencies=_READ)
-def list_models(database: DatabaseDep, limit: Limit = 20, after: After = None) -> Page[ModelView]:
-    """Models, the newest name first."""
+def list_models(
+    database: DatabaseDep, limit: Limit = 20, after: After = None
+) -> Page[ModelListItem]:
+    """Models, the newest name first, without their versions."""
     with database.read() as session:
         found = repository.models(session, after=decode(after), limit=limit + 1)
         rows, following = cut(found, limit)
-        return Page(data=[_view(session, row) for row in rows], next=following)
+        versions = repository.version_counts(session, [row.id for row in rows])
+        data = [
+            ModelListItem(
+                name=row.name,
+                created_at=row.created_at,
+                aliases=repository.aliases(session, row.id),
+                version_count=versions[row.id][0],
+                newest=versions[row.id][1],
+            )
+            for row in rows
+        ]
+    return Page(data=data, next=following)
 
 
 @router.get("/{name}", dependencies=_READ)

@@ -48,6 +48,16 @@ class VersionView(View):
         )
 
 
+class ModelListItem(View):
+    """A name, as lists show it; the aliases point at its versions."""
+
+    name: str
+    created_at: Timestamp
+    aliases: dict[str, int]
+    version_count: int
+    newest: int = Field(description="Number of the newest version.")
+
+
 class ModelView(View):
     """A name with its versions, the newest first, and the aliases that point at them."""
 

@@ -34,8 +34,8 @@ class ModelVersion(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     model_id: Mapped[UUID] = mapped_column(ForeignKey("registered_models.id", ondelete="CASCADE"))
     number: Mapped[int]
-    artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"))
-    job_id: Mapped[UUID | None]
+    artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    job_id: Mapped[UUID | None] = mapped_column(index=True)
     base: Mapped[str] = mapped_column(String(512))
     method: Mapped[str] = mapped_column(String(32))
     metrics: Mapped[JsonObject]
@@ -58,8 +58,8 @@ class ModelAlias(Base):
         ForeignKey("registered_models.id", ondelete="CASCADE"), primary_key=True
     )
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
-    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"))
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id"), index=True)
     previous_id: Mapped[UUID | None] = mapped_column(  # where it pointed before
-        ForeignKey("model_versions.id", ondelete="SET NULL")
+        ForeignKey("model_versions.id", ondelete="SET NULL"), index=True
     )
     moved_at: Mapped[float] = mapped_column(Double, default=now())

@@ -1,30 +1,33 @@
 """Rows that have had their time, and what the others know.
 
-Each condition stands in the statement that deletes, so any number of workers may sweep at once.
+They are found page by page and given up in small batches, each in a transaction of its own, so that
+nobody waits for long. Each batch repeats its condition: any number of workers may do so at once.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
-from app.artifacts import repository as artifacts
-from app.artifacts.tables import MODEL, Artifact
+from app.artifacts.tables import MODEL, RESULTS, Artifact
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.db.clock import now
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append
-from app.jobs.repository import FINAL
 from app.jobs.states import JobState
-from app.jobs.states import Kind as Work
 from app.jobs.tables import Checkpoint, Job
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.registry.tables import ModelVersion
-from app.retention.removals import Kind, Known, Removal
+from app.retention.removals import Kind, Removal
 
 DAY = 86_400.0  # seconds
+PAGE = 500  # rows that one look goes through
+BATCH = 25  # rows that one transaction gives up
 REMOVED = Told(
     "model_removed",
     "info",
@@ -46,16 +49,31 @@ def database_name(session: Session) -> str:
     return f"database of {made!r}"
 
 
-def known(session: Session) -> Known:
-    """The keys that rows point at, and the attempts that may still add some."""
-    uploads = session.scalars(select(Dataset).where(Dataset.deleted_at.is_(None)))
-    running = select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING)
-    return Known(
-        keys=frozenset(session.scalars(select(Artifact.key)))
-        | frozenset(session.scalars(select(Checkpoint.key)))
-        | frozenset(files.key(upload) for upload in uploads),
-        running=frozenset((row.id, row.attempt) for row in session.execute(running)),
-    )
+def running(session: Session) -> frozenset[tuple[UUID, int]]:
+    """Attempts that may still add rows."""
+    rows = session.execute(select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING))
+    return frozenset((row.id, row.attempt) for row in rows)
+
+
+def artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """Keys of one page, and the last row of it; None: there is no more."""
+    page = _page(session, Artifact.id, after)
+    return session.scalars(select(Artifact.key).where(*page.of(Artifact.id))).all(), page.last
+
+
+def checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """As `artifact_keys`."""
+    page = _page(session, Checkpoint.job_id, after)
+    keys = select(Checkpoint.key).where(*page.of(Checkpoint.job_id))
+    return session.scalars(keys).all(), page.last
+
+
+def upload_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+    """As `artifact_keys`, of data sets that were not deleted."""
+    page = _page(session, Dataset.id, after)
+    uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))
+    found = session.scalars(uploads.where(*page.of(Dataset.id), Dataset.deleted_at.is_(None)))
+    return [files.key(upload) for upload in found], page.last
 
 
 def live_uploads(session: Session) -> frozenset[str]:
@@ -64,44 +82,142 @@ def live_uploads(session: Session) -> frozenset[str]:
     return frozenset(str(each) for each in ids)
 
 
-def forget_checkpoints(session: Session, *, days: float) -> list[Removal]:
-    """Those of jobs that ended so long ago. The caller deletes their files after its commit."""
-    gone = session.execute(
-        delete(Checkpoint)
-        .where(Checkpoint.job_id.in_(select(Job.id).where(_ended(days))))
-        .returning(Checkpoint.key, Checkpoint.bytes, (now() - Checkpoint.at).label("age")),
-        execution_options=UNSYNCED,
-    )
-    why = f"its job ended over {days:g} days ago"
-    return [Removal(Kind.CHECKPOINT, row.key, row.bytes, row.age, why) for row in gone]
+class Looked(NamedTuple):
+    """Expired rows of one page by their key; `last`: of the page, None if it is the last one."""
+
+    expired: list[tuple[UUID, Removal]]
+    last: UUID | None
 
 
-def forget_models(session: Session, *, days: float) -> list[Removal]:
-    """Those that no version is made of, of jobs that ended so long ago.
+class Expiry(Protocol):
+    """Rows of one kind that are kept for some days."""
 
-    The job stays and tells in an event what became of its model. The caller deletes the files
-    after its commit.
-    """
-    registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
-    model = Artifact.kind == MODEL
-    which = and_(Job.kind == Work.TRAINING, _ended(days), model, ~registered)
+    def look(self, session: Session, after: UUID | None) -> Looked:
+        """What has expired on the page that follows a key."""
+
+    def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        """Give up those with these keys that have still expired; the caller commits, and deletes
+        their files then.
+        """
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Those of jobs that ended so long ago, by job."""
+
+    days: float
+
+    def look(self, session: Session, after: UUID | None) -> Looked:
+        page = _page(session, Checkpoint.job_id, after)
+        rows = session.execute(
+            select(Checkpoint.job_id, Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at))
+            .join(Job, Job.id == Checkpoint.job_id)
+            .where(*page.of(Checkpoint.job_id, Job.id), _ended(self.days))
+            .order_by(Checkpoint.job_id, Checkpoint.attempt, Checkpoint.step)
+        )
+        return Looked([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
+
+    def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        gone = session.execute(
+            delete(Checkpoint)
+            .where(Checkpoint.job_id.in_(select(Job.id).where(Job.id.in_(keys), _ended(self.days))))
+            .returning(Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at)),
+            execution_options=UNSYNCED,
+        )
+        return [self._removal(*row) for row in gone]
+
+    def _removal(self, key: str, size: int, age: float) -> Removal:
+        return Removal(
+            Kind.CHECKPOINT, key, size, age, f"its job ended over {self.days:g} days ago"
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """What jobs made that ended so long ago, by artifact. The job stays, and an event tells."""
+
+    kind: Kind
+    which: ColumnElement[bool]
+    why: str
+    told: Told
+
+    def look(self, session: Session, after: UUID | None) -> Looked:
+        page = _page(session, Artifact.id, after)
+        registered = select(ModelVersion.id).where(ModelVersion.artifact_id == Artifact.id).exists()
+        rows = session.execute(
+            select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
+            .join(Job, Job.artifact_id == Artifact.id)
+            .where(*page.of(Artifact.id, Job.artifact_id), self.which, ~registered)
+            .order_by(Artifact.id)
+        )
+        return Looked([(row.id, self._removal(*row[1:])) for row in rows], page.last)
+
+    def forget(self, session: Session, keys: Sequence[UUID]) -> list[Removal]:
+        """What somebody else works on at this moment is left for the next time."""
+        rows = session.execute(
+            select(
+                *(Job.id.label("job_id"), Artifact.id, Artifact.key, Artifact.bytes),
+                _age(Artifact.created_at),
+            )
+            .join(Artifact, Artifact.id == Job.artifact_id)
+            .where(Artifact.id.in_(keys), self.which)
+            .with_for_update(skip_locked=True)
+        ).all()
+        # Asked once they are locked, since nobody can come to need one of them any more.
+        needed = self._needed(session, [row.id for row in rows], [row.job_id for row in rows])
+        gone = [row for row in rows if row.id not in needed]
+        jobs = session.execute(
+            update(Job)
+            .where(Job.id.in_([row.job_id for row in gone]))
+            .values(artifact_id=None, stream_seq=Job.stream_seq + 1)
+            .returning(Job.id, Job.attempt, Job.stream_seq),
+            execution_options=UNSYNCED,
+        )
+        for job in jobs:
+            append(session, job, self.told)
+        ids = [row.id for row in gone]
+        session.execute(delete(Artifact).where(Artifact.id.in_(ids)), execution_options=UNSYNCED)
+        return [self._removal(*row[2:]) for row in gone]
+
+    def _needed(
+        self, session: Session, ids: Sequence[UUID], jobs: Sequence[UUID]
+    ) -> frozenset[UUID | None]:
+        versions = select(ModelVersion.artifact_id).where(ModelVersion.artifact_id.in_(ids))
+        others = select(Job.artifact_id).where(Job.artifact_id.in_(ids), Job.id.not_in(jobs))
+        return frozenset(session.scalars(versions)) | frozenset(session.scalars(others))
+
+    def _removal(self, key: str, size: int, age: float) -> Removal:
+        return Removal(self.kind, key, size, age, self.why)
+
+
+def models(*, days: float) -> Made:
+    """Those that no version is made of."""
+    which = and_(_ended(days), Artifact.kind == MODEL)
     why = f"no version is made of it, and its job ended over {days:g} days ago"
-    return _forget_made(session, which, Kind.MODEL, why, REMOVED)
+    return Made(Kind.MODEL, which, why, REMOVED)
 
 
-def forget_results(session: Session, *, days: float) -> list[Removal]:
-    """Those of prediction runs that ended so long ago. The runs stay. As `forget_models`."""
-    which = and_(Job.kind == Work.PREDICTION, _ended(days))
+def results(*, days: float) -> Made:
+    """Those of prediction runs."""
+    which = and_(_ended(days), Artifact.kind == RESULTS)
     why = f"its prediction run ended over {days:g} days ago"
-    return _forget_made(session, which, Kind.RESULT, why, RESULTS_REMOVED)
+    return Made(Kind.RESULT, which, why, RESULTS_REMOVED)
+
+
+def old_answers(session: Session, *, seconds: float) -> int:
+    """How many answers under an `Idempotency-Key` are so old."""
+    old = IdempotencyKey.created_at < now() - seconds
+    return session.scalars(select(func.count()).select_from(IdempotencyKey).where(old)).one()
 
 
 def forget_answers(session: Session, *, seconds: float) -> int:
-    """Drop answers under an `Idempotency-Key` that are so old; how many."""
+    """Drop some of them; how many. 0: there are no more."""
+    key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
+    some = select(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
+    old = IdempotencyKey.created_at < now() - seconds
+    some = some.where(old).order_by(IdempotencyKey.created_at).limit(BATCH)
     gone = session.scalars(
-        delete(IdempotencyKey)
-        .where(IdempotencyKey.created_at < now() - seconds)
-        .returning(IdempotencyKey.key),
+        delete(IdempotencyKey).where(key.in_(some)).returning(IdempotencyKey.key),
         execution_options=UNSYNCED,
     )
     return len(gone.all())
@@ -113,40 +229,30 @@ def database_bytes(session: Session) -> int:
     return size
 
 
-def _forget_made(
-    session: Session, which: ColumnElement[bool], kind: Kind, why: str, told: Told
-) -> list[Removal]:
-    age = (now() - Artifact.created_at).label("age")
-    made = session.execute(
-        select(Job.id, Artifact.id.label("artifact_id"), Artifact.key, Artifact.bytes, age)
-        .join(Artifact, Artifact.id == Job.artifact_id)
-        .where(which)
-    ).all()
-    return [
-        Removal(kind, row.key, row.bytes, row.age, why)
-        for row in made
-        if _forget(session, row.id, row.artifact_id, told)
-    ]
+class _Page(NamedTuple):
+    """The rows whose key comes after one and not after the last; None: from the first, to the end.
+
+    Said of both sides of a join, or a planner may read all of the other one.
+    """
+
+    after: UUID | None
+    last: UUID | None
+
+    def of(self, *columns: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
+        after = [column > self.after for column in columns] if self.after else []
+        return after + ([column <= self.last for column in columns] if self.last else [])
 
 
-def _forget(session: Session, job_id: UUID, artifact_id: UUID, told: Told) -> bool:
-    """Take what it made off its row. False: somebody needs it after all, or was faster."""
-    with session.begin_nested() as step:
-        job = session.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.artifact_id == artifact_id)
-            .values(artifact_id=None, stream_seq=Job.stream_seq + 1)
-            .returning(Job.id, Job.attempt, Job.stream_seq),
-            execution_options=UNSYNCED,
-        ).one_or_none()
-        if job is None:
-            return False
-        append(session, job, told)
-        if artifacts.remove_unused(session, artifact_id) is None:
-            step.rollback()
-            return False
-    return True
+def _page(session: Session, key: InstrumentedAttribute[UUID], after: UUID | None) -> _Page:
+    """The next page by this key."""
+    keys = select(key).where(*_Page(after, None).of(key)).order_by(key)
+    return _Page(after, session.scalars(keys.offset(PAGE - 1).limit(1)).one_or_none())
+
+
+def _age(since: InstrumentedAttribute[float]) -> ColumnElement[float]:
+    return (now() - since).label("age")
 
 
 def _ended(days: float) -> ColumnElement[bool]:
-    return and_(Job.state.in_(FINAL), Job.finished_at < now() - days * DAY)
+    """Without its kind and state, by whose index SQLite would read every job that has ended."""
+    return Job.finished_at < now() - days * DAY

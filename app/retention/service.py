@@ -4,17 +4,24 @@ In this order a process that dies in between leaves files behind, which the next
 never a row without files.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from app.artifacts.open_store import open_cache
+from app.db.engines import Database
 from app.resources import Resources
 from app.retention import leftovers, removals, repository
 from app.retention.errors import StoreOfAnother
-from app.retention.removals import Removal, units
+from app.retention.removals import Known, Removal, units
+from app.retention.repository import BATCH, Expiry
+from app.settings import Settings
+from app.sweeps import repository as sweeps
 from lora_core.disk import is_no_room
+
+PAUSE_SECONDS = 0.01  # between two batches, in which others write
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +46,16 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
     ours = _is_ours(resources, claim=not dry_run)
     found = units(store.files())  # before the look at the rows, see `orphans`
     now = store.now()
-    with database.write() as session:
-        expired = repository.forget_checkpoints(session, days=settings.keep_checkpoint_days)
-        if settings.keep_artifact_days is not None:
-            expired += repository.forget_models(session, days=settings.keep_artifact_days)
-        expired += repository.forget_results(session, days=settings.keep_prediction_days)
-        answers = repository.forget_answers(session, seconds=settings.idempotency_seconds)
-        if not dry_run:
-            session.commit()
+    expired = [
+        removal
+        for expiry in _expiries(settings)
+        for removal in _expire(database, expiry, dry_run=dry_run)
+    ]
+    answers = _drop_answers(database, settings, dry_run=dry_run)
+    if not dry_run:
+        _discard_unready(database, settings)
+    known = _known(database)
     with database.read() as session:
-        known = repository.known(session)
         uploads = repository.live_uploads(session)
     gone = {removal.key for removal in expired}
     unknown = [each for each in removals.orphans(found, known, now=now) if each.key not in gone]
@@ -74,6 +81,81 @@ def disk_use(resources: Resources) -> dict[str, int]:
         use["database"] = repository.database_bytes(session)
     folders = {"copies": open_cache(resources.settings).root, "work": resources.settings.work_dir}
     return use | {name: leftovers.tree_bytes(folder) for name, folder in folders.items()}
+
+
+def _expiries(settings: Settings) -> Iterator[Expiry]:
+    yield repository.Checkpoints(settings.keep_checkpoint_days)
+    if settings.keep_artifact_days is not None:
+        yield repository.models(days=settings.keep_artifact_days)
+    yield repository.results(days=settings.keep_prediction_days)
+
+
+def _expire(database: Database, expiry: Expiry, *, dry_run: bool) -> Iterator[Removal]:
+    """Give up expired rows, few at a time. Their files are still there."""
+    after = None
+    while True:
+        with database.read() as session:
+            found, after = expiry.look(session, after)
+        if dry_run:
+            yield from (removal for _, removal in found)
+        else:
+            keys = list(dict.fromkeys(key for key, _ in found))
+            for first in range(0, len(keys), BATCH):
+                with database.write() as session:
+                    gone = expiry.forget(session, keys[first : first + BATCH])
+                    session.commit()
+                yield from gone
+                time.sleep(PAUSE_SECONDS)
+        if after is None:
+            return
+
+
+def _drop_answers(database: Database, settings: Settings, *, dry_run: bool) -> int:
+    seconds = settings.idempotency_seconds
+    if dry_run:
+        with database.read() as session:
+            return repository.old_answers(session, seconds=seconds)
+    dropped = 0
+    while True:
+        with database.write() as session:
+            some = repository.forget_answers(session, seconds=seconds)
+            session.commit()
+        if not some:
+            return dropped
+        dropped += some
+        time.sleep(PAUSE_SECONDS)
+
+
+def _discard_unready(database: Database, settings: Settings) -> None:
+    """Sweeps whose process died while it stored their trials."""
+    while True:
+        with database.write() as session:
+            left = sweeps.oldest_unready(session, seconds=settings.orphan_seconds)
+            if left is None:
+                return
+            sweeps.discard_unready(session, left)
+            session.commit()
+        time.sleep(PAUSE_SECONDS)
+
+
+def _known(database: Database) -> Known:
+    """What the rows say, page by page.
+
+    Which attempts run comes first: one that ends later is among them, and the rows of one that had
+    ended are there by then.
+    """
+    with database.read() as session:
+        running = repository.running(session)
+    keys: set[str] = set()
+    for read in (repository.artifact_keys, repository.checkpoint_keys, repository.upload_keys):
+        after = None
+        while True:
+            with database.read() as session:
+                found, after = read(session, after)
+            keys.update(found)
+            if after is None:
+                break
+    return Known(frozenset(keys), running)
 
 
 def _is_ours(resources: Resources, *, claim: bool) -> bool:

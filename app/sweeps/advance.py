@@ -4,6 +4,7 @@ Each call is one transaction, and one at a time of all sweeps, so that no cell g
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -26,7 +27,17 @@ from lora_core.faults import reach
 
 ONE_AT_A_TIME = "sweeps"
 
+MOST_LOOKED = 20  # cells of one transaction
+
 Hints = list[tuple[UUID, Lane]]
+
+
+class Advanced(NamedTuple):
+    """New jobs, and whether another transaction should go on at once."""
+
+    hints: Hints
+    more: bool
+
 
 log = structlog.get_logger(__name__)
 
@@ -57,51 +68,55 @@ def _go_on_with(resources: Resources, sweeps: Sequence[UUID]) -> None:
 
 
 def go_on(resources: Resources, sweep_id: UUID) -> None:
-    """Advance in a transaction of its own, and tell the workers."""
-    with resources.database.write() as session:
-        hints = advance(session, sweep_id, settings=resources.settings)
-        reach("sweep_advanced")
-        session.commit()
-    reach("sweep_committed")
-    for job_id, lane in hints:
-        resources.queue.hint(job_id, lane=lane)
+    """Advance in transactions of its own, and tell the workers."""
+    more = True
+    while more:
+        with resources.database.write() as session:
+            hints, more = advance(session, sweep_id, settings=resources.settings)
+            reach("sweep_advanced")
+            session.commit()
+        reach("sweep_committed")
+        for job_id, lane in hints:
+            resources.queue.hint(job_id, lane=lane)
 
 
-def advance(session: Session, sweep_id: UUID, *, settings: Settings) -> Hints:
+def advance(session: Session, sweep_id: UUID, *, settings: Settings) -> Advanced:
     """Give cells their jobs, as many as may run at a time, and find the cells that come next.
 
     The caller commits, and then tells the workers of the jobs that it returns.
     """
     take_turns(session, ONE_AT_A_TIME)
     sweep = session.get(Sweep, sweep_id, populate_existing=True)
-    if sweep is None or sweep.state != SweepState.RUNNING:
-        return []
+    if sweep is None or sweep.state != SweepState.RUNNING or not sweep.ready:
+        return Advanced([], more=False)
     hints: Hints = []
     while True:
-        under_way = _fill(session, sweep, hints, settings)
-        if under_way:
-            return hints
+        filled = _fill(session, sweep, hints, settings)
+        if filled.under_way or filled.more:
+            return Advanced(hints, filled.more)
         if not growth.extend(session, sweep, settings):
             sweep.state, sweep.finished_at = SweepState.FINISHED, now()
             session.flush()
             log.info("the sweep is finished", sweep_id=str(sweep_id))
-            return hints
+            return Advanced(hints, more=False)
 
 
-def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> bool:
-    """Give waiting cells their jobs: those that are known, or new ones while there is room.
+class _Filled(NamedTuple):
+    under_way: bool  # some cell has not ended
+    more: bool  # cells are left that were not looked at
 
-    Whether any cell has not ended after it.
-    """
+
+def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> _Filled:
+    """Give waiting cells their jobs: those that are known, or new ones while there is room."""
     room = sweep.parallel or max(1, _slots(session, settings))
-    places = repository.unended(session, sweep.id)
-    active = {each.job_id for each in places if each.job_id and not each.again}
+    active = repository.active(session, sweep.id)
+    places = repository.waiting(session, sweep.id, limit=MOST_LOOKED + 1)
     stopping = 0  # jobs that are just ending: they take their place all the same
-    for place in places:
-        if place.job_id in active:
-            continue
+    for looked, place in enumerate(places):
         if len(active) + stopping >= room:
-            return True
+            return _Filled(under_way=True, more=False)
+        if looked == MOST_LOOKED:  # if all of them wait for jobs that are ending, nothing is new
+            return _Filled(under_way=True, more=stopping < looked)
         cell = repository.cell(session, sweep.id, place.number, place.rung)
         found = ledger.find(session, cell.cell_sha256, cell.draft)
         if isinstance(found, ledger.Entry):
@@ -115,7 +130,7 @@ def _fill(session: Session, sweep: Sweep, hints: Hints, settings: Settings) -> b
             active.add(job.id)
             hints.append((job.id, Lane(job.lane)))
     session.flush()
-    return bool(active) or stopping > 0
+    return _Filled(under_way=bool(active) or stopping > 0, more=False)
 
 
 def _slots(session: Session, settings: Settings) -> int:

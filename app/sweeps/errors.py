@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, Invalid, NotFound, Overloaded
 
 
 class SweepNotFound(NotFound):
@@ -52,6 +52,17 @@ class TooManyCells(Invalid):
     message = (
         "The space has {cells:,} cells, and a sweep may have {limit:,}. Take fewer values, or a "
         "strategy that takes a sample: random, halving with `cells`, or tpe."
+    )
+
+
+class TooManyTrials(Overloaded):
+    """The sweeps of one key would have more trials than one key may have."""
+
+    code = "too_many_trials"
+    message = (
+        "The sweeps of this key that run or are paused have {there:,} trials, and {added:,} more "
+        "would be above {limit:,} (LORAWORKS_KEY_TRIALS). Wait for one to finish, stop one, or try "
+        "fewer settings."
     )
 
 

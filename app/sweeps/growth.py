@@ -1,6 +1,8 @@
 """The rows of cells: those to begin with, and those that a strategy asks for as it goes on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
@@ -16,16 +18,17 @@ from app.sweeps.strategies import Known, Strategy
 from app.sweeps.tables import Sweep, SweepCell
 from lora_core.specs.train import TrainSpec
 
+BATCH = 100  # trials that one transaction stores
 STRATEGY: TypeAdapter[Strategy] = TypeAdapter(Strategy)
 
 
-def add(
-    session: Session, sweep: Sweep, drafts: Sequence[tuple[Choice, Draft]], *, first: int
-) -> None:
-    """New cells at the first rung, numbered from `first`."""
-    for number, (choice, draft) in enumerate(drafts, start=first):
-        session.add(_row(sweep, number, 0, choice, draft))
-    session.flush()
+def batches(
+    sweep_id: UUID, drafts: Sequence[tuple[Choice, Draft]], *, first: int
+) -> Iterator[list[JsonObject]]:
+    """Rows of new trials at the first rung, numbered from `first`, for a transaction each."""
+    numbered = enumerate(drafts, start=first)
+    while some := list(islice(numbered, BATCH)):
+        yield [_columns(sweep_id, number, 0, choice, draft) for number, (choice, draft) in some]
 
 
 def extend(session: Session, sweep: Sweep, settings: Settings) -> bool:
@@ -70,21 +73,21 @@ class _Rows:
             draft = self.pinned.draft(self._drafter, part, since=since)
         except (*cells.REFUSALS, ValueError) as error:
             return _failed(self._sweep, number, rung, choice, cells.reason(error))
-        return _row(self._sweep, number, rung, choice, draft)
+        return SweepCell(**_columns(self._sweep.id, number, rung, choice, draft))
 
 
-def _row(
-    sweep: Sweep, number: int, rung: int, choice: Mapping[str, object], draft: Draft
-) -> SweepCell:
+def _columns(
+    sweep_id: UUID, number: int, rung: int, choice: Mapping[str, object], draft: Draft
+) -> JsonObject:
     columns = draft.columns()
-    return SweepCell(
-        sweep_id=sweep.id,
-        number=number,
-        rung=rung,
-        settings=dict(choice),
-        draft=columns,
-        cell_sha256=columns["cell_sha256"],
-    )
+    return {
+        "sweep_id": sweep_id,
+        "number": number,
+        "rung": rung,
+        "settings": dict(choice),
+        "draft": columns,
+        "cell_sha256": columns["cell_sha256"],
+    }
 
 
 def _failed(

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import JsonObject
-from app.jobs.states import JobState, Kind, Lane
+from app.jobs.states import JobState, Lane
 from app.jobs.tables import Checkpoint, Job
 
 LIVE = (JobState.QUEUED, JobState.RUNNING)
@@ -62,9 +62,8 @@ def known(session: Session, cell_sha256: str, draft: JsonObject) -> bool:
 
 
 def _jobs(session: Session, cell_sha256: str) -> Sequence[Job]:
-    """Every run of it and every trial, the oldest first."""
-    same = (Job.cell_sha256 == cell_sha256, Job.kind == Kind.TRAINING)
-    return session.scalars(select(Job).where(*same).order_by(Job.id)).all()
+    """Every run of it and every trial, the oldest first. No other kind of job has this hash."""
+    return session.scalars(select(Job).where(Job.cell_sha256 == cell_sha256).order_by(Job.id)).all()
 
 
 def _serves(job: Job, spec: JsonObject) -> bool:

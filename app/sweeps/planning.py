@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
+from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.db.base import JsonObject
 from app.jobs import estimate, presence
 from app.jobs.draft import Draft, Drafter
 from app.settings import Settings
@@ -35,7 +37,8 @@ class Laid:
     specs: Sequence[TrainSpec]
     pinned: Pinned
     kept: int  # so many of them, in front; the rest is only tried
-    grown_from: tuple[object, ...] = ()  # of an extension: the sweep as it was
+    # Of an extension: space, strategy and number of cells as they were.
+    grown_from: tuple[list[Any], JsonObject, int] = ([], {}, 0)
 
 
 def lay_out(body: SweepCreate, find: Find) -> Laid:

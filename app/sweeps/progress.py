@@ -32,6 +32,7 @@ def counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str
         select(later.number)
         .where(
             later.sweep_id == SweepCell.sweep_id,
+            later.sweep_id.in_(sweep_ids),  # or all sweeps may be read to be joined
             later.number == SweepCell.number,
             later.rung > SweepCell.rung,
         )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, and_, case, delete, false, func, null, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, and_, case, delete, false, func, insert, null, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.db.base import JsonObject
+from app.db.clock import now
 from app.jobs.guards import UNSYNCED
 from app.jobs.repository import FINAL
 from app.jobs.states import JobState
@@ -40,28 +41,35 @@ class Place:
     problem: str | None
 
 
-class Unended(NamedTuple):
-    """A cell at a rung that has no end yet; without a job it waits."""
+class Waiting(NamedTuple):
+    """A cell at a rung that needs a job."""
 
     number: int
     rung: int
-    job_id: UUID | None
-    again: bool  # its job is no end of the cell
+    again: bool  # it had one, which was no end of the cell
 
 
 def get(session: Session, sweep_id: UUID) -> Sweep:
     """Raises `SweepNotFound`."""
     sweep = session.get(Sweep, sweep_id)
-    if sweep is None:
+    if sweep is None or not sweep.ready:
         raise SweepNotFound(sweep_id=sweep_id)
     return sweep
 
 
 def page(
-    session: Session, *, after: UUID | None, limit: int, state: SweepState | None = None
+    session: Session,
+    *,
+    after: UUID | None,
+    limit: int,
+    state: SweepState | None = None,
+    without: Collection[InstrumentedAttribute[Any]] = (Sweep.pinned,),
 ) -> Sequence[Sweep]:
-    """The newest first."""
-    statement = select(Sweep).order_by(Sweep.id.desc()).limit(limit)
+    """The newest first; columns that are left out may not be asked for."""
+    left_out = (defer(column, raiseload=True) for column in without)
+    statement = (
+        select(Sweep).options(*left_out).where(Sweep.ready).order_by(Sweep.id.desc()).limit(limit)
+    )
     if after is not None:
         statement = statement.where(Sweep.id < after)
     if state is not None:
@@ -71,8 +79,50 @@ def page(
 
 def running(session: Session) -> Sequence[UUID]:
     """Sweeps that give out cells, the oldest first."""
-    statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING).order_by(Sweep.id)
-    return session.scalars(statement).all()
+    statement = select(Sweep.id).where(Sweep.state == SweepState.RUNNING, Sweep.ready)
+    return session.scalars(statement.order_by(Sweep.id)).all()
+
+
+def trials_of(session: Session, caller_id: UUID) -> int:
+    """How many trials there are in sweeps of this caller that run or are paused."""
+    open_ones = (
+        select(SweepCell.number)
+        .join(Sweep, Sweep.id == SweepCell.sweep_id)
+        .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)), Sweep.ready)
+        .where(Sweep.created_by == caller_id, SweepCell.rung == 0)
+    )
+    return session.scalars(select(func.count()).select_from(open_ones.subquery())).one()
+
+
+def count(session: Session, sweep_id: UUID) -> int:
+    """How many trials it has."""
+    mine = (SweepCell.sweep_id == sweep_id, SweepCell.rung == 0)
+    return session.scalars(select(func.count()).select_from(SweepCell).where(*mine)).one()
+
+
+def add_trials(session: Session, rows: Sequence[JsonObject]) -> None:
+    """Store rows as `growth.batches` has them."""
+    session.execute(insert(SweepCell), rows)
+
+
+def make_ready(session: Session, sweep_id: UUID) -> Sweep:
+    """Let one that was being stored be seen."""
+    sweep = session.get_one(Sweep, sweep_id)
+    sweep.ready = True
+    session.flush()
+    return sweep
+
+
+def oldest_unready(session: Session, *, seconds: float) -> UUID | None:
+    """One whose trials have been being stored for so long that its process must be gone."""
+    left = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
+    return session.scalars(select(Sweep.id).where(*left).order_by(Sweep.id).limit(1)).first()
+
+
+def discard_unready(session: Session, sweep_id: UUID) -> None:
+    """Remove one that is still being stored, with its trials."""
+    unready = (Sweep.id == sweep_id, Sweep.ready.is_(False))
+    session.execute(delete(Sweep).where(*unready), execution_options=UNSYNCED)
 
 
 def concerned(session: Session, job_id: UUID) -> Sequence[UUID]:
@@ -98,24 +148,33 @@ def places(session: Session, sweep_id: UUID) -> list[Place]:
     return [Place(number, rung, CellState(state), *rest) for number, rung, state, *rest in rows]
 
 
-def unended(session: Session, sweep_id: UUID) -> list[Unended]:
-    """Every cell that waits or whose job has not ended, by rung and number.
+# A job that was given up because its workers were lost is no end: a worker that is killed must not
+# cost a cell. But nobody tries for ever, since a cell may be what kills them. Nor is the job of
+# somebody else that was cancelled.
+_AGAIN = or_(
+    and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST),
+    and_(SweepCell.reused, Job.state == JobState.CANCELLED),
+)
 
-    A job that was given up because its workers were lost is no end: a worker that is killed must
-    not cost a cell. But nobody tries for ever, since a cell may be what kills them. Nor is the job
-    of somebody else that was cancelled.
-    """
-    waits = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
-    lost = and_(Job.error_code == LOST, SweepCell.lost < MOST_LOST)
-    withdrawn = and_(SweepCell.reused, Job.state == JobState.CANCELLED)
-    again = or_(lost, withdrawn)
+
+def active(session: Session, sweep_id: UUID) -> set[UUID]:
+    """Jobs of its cells that have not ended."""
+    statement = select(Job.id).join(SweepCell, SweepCell.job_id == Job.id)
+    mine = (SweepCell.sweep_id == sweep_id, Job.state.not_in(FINAL))
+    return set(session.scalars(statement.where(*mine)))
+
+
+def waiting(session: Session, sweep_id: UUID, *, limit: int) -> list[Waiting]:
+    """The first cells that need a job, by rung and number."""
+    never = and_(SweepCell.job_id.is_(None), SweepCell.problem.is_(None))
     rows = session.execute(
-        select(SweepCell.number, SweepCell.rung, SweepCell.job_id, func.coalesce(again, false()))
+        select(SweepCell.number, SweepCell.rung, func.coalesce(_AGAIN, false()))
         .outerjoin(Job, Job.id == SweepCell.job_id)
-        .where(SweepCell.sweep_id == sweep_id, or_(waits, again, Job.state.not_in(FINAL)))
+        .where(SweepCell.sweep_id == sweep_id, or_(never, _AGAIN))
         .order_by(SweepCell.rung, SweepCell.number)
+        .limit(limit)
     )
-    return [Unended(*row) for row in rows]
+    return [Waiting(*row) for row in rows]
 
 
 def summaries(
@@ -179,11 +238,11 @@ def used_elsewhere(session: Session, job_id: UUID, *, but: UUID) -> bool:
 
 def detach(session: Session, sweep_id: UUID, states: Collection[CellState]) -> None:
     """Let the cells whose jobs are in these states wait for new ones."""
-    jobs = select(Job.id).where(Job.state.in_(states))
+    such_a_job = select(Job.id).where(Job.id == SweepCell.job_id, Job.state.in_(states)).exists()
     mine = SweepCell.sweep_id == sweep_id
     # One that never had a job has no draft of it: another try would end the same way.
     away = or_(
-        SweepCell.job_id.in_(jobs),
+        such_a_job,
         and_(SweepCell.problem.is_not(None), SweepCell.cell_sha256 != ""),
     )
     session.execute(

@@ -21,11 +21,13 @@ from app.sweeps.schemas import (
     CellView,
     SweepCreate,
     SweepExtend,
+    SweepListItem,
     SweepPlan,
     SweepPromote,
     SweepView,
 )
 from app.sweeps.states import SweepState
+from app.sweeps.tables import Sweep
 
 router = APIRouter(prefix=SweepView.prefix, tags=["sweeps"])
 
@@ -34,6 +36,8 @@ WRITE = [requires("jobs:write")]
 PROMOTE = [requires("jobs:write"), requires("models:admin")]
 FORMATS = {"csv": "text/csv", "txt": "text/plain"}
 WRITERS = {"csv": export.as_csv, "txt": export.as_results_txt}
+
+DESCRIPTION = (Sweep.job, Sweep.space, Sweep.pinned)
 
 SweepId = Annotated[UUID, id_or(lambda text: SweepNotFound(sweep_id=text))]
 Format = Annotated[
@@ -68,10 +72,7 @@ def create(  # noqa: PLR0913 - what a start touches
         response.status_code = status.HTTP_200_OK
         with database.read() as session:
             return planning.plan(session, body=body, laid=laid, settings=settings)
-    with database.write() as session:
-        sweep = service.start(
-            session, body=body, laid=laid, settings=settings, queue=queue, call=call
-        )
+    sweep = service.start(database, body=body, laid=laid, settings=settings, queue=queue, call=call)
     response.headers["Location"] = sweep.location
     return sweep
 
@@ -79,15 +80,14 @@ def create(  # noqa: PLR0913 - what a start touches
 @router.get("", dependencies=READ)
 def read_page(
     database: DatabaseDep, limit: Limit = 20, after: After = None, state: SweepState | None = None
-) -> Page[SweepView]:
-    """Sweeps, the newest first, without their verdicts."""
+) -> Page[SweepListItem]:
+    """Sweeps, the newest first, without their descriptions and verdicts."""
     with database.read() as session:
-        sweeps = repository.page(session, after=decode(after), limit=limit + 1, state=state)
-        shown, following = cut(sweeps, limit)
-        return Page(
-            data=[service.view_of(session, sweep, verdict=None) for sweep in shown],
-            next=following,
+        sweeps = repository.page(
+            session, after=decode(after), limit=limit + 1, state=state, without=DESCRIPTION
         )
+        shown, following = cut(sweeps, limit)
+        return Page(data=service.list_items(session, shown), next=following)
 
 
 @router.get("/{sweep_id}", dependencies=READ)
@@ -173,8 +173,7 @@ def extend(
     """Add cells, and run them."""
     find = partial(bases.find, database=database, store=store, settings=settings)
     laid = service.more(database, sweep_id=sweep_id, body=body, find=find)
-    with database.write() as session:
-        service.extend(session, sweep_id=sweep_id, laid=laid, settings=settings, queue=queue)
+    service.extend(database, sweep_id=sweep_id, laid=laid, settings=settings, queue=queue)
     return read(sweep_id, database)
 
 
@@ -205,5 +204,4 @@ def promote(  # noqa: PLR0913 - what a submit touches
 @router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
 def delete(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a sweep that does not run, and the jobs of its cells that no other one uses."""
-    with database.write() as session:
-        service.delete(session, sweep_id=sweep_id, store=store)
+    service.delete(database, sweep_id=sweep_id, store=store)

@@ -137,25 +137,30 @@ class VerdictView(View):
     test: ComparisonView | None
 
 
-class SweepView(Queued):
-    """A sweep."""
+class SweepListItem(Queued):
+    """A sweep, as lists show it."""
 
     prefix = "/v1/sweeps"
 
     name: str | None
     metadata: dict[str, str]
     state: SweepState
-    job: dict[str, Any]
-    space: dict[str, Any]
     strategy: dict[str, Any]
     objective: str
     parallel: int | None
     priority: int
     cells: int
     counts: Counts
-    verdict: VerdictView | None
     created_at: Timestamp
     finished_at: Timestamp | None
+
+
+class SweepView(SweepListItem):
+    """A sweep."""
+
+    job: dict[str, Any]
+    space: dict[str, Any]
+    verdict: VerdictView | None
 
 
 class CellView(View):

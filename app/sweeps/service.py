@@ -1,7 +1,10 @@
 """What callers do with sweeps: start, pause, stop, resume, retry, extend, delete."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -9,33 +12,44 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import service as artifacts
 from app.artifacts.store import Store
-from app.db.base import JsonObject
+from app.db.base import new_id
 from app.db.engines import Database
+from app.db.outage import OUTAGE
 from app.db.turns import take_turns
 from app.errors import ChangedMeanwhile
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import repository as jobs
 from app.jobs.draft import Drafter
+from app.jobs.states import Kind
 from app.jobs.tables import Job
 from app.queue import JobQueue
 from app.settings import Settings
 from app.sweeps import advance, growth, planning, progress, repository
 from app.sweeps.cells import Find, Pinned
-from app.sweeps.errors import IllegalSweepMove, SweepNotFinished
+from app.sweeps.errors import IllegalSweepMove, SweepNotFinished, TooManyTrials
 from app.sweeps.planning import Laid
 from app.sweeps.repository import Place
-from app.sweeps.schemas import Counts, SweepCreate, SweepExtend, SweepView, VerdictView
+from app.sweeps.schemas import (
+    Counts,
+    SweepCreate,
+    SweepExtend,
+    SweepListItem,
+    SweepView,
+    VerdictView,
+)
 from app.sweeps.space import Space
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep
 from lora_core.specs.train import TrainSpec
 
+MOST_REMOVED = 20  # jobs that one transaction deletes
+
 log = structlog.get_logger(__name__)
 
 
 def start(
-    session: Session,
+    database: Database,
     *,
     body: SweepCreate,
     laid: Laid,
@@ -43,13 +57,19 @@ def start(
     queue: JobQueue,
     call: Call,
 ) -> SweepView:
-    """Store a sweep with its first cells, give the first of them jobs, commit, tell the workers.
+    """Store a sweep with its first cells, give the first of them jobs, tell the workers.
 
-    Raises what `planning.drafts` and `idempotency.begin` raise; then nothing is stored.
+    Cells are stored in small transactions, so that other writers need not wait. The last one lets
+    the sweep be seen; if the process dies before, garbage collection removes what is stored.
+
+    Raises `TooManyTrials`, and what `planning.drafts` and `idempotency.begin` raise; then nothing
+    is stored.
     """
-    idempotency.begin(session, call)
-    made = planning.drafts(laid, Drafter(session, settings))
+    with database.read() as session:
+        _check_room(session, call.caller_id, laid, settings)
+        made = planning.drafts(laid, Drafter(session, settings))[: laid.kept]
     sweep = Sweep(
+        id=new_id(),
         created_by=call.caller_id,
         name=body.name,
         labels=body.metadata,
@@ -60,15 +80,36 @@ def start(
         objective=body.objective,
         parallel=body.parallel,
         priority=body.priority,
+        ready=False,
     )
-    session.add(sweep)
-    session.flush()
-    growth.add(session, sweep, made[: laid.kept], first=1)
-    hints = advance.advance(session, sweep.id, settings=settings)
-    view = view_of(session, sweep, verdict=None)
-    idempotency.keep(session, call, status=202, body=view, location=view.location)
-    session.commit()
+    try:
+        with database.write() as session:
+            session.add(sweep)
+            session.commit()
+        for rows in growth.batches(sweep.id, made, first=1):
+            with database.write() as session:
+                repository.add_trials(session, rows)
+                session.commit()
+        with database.write() as session:
+            idempotency.begin(session, call)
+            take_turns(session, f"trials of {call.caller_id}")
+            _check_room(session, call.caller_id, laid, settings)
+            sweep = repository.make_ready(session, sweep.id)
+            hints, more = advance.advance(session, sweep.id, settings=settings)
+            view = view_of(session, sweep, verdict=None)
+            idempotency.keep(session, call, status=202, body=view, location=view.location)
+            session.commit()
+    except Exception:
+        with suppress(*OUTAGE), database.write() as session:
+            repository.discard_unready(session, sweep.id)
+            session.commit()
+        raise
     _tell(queue, hints)
+    while more:
+        with database.write() as session:
+            hints, more = advance.advance(session, sweep.id, settings=settings)
+            session.commit()
+        _tell(queue, hints)
     log.info("sweep started", sweep_id=str(sweep.id), cells=view.cells)
     return view
 
@@ -119,63 +160,100 @@ def more(database: Database, *, sweep_id: UUID, body: SweepExtend, find: Find) -
         body=body,
         find=find,
     )
-    return replace(laid, grown_from=_shape(sweep, there))
+    return replace(laid, grown_from=(sweep.space, sweep.strategy, len(there)))
 
 
 def extend(
-    session: Session, *, sweep_id: UUID, laid: Laid, settings: Settings, queue: JobQueue
+    database: Database, *, sweep_id: UUID, laid: Laid, settings: Settings, queue: JobQueue
 ) -> Sweep:
-    """Add the cells that `more` has found, and run them.
+    """Add the cells that `more` has found, in small transactions, and run them.
 
-    Raises what `planning.drafts` raises, and `ChangedMeanwhile` if another call added some.
+    If the process dies on the way, the same call adds the rest. Raises what `planning.drafts`
+    raises, `TooManyTrials`, and `ChangedMeanwhile` if another call added some.
     """
-    sweep = _taken(session, sweep_id)
-    there = repository.settings(session, sweep_id)
-    if _shape(sweep, there) != laid.grown_from:
-        raise ChangedMeanwhile()
-    made = planning.drafts(laid, Drafter(session, settings))
-    sweep.space = laid.over.kept()
-    sweep.strategy = laid.strategy.model_dump(mode="json")
-    sweep.pinned = laid.pinned.as_json()
-    growth.add(session, sweep, made[: laid.kept], first=len(there) + 1)
-    return _run_on(session, sweep, settings, queue)
+    with database.read() as session:
+        made = planning.drafts(laid, Drafter(session, settings))[: laid.kept]
+    space, strategy, there = laid.grown_from
+
+    def taken(session: Session) -> Sweep:
+        sweep = _taken(session, sweep_id)
+        if (sweep.space, sweep.strategy) != (space, strategy):
+            raise ChangedMeanwhile()
+        if repository.count(session, sweep_id) != there:
+            raise ChangedMeanwhile()
+        return sweep
+
+    with database.write() as session:
+        sweep = taken(session)
+        _check_room(session, sweep.created_by, laid, settings)
+    for rows in growth.batches(sweep_id, made, first=there + 1):
+        with database.write() as session:
+            taken(session)
+            repository.add_trials(session, rows)
+            session.commit()
+        there += len(rows)
+    with database.write() as session:
+        sweep = taken(session)
+        sweep.space = laid.over.kept()
+        sweep.strategy = laid.strategy.model_dump(mode="json")
+        sweep.pinned = laid.pinned.as_json()
+        return _run_on(session, sweep, settings, queue)
 
 
-def delete(session: Session, *, sweep_id: UUID, store: Store) -> None:
+def delete(database: Database, *, sweep_id: UUID, store: Store) -> None:
     """Forget a sweep and the jobs that it made, but for those that others use.
+
+    The jobs go first, few at a time: after a process that died the same call goes on.
 
     Raises `SweepNotFound`, and `SweepNotFinished` while it or one of its jobs runs.
     """
-    sweep = _taken(session, sweep_id)
-    if sweep.state == SweepState.RUNNING or repository.unfinished_jobs(session, sweep_id):
-        state = "running" if sweep.state == SweepState.RUNNING else "still ending its jobs"
-        raise SweepNotFinished(sweep_id=sweep_id, state=state)
-    made = repository.jobs_of(session, sweep_id)
-    repository.remove(session, sweep_id)
-    gone = [artifact for job_id in made for artifact in jobs.remove(session, job_id)]
-    artifacts.forget_unused(session, store, gone)
+    with database.write() as session:
+        _ended(session, sweep_id)
+        made = repository.jobs_of(session, sweep_id)
+        session.commit()
+    for first in range(0, len(made), MOST_REMOVED):
+        with database.write() as session:
+            _ended(session, sweep_id)
+            gone = [
+                jobs.discard(session, job_id, kind=Kind.TRAINING) or []
+                for job_id in made[first : first + MOST_REMOVED]
+            ]
+            artifacts.forget_unused(session, store, chain.from_iterable(gone))
+    with database.write() as session:
+        _ended(session, sweep_id)
+        repository.remove(session, sweep_id)
+        session.commit()
 
 
 def view_of(session: Session, sweep: Sweep, *, verdict: VerdictView | None) -> SweepView:
     """A sweep as it is told."""
     counts = progress.counts(session, [sweep.id])[sweep.id]
     return SweepView(
-        id=sweep.id,
-        name=sweep.name,
-        metadata=sweep.labels,
-        state=SweepState(sweep.state),
-        job=sweep.job,
-        space=dict(sweep.space),
-        strategy=sweep.strategy,
-        objective=sweep.objective,
-        parallel=sweep.parallel,
-        priority=sweep.priority,
-        cells=sum(counts.values()),
-        counts=Counts(**counts),
-        verdict=verdict,
-        created_at=sweep.created_at,
-        finished_at=sweep.finished_at,
+        **_fields(sweep, counts), job=sweep.job, space=dict(sweep.space), verdict=verdict
     )
+
+
+def list_items(session: Session, sweeps: Sequence[Sweep]) -> list[SweepListItem]:
+    """Sweeps as lists show them."""
+    counts = progress.counts(session, [sweep.id for sweep in sweeps])
+    return [SweepListItem(**_fields(sweep, counts[sweep.id])) for sweep in sweeps]
+
+
+def _fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": sweep.id,
+        "name": sweep.name,
+        "metadata": sweep.labels,
+        "state": SweepState(sweep.state),
+        "strategy": sweep.strategy,
+        "objective": sweep.objective,
+        "parallel": sweep.parallel,
+        "priority": sweep.priority,
+        "cells": sum(counts.values()),
+        "counts": Counts(**counts),
+        "created_at": sweep.created_at,
+        "finished_at": sweep.finished_at,
+    }
 
 
 def _halt(
@@ -211,15 +289,23 @@ def _withdraw(session: Session, sweep_id: UUID, place: Place) -> None:
 def _run_on(session: Session, sweep: Sweep, settings: Settings, queue: JobQueue) -> Sweep:
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
     session.flush()
-    hints = advance.advance(session, sweep.id, settings=settings)
+    hints, _ = advance.advance(session, sweep.id, settings=settings)
     session.commit()
     _tell(queue, hints)
     return sweep
 
 
-def _shape(sweep: Sweep, there: Sequence[JsonObject]) -> tuple[object, ...]:
-    """What an extension goes by: nobody else may change it meanwhile."""
-    return sweep.space, sweep.strategy, len(there)
+def _check_room(session: Session, caller_id: UUID, laid: Laid, settings: Settings) -> None:
+    there = repository.trials_of(session, caller_id)
+    if there + laid.kept > settings.key_trials:
+        raise TooManyTrials(there=there, added=laid.kept, limit=settings.key_trials)
+
+
+def _ended(session: Session, sweep_id: UUID) -> None:
+    sweep = _taken(session, sweep_id)
+    if sweep.state == SweepState.RUNNING or repository.unfinished_jobs(session, sweep_id):
+        state = "running" if sweep.state == SweepState.RUNNING else "still ending its jobs"
+        raise SweepNotFinished(sweep_id=sweep_id, state=state)
 
 
 def _taken(session: Session, sweep_id: UUID) -> Sweep:

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, JsonObject, new_id, one_of
@@ -28,10 +28,16 @@ class Sweep(Base):
     parallel: Mapped[int | None]  # jobs at a time; None: one for each device of the workers
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16), default=SweepState.RUNNING)
+    # False while its first trials are being stored: nobody sees it then, and if the process dies
+    # garbage collection removes it.
+    ready: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[float] = mapped_column(Double, default=now())
     finished_at: Mapped[float | None] = mapped_column(Double)
 
-    __table_args__ = (one_of("state", tuple(SweepState), "state"),)
+    __table_args__ = (
+        one_of("state", tuple(SweepState), "state"),
+        Index("ix_sweeps_state", "state", "id"),
+    )
 
 
 class SweepCell(Base):

@@ -58,7 +58,7 @@ def compare(
     with database.read() as session:
         found = side_by_side.read(session, job) if job else None
         newest = repository.page(session, after=None, limit=OFFERED, only=Filter())
-        offered = [JobView.of(each, None) for each in newest if each.id not in job]
+        offered = [each for each in newest.jobs if each.id not in job]
     jobs = found.jobs if found else []
     columns = [_column(each, jobs, job, part) for each in jobs]
     return render(

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 
 from app import child
 from app.datasets import repository, service
-from app.datasets.schemas import DatasetView
+from app.datasets.schemas import DatasetListItem, DatasetView
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
@@ -34,7 +34,7 @@ router = APIRouter(include_in_schema=False, dependencies=[requires("datasets:rea
 
 @dataclass(frozen=True)
 class Shown:
-    """A data set as the pages show it."""
+    """A data set as its page shows it."""
 
     view: DatasetView
 
@@ -64,7 +64,7 @@ def datasets(
     with database.read() as session:
         found = repository.page(session, after=decode(wanted.after), limit=PER_PAGE + 1)
         rows, following = cut(found, PER_PAGE)
-        shown = [Shown(DatasetView.of(row)) for row in rows]
+        shown = [DatasetListItem.of(row) for row in rows]
     return render(
         request,
         "datasets.html",
@@ -82,18 +82,19 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
     """One data set: what was found, labels, lengths, rows, versions, jobs."""
     with database.read() as session:
         row = repository.resolve(session, ref)
-        versions = [Shown(DatasetView.of(each)) for each in repository.versions(session, row.name)]
-        used = jobs.page(session, after=None, limit=JOBS + 1, only=Filter(dataset=row.id))
-        using = [(job.id, words.name(job), job.state) for job in used]
-    newest = versions[0].view.version == row.version
+        versions = [DatasetListItem.of(each) for each in repository.versions(session, row.name)]
+        shown = Shown(DatasetView.of(row))
+        used = jobs.page(session, after=None, limit=JOBS, only=Filter(dataset=row.id))
+        using = [(job.id, words.name(job), job.state) for job in used.jobs]
+    newest = versions[0].version == row.version
     return render(
         request,
         "dataset.html",
-        dataset=Shown(DatasetView.of(row)),
+        dataset=shown,
         source=row.name if newest else f"{row.name}:{row.version}",
         versions=versions,
-        jobs=using[:JOBS],
-        more_jobs=len(using) > JOBS,
+        jobs=using,
+        more_jobs=used.last is not None,
         levels=list(Level),
         max_length=MAX_LENGTH,
         at_once=LABELS,

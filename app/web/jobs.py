@@ -9,12 +9,12 @@ from starlette.responses import HTMLResponse
 
 from app.deps import DatabaseDep
 from app.fields import Text
-from app.jobs import curves, repository
+from app.jobs import curves, repository, service
 from app.jobs.repository import Filter
-from app.jobs.schemas import JobView
+from app.jobs.schemas import JobListItem
 from app.jobs.states import JobState
 from app.keys.auth import requires
-from app.pagination import cut, decode
+from app.pagination import decode, encode
 from app.web import lists, words
 from app.web.lists import Filled
 from app.web.page import render
@@ -50,7 +50,7 @@ class Wanted(lists.Wanted):
 class Row:
     """A job as the list shows it."""
 
-    job: JobView
+    job: JobListItem
     curve: list[float]  # of the training loss, between 0 and 1
 
     @property
@@ -64,10 +64,6 @@ class Row:
     @property
     def method(self) -> str:
         return words.method(self.job.spec)
-
-    @property
-    def accuracy(self) -> float | None:
-        return words.accuracy(self.job)
 
     @property
     def seconds(self) -> float | None:
@@ -99,14 +95,12 @@ def jobs(
 
 def _rows(session: Session, wanted: Wanted) -> tuple[list[Row], str | None]:
     only = Filter(wanted.state, wanted.method, wanted.q, wanted.cells)
-    found = repository.page(session, after=decode(wanted.after), limit=ROWS + 1, only=only)
-    shown, following = cut(found, ROWS)
-    places = repository.positions(session, [job.id for job in shown])
+    shown, last = repository.page(session, after=decode(wanted.after), limit=ROWS, only=only)
     drawn = curves.small_curves(session, shown)
     rows = [
-        Row(JobView.of(job, places.get(job.id)), _scaled(drawn.get(job.id, []))) for job in shown
+        Row(item, _scaled(drawn.get(item.id, []))) for item in service.list_items(session, shown)
     ]
-    return rows, following
+    return rows, encode(last)
 
 
 def _scaled(values: list[float]) -> list[float]:

@@ -4,12 +4,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from app.jobs.schemas import JobView
+from app.jobs.schemas import JobListItem
 from app.jobs.tables import Job
 from app.web.formats import short
 
 
-def name(job: JobView | Job) -> str:
+def name(job: JobListItem | Job) -> str:
     """As its maker named it, or the end of its id."""
     return job.name or f"job {short(job.id)}"
 
@@ -29,17 +29,7 @@ def method(spec: Mapping[str, Any]) -> str:
     return f"{kind} r {method['r']} \N{GREEK SMALL LETTER ALPHA} {method['alpha']:g}"
 
 
-def accuracy(job: JobView) -> float | None:
-    """On test, or while there is none on validation."""
-    summary = job.summary or {}
-    for split in ("test", "validation"):
-        figure = (summary.get(split) or {}).get("accuracy")
-        if figure is not None:
-            return float(figure)
-    return None
-
-
-def seconds(job: JobView) -> float | None:
+def seconds(job: JobListItem) -> float | None:
     """From its start to its end, or until now."""
     if job.started_at is None:
         return None

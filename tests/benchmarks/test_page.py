@@ -73,7 +73,7 @@ def test_stored_jobs_are_a_list_and_a_long_one_has_its_curves(database: Database
     stored.store_jobs(database, jobs=5, steps=10)
     job_id = stored.store_long_job(database, points=400)
     with database.read() as session:
-        jobs = repository.page(session, after=None, limit=10)
+        jobs = repository.page(session, after=None, limit=10).jobs
         small = curves.small_curves(session, jobs)
         long = curves.read(session, job_id, most=1000)
     assert len(jobs) == 6

@@ -4,7 +4,7 @@ import pytest
 
 from app.db.clock import now
 from app.db.engines import Database
-from app.jobs import ownership
+from app.jobs import ownership, repository
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import MetricPoint
@@ -21,6 +21,7 @@ from tests.job_rows import (
     give_back,
     job,
     points,
+    take,
 )
 
 
@@ -31,17 +32,17 @@ def claim(database: Database, lane: Lane = Lane.CPU, owner: Owner = ALICE) -> Cl
         return claimed
 
 
-def test_the_highest_priority_comes_first_and_then_the_longest_due(database: Database) -> None:
-    late = add_job(database, run_after=now() - 1)
-    early = add_job(database, run_after=now() - 5)
-    urgent = add_job(database, priority=1, run_after=now() - 1)
+def test_the_highest_priority_comes_first_and_then_the_oldest(database: Database) -> None:
+    young = add_job(database, created_at=now() - 1, run_after=now() - 9)
+    old = add_job(database, created_at=now() - 5, run_after=now() - 1)
+    urgent = add_job(database, priority=1)
     order = [claimed.lease.job_id for _ in range(3) if (claimed := claim(database))]
-    assert order == [urgent, early, late]
+    assert order == [urgent, old, young]
     assert claim(database) is None
 
 
-def test_jobs_due_at_the_same_moment_come_in_the_order_of_their_ids(database: Database) -> None:
-    ids = [add_job(database, run_after=1000.0) for _ in range(3)]
+def test_jobs_of_the_same_moment_come_in_the_order_of_their_ids(database: Database) -> None:
+    ids = [add_job(database, created_at=1000.0) for _ in range(3)]
     assert [c.lease.job_id for _ in ids if (c := claim(database))] == sorted(ids)
 
 
@@ -50,6 +51,27 @@ def test_a_job_is_not_claimed_before_it_is_due(database: Database) -> None:
     assert claim(database) is None
     change(database, job_id, run_after=now())
     assert claim(database) is not None
+
+
+def test_an_interrupted_job_keeps_its_place_by_age(database: Database) -> None:
+    first, second = add_job(database), add_job(database)
+    for _ in range(3):
+        claimed = take(database)
+        assert claimed.lease.job_id == first
+        give_back(database, claimed.lease)
+    with database.read() as session:
+        assert repository.positions(session, [first, second]) == {first: 1, second: 2}
+
+
+def test_a_job_that_is_not_due_stands_behind_all_that_are(database: Database) -> None:
+    waiting = add_job(database, priority=5, run_after=now() + 60)
+    due = [add_job(database) for _ in range(2)]
+    with database.read() as session:
+        places = repository.positions(session, [waiting, *due])
+        following = repository.next_position(session, lane=Lane.CPU, priority=0)
+    assert places == {due[0]: 1, due[1]: 2, waiting: 3}
+    assert following == 3
+    assert [claimed.lease.job_id for _ in range(3) if (claimed := claim(database))] == due
 
 
 def test_a_worker_takes_jobs_of_its_lanes_only(database: Database) -> None:

@@ -75,8 +75,8 @@ def cancel(database: Database, run_id: UUID) -> JobState:
 
 
 def test_both_kinds_take_turns_in_one_queue(database: Database) -> None:
-    late = add_run(database, run_after=now() - 1)
-    early = add_job(database, run_after=now() - 5)
+    late = add_run(database, created_at=now() - 1)
+    early = add_job(database, created_at=now() - 5)
     urgent = add_run(database, priority=1)
     claims = [take(database) for _ in range(3)]
     assert [(each.lease.job_id, each.kind) for each in claims] == [
@@ -151,8 +151,9 @@ def test_each_kind_is_found_by_its_own_callers_only(database: Database) -> None:
             repository.get(session, job_id)
         with pytest.raises(JobNotFound):
             jobs.get(session, run_id)
-        assert [each.id for each in repository.page(session, after=None, limit=9)] == [run_id]
-        assert [each.id for each in jobs.page(session, after=None, limit=9)] == [job_id]
+        runs = repository.page(session, after=None, limit=9).jobs
+        assert [each.id for each in runs] == [run_id]
+        assert [each.id for each in jobs.page(session, after=None, limit=9).jobs] == [job_id]
         assert jobs.positions(session, [run_id, job_id]) == {run_id: 1, job_id: 2}
     with pytest.raises(PredictionNotFound):
         cancel(database, job_id)

@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from dirty_equals import IsDatetime, IsStr
-from sqlalchemy import delete
+from fastapi import FastAPI
+from sqlalchemy import delete, event
 from starlette.testclient import TestClient
 
 from app.db.engines import Database
@@ -39,15 +40,41 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         "label_column": "label",
         "split_column": None,
         "labels": LABELS,
+        "label_count": 2,
+        "findings": {},
         "profile": dataset["profile"],
         "diagnosis": dataset["diagnosis"],
         "created_at": IsDatetime(iso_string=True),
     }
     assert dataset["profile"]["duplicates"] == 0
     assert kept() == [f"{dataset['id']}.csv"]
-    assert client.get("/v1/datasets").json() == {"data": [dataset], "next": None}
+    listed = {name: dataset[name] for name in dataset if name not in ("profile", "diagnosis")}
+    assert client.get("/v1/datasets").json() == {"data": [listed], "next": None}
     for ref in ("my-reviews-1", "my-reviews-1:1", dataset["id"]):
         assert client.get(f"/v1/datasets/{ref}").json() == dataset
+
+
+def test_a_list_neither_shows_nor_reads_what_grows_with_the_labels(
+    client: TestClient, app: FastAPI, upload: Upload
+) -> None:
+    rows = "".join(f"text {n},label {n % 500}\n" for n in range(1100))
+    whole = upload(f"text,label\n{rows}", "many.csv").json()
+    assert len(whole["labels"]) == whole["label_count"] == 500
+    statements: list[str] = []
+
+    def sent(_: Any, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    event.listen(app.state.resources.database.read_engine, "before_cursor_execute", sent)
+    answer = client.get("/v1/datasets")
+    page = client.get("/datasets")
+    [listed] = answer.json()["data"]
+    assert listed["labels"] == dict.fromkeys(sorted(f"label {n}" for n in range(100))[:10], 3)
+    assert (listed["label_count"], listed["findings"]) == (500, whole["findings"])
+    assert len(answer.content) < 1500
+    assert "and 497 more" in page.text
+    assert any("datasets.overview" in each for each in statements)
+    assert not any("datasets.profile" in each for each in statements)
 
 
 def test_the_file_comes_back_as_it_was_unless_it_is_damaged(

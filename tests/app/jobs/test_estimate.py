@@ -25,8 +25,7 @@ SHAPE = read_shape(minilm.config(), base=minilm.NAME)
 
 
 def data(rows: dict[str, int], **sizes: Any) -> Data:
-    labels = frozenset({"a", "b"})
-    return Data(DataSpec(**sizes), {}, rows, mean_tokens=27.0, labels=labels, content={})
+    return Data(DataSpec(**sizes), {}, rows, mean_tokens=27.0, label_count=2, content={})
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,22 @@
 """Lists, curves and events: pages, filters, places in the queue."""
 
+import re
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
+from app.db.clock import now
+from app.db.engines import Database
+from app.jobs import repository
 from app.jobs.endings import Failed
+from app.jobs.states import JobState
 from tests.app.jobs.fake_worker import FakeWorker
+from tests.job_rows import change
 
 Submit = Callable[..., dict[str, Any]]
 
@@ -37,6 +47,49 @@ def test_a_job_that_comes_between_two_pages_moves_nothing(
     second = client.get(f"/v1/jobs?limit=2&after={first['next']}").json()
     assert [job["id"] for job in first["data"] + second["data"]] == made[::-1]
     assert second["next"] is None
+
+
+def test_a_list_neither_shows_nor_reads_results_in_full(
+    client: TestClient, app: FastAPI, submit: Submit, worker: FakeWorker, database: Database
+) -> None:
+    succeeded, failed = UUID(submit()["id"]), UUID(submit()["id"])
+    labels = [f"label {n}" for n in range(1000)]
+    summary = {"labels": labels, "test": {"accuracy": 0.75}, "model_version": "films:2",
+               "trainable_parameters": 10, "total_parameters": 20}  # fmt: skip
+    ended = {"finished_at": now(), "attempt": 1}
+    change(database, succeeded, state=JobState.SUCCEEDED, summary=summary, **ended)
+    detail = {"error_code": "x", "error_message": "No.", "error_detail": {"labels": labels}}
+    change(database, failed, state=JobState.FAILED, **detail, **ended)
+    statements: list[str] = []
+
+    def sent(_: Any, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    event.listen(app.state.resources.database.read_engine, "before_cursor_execute", sent)
+    answer = client.get("/v1/jobs")
+    bad, good = answer.json()["data"]
+    assert client.get("/").status_code == 200
+    assert (good["accuracy"], good["model_version"]) == (0.75, "films:2")
+    assert good["parameters"] == {"trainable": 10, "total": 20, "exact": True}
+    assert bad["error"] == {"code": "x", "message": "No."}
+    assert "summary" not in good
+    assert "label 9" not in answer.text
+    whole = re.compile(r"(?<!JSON_EXTRACT\()jobs\.(summary|error_detail)\b")
+    assert [each for each in statements if whole.search(each)] == []
+    assert client.get(f"/v1/jobs/{succeeded}").json()["summary"] == summary
+    assert client.get(f"/v1/jobs/{failed}").json()["error"]["detail"] == {"labels": labels}
+
+
+def test_a_search_goes_on_where_it_stopped(
+    client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "SEARCHED", 3)
+    made = [submit(name="films" if n in (0, 5) else "mails")["id"] for n in range(8)]
+    found = pages(client, "search=film")
+    assert [[job["id"] for job in page] for page in found] == [[made[5]], [], [made[0]]]
+    page = client.get("/?q=nothing").text
+    assert "No match among the jobs searched so far" in page
+    assert 'rel="next"' in page
 
 
 def test_jobs_are_found_by_state_and_method(

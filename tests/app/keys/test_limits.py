@@ -26,7 +26,8 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def calls(locked: Settings, new_key: Callable[..., NewKey]) -> Iterator[tuple[Call, Call]]:
     """Those of two keys."""
-    few = locked.model_copy(update={"key_jobs": 3, "key_upload_bytes": 2 * len(REVIEWS)})
+    limits = {"key_jobs": 3, "key_trials": 5, "key_upload_bytes": 2 * len(REVIEWS)}
+    few = locked.model_copy(update=limits)
 
     def caller() -> Call:
         headers = {"Authorization": f"Bearer {new_key().text}"}
@@ -57,6 +58,25 @@ def test_jobs_before_their_end(calls: tuple[Call, Call]) -> None:
     assert mine("POST", f"/v1/jobs/{queued}/cancel").status_code == 200
     assert mine("POST", "/v1/jobs", json=JOB).status_code == 202
     assert refusal(mine("POST", "/v1/jobs", json=JOB)) == (429, "too_many_jobs")
+
+
+def test_trials_of_sweeps_that_run_or_are_paused(calls: tuple[Call, Call]) -> None:
+    mine, other = calls
+    three = {"job": JOB, "space": {"method.r": [2, 4, 8]}}
+    first = mine("POST", "/v1/sweeps", json=three)
+    assert first.status_code == 202
+    refused = mine("POST", "/v1/sweeps", json=three)
+    assert refusal(refused) == (429, "too_many_trials")
+    assert "3 trials, and 3 more would be above 5" in refused.json()["detail"]
+    assert other("POST", "/v1/sweeps", json=three).status_code == 202
+
+    sweep = first.headers["Location"]
+    more = {"space": {"method.r": [16, 32, 64]}}
+    assert refusal(mine("POST", f"{sweep}/extend", json=more)) == (429, "too_many_trials")
+    assert mine("POST", f"{sweep}/pause").status_code == 200
+    assert refusal(mine("POST", "/v1/sweeps", json=three)) == (429, "too_many_trials")
+    assert mine("POST", f"{sweep}/stop").status_code == 200
+    assert mine("POST", "/v1/sweeps", json=three).status_code == 202
 
 
 def test_bytes_of_data_sets(calls: tuple[Call, Call]) -> None:

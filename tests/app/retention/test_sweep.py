@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from app.artifacts import repository as artifacts
 from app.artifacts.errors import StorageUnavailable
@@ -27,6 +27,7 @@ from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.predictions import service as predictions
 from app.predictions.errors import ResultsRemoved
 from app.resources import Resources
+from app.retention import repository, service
 from app.retention.errors import StoreOfAnother
 from app.retention.removals import Kind
 from app.retention.service import disk_use, sweep
@@ -261,6 +262,46 @@ def test_what_vanishes_meanwhile_is_no_error(world: World, monkeypatch: pytest.M
     assert disk_use(world.resources)["work"] == 0
     assert not incoming.exists()
     assert not worked.exists()
+
+
+def test_many_go_in_small_transactions(
+    world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "PAGE", 4)
+    monkeypatch.setattr(service, "BATCH", 3)
+    resources = keeping(keep_artifact_days=30)
+    for days in (31, 29) * 5:
+        world.model(world.job(days=days))
+    for _ in range(7):
+        world.checkpoint(world.job(days=8))
+    commits: list[object] = []
+    event.listen(world.database.write_engine, "commit", commits.append)
+    told = {removal.key for removal in sweep(resources, dry_run=True).removals}
+    assert commits == []
+    assert {removal.key for removal in sweep(resources).removals} == told
+    assert len(told) == 12
+    assert len(world.left()) == 5
+    assert len(commits) >= 12 / 3
+
+
+def test_a_model_that_is_registered_at_the_last_moment_stays(
+    world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = keeping(keep_artifact_days=30)
+    jobs = [world.job(days=31) for _ in range(2)]
+    registered, unused = (world.model(job_id) for job_id in jobs)
+    look = repository.Made.look
+
+    def look_and_register(*arguments: Any) -> repository.Looked:
+        found = look(*arguments)
+        if found.expired:
+            world.version(registered)
+        return found
+
+    monkeypatch.setattr(repository.Made, "look", look_and_register)
+    assert [removal.key for removal in sweep(resources).removals] == [unused.key]
+    assert world.left() == {registered.key}
+    assert [world.row(job_id).artifact_id for job_id in jobs] == [registered.id, None]
 
 
 # -- safety ------------------------------------------------------------------------------------

@@ -1,0 +1,26 @@
+"""What is measured, how much of it, and the bounds that it is held to."""
+
+from dataclasses import dataclass
+
+CELLS = ("sqlite", "postgresql")
+MOST_POST_RATIO = 3.0  # of POST /v1/jobs with all jobs to an empty database
+MOST_WRITE_MS = 100.0  # that one transaction may hold what other writers wait for
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of it."""
+
+    jobs: int  # rows, of which `queued` wait
+    queued: int
+    points: int  # of curves, spread over the jobs
+    models: int  # that garbage collection removes
+    trials: int  # of the sweep that is started
+    requests: int  # POST /v1/jobs in each database, and claims
+    lists: int  # requests for each list
+
+
+FULL = Size(
+    jobs=100_000, queued=1000, points=1_000_000, models=5000, trials=5000, requests=100, lists=15
+)
+QUICK = Size(jobs=2000, queued=100, points=10_000, models=200, trials=100, requests=20, lists=3)
