@@ -131,7 +131,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             opened.callback(resources.close)
             migrate.check(resources.database)
             if settings.auth == "on":
-                ring = app.state.key_ring = KeyRing(resources.database, load_pepper(settings))
+                ring = app.state.key_ring = KeyRing(
+                    resources.database,
+                    load_pepper(settings),
+                    session_seconds=settings.session_days * 86_400,
+                    idle_seconds=settings.session_idle_days * 86_400,
+                )
                 opened.callback(ring.close)
         except AppError as error:
             log.error("not_started", code=error.code, reason=str(error))

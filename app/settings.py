@@ -75,6 +75,12 @@ class Settings(BaseSettings):
         "use in the file `pepper` of the data folder.",
         min_length=32,
     )
+    session_days: float = Field(
+        30, ge=0.01, description="How long a browser stays signed in at most."
+    )
+    session_idle_days: float = Field(
+        7, ge=0.01, description="A browser that was not used for so long has to sign in again."
+    )
     allowed_hosts: Names = Field(
         (), description="Host names under which the service is called, besides loopback ones."
     )
