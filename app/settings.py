@@ -187,6 +187,12 @@ class Settings(BaseSettings):
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
     )
+    max_streams: int = Field(
+        500, ge=1, description="Jobs' streams that one API process sends at a time."
+    )
+    key_streams: int = Field(
+        100, ge=1, description="Those of them that one key may follow at a time."
+    )
     key_jobs: int = Field(
         1000, ge=1, description="Jobs and prediction runs that one key may have before their end."
     )
