@@ -130,6 +130,41 @@ class OriginRefused(Forbidden):
     )
 
 
+class CrossSiteRefused(Forbidden):
+    """A web page elsewhere made the browser call."""
+
+    code = "cross_site_refused"
+    message = (
+        "Pages of other sites may link to this service, but not load or send anything here. "
+        "If this one may call, add its origin to LORAWORKS_ALLOWED_ORIGINS and call with CORS."
+    )
+
+
+class ClientLeft(AppError):
+    """The caller hung up before there was an answer."""
+
+    status = 499  # as proxies write it into their logs
+    code = "client_left"
+    message = "The client closed the connection before there was an answer."
+
+
+class KeyQueueFull(Overloaded):
+    """One key has as many calls waiting as one key may have."""
+
+    code = "key_queue_full"
+    message = (
+        "This key has {limit} calls of this kind under way. Wait for their answers, or try again "
+        "in {retry_after} s."
+    )
+
+
+class QueueFull(Overloaded):
+    """As many calls are waiting as may wait."""
+
+    code = "queue_full"
+    message = "{limit} calls of this kind are under way already. Try again in {retry_after} s."
+
+
 class InvalidCursor(Invalid):
     """Not the `next` of a page."""
 

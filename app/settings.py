@@ -187,6 +187,15 @@ class Settings(BaseSettings):
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
     )
+    max_reads: int = Field(
+        32, ge=1, description="Reads of data sets' rows that run or wait; more are refused (429)."
+    )
+    key_reads: int = Field(8, ge=1, description="Those of them that one key may have.")
+    max_checks: int = Field(
+        100,
+        ge=1,
+        description="Uploads and imports that are checked or wait for it; more are refused (429).",
+    )
     max_streams: int = Field(
         500, ge=1, description="Jobs' streams that one API process sends at a time."
     )

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.deps import Caller, CallerDep, SettingsDep
+from app.errors import ClientLeft
 from app.keys.auth import requires
 from app.serving.dialects import Dialect, Question, understand
-from app.serving.errors import ClientLeft, Empty, InvalidTimeout, TooManyInputs
+from app.serving.errors import Empty, InvalidTimeout, TooManyInputs
 from app.serving.explanation import Explanation, explain
 from app.serving.schemas import (
     Explain,
