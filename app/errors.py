@@ -120,6 +120,17 @@ class HostRefused(AppError):
     )
 
 
+class BodyLengthUnclear(AppError):
+    """The request says twice how long its body is."""
+
+    status = 400
+    code = "body_length_unclear"
+    message = (
+        "A request has Content-Length or Transfer-Encoding, not both: the two may disagree on "
+        "where it ends."
+    )
+
+
 class OriginRefused(Forbidden):
     """A web page of another origin may not call."""
 

@@ -14,6 +14,7 @@ import lora_core
 from app import apidocs, health, logs, problems
 from app.artifacts import routes as artifacts
 from app.charts import routes as charts
+from app.connections import raise_file_limit
 from app.datasets import routes as datasets
 from app.db import migrate
 from app.disconnect import CancelOnDisconnect
@@ -128,6 +129,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     logs.configure(settings.log_level)
     keep_private()
+    log.info("open_files", limit=raise_file_limit())
     with ExitStack() as opened:
         try:
             resources = open_resources(settings)

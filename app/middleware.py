@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import CrossSiteRefused, HostRefused, OriginRefused
+from app.errors import BodyLengthUnclear, CrossSiteRefused, HostRefused, OriginRefused
 from app.problems import respond
 from app.settings import Settings
 
@@ -116,7 +116,8 @@ class Faults:
 
 
 class Visitors:
-    """Refuses foreign Host and Origin headers, so that web pages elsewhere cannot reach in.
+    """Refuses foreign Host and Origin headers, so that web pages elsewhere cannot reach in, and
+    requests of unclear length.
 
     This holds with keys off too: a page that rebinds its own name to 127.0.0.1 would else be let
     in. Browsers send no Origin with images, scripts and the like, but `Sec-Fetch-Site`, which no
@@ -131,6 +132,8 @@ class Visitors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
+            if "content-length" in headers and "transfer-encoding" in headers:
+                raise BodyLengthUnclear()
             hosts = headers.getlist("host")
             named = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
             if named is None or named["name"].lower() not in self.hosts:

@@ -187,6 +187,12 @@ class Settings(BaseSettings):
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
     )
+    max_connections: int = Field(
+        4000,
+        ge=1,
+        description="Connections that one API process has open at a time, at most three "
+        "quarters of the files that it may open; a new one takes the place of an idle one.",
+    )
     max_reads: int = Field(
         32, ge=1, description="Reads of data sets' rows that run or wait; more are refused (429)."
     )
