@@ -9,7 +9,14 @@ from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from app.datasets import files, repository, service
-from app.datasets.schemas import UPLOAD_FORM, DatasetFields, DatasetView, RowsView, RowView
+from app.datasets.schemas import (
+    UPLOAD_FORM,
+    DatasetFields,
+    DatasetRef,
+    DatasetView,
+    RowsView,
+    RowView,
+)
 from app.datasets.upload import receive
 from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.idempotency.header import KeyedDep
@@ -75,7 +82,7 @@ def list_datasets(
 
 
 @router.get("/{ref}", dependencies=_READ)
-def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
+def read_dataset(ref: DatasetRef, database: DatabaseDep) -> DatasetView:
     """One data set, by `name` (its newest version), `name:2` or id."""
     with database.read() as session:
         return DatasetView.of(repository.resolve(session, ref))
@@ -83,7 +90,7 @@ def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
 
 @router.get("/{ref}/content", dependencies=_READ, response_class=FileResponse)
 def read_content(
-    ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
 ) -> FileResponse:
     """The file as it was uploaded."""
     with database.read() as session:
@@ -97,7 +104,7 @@ def read_content(
 
 @router.get("/{ref}/rows", dependencies=_READ)
 async def read_rows(  # noqa: PLR0913 - what it reads, and from where
-    ref: str,
+    ref: DatasetRef,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -117,7 +124,7 @@ async def read_rows(  # noqa: PLR0913 - what it reads, and from where
 
 @router.post("/{ref}/check", dependencies=_WRITE)
 async def check_dataset(
-    ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep, at_work: WorkDep
+    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep, at_work: WorkDep
 ) -> DatasetView:
     """Diagnose it again: for uploads of a version before, which have no diagnosis."""
     work = partial(service.check, database, store, settings=settings, ref=ref)
@@ -125,7 +132,9 @@ async def check_dataset(
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
-def delete_dataset(ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep) -> None:
+def delete_dataset(
+    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+) -> None:
     """Delete a data set that no queued or running job reads, by `name:2`, `name` or id."""
     service.delete(database, store, settings=settings, ref=ref)
 

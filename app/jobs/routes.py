@@ -23,7 +23,7 @@ from app.jobs.schemas import EventView, JobCreate, JobView, Log, Plan, PointView
 from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import Streams, follow
-from app.keys.auth import requires, still_good
+from app.keys.auth import check_scope, requires, still_good
 from app.pagination import After, Limit, Page, cut, decode
 from app.settings import Settings
 from lora_core.specs.method import MethodName
@@ -86,6 +86,7 @@ FilterDep = Annotated[Filter, Depends(_filter)]
 def create(  # noqa: PLR0913 - what a submit touches
     body: JobCreate,
     response: Response,
+    caller: CallerDep,
     keyed: KeyedDep,
     settings: SettingsDep,
     database: DatabaseDep,
@@ -93,7 +94,12 @@ def create(  # noqa: PLR0913 - what a submit touches
     queue: QueueDep,
     dry_run: Annotated[bool, Query(description="Answer the plan alone.")] = False,
 ) -> JobView | Plan:
-    """Queue a training run, or say what it would take."""
+    """Queue a training run, or say what it would take.
+
+    `register_as` needs the scope `models:admin` as well.
+    """
+    if body.register_as is not None:
+        check_scope(caller, "models:admin")
     call = keyed.call(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
