@@ -15,7 +15,7 @@ from app.db import migrate
 from app.db.lookups import Lookups
 from app.errors import Silent, Stopping
 from app.fields import View
-from app.problems import Problem, answer, describe
+from app.problems import PREDICT_RESPONSES, Problem, answer, describe
 from app.resources import Resources
 
 PATIENCE_SECONDS = 4.0  # whoever asks may give up after 5
@@ -45,8 +45,18 @@ async def livez() -> Health:
 
 
 @router.get("/readyz", openapi_extra={"security": []}, response_model=Readiness)
-@router.get("/health", openapi_extra={"security": []}, response_model=Readiness)
-@router.get("/ping", openapi_extra={"security": []}, response_model=Readiness)
+@router.get(
+    "/health",
+    openapi_extra={"security": []},
+    response_model=Readiness,
+    responses=PREDICT_RESPONSES,
+)
+@router.get(
+    "/ping",
+    openapi_extra={"security": []},
+    response_model=Readiness,
+    responses=PREDICT_RESPONSES,
+)
 async def readyz(request: Request) -> Readiness | Response:
     """Database and store answer, the schema is the one of this version, and nobody said stop."""
     state = request.app.state

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
         "use in the file `pepper` of the data folder.",
         min_length=32,
     )
+    session_days: float = Field(
+        30, ge=0.01, description="How long a browser stays signed in at most."
+    )
+    session_idle_days: float = Field(
+        7, ge=0.01, description="A browser that was not used for so long has to sign in again."
+    )
     allowed_hosts: Names = Field(
         (), description="Host names under which the service is called, besides loopback ones."
     )
@@ -185,6 +191,27 @@ class Settings(BaseSettings):
     )
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
+    )
+    max_connections: int = Field(
+        4000,
+        ge=1,
+        description="Connections that one API process has open at a time, at most three "
+        "quarters of the files that it may open; a new one takes the place of an idle one.",
+    )
+    max_reads: int = Field(
+        32, ge=1, description="Reads of data sets' rows that run or wait; more are refused (429)."
+    )
+    key_reads: int = Field(8, ge=1, description="Those of them that one key may have.")
+    max_checks: int = Field(
+        100,
+        ge=1,
+        description="Uploads and imports that are checked or wait for it; more are refused (429).",
+    )
+    max_streams: int = Field(
+        500, ge=1, description="Jobs' streams that one API process sends at a time."
+    )
+    key_streams: int = Field(
+        100, ge=1, description="Those of them that one key may follow at a time."
     )
     key_jobs: int = Field(
         1000, ge=1, description="Jobs and prediction runs that one key may have before their end."

@@ -22,7 +22,7 @@ def up(
 ) -> None:
     """Start the service: the API and one worker. Ctrl-C stops both.
 
-    With --json one line with url, docs, data_dir and admin_key is printed once it is ready.
+    With --json one line with url, docs, data_dir and admin_key_file is printed once it is ready.
     """
     from app.cli.service import run_service
     from app.db.migrate import upgrade

@@ -20,6 +20,26 @@ class TooManyJobs(Overloaded):
     )
 
 
+class KeyStreamsUsed(Overloaded):
+    """One key follows as many streams as one key may."""
+
+    code = "key_streams_used"
+    message = (
+        "This key follows {limit} streams already. Close some, or read "
+        "`GET /v1/jobs/{{id}}/events?after=` now and then instead. Try again in {retry_after} s."
+    )
+
+
+class TooManyStreams(Overloaded):
+    """The service sends as many streams as it may."""
+
+    code = "too_many_streams"
+    message = (
+        "This service sends {limit} streams already. Read `GET /v1/jobs/{{id}}/events?after=` "
+        "now and then instead. Try again in {retry_after} s."
+    )
+
+
 class JobNotFinished(Conflict):
     """Only what has ended can be deleted."""
 

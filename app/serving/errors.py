@@ -67,14 +67,6 @@ class QuotaUsed(Overloaded):
     message = "This key may send {quota:g} texts a second. Try again in {retry_after} s."
 
 
-class ClientLeft(AppError):
-    """The caller hung up before there was an answer."""
-
-    status = 499  # as proxies write it into their logs
-    code = "client_left"
-    message = "The client closed the connection before there was an answer."
-
-
 class DeadlinePassed(AppError):
     """The answer would have come too late."""
 

@@ -10,9 +10,12 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.deps import Caller, CallerDep, SettingsDep
+from app.errors import ClientLeft
 from app.keys.auth import requires
+from app.problems import PREDICT_RESPONSES, RESPONSES
+from app.registry.refs import Ref
 from app.serving.dialects import Dialect, Question, understand
-from app.serving.errors import ClientLeft, Empty, TooManyInputs
+from app.serving.errors import Empty, TooManyInputs
 from app.serving.explanation import Explanation, explain
 from app.serving.schemas import (
     Explain,
@@ -45,7 +48,12 @@ async def _serving(request: Request) -> Serving:
     return serving
 
 
-router = APIRouter(tags=["predict"], dependencies=[requires("predict")], lifespan=_lifespan)
+router = APIRouter(
+    tags=["predict"],
+    dependencies=[requires("predict")],
+    lifespan=_lifespan,
+    responses=PREDICT_RESPONSES,
+)
 ServingDep = Annotated[Serving, Depends(_serving)]
 DialectQuery = Annotated[
     Dialect | None,
@@ -112,7 +120,7 @@ async def predict(body: Predict, asking: AskingDep, dialect: DialectQuery = None
 @router.post("/models/{ref}/predict", response_model=Answers)
 @router.post("/models/{ref}", response_model=Answers)
 async def predict_by(
-    ref: str, body: RefPredict, asking: AskingDep, dialect: DialectQuery = None
+    ref: Ref, body: RefPredict, asking: AskingDep, dialect: DialectQuery = None
 ) -> Response:
     """The same for the model in the address: `name`, `name@alias` or `name:3`."""
     return _told(*await asking.answer(body, ref, dialect))
@@ -129,9 +137,9 @@ async def predict_vertex(body: VertexPredict, asking: AskingDep, settings: Setti
     return JSONResponse({"predictions": rows}, headers=_headers(answers[-1][1]))
 
 
-@router.post("/v1/models/{ref}/explain")
+@router.post("/v1/models/{ref}/explain", responses=RESPONSES)
 async def explain_by(
-    ref: str, body: Explain, asking: AskingDep, response: Response
+    ref: Ref, body: Explain, asking: AskingDep, response: Response
 ) -> ExplanationView:
     """Which words of a text drove the answer, and how far.
 
