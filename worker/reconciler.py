@@ -12,11 +12,13 @@ from app.db import clock
 from app.db.outage import OUTAGE
 from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
+from app.jobs.states import Lane
 from app.resources import Resources
 from app.sweeps import advance
 from worker import identity, workplace
 from worker.contact import Contact
 from worker.failures import lost
+from worker.host_check import HostCheck
 
 FORGET_SECONDS = 24 * 3600.0
 CLOCK_JUMP_SECONDS = 5.0
@@ -24,6 +26,11 @@ CLOCK_LOOK_SECONDS = 1.0  # an answer that took longer says too little about the
 SILENT_ROUNDS = 3  # without a sign of life
 
 log = structlog.get_logger(__name__)
+
+
+def _lanes(devices: Sequence[str]) -> set[Lane]:
+    """Whose jobs they can run."""
+    return {Lane.ANY, *(Lane.CPU if name.startswith("cpu") else Lane.GPU for name in devices)}
 
 
 def own_clock() -> float:
@@ -35,9 +42,16 @@ class Reconciler:
     """Each step repeats its condition in the database, so a stale look does no harm."""
 
     def __init__(
-        self, resources: Resources, owner: Owner, *, draining: Flag, devices: Sequence[str]
+        self,
+        resources: Resources,
+        owner: Owner,
+        *,
+        draining: Flag,
+        devices: Sequence[str],
+        host: HostCheck | None = None,
     ) -> None:
         self._resources = resources
+        self._host = host or HostCheck(resources)
         self._settings = resources.settings
         self._owner = owner
         self._draining = draining
@@ -115,12 +129,14 @@ class Reconciler:
         self._began_at = now
 
     def _announce(self) -> None:
-        devices = () if workplace.trouble(self._settings) else self._devices
+        devices = () if self._host.trouble() else self._devices
         with self._resources.database.write() as session:
             presence.announce(
                 session, self._owner, draining=self._draining.is_set(), devices=devices
             )
             presence.forget(session, silent_seconds=FORGET_SECONDS)
+            if devices and not self._draining.is_set():
+                reminders.forget_trouble(session, _lanes(devices))
             asked_at = own_clock()
             database_now = clock.read_clock(session)
             took = own_clock() - asked_at

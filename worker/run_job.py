@@ -24,6 +24,7 @@ from lora_core.process import cores
 from worker import close, inputs, workplace
 from worker.errors import Fenced
 from worker.failures import is_disk, judge, judge_error, over_time
+from worker.host_check import HostCheck
 from worker.inputs import Inputs
 from worker.keeper import Keeper
 from worker.launch import Order
@@ -43,10 +44,13 @@ log = structlog.get_logger(__name__)
 class JobRunner:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
-    def __init__(self, resources: Resources, *, draining: Flag) -> None:
+    def __init__(
+        self, resources: Resources, *, draining: Flag, host: HostCheck | None = None
+    ) -> None:
         self._resources = resources
         self._settings = resources.settings
         self._draining = draining
+        self._host = host or HostCheck(resources)
 
     def run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:
         """From the claim to the ending. What breaks on the way is an ending, too."""
@@ -63,8 +67,12 @@ class JobRunner:
             except Exception as error:
                 known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_disk(error)
                 log.warning("the attempt broke", error=str(error), exc_info=not known)
-                saved = attempt.recorder.saved_step
-                ending = judge_error(error, claimed, self._settings, saved_step=saved)
+                told = attempt.recorder
+                ending = judge_error(
+                    error, claimed, self._settings, saved_step=told.saved_step, step=told.step
+                )
+                if isinstance(ending, Waiting):
+                    self._host.doubt_store()
                 close.finish(self._resources, lease, ending)
             finally:
                 workplace.clear(attempt.place.directory)
@@ -91,6 +99,7 @@ class JobRunner:
         workplace.check_room(self._settings)
         self._fix_runtime(attempt)
         with attempt.recorder.beating():
+            self._resources.store.now()  # without it the result could not be kept
             found = inputs.locate(
                 self._resources.database,
                 attempt.claimed,

@@ -136,8 +136,8 @@ def unfinished(session: Session, caller_id: UUID) -> int:
 
 
 def add(session: Session, job: Job) -> None:
-    """Insert a job with its first event."""
-    job.stream_seq = 1
+    """Insert a job with its first event. One that continues another may bring numbers with it."""
+    job.stream_seq = (job.stream_seq or 0) + 1
     session.add(job)
     session.flush()
     append(session, job, Told("queued", "info", "The job was queued.", {}))

@@ -65,10 +65,15 @@ def live_uploads(session: Session) -> frozenset[str]:
 
 
 def forget_checkpoints(session: Session, *, days: float) -> list[Removal]:
-    """Those of jobs that ended so long ago. The caller deletes their files after its commit."""
+    """Those of jobs that ended so long ago, unless a job that has not ended continues from there.
+
+    The caller deletes their files after its commit.
+    """
+    continued = select(Job.continues).where(Job.continues.is_not(None), Job.state.not_in(FINAL))
     gone = session.execute(
         delete(Checkpoint)
         .where(Checkpoint.job_id.in_(select(Job.id).where(_ended(days))))
+        .where(Checkpoint.job_id.not_in(continued))
         .returning(Checkpoint.key, Checkpoint.bytes, (now() - Checkpoint.at).label("age")),
         execution_options=UNSYNCED,
     )

@@ -11,7 +11,7 @@ import pytest
 from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.artifacts.local import LocalStore
 from app.artifacts.store import ArtifactRef
-from lora_core import manifest
+from lora_core import disk, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.artifacts.stores import KEY, WEIGHTS, made, putting, ref_of
 from tests.starved import no_descriptors, unprivileged
@@ -42,6 +42,43 @@ def test_a_directory_from_another_disk_is_copied_and_then_named(
     assert not other_disk.exists()
     manifest.verify(store.path(ref))
     assert list((root / ".unfinished").iterdir()) == []
+
+
+def test_every_folder_that_is_made_is_brought_to_the_disk(
+    store: LocalStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is only in memory is gone after a power cut, with all that lies below it."""
+    synced: list[Path] = []
+    real = disk.sync
+
+    def sync(path: Path) -> None:
+        real(path)
+        synced.append(path)
+
+    monkeypatch.setattr(disk, "sync", sync)
+    store.put(made(tmp_path / "first"), "jobs/x/a1")
+    renamed = synced[-4:]
+    assert renamed == [root / "jobs/x", root / "jobs", root, tmp_path]
+    synced.clear()
+    store.put(made(tmp_path / "second"), "jobs/x/a2")
+    assert [path for path in synced if path.is_relative_to(root)] == [root / "jobs/x"]
+
+
+def test_of_checkpoints_a_missing_folder_is_enough_to_be_gone(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    """A job then starts again. In an empty store it waits: the disk may be away."""
+    ref = store.put(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
+    shutil.rmtree(root / "checkpoints")
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        store.verified(ref)
+    model = store.put(made(tmp_path / "model"), "jobs/x/a1")
+    with pytest.raises(ArtifactCorrupt, match="missing"):
+        store.verified(ref)
+    shutil.rmtree(root / "jobs")
+    (root / "uploads").mkdir()
+    with pytest.raises(StorageUnavailable, match="no folder jobs"):
+        store.verified(model)
 
 
 def test_a_copy_that_is_killed_leaves_what_can_be_deleted(
