@@ -111,13 +111,13 @@ def test_a_retry_that_saved_nothing_is_retried_from_where_it_began(
 
 
 def test_one_key_makes_one_retry(client: TestClient, ended: Ended) -> None:
-    old = ended()
+    old, unsaved = ended(), ended(saved=False)
     key = {"Idempotency-Key": "again"}
     first = client.post(f"/v1/jobs/{old}/retry", headers=key)
     again = client.post(f"/v1/jobs/{old}/retry", headers=key)
     assert (again.status_code, again.json()) == (202, first.json())
     assert again.headers["Idempotency-Replayed"] == "true"
-    other = client.post(f"/v1/jobs/{ended(saved=False)}/retry", headers=key)
+    other = client.post(f"/v1/jobs/{unsaved}/retry", headers=key)
     assert other.status_code == 422
 
 
@@ -144,10 +144,8 @@ def test_what_cannot_be_retried_says_why(
     database: Database,
 ) -> None:
     assert refusal(client, uuid4()) == (404, "job_not_found")
-    assert refusal(client, add_job(database, kind="prediction")) == (
-        409,
-        "prediction_run_not_retried",
-    )
+    run = add_job(database, kind="prediction", lane="gpu")
+    assert refusal(client, run) == (409, "prediction_run_not_retried")
     waits = submit()["id"]
     assert refusal(client, waits) == (409, "job_not_finished")
     worker.claim()
