@@ -49,6 +49,7 @@ OOM_HOST = Cause(
     "training, choose a smaller `optim.micro_batch_tokens` or `data.max_length`.",
     "oom_host",
 )
+LOST = Cause("lost_worker", "The worker that ran it is gone.", CRASH_LOOP, outside=True)
 BROKEN = Cause("worker_error", "The worker itself failed ({how}).", "worker_error")
 
 NO_FURTHER = "{message} It came no further than the time before, so it is not tried again."
@@ -185,7 +186,7 @@ def _known(failed: events.Failed, claimed: Claimed, settings: Settings) -> Endin
 
 def lost(settings: Settings) -> Retry:
     """What a job is told whose worker is gone."""
-    return Retry("lost_worker", "The worker that ran it is gone.", settings.retry_seconds)
+    return Retry(LOST.code, LOST.message, settings.retry_seconds)
 
 
 def _how(left: ExitStatus) -> str:

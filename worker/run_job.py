@@ -5,12 +5,14 @@ A prediction run lives the same life; `work` says in what it differs.
 
 import dataclasses
 import json
+import socket
 import time
 from pathlib import Path
 from threading import Event as Flag
 
 import structlog
 
+from app.data_folder import check_room
 from app.db.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership
@@ -96,7 +98,7 @@ class JobRunner:
             ending = over_time(attempt.claimed, self._settings, saved_step=None)
             close.finish(self._resources, lease, ending)
             return
-        workplace.check_room(self._settings)
+        check_room(self._settings, host=socket.gethostname())
         self._fix_runtime(attempt)
         with attempt.recorder.beating():
             self._resources.store.now()  # without it the result could not be kept

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, literal, null, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.db.clock import now
 from app.jobs.endings import (
@@ -88,7 +89,9 @@ def furthest() -> ColumnElement[int]:
     return func.coalesce(reached.scalar_subquery(), 0)
 
 
-def backoff(seconds: float, count: ColumnElement[int]) -> ColumnElement[float]:
+def backoff(
+    seconds: float, count: ColumnElement[int] | InstrumentedAttribute[int]
+) -> ColumnElement[float]:
     """A pause that doubles with each count, up to ten minutes or its first length."""
     longest = max(LONGEST_BACKOFF, seconds)
     doublings = case((count < _MOST_DOUBLINGS, count), else_=_MOST_DOUBLINGS)

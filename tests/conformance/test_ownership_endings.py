@@ -129,7 +129,7 @@ def test_the_next_claim_knows_that_an_attempt_failed_from_there(database: Databa
     assert (claimed.failures, claimed.failed_at) == (0, frozenset())
     end(database, claimed.lease, Retry("crashed", "It crashed.", backoff_seconds=0))
     claimed = take(database)
-    assert (claimed.failures, claimed.furthest, claimed.failed_at) == (1, 4, {4})
+    assert (claimed.failures, claimed.furthest, claimed.failed_at) == (1, 4, frozenset({4}))
 
 
 def test_a_job_waits_for_the_disk_without_a_failure_and_says_why(database: Database) -> None:

@@ -1,5 +1,6 @@
 """A job that was cancelled or failed late is continued, and gives the bits of an unbroken run."""
 
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -15,6 +16,8 @@ from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.e2e.test_kill import check
 from tests.job_rows import attempts, job
+from tests.waiting import wait_until
+from tests.worker.test_predictions import heard_a_stop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -23,7 +26,6 @@ def cancel(installation: Installation, job_id: UUID) -> None:
     with installation.database.write() as session:
         repository.request_cancel(session, job_id)
         session.commit()
-    assert installation.ended(job_id) is JobState.CANCELLED
 
 
 def continued(installation: Installation, job_id: UUID) -> UUID:
@@ -39,20 +41,26 @@ def continued(installation: Installation, job_id: UUID) -> UUID:
 
 @EMBEDDED_FIRST
 def test_retries_of_a_cancelled_and_a_failed_job_give_the_bits_of_an_unbroken_run(
-    install: Install, unbroken: Outcome
+    install: Install, unbroken: Outcome, tmp_path: Path
 ) -> None:
-    installation = install(max_failures=1)
+    installation, hold = install(max_failures=1), tmp_path / "hold"
+    hold.touch()
     first = installation.submit()
-    worker = installation.worker()
-    installation.saw(first, "checkpoint", count=2)
+    worker = installation.worker(fault=f"checkpoint_files_written@4:pause:{hold}")
+    installation.saw(first, "checkpoint", count=3)
     cancel(installation, first)
+    [child] = installation.children()
+    wait_until(lambda: heard_a_stop(child), what="the word to the training")
+    hold.unlink()
+    assert installation.ended(first) is JobState.CANCELLED
     assert worker.leave() == 0
 
     second = continued(installation, first)
     cancel(installation, second)  # in the queue
     third = continued(installation, second)
     assert job(installation.database, third).continues == first
-    worker = installation.worker()
+    hold.touch()
+    worker = installation.worker(fault=f"checkpoint_files_written@2:pause:{hold}")
     installation.saw(third, "checkpoint")
     worker.kill()
     installation.worker()

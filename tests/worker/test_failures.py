@@ -171,8 +171,8 @@ def test_a_full_disk_is_waited_for_as_long_as_it_takes() -> None:
 
 @pytest.mark.parametrize("error", [AWAY, StorageRefused(reason="403"), OSError(errno.EIO, "No")])
 def test_what_the_installation_needs_is_waited_for_as_long_as_it_takes(error: Exception) -> None:
-    late = {"waited_seconds": 7 * 86_400, "waiting_code": "storage_unavailable"}
-    assert isinstance(judge_error(error, **late), Waiting)
+    answer = judge_error(error, waited_seconds=7 * 86_400, waiting_code="storage_unavailable")
+    assert isinstance(answer, Waiting)
 
 
 def test_the_hub_is_waited_for_but_not_for_ever() -> None:
@@ -213,7 +213,7 @@ def test_a_database_that_is_away_is_waited_for() -> None:
 
 def test_a_new_checkpoint_ends_what_was_waited_before() -> None:
     told = events.Failed(code="hub_unavailable", message="Not now.")
-    waited = {"waited_seconds": 3700, "waiting_code": "hub_unavailable"}
+    waited: dict[str, Any] = {"waited_seconds": 3700, "waiting_code": "hub_unavailable"}
     for saved, kind in ((None, Failed), (9, Waiting)):
         assert isinstance(ending(code=65, failed=told, saved=saved, **waited), kind)
 
