@@ -4,9 +4,12 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from threading import Event as Flag
+from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.db.outage import OUTAGE
@@ -59,6 +62,7 @@ class Reconciler:
         self._left = Flag()
         self._contact = Contact(log)
         self._healthy_since = time.monotonic()
+        self._outage_at = -inf  # when the database last did not answer
         self._began_at = own_clock()  # of the last round
         self._offset: float | None = None  # database clock minus our own
 
@@ -86,7 +90,7 @@ class Reconciler:
                 step()
             except OUTAGE as error:
                 outage = error
-                self._healthy_since = time.monotonic()
+                self._healthy_since = self._outage_at = time.monotonic()
             except Exception:
                 log.exception("reconciling failed", step=step.__name__)
         self._contact.tell(outage)
@@ -110,16 +114,20 @@ class Reconciler:
         if not told and self._settings.queue_seconds is None:
             return
         with self._resources.database.write() as session:
-            if self._settings.queue_seconds is not None:
-                for job_id in reminders.fail_overdue(
-                    session, queue_seconds=self._settings.queue_seconds
-                ):
-                    log.warning("a job waited for too long", job_id=str(job_id))
+            for job_id in self._fail_overdue(session):
+                log.warning("a job waited for too long", job_id=str(job_id))
             seconds = self._settings.hint_seconds
             due = reminders.take_due(session, hint_seconds=seconds) if told else []
             session.commit()
         for job_id, lane in due:
             self._resources.queue.hint(job_id, lane=lane)
+
+    def _fail_overdue(self, session: Session) -> list[UUID]:
+        """A time in the queue that was an outage of the database is not held against a job."""
+        limit = self._settings.queue_seconds
+        if limit is None or time.monotonic() - self._outage_at < limit:
+            return []
+        return reminders.fail_overdue(session, queue_seconds=limit)
 
     def _notice_a_standstill(self) -> None:
         """Of the machine or of this process. Other workers here perhaps renewed no lease either."""

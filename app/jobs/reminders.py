@@ -47,7 +47,8 @@ def note_trouble(session: Session, lanes: Collection[Lane], *, message: str) -> 
 
 
 def forget_trouble(session: Session, lanes: Collection[Lane]) -> None:
-    """A worker for these lanes is well: what `note_trouble` showed is over.
+    """A worker for these lanes is well: what `note_trouble` showed is over, and the jobs count as
+    queued from now.
 
     Jobs that met the trouble in an attempt of their own keep it until they have gone on.
     """
@@ -56,7 +57,7 @@ def forget_trouble(session: Session, lanes: Collection[Lane]) -> None:
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.lane.in_(lanes), noted)
         .where(Job.waiting_code == STORAGE)
-        .values(**NOT_WAITING),
+        .values(**NOT_WAITING, run_after=now()),
         execution_options=UNSYNCED,
     )
 
@@ -72,11 +73,12 @@ def make_all_due(session: Session) -> None:
 
 
 def fail_overdue(session: Session, *, queue_seconds: float) -> list[UUID]:
-    """End the jobs that have waited for longer than that."""
+    """End the jobs that have waited for longer than that, unless for a storage that is away."""
     message = f"It waited in the queue for over {queue_seconds:g} s."
     rows = session.execute(
         update(Job)
         .where(Job.state == JobState.QUEUED, Job.run_after <= now() - queue_seconds)
+        .where(Job.waiting_code.is_distinct_from(STORAGE))
         .values(
             state=JobState.FAILED,
             finished_at=now(),

@@ -3,7 +3,6 @@
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.turns import take_turns
@@ -51,8 +50,7 @@ def retry(
     take_turns(session, f"retries of {job_id}")
     old = _get(session, job_id)
     start = find_start(session, old)
-    live = select(Job.id).where(Job.continues == start.job_id, Job.state.not_in(FINAL))
-    if (other := session.scalars(live.limit(1)).first()) is not None:
+    if (other := repository.continued_by(session, start.job_id)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
     bases.check_name(session, old.base)
     data.hold(session, old.dataset_ids)
