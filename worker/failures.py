@@ -146,12 +146,21 @@ def _retry_or_fail(
     """Try again, unless it would fail the same way or the budget is spent."""
     message = cause.message.format(how=how)
     failures = claimed.failures + 1
-    repeated = step in claimed.failed_at if cause.by_step else bool(claimed.failed_at)
-    if repeated and not cause.outside:
+    if _repeats(cause, claimed, step):
         return Failed(cause.again, NO_FURTHER.format(message=message))
     if failures >= settings.max_failures:
-        return Failed(cause.again if repeated else cause.code, SPENT.format(message, failures))
+        code = cause.again if 0 < step == claimed.furthest else cause.code
+        return Failed(code, SPENT.format(message, failures))
     return Retry(cause.code, message, settings.retry_seconds)
+
+
+def _repeats(cause: Cause, claimed: Claimed, step: int) -> bool:
+    """Whether it would fail the same way a third time."""
+    if cause.outside:
+        return False
+    if cause is OOM_HOST:  # the kernel's kill looks like that of anybody else, in the rows
+        return claimed.failures > 0
+    return step in claimed.failed_at if cause.by_step else bool(claimed.failed_at)
 
 
 def _wait_for(code: str, message: str, claimed: Claimed, settings: Settings) -> Ending:

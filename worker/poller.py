@@ -1,12 +1,15 @@
 """Looks for a job whenever a slot is free."""
 
 import threading
+import time
 from contextlib import suppress
+from math import inf
 from threading import Event as Flag
 
 import structlog
 
 from app.db.outage import OUTAGE
+from app.errors import AppError
 from app.jobs import ownership, presence, reminders
 from app.jobs.endings import Preempted
 from app.jobs.leases import Claimed, Owner
@@ -18,6 +21,8 @@ from worker.host_check import HostCheck
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
 from worker.warm import Warm
+
+NOTE_SECONDS = 5.0  # between two looks for jobs that have come since
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +51,7 @@ class Poller:
         self._pause = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)  # seconds
         self._contact = Contact(log)
         self._trouble: str | None = None  # of this machine, as it was told last
+        self._noted_at: dict[Lane, float] = {}  # when it was last shown on jobs
 
     def wake(self) -> None:
         """Look now: a job waits, or there is room for one."""
@@ -101,12 +107,18 @@ class Poller:
             return False
         if told != self._trouble:
             log.warning("jobs are left to other workers", code=trouble.code, reason=str(trouble))
-        with self._contact.trying():
-            if lanes := self._left_alone(lane):
-                with self._resources.database.write() as session:
-                    reminders.note_trouble(session, lanes, message=str(trouble))
-                    session.commit()
+        if time.monotonic() - self._noted_at.get(lane, -inf) >= NOTE_SECONDS:
+            with self._contact.trying():
+                self._note(trouble, lane)
+            self._noted_at[lane] = time.monotonic()
         return True
+
+    def _note(self, trouble: AppError, lane: Lane) -> None:
+        """Show it on the jobs that are left alone."""
+        if lanes := self._left_alone(lane):
+            with self._resources.database.write() as session:
+                reminders.note_trouble(session, lanes, message=str(trouble))
+                session.commit()
 
     def _left_alone(self, lane: Lane) -> list[Lane]:
         """Lanes of this worker whose queued jobs no other one could run."""

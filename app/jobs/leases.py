@@ -52,7 +52,7 @@ class Claimed:
     sweep_id: UUID | None
     failures: int  # counted in a row without progress
     furthest: int  # step that an earlier attempt reached
-    failed_at: frozenset[int]  # steps where attempts failed that began at the same step as this one
+    failed_at: frozenset[int]  # steps where attempts failed by themselves that began as this one
     checkpoint: StoredCheckpoint | None
     time_limit_seconds: float | None  # of all attempts together
     running_seconds: float  # of the attempts before

@@ -5,6 +5,7 @@ that condition inside its UPDATE, so a worker that lost the job changes nothing:
 `False` and must write nothing more. Only the database clock is compared. Nothing here commits.
 """
 
+from signal import Signals
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from app.jobs.guards import UNSYNCED, Guard, append, held
 from app.jobs.leases import Beat, Claimed, Lease, Owner, StoredCheckpoint
 from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Job
+
+SIGKILL = Signals.SIGKILL.value
 
 
 def _take_best() -> ReturningUpdate[Job, float]:
@@ -117,6 +120,7 @@ def _take_up(session: Session, job_id: UUID) -> _Before:
     own = Attempt.job_id == job_id
     furthest = session.scalar(select(func.max(Attempt.last_step)).where(own)) or 0
     failed = (own, Attempt.outcome == Outcome.FAILED, Attempt.first_step == step)
+    failed += (Attempt.signal.is_distinct_from(SIGKILL),)  # which is the doing of others
     failed_at = session.scalars(select(Attempt.last_step).where(*failed).distinct())
     return checkpoint, furthest, frozenset(failed_at)
 

@@ -109,6 +109,12 @@ class Job(Base):
             postgresql_where=text("state = 'queued'"),
         ),
         Index(
+            "ix_jobs_waiting",
+            "waiting_code",
+            sqlite_where=text("waiting_code IS NOT NULL"),
+            postgresql_where=text("waiting_code IS NOT NULL"),
+        ),
+        Index(
             "ix_jobs_lease",
             "lease_expires_at",
             sqlite_where=text("state = 'running'"),

@@ -132,6 +132,14 @@ def test_the_next_claim_knows_that_an_attempt_failed_from_there(database: Databa
     assert (claimed.failures, claimed.furthest, claimed.failed_at) == (1, 4, frozenset({4}))
 
 
+def test_a_kill_says_nothing_about_the_training(database: Database) -> None:
+    job_id = add_job(database)
+    finish(database, CRASHED, ExitStatus(signal=9))
+    change(database, job_id, run_after=0.0)
+    claimed = take(database)
+    assert (claimed.failures, claimed.furthest, claimed.failed_at) == (1, 4, frozenset())
+
+
 def test_a_job_waits_for_the_disk_without_a_failure_and_says_why(database: Database) -> None:
     job_id = add_job(database)
     wait = Waiting("storage_unavailable", "The disk is full.", seconds=0)

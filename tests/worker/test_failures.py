@@ -140,12 +140,16 @@ def test_a_crash_at_another_step_is_no_loop_yet() -> None:
     assert last.code == "crashed"
 
 
-def test_a_training_that_somebody_kills_is_given_up_only_with_its_budget() -> None:
-    assert isinstance(ending(number=9, **stuck(0)), Retry)
-    last = ending(number=9, **stuck(0, 0))
+@pytest.mark.parametrize(("step", "code"), [(0, "crashed"), (4, "crash_loop"), (3, "crashed")])
+def test_a_training_that_somebody_kills_is_given_up_only_with_its_budget(
+    step: int, code: str
+) -> None:
+    furthest = max(step, 4) if step else 0
+    assert isinstance(ending(number=9, step=step, failures=1, furthest=furthest), Retry)
+    last = ending(number=9, step=step, failures=2, furthest=furthest)
     assert isinstance(last, Failed)
-    assert (last.code, "failure 3" in last.message) == ("crash_loop", True)
-    assert isinstance(ending(number=9, step=1, **stuck(0, 0)), Retry)
+    assert (last.code, "failure 3" in last.message) == (code, True)
+    assert isinstance(ending(number=9, step=furthest + 1, failures=2, furthest=furthest), Retry)
 
 
 def test_the_last_failure_that_is_allowed_ends_the_job() -> None:
