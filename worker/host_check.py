@@ -13,18 +13,23 @@ class HostCheck:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._doubted = False
+        self._away: AppError | None = None  # what the store said last
 
     def doubt_store(self) -> None:
-        """A job has just met a store that cannot be used."""
+        """A job has just met something that cannot be used."""
         self._doubted = True
 
-    def trouble(self) -> AppError | None:
-        """Why no job could run here now."""
-        found = workplace.trouble(self._resources.settings)
-        if found is None and self._doubted:
+    def look(self) -> AppError | None:
+        """The same as `trouble`, but asks a store that is in doubt, which may take its time."""
+        if self._doubted:
             try:
                 self._resources.store.check()
             except AppError as error:
-                return error
-            self._doubted = False
-        return found
+                self._away = error
+            else:
+                self._doubted, self._away = False, None
+        return self.trouble()
+
+    def trouble(self) -> AppError | None:
+        """Why no job could run here now, as far as is known."""
+        return workplace.trouble(self._resources.settings) or self._away

@@ -99,7 +99,7 @@ class Poller:
         """Whether jobs are left alone, because none could run here now. Where no other worker could
         run them either they show what they wait for.
         """
-        trouble, told = self._host.trouble(), self._trouble
+        trouble, told = self._host.look(), self._trouble
         self._trouble = trouble.code if trouble else None
         if trouble is None:
             if told is not None:

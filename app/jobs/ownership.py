@@ -120,8 +120,8 @@ def _take_up(session: Session, job_id: UUID) -> _Before:
     own = Attempt.job_id == job_id
     furthest = session.scalar(select(func.max(Attempt.last_step)).where(own)) or 0
     failed = (own, Attempt.outcome == Outcome.FAILED, Attempt.first_step == step)
-    failed += (Attempt.signal.is_distinct_from(SIGKILL),)  # which is the doing of others
-    failed_at = session.scalars(select(Attempt.last_step).where(*failed).distinct())
+    by_itself = Attempt.signal.is_distinct_from(SIGKILL)
+    failed_at = session.scalars(select(Attempt.last_step).where(*failed, by_itself).distinct())
     return checkpoint, furthest, frozenset(failed_at)
 
 
