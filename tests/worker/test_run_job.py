@@ -148,6 +148,17 @@ def test_two_crashes_without_a_checkpoint_between_are_a_crash_loop(
     assert len(attempts(database, job_id)) == 2
 
 
+def test_a_training_that_is_killed_before_its_first_checkpoint_is_tried_again_and_again(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    for steps in (0, 3, 0, 2, 3):
+        run(resources, "started:5", f"steps:{steps}", "signal:9")
+        change(database, job_id, run_after=0.0)
+    assert state(database, job_id) is JobState.QUEUED
+    run(resources, *GOOD)
+    assert state(database, job_id) is JobState.SUCCEEDED
+
+
 def test_what_the_training_wrote_on_standard_error_is_not_shown_to_users(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
