@@ -44,7 +44,9 @@ class LocalStore(Store):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._root = root.absolute()
-        self._folder = self._identity()
+        self._folder: tuple[int, int] | None = None  # which one it is
+        self._known = False  # as the store, because there was something in it
+        self._check_mounted()
 
     def put(self, directory: Path, key: str) -> ArtifactRef:
         target = self._place(check_key(key))
@@ -153,10 +155,15 @@ class LocalStore(Store):
         return facts.st_dev, facts.st_ino
 
     def _check_mounted(self) -> None:
-        """What is written into the empty folder below a disk that is away would be lost."""
+        """What is written into the empty folder below a disk that is away would be lost.
+
+        A process that began with an empty folder may have begun with that one: it goes over to a
+        folder with something in it as soon as there is one.
+        """
         found = self._identity()
-        if self._folder is None:
-            self._folder = found
+        came = found not in (None, self._folder) and not self._known and self._is_in_use()
+        if self._folder is None or came:
+            self._folder, self._known = found, came
         elif found != self._folder:
             raise StorageUnavailable(
                 reason="its folder is not the one of the start; is its disk mounted?"
@@ -188,7 +195,10 @@ class LocalStore(Store):
 
     def _is_in_use(self) -> bool:
         """Whether more is in it than a look at it leaves behind."""
-        return any(each.name not in (PROBE, UNFINISHED) for each in self._root.iterdir())
+        try:
+            return any(each.name not in (PROBE, UNFINISHED) for each in self._root.iterdir())
+        except OSError:
+            return False
 
     def _check_same(self, target: Path, ref: ArtifactRef) -> None:
         listed = target / manifest.MANIFEST

@@ -81,6 +81,26 @@ def test_of_checkpoints_a_missing_folder_is_enough_to_be_gone(
         store.verified(model)
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["an-empty-folder", "no-folder"])
+def test_a_store_whose_disk_was_away_at_the_start_is_found_when_it_comes(
+    root: Path, tmp_path: Path, there: bool
+) -> None:
+    disk_of_ours = tmp_path / "disk"
+    ref = LocalStore(disk_of_ours).put(made(tmp_path / "model"), KEY)
+    if there:
+        root.mkdir()
+    begun_too_early = LocalStore(root)
+    begun_too_early.now()
+    root.rename(tmp_path / "below")  # the disk is mounted
+    disk_of_ours.rename(root)
+    begun_too_early.now()
+    manifest.verify(begun_too_early.path(ref))
+    root.rename(disk_of_ours)  # and away again
+    (tmp_path / "below").rename(root)
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        begun_too_early.now()
+
+
 def test_a_copy_that_is_killed_leaves_what_can_be_deleted(
     root: Path, other_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
