@@ -62,16 +62,23 @@ HUB = "hub_unavailable"
 PASSING = frozenset({"disk_full", "storage_full", "data_folder_unusable"}) | {
     *("storage_unavailable", "storage_refused", HUB),
 }
+NOT_THERE = frozenset({"data_not_found", "base_not_found", "broken_base", "artifact_corrupt"})
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
 LONGEST_WAIT = 60.0  # seconds between two tries
 
 
-def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
+def judge(
+    ended: Ended, claimed: Claimed, settings: Settings, *, verified_input: bool = False
+) -> Ending:
     """The ending of an attempt that made no artifact.
+
+    `verified_input`: what the process told is about an input that was verified before it began.
 
     | seen                               | counted | ending                                     |
     |------------------------------------|---------|--------------------------------------------|
     | exit 65 after a `failed` event     | no      | failed at once, with its code              |
+    | the same about an input that is    | yes     | queued again, later: the store was away    |
+    | not there, but was before          |         |                                            |
     | made to leave by a cancel          | no      | cancelled                                  |
     | the same about disk, storage       | no      | waits for them, its reason shown           |
     | the same about the hub             | no      | the same, but not for ever                 |
@@ -89,6 +96,9 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
     """
     claimed = _forgiven(claimed, ended.saved_step, ended.step)
     if ended.left.code == exit_codes.FAILED and ended.failed is not None:
+        if verified_input and ended.failed.code in NOT_THERE:
+            vanished = Cause(ended.failed.code, "{how}", ended.failed.code, outside=True)
+            return _retry_or_fail(vanished, ended.failed.message, claimed, settings)
         return _known(ended.failed, claimed, settings)
     if ended.asked is Asked.CANCEL:
         return Cancelled()

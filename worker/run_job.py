@@ -16,7 +16,7 @@ from app.data_folder import check_room
 from app.db.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership
-from app.jobs.endings import Ending, Failed, Preempted, Waiting
+from app.jobs.endings import Ending, Failed, Preempted, Retry, Waiting
 from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.resources import Resources
@@ -100,8 +100,8 @@ class JobRunner:
             return
         check_room(self._settings, host=socket.gethostname())
         self._fix_runtime(attempt)
+        self._check_store(attempt)
         with attempt.recorder.beating():
-            self._resources.store.now()  # without it the result could not be kept
             found = inputs.locate(
                 self._resources.database,
                 attempt.claimed,
@@ -123,9 +123,13 @@ class JobRunner:
         else:
             tell = log.warning if ended.asked is None else log.info
             tell("the training ended", **dataclasses.asdict(ended.left), log=_tail(place.log))
-            if ended.asked is None and ended.failed is None:
-                workplace.check_writable(self._settings)  # it may have died of that
-            ending = _public(judge(ended, claimed, self._settings), found)
+            if ended.asked is None:  # it may have died of one of these
+                if ended.failed is None:
+                    workplace.check_writable(self._settings)
+                self._check_store(attempt)
+            gone = ended.failed is not None and found.name_of_one(ended.failed.message)
+            ending = judge(ended, claimed, self._settings, verified_input=gone)
+            ending = _public(ending, found)
             close.finish(self._resources, claimed.lease, ending, ended.left)
 
     def _train(self, attempt: "_Attempt") -> Ended:
@@ -150,7 +154,13 @@ class JobRunner:
             refused = ended.failed is not None and ended.failed.code in UNUSABLE
             if checkpoint is None or not refused or ended.failed is None:
                 return ended
+            self._check_store(attempt)  # the process reads the checkpoint where it is
             checkpoint = attempt.keeper.reject(checkpoint, ended.failed.message)
+
+    def _check_store(self, attempt: "_Attempt") -> None:
+        """Raises what a store raises that is away: inputs are read there, results kept there."""
+        with attempt.recorder.beating():
+            self._resources.store.now()
 
     def _fix_runtime(self, attempt: "_Attempt") -> None:
         """The first attempt fixes threads and device: others give other numbers."""
@@ -214,7 +224,7 @@ class _Attempt:
 def _public(ending: Ending, found: Inputs) -> Ending:
     if isinstance(ending, Failed):
         return Failed(ending.code, found.public(ending.message), found.public(ending.detail))
-    if isinstance(ending, Waiting):
+    if isinstance(ending, Waiting | Retry):
         return dataclasses.replace(ending, message=found.public(ending.message))
     return ending
 

@@ -305,4 +305,5 @@ class Scene:
     def _show(self, job_id: UUID, what: str) -> None:
         rows = attempts(self.installation.database, job_id)
         tried = [(r.attempt, r.worker, r.outcome, r.first_step, r.last_step) for r in rows]
-        sys.stderr.write(f"{job_id} is {what}: {tried}\n")
+        row = job(self.installation.database, job_id)
+        sys.stderr.write(f"{job_id} is {what}: {row.error_code} {row.error_message} {tried}\n")

@@ -85,6 +85,19 @@ def test_a_reason_that_was_told_fails_at_once_with_its_code() -> None:
     assert ending(code=65, failed=TOLD) == Failed("one_class", "Only one label.", {"label": "x"})
 
 
+@pytest.mark.parametrize("code", ["data_not_found", "base_not_found", "artifact_corrupt"])
+def test_an_input_that_was_there_before_the_start_is_looked_for_again(code: str) -> None:
+    """The store was away while the process read, and is back already."""
+    told = events.Failed(code=code, message="No data 'x.csv': there is no such file.")
+    ended = Ended(ExitStatus(65), None, told)
+    answer = judge(ended, claimed(), SETTINGS, verified_input=True)
+    assert answer == Retry(code, told.message, 10)
+    assert isinstance(judge(ended, claimed(failures=2), SETTINGS, verified_input=True), Failed)
+    assert isinstance(judge(ended, claimed(), SETTINGS), Failed)
+    other = Ended(ExitStatus(65), None, TOLD)
+    assert isinstance(judge(other, claimed(), SETTINGS, verified_input=True), Failed)
+
+
 def test_the_reason_counts_even_while_the_worker_leaves() -> None:
     assert isinstance(ending(code=65, failed=TOLD, asked=Asked.DRAIN), Failed)
 
