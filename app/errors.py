@@ -99,6 +99,16 @@ class StorageFull(AppError):
 # -- causes that belong to no domain ------------------------------------------------------------
 
 
+class NoRoom(StorageFull):
+    """Less of the disk is free than is kept in reserve."""
+
+    code = "disk_full"
+    message = (
+        "On {host} only {free_mb:,} MB of the disk are free; {reserve_mb:,} MB are kept in reserve "
+        "(LORAWORKS_MIN_FREE_BYTES). Free some space there."
+    )
+
+
 class DataFolderUnusable(Unavailable):
     """The data folder cannot be written."""
 

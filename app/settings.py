@@ -121,9 +121,11 @@ class Settings(BaseSettings):
         30, gt=0, description="Time to stop after a cancel before the training is killed."
     )
     stall_seconds: float = Field(900, gt=0, description="Training is killed after such a silence.")
-    max_failures: int = Field(3, ge=1, description="Failures after which a job is not tried again.")
+    max_failures: int = Field(
+        10, ge=1, description="Failures in a row without progress that end a job."
+    )
     retry_seconds: float = Field(
-        10, ge=0, description="Wait before a failed job is tried again; doubles with each failure."
+        10, ge=0, description="Wait before a failed job is tried again; doubles up to 10 minutes."
     )
     hint_seconds: float = Field(
         30,
@@ -133,7 +135,8 @@ class Settings(BaseSettings):
     patience_seconds: float = Field(
         3600,
         ge=0,
-        description="How long a job waits for disk, storage or hub that fail, before it fails too.",
+        description="How long a job waits for a hub that does not answer before it fails. For "
+        "database, broker, storage and disk it waits without limit.",
     )
     queue_seconds: float | None = Field(
         None, gt=0, description="A job that waited so long in the queue fails; empty: never."

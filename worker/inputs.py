@@ -36,6 +36,10 @@ class Inputs:
     spec: JsonObject
     names: Mapping[str, str] = field(default_factory=dict)
 
+    def name_of_one(self, text: str) -> bool:
+        """Whether a text names one of them as the process does: by its path, or the end of it."""
+        return any(Path(local).name in text for local in self.names)
+
     def public(self, value: Any) -> Any:
         """The same JSON value with the public names in place of the paths."""
         if isinstance(value, str):

@@ -31,7 +31,9 @@ def up(
     settings = load_settings(chosen)
     with listen(settings.host, settings.port) as listener:
         settings = load_settings({**chosen, "port": listener.getsockname()[1]})
-        with nullcontext() if no_worker else alone(settings):
+        # APIs beside each other need a database that is made for it.
+        embedded = settings.database_url is None
+        with nullcontext() if no_worker and not embedded else alone(settings):
             upgrade(settings)
             announce = announcement(settings, admin_key=new_admin_key(settings), as_json=as_json)
             # A broker wakes workers that listen to it. This one only polls, so it must do so often.

@@ -204,9 +204,15 @@ def unfinished(session: Session, caller_id: UUID) -> int:
     return session.scalars(select(func.count()).select_from(Job).where(mine)).one()
 
 
+def continued_by(session: Session, job_id: UUID) -> UUID | None:
+    """A job that continues this one and has not ended."""
+    live = select(Job.id).where(Job.continues == job_id, Job.state.in_(UNENDED))
+    return session.scalars(live.limit(1)).first()
+
+
 def add(session: Session, job: Job) -> None:
-    """Insert a job with its first event."""
-    job.stream_seq = 1
+    """Insert a job with its first event. One that continues another may bring numbers with it."""
+    job.stream_seq = (job.stream_seq or 0) + 1
     session.add(job)
     session.flush()
     append(session, job, Told("queued", "info", "The job was queued.", {}))

@@ -15,6 +15,7 @@ from app.fields import Text, id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import bases, curves, mistakes, repository, service, side_by_side
+from app.jobs import retry as retries
 from app.jobs.curves import Curves
 from app.jobs.errors import JobNotFound, NoAnswers
 from app.jobs.mistakes import MistakeView
@@ -172,6 +173,27 @@ def cancel(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
     if job.state == JobState.RUNNING:
         response.status_code = status.HTTP_202_ACCEPTED
     return JobView.of(job, None)
+
+
+@router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
+def retry(
+    job_id: JobId,
+    response: Response,
+    keyed: KeyedDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    queue: QueueDep,
+) -> JobView:
+    """Continue a failed or cancelled job from its last checkpoint, as a new job.
+
+    The result is the same, bit for bit, as that of a run to which nothing happened.
+    """
+    with database.write() as session:
+        job = retries.retry(
+            session, job_id=job_id, settings=settings, queue=queue, call=keyed.call(None)
+        )
+    response.headers["Location"] = job.location
+    return job
 
 
 @router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
