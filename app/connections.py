@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 from typing import Any, ClassVar
 
-import h11
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
@@ -118,7 +117,7 @@ class BoundedProtocol(H11Protocol):
             self._head_timer = None
 
     def _head_is_late(self) -> None:
-        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+        if self.conn.trailing_data[0]:  # a part of a head; of a body nothing is left there
             self._refuse(b"408 Request Timeout")
         else:  # as a connection ends that was kept alive
             self.timeout_keep_alive_handler()
