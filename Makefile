@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale notebooks docs reproduce gpu-check check format audit clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -101,6 +101,9 @@ format: .venv/.dev  ## Mend what can be mended by itself
 
 audit: .venv/.dev  ## Known vulnerabilities in the installed packages
 	$(BIN)/pip-audit --strict --skip-editable
+
+lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin; needs the network
+	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
 	rm -rf .venv .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

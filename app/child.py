@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import anyio
-from anyio.lowlevel import RunVar
+import anyio.from_thread
+from anyio import NoEventLoopError
 
 from lora_core.errors import LoraCoreError, adapter, artifact, base, data, export, spec, training
 
-AT_A_TIME = 2  # each may take its share of memory
-_LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("children")
+LOOK_SECONDS = 0.1  # how soon the child of a caller that left is killed
 
 # Nothing of the service's own environment: it may hold secrets. One thread each, because every
 # thread of a numeric library takes address space, which is what the memory limit counts.
@@ -76,7 +77,10 @@ class Ended:
 
 
 def run(arguments: Sequence[str], *, limits: Limits, folder: Path) -> Ended:
-    """Run `python -m lora_core` with these arguments in `folder` and wait for its end."""
+    """Run `python -m lora_core` with these arguments in `folder` and wait for its end.
+
+    In a thread of a task that is cancelled the child is killed, and the cancellation raised.
+    """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             _command(arguments, limits),
@@ -89,9 +93,7 @@ def run(arguments: Sequence[str], *, limits: Limits, folder: Path) -> Ended:
         )
         status: int | None = None
         try:
-            status = child.wait(limits.seconds)
-        except subprocess.TimeoutExpired:
-            pass
+            status = _wait(child, limits.seconds)
         finally:
             if child.returncode is None:
                 os.killpg(child.pid, signal.SIGKILL)
@@ -101,14 +103,16 @@ def run(arguments: Sequence[str], *, limits: Limits, folder: Path) -> Ended:
         return Ended(status, output.read(), log.read().decode("utf-8", "replace"))
 
 
-def limiter() -> anyio.CapacityLimiter:
-    """How many run at a time; one limiter for each event loop."""
-    try:
-        return _LIMITER.get()
-    except LookupError:
-        made = anyio.CapacityLimiter(AT_A_TIME)
-        _LIMITER.set(made)
-        return made
+def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Its status; None: its time is over."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        try:
+            return child.wait(min(left, LOOK_SECONDS))
+        except subprocess.TimeoutExpired:
+            with suppress(NoEventLoopError):  # not in a thread of a task
+                anyio.from_thread.check_cancelled()
+    return None
 
 
 def _command(arguments: Sequence[str], limits: Limits) -> list[str]:

@@ -14,6 +14,7 @@ from app.db.engines import Database
 from app.queue import JobQueue
 from app.resources import Resources
 from app.settings import Settings
+from app.slots import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,13 @@ async def _caller(request: Request) -> Caller:
     return caller
 
 
+async def _work(request: Request) -> Work:
+    return Work(request)
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
 QueueDep = Annotated[JobQueue, Depends(_queue)]
 CallerDep = Annotated[Caller, Depends(_caller)]
+WorkDep = Annotated[Work, Depends(_work)]

@@ -99,6 +99,16 @@ class StorageFull(AppError):
 # -- causes that belong to no domain ------------------------------------------------------------
 
 
+class NoRoom(StorageFull):
+    """Less of the disk is free than is kept in reserve."""
+
+    code = "disk_full"
+    message = (
+        "On {host} only {free_mb:,} MB of the disk are free; {reserve_mb:,} MB are kept in reserve "
+        "(LORAWORKS_MIN_FREE_BYTES). Free some space there."
+    )
+
+
 class DataFolderUnusable(Unavailable):
     """The data folder cannot be written."""
 
@@ -120,6 +130,17 @@ class HostRefused(AppError):
     )
 
 
+class BodyLengthUnclear(AppError):
+    """The request says twice how long its body is."""
+
+    status = 400
+    code = "body_length_unclear"
+    message = (
+        "A request has Content-Length or Transfer-Encoding, not both: the two may disagree on "
+        "where it ends."
+    )
+
+
 class OriginRefused(Forbidden):
     """A web page of another origin may not call."""
 
@@ -128,6 +149,41 @@ class OriginRefused(Forbidden):
         "Calls from web pages of another origin are refused. "
         "If this one may call, add it to LORAWORKS_ALLOWED_ORIGINS."
     )
+
+
+class CrossSiteRefused(Forbidden):
+    """A web page elsewhere made the browser call."""
+
+    code = "cross_site_refused"
+    message = (
+        "Pages of other sites may link to this service, but not load or send anything here. "
+        "If this one may call, add its origin to LORAWORKS_ALLOWED_ORIGINS and call with CORS."
+    )
+
+
+class ClientLeft(AppError):
+    """The caller hung up before there was an answer."""
+
+    status = 499  # as proxies write it into their logs
+    code = "client_left"
+    message = "The client closed the connection before there was an answer."
+
+
+class KeyQueueFull(Overloaded):
+    """One key has as many calls waiting as one key may have."""
+
+    code = "key_queue_full"
+    message = (
+        "This key has {limit} calls of this kind under way. Wait for their answers, or try again "
+        "in {retry_after} s."
+    )
+
+
+class QueueFull(Overloaded):
+    """As many calls are waiting as may wait."""
+
+    code = "queue_full"
+    message = "{limit} calls of this kind are under way already. Try again in {retry_after} s."
 
 
 class InvalidCursor(Invalid):

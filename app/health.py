@@ -10,12 +10,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app import data_folder
 from app.broker import check as check_broker
 from app.db import migrate
 from app.db.lookups import Lookups
 from app.errors import Silent, Stopping
 from app.fields import View
-from app.problems import Problem, answer, describe
+from app.problems import PREDICT_RESPONSES, RETRY_SECONDS, Problem, answer, describe
 from app.resources import Resources
 
 PATIENCE_SECONDS = 4.0  # whoever asks may give up after 5
@@ -45,10 +46,22 @@ async def livez() -> Health:
 
 
 @router.get("/readyz", openapi_extra={"security": []}, response_model=Readiness)
-@router.get("/health", openapi_extra={"security": []}, response_model=Readiness)
-@router.get("/ping", openapi_extra={"security": []}, response_model=Readiness)
+@router.get(
+    "/health",
+    openapi_extra={"security": []},
+    response_model=Readiness,
+    responses=PREDICT_RESPONSES,
+)
+@router.get(
+    "/ping",
+    openapi_extra={"security": []},
+    response_model=Readiness,
+    responses=PREDICT_RESPONSES,
+)
 async def readyz(request: Request) -> Readiness | Response:
-    """Database and store answer, the schema is the one of this version, and nobody said stop."""
+    """Database and store answer, the schema is the one of this version, the data folder can be
+    written and its disk has room, and nobody said stop.
+    """
     state = request.app.state
     if state.leaving.is_set():
         raise Stopping()
@@ -66,6 +79,7 @@ async def _look(resources: Resources, vitals: Vitals, scope: Scope) -> dict[str,
     checks: dict[str, Callable[[], object]] = {
         "database": partial(migrate.check, resources.database),
         "store": resources.store.check,
+        "disk": partial(data_folder.check, resources.settings),
     }
     if resources.settings.broker_url:
         checks["broker"] = partial(check_broker, resources.settings.broker_url)
@@ -90,4 +104,5 @@ def _summary(first: Problem, broken: Mapping[str, Problem]) -> Problem:
         {"at": name, "code": problem.code, "message": problem.detail}
         for name, problem in broken.items()
     )
-    return Problem(503, first.code, first.title, first.detail, errors, first.headers)
+    headers = {"Retry-After": str(RETRY_SECONDS), **first.headers}  # a full disk has none
+    return Problem(503, first.code, first.title, first.detail, errors, headers)

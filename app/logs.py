@@ -28,7 +28,7 @@ LONGEST_TRACE = 20_000
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|[\ud800-\udfff]")
 _SECRETS = (
-    (re.compile(r"(lw_[0-9a-f]{32}_)[\w-]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(lws?_[0-9a-f]{32}_)[\w-]+", re.IGNORECASE), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s]+@"), r"\1***@"),
 )

@@ -14,8 +14,10 @@ import lora_core
 from app import apidocs, health, logs, problems
 from app.artifacts import routes as artifacts
 from app.charts import routes as charts
+from app.connections import raise_file_limit
 from app.datasets import routes as datasets
 from app.db import migrate
+from app.disconnect import CancelOnDisconnect
 from app.errors import AppError
 from app.idempotency import replay
 from app.jobs import routes as jobs
@@ -35,6 +37,7 @@ from app.serving import routes as serving
 from app.serving.gate import Gate
 from app.serving.meters import ServingMeters
 from app.settings import Settings
+from app.slots import WorkSlots
 from app.sweeps import routes as sweeps
 from app.web import site
 
@@ -76,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(Faults),  # once more, so that pages can read why the doors below refuse
             Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
             Middleware(Gate, routes=tuple(serving.router.routes)),
+            Middleware(CancelOnDisconnect),
             Middleware(Pace, bytes_per_second=settings.min_body_bytes_per_second),
             Middleware(BodyLimit, limit=settings.max_body_bytes),
         ],
@@ -125,17 +129,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     logs.configure(settings.log_level)
     keep_private()
+    log.info("open_files", limit=raise_file_limit())
     with ExitStack() as opened:
         try:
             resources = open_resources(settings)
             opened.callback(resources.close)
             migrate.check(resources.database)
             if settings.auth == "on":
-                ring = app.state.key_ring = KeyRing(resources.database, load_pepper(settings))
+                ring = app.state.key_ring = KeyRing(
+                    resources.database,
+                    load_pepper(settings),
+                    session_seconds=settings.session_days * 86_400,
+                    idle_seconds=settings.session_idle_days * 86_400,
+                )
                 opened.callback(ring.close)
         except AppError as error:
             log.error("not_started", code=error.code, reason=str(error))
             raise
         app.state.resources = resources
+        app.state.work_slots = WorkSlots(settings)
         async with _router(settings).lifespan_context(app):  # those of all that it includes
             yield

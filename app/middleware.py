@@ -1,10 +1,10 @@
 """What happens to every request before and after its route, as plain ASGI.
 
 From the outside in: `Context` (request id, access log), `metrics.requests.Meter`, `Shield` (headers
-that protect browsers), `Faults` (errors become answers), `Visitors` (Host and Origin), Starlette's
-`CORSMiddleware`, `Faults` again, `keys.auth.Door`, `serving.gate.Gate`, `Pace` (of the body), and
-`BodyLimit`; those with a path stand elsewhere. No `BaseHTTPMiddleware`: behind one a route never
-learns that its client left.
+that protect browsers), `Faults` (errors become answers), `Visitors` (Host, Origin, Sec-Fetch-Site),
+Starlette's `CORSMiddleware`, `Faults` again, `keys.auth.Door`, `serving.gate.Gate`,
+`disconnect.CancelOnDisconnect`, `Pace` (of the body), and `BodyLimit`; those with a path stand
+elsewhere. No `BaseHTTPMiddleware`: behind one a route never learns that its client left.
 """
 
 import asyncio
@@ -19,12 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import HostRefused, OriginRefused
+from app.errors import BodyLengthUnclear, CrossSiteRefused, HostRefused, OriginRefused
 from app.problems import respond
 from app.settings import Settings
+from lora_core.panics import contained
 
 PATIENCE_SECONDS = 30.0  # with a body of any size
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+FOREIGN_SITES = ("cross-site", "same-site")  # the same site may be another port or name
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -107,7 +109,8 @@ class Faults:
             await send(message)
 
         try:
-            await self.app(scope, receive, watch)
+            with contained():
+                await self.app(scope, receive, watch)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise  # too late for an answer: the server closes the connection
@@ -115,10 +118,12 @@ class Faults:
 
 
 class Visitors:
-    """Refuses foreign Host and Origin headers, so that web pages elsewhere cannot reach in.
+    """Refuses foreign Host and Origin headers, so that web pages elsewhere cannot reach in, and
+    requests of unclear length.
 
     This holds with keys off too: a page that rebinds its own name to 127.0.0.1 would else be let
-    in.
+    in. Browsers send no Origin with images, scripts and the like, but `Sec-Fetch-Site`, which no
+    page can change: of what other sites ask for, only going here by a link is let in.
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
@@ -129,6 +134,8 @@ class Visitors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
+            if "content-length" in headers and "transfer-encoding" in headers:
+                raise BodyLengthUnclear()
             hosts = headers.getlist("host")
             named = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
             if named is None or named["name"].lower() not in self.hosts:
@@ -138,6 +145,10 @@ class Visitors:
                 own = scheme in ("http", "https") and rest == hosts[0].lower()
                 if not own and origin.lower() not in self.origins:
                     raise OriginRefused()
+            if headers.get("sec-fetch-site") in FOREIGN_SITES and not (
+                headers.get("origin", "").lower() in self.origins or _goes_here(scope, headers)
+            ):
+                raise CrossSiteRefused()
         await self.app(scope, receive, send)
 
 
@@ -193,6 +204,12 @@ class Pace:
             return message
 
         await self.app(scope, hurry if scope["type"] == "http" else receive, send)
+
+
+def _goes_here(scope: Scope, headers: Headers) -> bool:
+    """Whether a person follows a link, in a tab of its own and not in a frame."""
+    mode, target = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest", "document")
+    return scope.get("method") == "GET" and (mode, target) == ("navigate", "document")
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:

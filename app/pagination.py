@@ -11,12 +11,17 @@ from typing import Annotated, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from fastapi import Query
+from pydantic import Field
 
 from app.errors import InvalidCursor
 from app.fields import View
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Most items on a page.")]
-After = Annotated[str | None, Query(max_length=64, description="`next` of the page before.")]
+CURSOR = r"^[A-Za-z0-9_-]{21}[AQgw]$"  # for who reads the schema: others are `InvalidCursor`
+After = Annotated[
+    Annotated[str, Field(json_schema_extra={"pattern": CURSOR})] | None,
+    Query(max_length=64, description="`next` of the page before."),
+]
 Item = TypeVar("Item")
 
 

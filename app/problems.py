@@ -38,7 +38,8 @@ ERROR_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Con
     503: "Unhealthy",
     504: "Timeout",
 }
-SCHEMA = {
+ERROR_TYPE_NAMES = {*ERROR_TYPES.values(), "Empty", "RateLimited", "Validation"}
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail", "instance", "request_id"],
     "properties": {
@@ -63,12 +64,25 @@ SCHEMA = {
         },
     },
 }
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "description": "Refused; `code` names the cause.",
-        "content": {"application/problem+json": {"schema": SCHEMA}},
-    }
+PREDICT_SCHEMA = {
+    "type": "object",
+    "required": ["error", "error_type", "code"],
+    "properties": {
+        "error": {"type": "string", "description": "What was wrong, where, and what to do."},
+        "error_type": {"type": "string", "enum": sorted(ERROR_TYPE_NAMES)},
+        "code": SCHEMA["properties"]["code"],
+        "errors": SCHEMA["properties"]["errors"],
+    },
 }
+
+
+def _refusals(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    description = "Refused; `code` names the cause."
+    return {"4XX": {"description": description, "content": {media_type: {"schema": schema}}}}
+
+
+RESPONSES = _refusals("application/problem+json", SCHEMA)
+PREDICT_RESPONSES = _refusals("application/json", PREDICT_SCHEMA)  # where `speaks_predict`
 
 
 log = structlog.get_logger()
@@ -117,7 +131,7 @@ def answer(scope: Scope, problem: Problem) -> Response:
     if page and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
         return page(Request(scope), problem)
     path: str = scope["path"]
-    if path in PREDICT_PATHS or path.startswith("/models/"):
+    if speaks_predict(path):
         body: dict[str, Any] = {
             "error": problem.detail,
             "error_type": _error_type(problem),
@@ -138,6 +152,11 @@ def answer(scope: Scope, problem: Problem) -> Response:
     if problem.errors:
         body["errors"] = problem.errors
     return JSONResponse(_storable(body), problem.status, headers, "application/problem+json")
+
+
+def speaks_predict(path: str) -> bool:
+    """Whether errors of this path are told in the predict dialect."""
+    return path in PREDICT_PATHS or path.startswith("/models/")
 
 
 def _error_type(problem: Problem) -> str:

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
         "use in the file `pepper` of the data folder.",
         min_length=32,
     )
+    session_days: float = Field(
+        30, ge=0.01, description="How long a browser stays signed in at most."
+    )
+    session_idle_days: float = Field(
+        7, ge=0.01, description="A browser that was not used for so long has to sign in again."
+    )
     allowed_hosts: Names = Field(
         (), description="Host names under which the service is called, besides loopback ones."
     )
@@ -115,9 +121,11 @@ class Settings(BaseSettings):
         30, gt=0, description="Time to stop after a cancel before the training is killed."
     )
     stall_seconds: float = Field(900, gt=0, description="Training is killed after such a silence.")
-    max_failures: int = Field(3, ge=1, description="Failures after which a job is not tried again.")
+    max_failures: int = Field(
+        10, ge=1, description="Failures in a row without progress that end a job."
+    )
     retry_seconds: float = Field(
-        10, ge=0, description="Wait before a failed job is tried again; doubles with each failure."
+        10, ge=0, description="Wait before a failed job is tried again; doubles up to 10 minutes."
     )
     hint_seconds: float = Field(
         30,
@@ -127,7 +135,8 @@ class Settings(BaseSettings):
     patience_seconds: float = Field(
         3600,
         ge=0,
-        description="How long a job waits for disk, storage or hub that fail, before it fails too.",
+        description="How long a job waits for a hub that does not answer before it fails. For "
+        "database, broker, storage and disk it waits without limit.",
     )
     queue_seconds: float | None = Field(
         None, gt=0, description="A job that waited so long in the queue fails; empty: never."
@@ -176,10 +185,36 @@ class Settings(BaseSettings):
         description="What computes answers; `auto`: the fastest here that is true to a model.",
     )
     max_wait_seconds: float = Field(
-        1, gt=0, description="Work that may wait before `/predict`; more is refused (429)."
+        5,
+        gt=0,
+        description=(
+            "Work that may wait before `/predict`; more is refused (429), and so is what would "
+            "wait for more than half of its `X-Request-Timeout`."
+        ),
     )
     key_texts_per_second: float | None = Field(
         None, gt=0, description="Texts that one key may send a second; empty: no limit."
+    )
+    max_connections: int = Field(
+        4000,
+        ge=1,
+        description="Connections that one API process has open at a time, at most three "
+        "quarters of the files that it may open; a new one takes the place of an idle one.",
+    )
+    max_reads: int = Field(
+        32, ge=1, description="Reads of data sets' rows that run or wait; more are refused (429)."
+    )
+    key_reads: int = Field(8, ge=1, description="Those of them that one key may have.")
+    max_checks: int = Field(
+        100,
+        ge=1,
+        description="Uploads and imports that are checked or wait for it; more are refused (429).",
+    )
+    max_streams: int = Field(
+        500, ge=1, description="Jobs' streams that one API process sends at a time."
+    )
+    key_streams: int = Field(
+        100, ge=1, description="Those of them that one key may follow at a time."
     )
     key_jobs: int = Field(
         1000, ge=1, description="Jobs and prediction runs that one key may have before their end."

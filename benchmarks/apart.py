@@ -18,8 +18,13 @@ def measure(module: str, cell: str, *, quick: bool) -> dict[str, Any]:
 
 def last_line(what: str, *words: str, environment: Mapping[str, str] | None = None) -> Any:
     """The JSON that `python -m WORDS` prints last. Ends this process if that one fails."""
+    return last_line_of(what, "-m", *words, environment=environment)
+
+
+def last_line_of(what: str, *words: str, environment: Mapping[str, str] | None = None) -> Any:
+    """The JSON that `python WORDS` prints last. Ends this process if that one fails."""
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, *words],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:

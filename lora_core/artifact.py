@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from lora_core import manifest
 from lora_core.data.records import Example
 from lora_core.data.tokens import special_tokens
 from lora_core.encoders.base import EncoderFamily
@@ -30,7 +31,7 @@ from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import MERGED
 from lora_core.specs.method import LoraSpec
 
-FORMAT = 1
+FORMAT = manifest.FORMAT
 GOLDEN_TEXTS = 16
 TOLERANCE = 1e-4  # see `compare`; for what is computed in float32
 HEAD = ("first", "last")  # names of its layers in head.safetensors

@@ -15,6 +15,7 @@ from lora_core import __version__
 from lora_core.errors.artifact import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of an artifact
 MERGED = "merged"  # the plain transformers checkpoint inside an artifact
 # No such file. Any other word of the system tells nothing about what was written.
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lora_core import manifest
-from lora_core.artifact import FORMAT, save_adapter, save_golden, save_merged
-from lora_core.encoders.load import load_classifier, locate
+from lora_core.artifact import FORMAT, save_adapter, save_golden, save_head, save_merged
+from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.inference.predictor import Predictor
 from lora_core.merge import merge_adapters
 from lora_core.methods.lora import Lora
@@ -34,6 +34,7 @@ def make_lora_artifact(
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model, _ = load_classifier(found, labels)
+        base_sha256 = fingerprint(model, found.family)
         method = Lora(spec)
         method.prepare(model, found.family)
         for name, parameter in model.named_parameters():
@@ -44,6 +45,7 @@ def make_lora_artifact(
     save_adapter(out, spec, method.state(model), family)
     merge_adapters(model)
     save_merged(out, model, tokenizer(family), max_length)
+    save_head(out, model, found.family)
     predictor = Predictor.of(model, tokenizer(family), max_length)
     save_golden(out, TEXTS, predictor.forward(predictor.encode(TEXTS)).numpy())
     facts: dict[str, Any] = {
@@ -51,6 +53,7 @@ def make_lora_artifact(
         "created_by": {"loraworks": "0"},
         "spec": TrainSpec(method=spec, base=found.name).model_dump(mode="json"),
         "encoder": family,
+        "base_sha256": base_sha256,
         "labels": list(labels),
         "max_length": max_length,
         "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},

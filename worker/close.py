@@ -81,7 +81,7 @@ def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]
             session.commit()
             return True
 
-    return Contact(log).insist(commit, seconds=resources.settings.patience_seconds)
+    return Contact(log).insist(commit)
 
 
 def _was_ours(session: Session, lease: Lease) -> bool:

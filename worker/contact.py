@@ -10,6 +10,9 @@ from structlog.typing import FilteringBoundLogger
 
 from app.db.outage import OUTAGE
 
+FIRST_PAUSE = 0.4  # seconds between two tries
+LONGEST_PAUSE = 5.0
+
 Answer = TypeVar("Answer")
 
 
@@ -45,14 +48,13 @@ class Contact:
             raise
         self.tell(None)
 
-    def insist(self, ask: Callable[[], Answer], *, seconds: float) -> Answer:
-        """The answer. A database that is away is asked again, for so long; then that is raised."""
-        give_up = time.monotonic() + seconds
+    def insist(self, ask: Callable[[], Answer]) -> Answer:
+        """The answer, however long the database is away: an outage must not cost a job its end."""
+        pause = FIRST_PAUSE
         while True:
             try:
                 with self.trying():
                     return ask()
             except OUTAGE:
-                if time.monotonic() >= give_up:
-                    raise
-                time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause = min(LONGEST_PAUSE, 2 * pause)

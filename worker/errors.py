@@ -1,6 +1,6 @@
 """Why a worker cannot start a training."""
 
-from app.errors import AppError, Conflict, StorageFull
+from app.errors import AppError, Conflict
 
 
 class Fenced(Exception):
@@ -12,16 +12,6 @@ class InputChanged(Conflict):
 
     code = "input_changed"
     message = "The stored file of {name} is missing or has changed. Upload it again."
-
-
-class NoRoom(StorageFull):
-    """Too little disk is free to train and to store the result."""
-
-    code = "disk_full"
-    message = (
-        "On {host} only {free_mb:,} MB of the disk are free; {reserve_mb:,} MB are kept in reserve "
-        "(LORAWORKS_MIN_FREE_BYTES). Free some space there."
-    )
 
 
 class GpuDriverFails(AppError):

@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 
 from app.db.outage import OUTAGE
 from app.errors import AppError, DataFolderUnusable
-from app.jobs.endings import SPENT, Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
+from app.jobs.endings import (
+    CRASH_LOOP,
+    SPENT,
+    STORAGE,
+    Cancelled,
+    Ending,
+    ExitStatus,
+    Failed,
+    Preempted,
+    Retry,
+    Waiting,
+)
 from app.jobs.leases import Claimed
 from app.settings import Settings
 from lora_core import events, exit_codes
@@ -24,10 +35,13 @@ class Cause:
 
     code: str
     message: str  # {how}: what was seen
-    again: str  # the code once a second failure brought no new checkpoint
+    again: str  # the code once it is known to happen again and again
+    by_step: bool = False  # a second one proves something only at the same step
+    outside: bool = False  # somebody else's doing: a second one proves nothing
 
 
-CRASHED = Cause("crashed", "The process ended unexpectedly ({how}).", "crash_loop")
+CRASHED = Cause("crashed", "The process ended unexpectedly ({how}).", CRASH_LOOP, by_step=True)
+KILLED = replace(CRASHED, outside=True)
 STALLED = Cause("stalled", "The process gave no sign of life for {how}.", "stalled")
 OOM_HOST = Cause(
     "oom_host",
@@ -35,41 +49,56 @@ OOM_HOST = Cause(
     "training, choose a smaller `optim.micro_batch_tokens` or `data.max_length`.",
     "oom_host",
 )
-LOST = Cause("lost_worker", "The worker that ran it is gone.", "lost_worker")
+LOST = Cause("lost_worker", "The worker that ran it is gone.", CRASH_LOOP, outside=True)
 BROKEN = Cause("worker_error", "The worker itself failed ({how}).", "worker_error")
 
 NO_FURTHER = "{message} It came no further than the time before, so it is not tried again."
 OVER_TIME = "It has run for {seconds:g} s, the longest that is allowed, and was stopped."
-IMPATIENT = "{message} That went on for over {seconds:g} s."
+IMPATIENT = "{message} That went on for over {seconds:g} s (LORAWORKS_PATIENCE_SECONDS)."
 
 # What may be well again in a while, whoever is to blame: disk, storage, hub. Rights and credentials
 # are mended by their operator, and must not end every job that needs them meanwhile.
+HUB = "hub_unavailable"
 PASSING = frozenset({"disk_full", "storage_full", "data_folder_unusable"}) | {
-    *("storage_unavailable", "storage_refused", "hub_unavailable"),
+    *("storage_unavailable", "storage_refused", HUB),
 }
+NOT_THERE = frozenset({"data_not_found", "base_not_found", "broken_base", "artifact_corrupt"})
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
-WAITING = "storage_unavailable"
 LONGEST_WAIT = 60.0  # seconds between two tries
 
 
-def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
+def judge(
+    ended: Ended, claimed: Claimed, settings: Settings, *, verified_input: bool = False
+) -> Ending:
     """The ending of an attempt that made no artifact.
+
+    `verified_input`: what the process told is about an input that was verified before it began.
 
     | seen                               | counted | ending                                     |
     |------------------------------------|---------|--------------------------------------------|
     | exit 65 after a `failed` event     | no      | failed at once, with its code              |
+    | the same about an input that is    | yes     | queued again, later: the store was away    |
+    | not there, but was before          |         |                                            |
     | made to leave by a cancel          | no      | cancelled                                  |
-    | the same about disk, storage, hub  | no      | waits for them, its reason shown           |
+    | the same about disk, storage       | no      | waits for them, its reason shown           |
+    | the same about the hub             | no      | the same, but not for ever                 |
     | the same about the host's memory;  | yes     | queued again once                          |
     | killed by the kernel for it        |         |                                            |
     | made to leave by its time limit    | no      | failed; its checkpoint stays               |
     | made to leave by a drain; exit 75  | no      | queued again                               |
-    | silent for too long                | yes     | queued again, later; `stalled` in the end  |
-    | any other exit or signal           | yes     | queued again, later; `crash_loop` when two |
-    |                                    |         | failures in a row brought no checkpoint    |
+    | silent for too long                | yes     | queued again once                          |
+    | SIGKILL of somebody else           | yes     | queued again, later                        |
+    | any other exit or signal           | yes     | queued again, later; `crash_loop` at the   |
+    |                                    |         | second one at the same step                |
+
+    Progress forgives: an attempt that saved a checkpoint, or got further than any before it,
+    begins the count anew. Whatever counts is tried `max_failures` times at most without any.
     """
-    claimed = _forgiven(claimed, ended.saved_step)
+    claimed = _forgiven(claimed, ended.saved_step, ended.step)
     if ended.left.code == exit_codes.FAILED and ended.failed is not None:
+        if verified_input and ended.failed.code in NOT_THERE:
+            vanished = Cause(ended.failed.code, "{how}", ended.failed.code, outside=True)
+            return _retry_or_fail(vanished, ended.failed.message, claimed, settings)
         return _known(ended.failed, claimed, settings)
     if ended.asked is Asked.CANCEL:
         return Cancelled()
@@ -79,24 +108,29 @@ def judge(ended: Ended, claimed: Claimed, settings: Settings) -> Ending:
         return Preempted()
     if ended.asked is Asked.STALL:
         return _retry_or_fail(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)
-    cause = OOM_HOST if ended.out_of_memory and ended.left.signal == signal.SIGKILL else CRASHED
-    return _retry_or_fail(cause, _how(ended.left), claimed, settings)
+    return _retry_or_fail(_cause(ended), _how(ended.left), claimed, settings, step=ended.step)
+
+
+def _cause(ended: Ended) -> Cause:
+    if ended.left.signal != signal.SIGKILL:  # which no process sends itself
+        return CRASHED
+    return OOM_HOST if ended.out_of_memory else KILLED
 
 
 def judge_error(
-    error: Exception, claimed: Claimed, settings: Settings, *, saved_step: int | None
+    error: Exception, claimed: Claimed, settings: Settings, *, saved_step: int | None, step: int
 ) -> Ending:
-    """The ending of an attempt that failed in the worker itself."""
-    claimed = _forgiven(claimed, saved_step)
+    """The ending of an attempt that failed in the worker itself, after `step`."""
+    claimed = _forgiven(claimed, saved_step, step)
     if is_no_room(error):
         error = DiskFull(what="the files of the job")
     elif isinstance(error, OSError) and is_disk(error):
         error = DataFolderUnusable(reason=error.strerror)
     if isinstance(error, OUTAGE):
-        return _wait_or_fail("The database did not answer.", claimed, settings)
+        return _wait("The database did not answer.", claimed, settings)
     if isinstance(error, AppError | LoraCoreError):
         if error.code in PASSING:
-            return _wait_or_fail(str(error), claimed, settings)
+            return _wait_for(error.code, str(error), claimed, settings)
         detail = json.loads(json.dumps(error.detail, default=str))
         return Failed(error.code, str(error), detail)
     return _retry_or_fail(BROKEN, type(error).__name__, claimed, settings)
@@ -107,31 +141,51 @@ def is_disk(error: Exception) -> bool:
     return is_no_room(error) or (isinstance(error, OSError) and error.errno in _UNUSABLE)
 
 
-def _forgiven(claimed: Claimed, saved_step: int | None) -> Claimed:
-    """A new checkpoint ends what was counted before it, here as in the rows."""
-    if saved_step is None:
+def _forgiven(claimed: Claimed, saved_step: int | None, step: int) -> Claimed:
+    """Progress ends what was counted before it, here as in the rows."""
+    if saved_step is not None:
+        claimed = replace(claimed, waited_seconds=None)
+    elif step <= claimed.furthest:
         return claimed
-    return replace(claimed, failures=0, stuck=False, waited_seconds=None)
+    return replace(claimed, failures=0, failed_at=frozenset())
 
 
-def _retry_or_fail(cause: Cause, how: str, claimed: Claimed, settings: Settings) -> Ending:
-    """Try again, unless nothing was gained or the budget is spent."""
+def _retry_or_fail(
+    cause: Cause, how: str, claimed: Claimed, settings: Settings, *, step: int = 0
+) -> Ending:
+    """Try again, unless it would fail the same way or the budget is spent."""
     message = cause.message.format(how=how)
     failures = claimed.failures + 1
-    if claimed.stuck:
+    if _repeats(cause, claimed, step):
         return Failed(cause.again, NO_FURTHER.format(message=message))
     if failures >= settings.max_failures:
-        return Failed(cause.code, SPENT.format(message, failures))
+        code = cause.again if 0 < step == claimed.furthest else cause.code
+        return Failed(code, SPENT.format(message, failures))
     return Retry(cause.code, message, settings.retry_seconds)
 
 
-def _wait_or_fail(message: str, claimed: Claimed, settings: Settings) -> Ending:
-    """Try again in a while, at first soon, unless that went on for too long."""
-    waited = claimed.waited_seconds or 0.0
-    if waited > settings.patience_seconds:
-        return Failed(WAITING, IMPATIENT.format(message=message, seconds=settings.patience_seconds))
-    seconds = max(settings.retry_seconds, min(LONGEST_WAIT, waited / 4))
-    return Waiting(WAITING, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+def _repeats(cause: Cause, claimed: Claimed, step: int) -> bool:
+    """Whether it would fail the same way a third time."""
+    if cause.outside:
+        return False
+    if cause is OOM_HOST:  # the kernel's kill looks like that of anybody else, in the rows
+        return claimed.failures > 0
+    return step in claimed.failed_at if cause.by_step else bool(claimed.failed_at)
+
+
+def _wait_for(code: str, message: str, claimed: Claimed, settings: Settings) -> Ending:
+    """The hub is no part of the installation, and a name that it never answers to may be wrong."""
+    waited = claimed.waited_seconds if claimed.waiting_code == HUB else None
+    if code == HUB and (waited or 0.0) > settings.patience_seconds:
+        return Failed(HUB, IMPATIENT.format(message=message, seconds=settings.patience_seconds))
+    return _wait(message, claimed, settings, code=HUB if code == HUB else STORAGE)
+
+
+def _wait(message: str, claimed: Claimed, settings: Settings, *, code: str = STORAGE) -> Waiting:
+    """Try again in a while, at first soon, however long it takes."""
+    waited = claimed.waited_seconds if claimed.waiting_code == code else None
+    seconds = max(settings.retry_seconds, min(LONGEST_WAIT, (waited or 0.0) / 4))
+    return Waiting(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
 
 def over_time(claimed: Claimed, settings: Settings, *, saved_step: int | None) -> Failed:
@@ -143,7 +197,7 @@ def over_time(claimed: Claimed, settings: Settings, *, saved_step: int | None) -
 
 def _known(failed: events.Failed, claimed: Claimed, settings: Settings) -> Ending:
     if failed.code in PASSING:
-        return _wait_or_fail(failed.message, claimed, settings)
+        return _wait_for(failed.code, failed.message, claimed, settings)
     if failed.code == OOM_HOST.code:
         return _retry_or_fail(OOM_HOST, "", claimed, settings)
     return Failed(failed.code, failed.message, failed.detail)

@@ -23,6 +23,7 @@ from app.registry import service as registry
 from app.settings import Settings
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import PREFIX
+from lora_core.imports import facts
 from lora_core.specs.base import is_version
 from worker.errors import InputChanged
 from worker.work import WORK
@@ -34,6 +35,10 @@ class Inputs:
 
     spec: JsonObject
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def name_of_one(self, text: str) -> bool:
+        """Whether a text names one of them as the process does: by its path, or the end of it."""
+        return any(Path(local).name in text for local in self.names)
 
     def public(self, value: Any) -> Any:
         """The same JSON value with the public names in place of the paths."""
@@ -59,7 +64,8 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
     """Find the inputs of a job and check that their bytes are still the same.
 
     Files are read after the look at the rows, so that no writer waits for the disk. Raises
-    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, and what a store raises.
+    `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `ArtifactDamaged`, what a store raises, and
+    for an imported version `ArtifactUnfit` and `TokenizerUnfit`.
     """
     spec, work = dict(claimed.spec), WORK[claimed.kind]
     model = spec[work.model]
@@ -83,6 +89,8 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
         directory = verified(store, version.artifact, name=f"model {version.ref}")
+        if version.imported:
+            facts.read(directory)  # it may have come in before there were rules
         spec[work.model] = str(work.of(directory))
         names[spec[work.model]] = version.ref
     return Inputs(spec, names)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import structlog
 
+from app.artifacts.store import CHECKPOINTS
 from app.errors import AppError
 from app.jobs import checkpoints
 from app.jobs.endings import Told
@@ -33,7 +34,7 @@ class Keeper:
     def keep(self, event: CheckpointSaved) -> None:
         """Store it. Its row is written with the next beat."""
         made = self._directory / Path(event.directory).name
-        key = f"checkpoints/{self._lease.job_id}/a{self._lease.attempt}/step-{event.step}"
+        key = f"{CHECKPOINTS}/{self._lease.job_id}/a{self._lease.attempt}/step-{event.step}"
         try:
             with self._recorder.beating():
                 ref = self._resources.store.put(made, key)
@@ -61,7 +62,7 @@ class Keeper:
 
     def reject(self, checkpoint: StoredCheckpoint, problem: str) -> StoredCheckpoint | None:
         """The one before. Raises `Fenced`."""
-        log.warning("a checkpoint is damaged", step=checkpoint.step, problem=problem)
+        log.warning("a checkpoint cannot be used", step=checkpoint.step, problem=problem)
         with self._resources.database.write() as session:
             rewound = checkpoints.reject(session, self._lease, checkpoint, problem)
             session.commit()

@@ -1,22 +1,28 @@
 """Looks for a job whenever a slot is free."""
 
 import threading
+import time
 from contextlib import suppress
+from math import inf
 from threading import Event as Flag
 
 import structlog
 
 from app.db.outage import OUTAGE
-from app.jobs import ownership, presence
+from app.errors import AppError
+from app.jobs import ownership, presence, reminders
 from app.jobs.endings import Preempted
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
 from app.resources import Resources
-from worker import close, workplace
+from worker import close
 from worker.contact import Contact
+from worker.host_check import HostCheck
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
 from worker.warm import Warm
+
+NOTE_SECONDS = 5.0  # between two looks for jobs that have come since
 
 log = structlog.get_logger(__name__)
 
@@ -25,9 +31,17 @@ class Poller:
     """Claims jobs for the devices of this worker, and runs each in a thread of its own."""
 
     def __init__(
-        self, resources: Resources, owner: Owner, runner: JobRunner, slots: Slots, *, draining: Flag
+        self,
+        resources: Resources,
+        owner: Owner,
+        runner: JobRunner,
+        slots: Slots,
+        *,
+        draining: Flag,
+        host: HostCheck | None = None,
     ) -> None:
         self._resources = resources
+        self._host = host or HostCheck(resources)
         self._owner = owner
         self._runner = runner
         self._slots = slots
@@ -37,6 +51,7 @@ class Poller:
         self._pause = settings.poll_seconds or (15.0 if settings.broker_url else 1.0)  # seconds
         self._contact = Contact(log)
         self._trouble: str | None = None  # of this machine, as it was told last
+        self._noted_at: dict[Lane, float] = {}  # when it was last shown on jobs
 
     def wake(self) -> None:
         """Look now: a job waits, or there is room for one."""
@@ -81,20 +96,41 @@ class Poller:
         return None if unfit else self._claim(slot)
 
     def _leaves(self, lane: Lane) -> bool:
-        """Whether a job is left to others, because it could not run here now. Where there are none
-        it is taken all the same, and says what it waits for.
+        """Whether jobs are left alone, because none could run here now. Where no other worker could
+        run them either they show what they wait for.
         """
-        settings = self._resources.settings
-        trouble, told = workplace.trouble(settings), self._trouble
+        trouble, told = self._host.look(), self._trouble
         self._trouble = trouble.code if trouble else None
         if trouble is None:
+            if told is not None:
+                log.info("jobs are claimed again")
             return False
         if told != self._trouble:
             log.warning("jobs are left to other workers", code=trouble.code, reason=str(trouble))
-        with self._contact.trying(), self._resources.database.read() as session:
-            return presence.others(
-                session, lane, but=self._owner, lease_seconds=settings.lease_seconds
-            )
+        if time.monotonic() - self._noted_at.get(lane, -inf) >= NOTE_SECONDS:
+            with self._contact.trying():
+                self._note(trouble, lane)
+            self._noted_at[lane] = time.monotonic()
+        return True
+
+    def _note(self, trouble: AppError, lane: Lane) -> None:
+        """Show it on the jobs that are left alone."""
+        if lanes := self._left_alone(lane):
+            with self._resources.database.write() as session:
+                reminders.note_trouble(session, lanes, message=str(trouble))
+                session.commit()
+
+    def _left_alone(self, lane: Lane) -> list[Lane]:
+        """Lanes of this worker whose queued jobs no other one could run."""
+        seconds = self._resources.settings.lease_seconds
+        with self._resources.database.read() as session:
+            served = {
+                each: presence.others(session, each, but=self._owner, lease_seconds=seconds)
+                for each in (Lane.CPU, Lane.GPU)
+            }
+        if served[lane]:
+            return []
+        return [lane] if any(served.values()) else [lane, Lane.ANY]
 
     def _claim(self, slot: Slot) -> Claimed | None:
         with self._contact.trying(), self._resources.database.write() as session:

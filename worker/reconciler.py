@@ -4,19 +4,24 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from threading import Event as Flag
+from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.db.outage import OUTAGE
 from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
+from app.jobs.states import Lane
 from app.resources import Resources
 from app.sweeps import advance
 from worker import identity, workplace
 from worker.contact import Contact
 from worker.failures import lost
+from worker.host_check import HostCheck
 
 FORGET_SECONDS = 24 * 3600.0
 CLOCK_JUMP_SECONDS = 5.0
@@ -24,6 +29,11 @@ CLOCK_LOOK_SECONDS = 1.0  # an answer that took longer says too little about the
 SILENT_ROUNDS = 3  # without a sign of life
 
 log = structlog.get_logger(__name__)
+
+
+def _lanes(devices: Sequence[str]) -> set[Lane]:
+    """Whose jobs they can run."""
+    return {Lane.ANY, *(Lane.CPU if name.startswith("cpu") else Lane.GPU for name in devices)}
 
 
 def own_clock() -> float:
@@ -35,9 +45,16 @@ class Reconciler:
     """Each step repeats its condition in the database, so a stale look does no harm."""
 
     def __init__(
-        self, resources: Resources, owner: Owner, *, draining: Flag, devices: Sequence[str]
+        self,
+        resources: Resources,
+        owner: Owner,
+        *,
+        draining: Flag,
+        devices: Sequence[str],
+        host: HostCheck | None = None,
     ) -> None:
         self._resources = resources
+        self._host = host or HostCheck(resources)
         self._settings = resources.settings
         self._owner = owner
         self._draining = draining
@@ -45,6 +62,7 @@ class Reconciler:
         self._left = Flag()
         self._contact = Contact(log)
         self._healthy_since = time.monotonic()
+        self._outage_at = -inf  # when the database last did not answer
         self._began_at = own_clock()  # of the last round
         self._offset: float | None = None  # database clock minus our own
 
@@ -72,7 +90,7 @@ class Reconciler:
                 step()
             except OUTAGE as error:
                 outage = error
-                self._healthy_since = time.monotonic()
+                self._healthy_since = self._outage_at = time.monotonic()
             except Exception:
                 log.exception("reconciling failed", step=step.__name__)
         self._contact.tell(outage)
@@ -96,16 +114,20 @@ class Reconciler:
         if not told and self._settings.queue_seconds is None:
             return
         with self._resources.database.write() as session:
-            if self._settings.queue_seconds is not None:
-                for job_id in reminders.fail_overdue(
-                    session, queue_seconds=self._settings.queue_seconds
-                ):
-                    log.warning("a job waited for too long", job_id=str(job_id))
+            for job_id in self._fail_overdue(session):
+                log.warning("a job waited for too long", job_id=str(job_id))
             seconds = self._settings.hint_seconds
             due = reminders.take_due(session, hint_seconds=seconds) if told else []
             session.commit()
         for job_id, lane in due:
             self._resources.queue.hint(job_id, lane=lane)
+
+    def _fail_overdue(self, session: Session) -> list[UUID]:
+        """A time in the queue that was an outage of the database is not held against a job."""
+        limit = self._settings.queue_seconds
+        if limit is None or time.monotonic() - self._outage_at < limit:
+            return []
+        return reminders.fail_overdue(session, queue_seconds=limit)
 
     def _notice_a_standstill(self) -> None:
         """Of the machine or of this process. Other workers here perhaps renewed no lease either."""
@@ -115,12 +137,14 @@ class Reconciler:
         self._began_at = now
 
     def _announce(self) -> None:
-        devices = () if workplace.trouble(self._settings) else self._devices
+        devices = () if self._host.trouble() else self._devices
         with self._resources.database.write() as session:
             presence.announce(
                 session, self._owner, draining=self._draining.is_set(), devices=devices
             )
             presence.forget(session, silent_seconds=FORGET_SECONDS)
+            if devices and not self._draining.is_set():
+                reminders.forget_trouble(session, _lanes(devices))
             asked_at = own_clock()
             database_now = clock.read_clock(session)
             took = own_clock() - asked_at

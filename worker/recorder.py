@@ -106,9 +106,9 @@ class Recorder:
         with suppress(*OUTAGE), self._contact.trying():
             self._write()
 
-    def flush(self, *, patience_seconds: float) -> None:
-        """Write the last rows. Raises an outage that lasts, so that no curve ends up with a gap."""
-        self._contact.insist(self._write, seconds=patience_seconds)
+    def flush(self) -> None:
+        """Write the last rows, once the database answers, so that no curve ends up with a gap."""
+        self._contact.insist(self._write)
 
     def beating(self) -> AbstractContextManager[None]:
         """Keep the job while the block is busy with files. Nothing else may be called inside."""

@@ -5,16 +5,18 @@ A prediction run lives the same life; `work` says in what it differs.
 
 import dataclasses
 import json
+import socket
 import time
 from pathlib import Path
 from threading import Event as Flag
 
 import structlog
 
+from app.data_folder import check_room
 from app.db.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership
-from app.jobs.endings import Ending, Failed, Preempted, Waiting
+from app.jobs.endings import Ending, Failed, Preempted, Retry, Waiting
 from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.resources import Resources
@@ -24,6 +26,7 @@ from lora_core.process import cores
 from worker import close, inputs, workplace
 from worker.errors import Fenced
 from worker.failures import is_disk, judge, judge_error, over_time
+from worker.host_check import HostCheck
 from worker.inputs import Inputs
 from worker.keeper import Keeper
 from worker.launch import Order
@@ -43,10 +46,13 @@ log = structlog.get_logger(__name__)
 class JobRunner:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
-    def __init__(self, resources: Resources, *, draining: Flag) -> None:
+    def __init__(
+        self, resources: Resources, *, draining: Flag, host: HostCheck | None = None
+    ) -> None:
         self._resources = resources
         self._settings = resources.settings
         self._draining = draining
+        self._host = host or HostCheck(resources)
 
     def run(self, claimed: Claimed, slot: Slot, warm: Warm) -> None:
         """From the claim to the ending. What breaks on the way is an ending, too."""
@@ -63,8 +69,12 @@ class JobRunner:
             except Exception as error:
                 known = isinstance(error, (AppError, LoraCoreError, *OUTAGE)) or is_disk(error)
                 log.warning("the attempt broke", error=str(error), exc_info=not known)
-                saved = attempt.recorder.saved_step
-                ending = judge_error(error, claimed, self._settings, saved_step=saved)
+                told = attempt.recorder
+                ending = judge_error(
+                    error, claimed, self._settings, saved_step=told.saved_step, step=told.step
+                )
+                if isinstance(ending, Waiting):
+                    self._host.doubt_store()
                 close.finish(self._resources, lease, ending)
             finally:
                 workplace.clear(attempt.place.directory)
@@ -88,8 +98,9 @@ class JobRunner:
             ending = over_time(attempt.claimed, self._settings, saved_step=None)
             close.finish(self._resources, lease, ending)
             return
-        workplace.check_room(self._settings)
+        check_room(self._settings, host=socket.gethostname())
         self._fix_runtime(attempt)
+        self._check_store(attempt)
         with attempt.recorder.beating():
             found = inputs.locate(
                 self._resources.database,
@@ -112,9 +123,13 @@ class JobRunner:
         else:
             tell = log.warning if ended.asked is None else log.info
             tell("the training ended", **dataclasses.asdict(ended.left), log=_tail(place.log))
-            if ended.asked is None and ended.failed is None:
-                workplace.check_writable(self._settings)  # it may have died of that
-            ending = _public(judge(ended, claimed, self._settings), found)
+            if ended.asked is None:  # it may have died of one of these
+                if ended.failed is None:
+                    workplace.check_writable(self._settings)
+                self._check_store(attempt)
+            gone = ended.failed is not None and found.name_of_one(ended.failed.message)
+            ending = judge(ended, claimed, self._settings, verified_input=gone)
+            ending = _public(ending, found)
             close.finish(self._resources, claimed.lease, ending, ended.left)
 
     def _train(self, attempt: "_Attempt") -> Ended:
@@ -139,7 +154,13 @@ class JobRunner:
             refused = ended.failed is not None and ended.failed.code in UNUSABLE
             if checkpoint is None or not refused or ended.failed is None:
                 return ended
+            self._check_store(attempt)  # the process reads the checkpoint where it is
             checkpoint = attempt.keeper.reject(checkpoint, ended.failed.message)
+
+    def _check_store(self, attempt: "_Attempt") -> None:
+        """Raises what a store raises that is away: inputs are read there, results kept there."""
+        with attempt.recorder.beating():
+            self._resources.store.now()
 
     def _fix_runtime(self, attempt: "_Attempt") -> None:
         """The first attempt fixes threads and device: others give other numbers."""
@@ -203,7 +224,7 @@ class _Attempt:
 def _public(ending: Ending, found: Inputs) -> Ending:
     if isinstance(ending, Failed):
         return Failed(ending.code, found.public(ending.message), found.public(ending.detail))
-    if isinstance(ending, Waiting):
+    if isinstance(ending, Waiting | Retry):
         return dataclasses.replace(ending, message=found.public(ending.message))
     return ending
 

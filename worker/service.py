@@ -17,6 +17,7 @@ from app.resources import Resources, open_resources
 from app.settings import Settings
 from worker import identity, workplace
 from worker.devices import Device, chosen
+from worker.host_check import HostCheck
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
@@ -42,13 +43,17 @@ class Service:
         self._draining = threading.Event()
         self._told = SimpleQueue[None]()
         self._slots = Slots(devices, cpu_count=settings.slots, locks=settings.work_dir / "devices")
+        host = HostCheck(resources)
+        names = self._slots.names()
         self._reconciler = Reconciler(
-            resources, self._owner, draining=self._draining, devices=self._slots.names()
+            resources, self._owner, draining=self._draining, devices=names, host=host
         )
         self._reconciling = _thread(self._reconciler.run)
         self._sweeper = Sweeper(resources, draining=self._draining)
-        runner = JobRunner(resources, draining=self._draining)
-        self._poller = Poller(resources, self._owner, runner, self._slots, draining=self._draining)
+        runner = JobRunner(resources, draining=self._draining, host=host)
+        self._poller = Poller(
+            resources, self._owner, runner, self._slots, draining=self._draining, host=host
+        )
 
     def start(self) -> None:
         """Begin to work. What a dead worker left running is killed before anything new starts."""

@@ -37,6 +37,7 @@ class Ended:
     failed: Failed | None  # the last word of the process, if it was this
     saved_step: int | None = None  # of the last checkpoint of this attempt that counts
     out_of_memory: bool = False  # the kernel killed it for its memory
+    step: int = 0  # the last one heard of
 
 
 class Supervisor:
@@ -74,22 +75,21 @@ class Supervisor:
 
     def run(self) -> Ended:
         """Blocks until the process and everything that it started are gone, or until one that stays
-        has finished its order.
-
-        Raises one of `OUTAGE` when the last of what it told could not be written.
+        has finished its order, and until what it told is written.
         """
         kills = memory.kills()
         try:
             self._watch()
             left = self._end()
             if self._asked is not Asked.FENCED:
-                self._recorder.flush(patience_seconds=self._settings.patience_seconds)
+                self._recorder.flush()
         except BaseException:
             self._child.wait()  # nobody would keep it
             raise
         asked = Asked.FENCED if self._recorder.fenced else self._asked
         killed = memory.kills() > kills
-        return Ended(left, asked, self._failed, self._recorder.saved_step, killed)
+        recorder = self._recorder
+        return Ended(left, asked, self._failed, recorder.saved_step, killed, recorder.step)
 
     def _end(self) -> ExitStatus:
         """How it left; one that stays is as good as gone."""

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+from app.data_folder import check_room
 from app.errors import AppError, DataFolderUnusable
 from app.settings import Settings
-from worker.errors import NoRoom
 
 _ATTEMPT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
-MB = 10**6
 
 
 class Place(NamedTuple):
@@ -84,18 +83,11 @@ def check_writable(settings: Settings) -> None:
         raise DataFolderUnusable(reason=f"{error.strerror}: {settings.work_dir}") from error
 
 
-def check_room(settings: Settings) -> None:
-    """Raises `NoRoom` when less than the reserve is free."""
-    free, reserve = shutil.disk_usage(settings.data_dir).free, settings.min_free_bytes
-    if free < reserve:
-        raise NoRoom(host=socket.gethostname(), free_mb=free // MB, reserve_mb=reserve // MB)
-
-
 def trouble(settings: Settings) -> AppError | None:
     """Why no attempt could work here now."""
     try:
         check_writable(settings)
-        check_room(settings)
+        check_room(settings, host=socket.gethostname())
     except AppError as error:
         return error
     return None

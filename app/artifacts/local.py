@@ -12,6 +12,7 @@ import structlog
 
 from app.artifacts.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.artifacts.store import (
+    CHECKPOINTS,
     OUR_OWN,
     OWNER,
     PROBE,
@@ -43,7 +44,9 @@ class LocalStore(Store):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._root = root.absolute()
-        self._folder = self._identity()
+        self._folder: tuple[int, int] | None = None  # which one it is
+        self._known = False  # as the store, because there was something in it
+        self._check_mounted()
 
     def put(self, directory: Path, key: str) -> ArtifactRef:
         target = self._place(check_key(key))
@@ -152,10 +155,15 @@ class LocalStore(Store):
         return facts.st_dev, facts.st_ino
 
     def _check_mounted(self) -> None:
-        """What is written into the empty folder below a disk that is away would be lost."""
+        """What is written into the empty folder below a disk that is away would be lost.
+
+        A process that began with an empty folder may have begun with that one: it goes over to a
+        folder with something in it as soon as there is one.
+        """
         found = self._identity()
-        if self._folder is None:
-            self._folder = found
+        came = found not in (None, self._folder) and not self._known and self._is_in_use()
+        if self._folder is None or came:
+            self._folder, self._known = found, came
         elif found != self._folder:
             raise StorageUnavailable(
                 reason="its folder is not the one of the start; is its disk mounted?"
@@ -175,11 +183,22 @@ class LocalStore(Store):
         return hidden / uuid4().hex
 
     def _missing(self, name: str) -> ArtifactCorrupt | StorageUnavailable:
-        """Where not even the folder of its kind is, this is not the store that it was put into."""
+        """Where not even the folder of its kind is, this may be the empty folder below a disk that
+        is away. Checkpoints are believed to be gone as soon as anything else is there: without them
+        a job only starts again.
+        """
         kind = Path(name).parts[0]
-        if not (self._root / kind).is_dir():
+        gone = (self._root / kind).is_dir() or (kind == CHECKPOINTS and self._is_in_use())
+        if not gone:
             return StorageUnavailable(reason=f"it has no folder {kind}; is its disk mounted?")
         return ArtifactCorrupt(path=name, problem=f"{Path(name).name} is missing")
+
+    def _is_in_use(self) -> bool:
+        """Whether more is in it than a look at it leaves behind."""
+        try:
+            return any(each.name not in (PROBE, UNFINISHED) for each in self._root.iterdir())
+        except OSError:
+            return False
 
     def _check_same(self, target: Path, ref: ArtifactRef) -> None:
         listed = target / manifest.MANIFEST
@@ -187,7 +206,7 @@ class LocalStore(Store):
             raise ArtifactExists(key=ref.key)
 
     def _move(self, source: Path, target: Path, key: str) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folders(target.parent)
         disk.sync_all(source)
         try:
             _rename(source, target, key)
@@ -206,7 +225,8 @@ class LocalStore(Store):
                 _remove(copy)
                 raise
             _remove(source)
-        disk.sync(target.parent)
+        for folder in (target.parent, *(each.parent for each in made)):
+            disk.sync(folder)  # each new name is an entry of the folder above it
 
 
 @contextmanager
@@ -222,6 +242,13 @@ def _explained() -> Iterator[None]:
         if error.errno in _REFUSED:
             raise StorageRefused(reason=reason) from error
         raise StorageUnavailable(reason=reason) from error
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make it and what is missing above it; returns those, the innermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def _rename(source: Path, target: Path, key: str) -> None:

@@ -28,6 +28,7 @@ from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
 CHECK_SECONDS = 5.0  # how long the outcome of a check holds, so that no caller can make it costly
+CHECKPOINTS = "checkpoints"  # first part of their keys
 # No key begins with a dot.
 PROBE = ".check"
 OWNER = ".owner"

@@ -26,7 +26,7 @@ def api(
 ) -> None:
     """Start the API without a worker. The schema must be up to date: see `loraworks migrate`.
 
-    With --json one line with url, docs, data_dir and admin_key is printed once it is ready.
+    With --json one line with url, docs, data_dir and admin_key_file is printed once it is ready.
     """
     from app.cli.service import run_service
 

@@ -74,6 +74,10 @@ class Client(SweepCalls):
         job: Job = self.json("POST", f"{path_of('jobs', job_id)}/cancel")
         return job
 
+    def retry_job(self, job_id: str) -> Job:
+        job: Job = self.create(f"{path_of('jobs', job_id)}/retry")
+        return job
+
     def delete_job(self, job_id: str) -> None:
         self.request("DELETE", path_of("jobs", job_id))
 

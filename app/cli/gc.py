@@ -12,7 +12,21 @@ from app.cli.preflight import settings_of_a_service
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")]
 
 
-def gc(data_dir: ServiceDir = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+AfterRestore = Annotated[
+    bool,
+    typer.Option(
+        "--after-restore",
+        help="Remove what no row knows whatever its age. With nothing running!",
+    ),
+]
+
+
+def gc(
+    data_dir: ServiceDir = None,
+    dry_run: DryRun = False,
+    after_restore: AfterRestore = False,
+    as_json: AsJson = False,
+) -> None:
     """Remove what nobody needs any more, and show what takes room.
 
     Workers do the same each hour. What goes, and after how long, is in the settings.
@@ -24,7 +38,7 @@ def gc(data_dir: ServiceDir = None, dry_run: DryRun = False, as_json: AsJson = F
     resources = open_resources(settings_of_a_service(data_dir))
     try:
         migrate.check(resources.database)
-        swept = sweep(resources, dry_run=dry_run)
+        swept = sweep(resources, dry_run=dry_run, any_age=after_restore)
         use = disk_use(resources)
     finally:
         resources.close()

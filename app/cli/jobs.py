@@ -14,9 +14,12 @@ from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, moment, percent, reason, say, table
 from app.cli.results import print_results
 from app.cli.side_by_side import compare
+from app.cli.watch import submitted
 from lora_core.specs.method import MethodName
 
-app = typer.Typer(help="List, look at, compare, cancel and delete jobs; download their models.")
+app = typer.Typer(
+    help="List, look at, compare, cancel, retry and delete jobs; download their models."
+)
 
 StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
 MethodFilter = Annotated[
@@ -28,6 +31,8 @@ SplitFilter = Annotated[
 FigureFilter = Annotated[
     str | None, typer.Option("--name", help="Only this figure, such as loss or accuracy.")
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end in silence.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow live to the end.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="New folder. Default: the id of the artifact.")
 ]
@@ -112,6 +117,15 @@ def cancel_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
         say(f"Job {found['id']} was asked to stop.")
     else:
         say(f"Job {found['id']} is {found['state']}.")
+
+
+@app.command("retry")
+@connected
+def retry_job(
+    client: Client, job: JobId, wait: Wait = False, watch: Watch = False, as_json: AsJson = False
+) -> None:
+    """Continue a failed or cancelled job from its last checkpoint, as a new job."""
+    submitted(client, client.retry_job(job), live=watch, wait=wait, as_json=as_json)
 
 
 @app.command("delete")

@@ -17,10 +17,12 @@ from app.cli.preflight import load_settings, settings_of_a_service
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from app.keys.tables import ApiKey
+    from app.keys.tables import ApiKey, BrowserSession
     from app.settings import Settings
 
-app = typer.Typer(help="Make, list and revoke API keys, on the machine of the service.")
+app = typer.Typer(
+    help="Make, list and revoke API keys and browser sessions, on the machine of the service."
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
 Scopes = Annotated[
@@ -29,6 +31,9 @@ Scopes = Annotated[
 ]
 Days = Annotated[float | None, typer.Option("--days", min=0.01, help="How long it is good for.")]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY", help="Id of the key.")]
+SessionId = Annotated[
+    UUID, typer.Argument(metavar="SESSION", help="Id of the session, or of a key: all of its.")
+]
 
 
 class _Keys:
@@ -123,24 +128,68 @@ def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
 @app.command("revoke")
 @with_kept_keys
 def revoke(keys: _Keys, key: KeyId, as_json: AsJson = False) -> None:
-    """End a key. Running services refuse it within a minute."""
+    """End a key and its sessions. Running services refuse it within a minute."""
     from app.keys.service import revoke as revoke_key
 
     revoked = _view(revoke_key(keys.session, key_id=key))
     print_json(revoked) if as_json else say(f"Revoked the key {revoked['name']}.")
 
 
+@app.command("sessions")
+@with_kept_keys
+def list_sessions(keys: _Keys, as_json: AsJson = False) -> None:
+    """Browsers that are signed in, and with which key."""
+    from app.keys.repository import list_all, sessions
+
+    names = {key.id: key.name for key in list_all(keys.session)}
+    found = [
+        {
+            "id": str(each.id),
+            "key_id": str(each.key_id),
+            "key_name": names[each.key_id],
+            **_times(each, "created_at", "last_used_at", "expires_at"),
+        }
+        for each in sessions(keys.session)
+    ]
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ["session", "key", "signed in", "last used", "expires"],
+        [
+            (
+                each["id"],
+                each["key_name"],
+                *(moment(each[at]) for at in ("created_at", "last_used_at", "expires_at")),
+            )
+            for each in found
+        ],
+        empty="No browser is signed in.",
+    )
+
+
+@app.command("sign-out")
+@with_kept_keys
+def sign_out(keys: _Keys, session: SessionId, as_json: AsJson = False) -> None:
+    """End a browser session, or all sessions of a key. Services refuse them within a minute."""
+    from app.keys.service import end_sessions
+
+    count = end_sessions(keys.session, id_=session)
+    print_json({"ended": count}) if as_json else say(f"Ended sessions: {count}.")
+
+
 def _view(key: "ApiKey") -> Json:
-    times = {
-        name: getattr(key, name)
-        for name in ("created_at", "expires_at", "revoked_at", "last_used_at")
-    }
     return {
         "id": str(key.id),
         "name": key.name,
         "scopes": key.scopes,
-        **{
-            name: None if at is None else datetime.fromtimestamp(at, UTC).isoformat()
-            for name, at in times.items()
-        },
+        **_times(key, "created_at", "expires_at", "revoked_at", "last_used_at"),
+    }
+
+
+def _times(row: "ApiKey | BrowserSession", *names: str) -> Json:
+    times = {name: getattr(row, name) for name in names}
+    return {
+        name: None if at is None else datetime.fromtimestamp(at, UTC).isoformat()
+        for name, at in times.items()
     }

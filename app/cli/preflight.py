@@ -77,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def alone(settings: "Settings") -> Iterator[None]:
-    """Hold the data folder against a second `up`, whose worker nobody would see at work.
+    """Hold the data folder against a second `up` that was started by mistake.
 
     The lock goes with the process, however it ends. Raises `Misuse`, `DataFolderUnusable`.
     """

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.importer import import_from_string
 
 from app.cli.client import Client
@@ -17,6 +17,7 @@ from app.cli.errors import Unreachable
 from app.cli.output import warn
 from app.cli.preflight import address, hand_on
 from app.cli.worker_process import WorkerProcess
+from app.connections import protocol
 from app.db import migrate
 from app.keys.repository import usable
 from app.keys.secret import load_pepper
@@ -45,12 +46,13 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or time.monotonic() >= self.stops_at
 
 
-def config(app: Any) -> uvicorn.Config:
+def config(app: FastAPI) -> uvicorn.Config:
     """How the application is served."""
     return uvicorn.Config(
         app,
         lifespan="on",
-        http="h11",  # limits the head of a request, and never takes a body for another request
+        # h11 limits the size of a head, and never takes a body for another request.
+        http=protocol(app.state.settings),
         log_config=None,
         access_log=False,  # the application writes its own
         server_header=False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.answers import Job, Json, Plan
+from app.cli.answers import Json, Plan
 from app.cli.client import Client
 from app.cli.errors import Misuse
 from app.cli.local import train_here
@@ -14,7 +14,7 @@ from app.cli.options import AsJson, connected, supplied
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, say
 from app.cli.spec_flags import described
-from app.cli.watch import conclude, ended, interruptible
+from app.cli.watch import submitted
 
 JOB = "Job"
 RegisterAs = Annotated[
@@ -83,20 +83,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         plan = client.plan(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
-    _submitted(client, client.submit(body), live=watch, wait=wait, as_json=as_json)
-
-
-def _submitted(client: Client, job: Job, *, live: bool, wait: bool, as_json: bool) -> None:
-    if not (live or wait):
-        print_json(job) if as_json else _print_job(job)
-        return
-    job = interruptible(client, job, quiet=not live)
-    if not as_json:
-        conclude(job)
-        return
-    print_json(job)
-    if job["state"] != "succeeded":
-        raise ended(job)
+    submitted(client, client.submit(body), live=watch, wait=wait, as_json=as_json)
 
 
 def _refuse_files(body: Json) -> None:
@@ -122,17 +109,3 @@ def _print_plan(plan: Plan) -> None:
         ]
     )
     say(json.dumps(plan["spec"]))
-
-
-def _print_job(job: Job) -> None:
-    parameters = job["parameters"]
-    facts(
-        [
-            ("job", job["id"]),
-            ("state", job["state"]),
-            ("trainable parameters", parameters and parameters["trainable"]),
-            ("estimated time", duration(job["estimated_seconds"])),
-            ("place in the queue", job["queue_position"]),
-        ]
-    )
-    say(f"Follow it with `loraworks watch {job['id']}`.")

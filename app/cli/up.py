@@ -22,7 +22,7 @@ def up(
 ) -> None:
     """Start the service: the API and one worker. Ctrl-C stops both.
 
-    With --json one line with url, docs, data_dir and admin_key is printed once it is ready.
+    With --json one line with url, docs, data_dir and admin_key_file is printed once it is ready.
     """
     from app.cli.service import run_service
     from app.db.migrate import upgrade
@@ -31,7 +31,9 @@ def up(
     settings = load_settings(chosen)
     with listen(settings.host, settings.port) as listener:
         settings = load_settings({**chosen, "port": listener.getsockname()[1]})
-        with nullcontext() if no_worker else alone(settings):
+        # APIs beside each other need a database that is made for it.
+        embedded = settings.database_url is None
+        with nullcontext() if no_worker and not embedded else alone(settings):
             upgrade(settings)
             announce = announcement(settings, admin_key=new_admin_key(settings), as_json=as_json)
             # A broker wakes workers that listen to it. This one only polls, so it must do so often.

@@ -10,7 +10,8 @@ from app.cli.client import Client, Message
 from app.cli.display import Display, open_display
 from app.cli.errors import RunFailed, Unreachable
 from app.cli.options import AsJson, JobId, connected
-from app.cli.output import json_line, warn
+from app.cli.output import as_json as print_json
+from app.cli.output import duration, facts, json_line, say, warn
 from app.cli.polling import PATIENCE_SECONDS
 from app.cli.progress import Progress
 from app.cli.results import print_results
@@ -89,6 +90,34 @@ def interruptible(client: Client, job: Job, *, quiet: bool = False) -> Job:
         job_id = job["id"]
         warn(f"The job goes on: `loraworks watch {job_id}`, `loraworks jobs cancel {job_id}`.")
         raise
+
+
+def submitted(client: Client, job: Job, *, live: bool, wait: bool, as_json: bool) -> None:
+    """Say what was submitted, or follow it to the end. Raises `RunFailed` unless it succeeds."""
+    if not (live or wait):
+        print_json(job) if as_json else _print_submitted(job)
+        return
+    job = interruptible(client, job, quiet=not live)
+    if not as_json:
+        conclude(job)
+        return
+    print_json(job)
+    if job["state"] != "succeeded":
+        raise ended(job)
+
+
+def _print_submitted(job: Job) -> None:
+    parameters = job["parameters"]
+    facts(
+        [
+            ("job", job["id"]),
+            ("state", job["state"]),
+            ("trainable parameters", parameters and parameters["trainable"]),
+            ("estimated time", duration(job["estimated_seconds"])),
+            ("place in the queue", job["queue_position"]),
+        ]
+    )
+    say(f"Follow it with `loraworks watch {job['id']}`.")
 
 
 def _take(progress: Progress, message: Message) -> str | None:

@@ -4,23 +4,22 @@ import shutil
 from functools import partial
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
-from app import child
 from app.datasets import files, repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
     DatasetFields,
     DatasetListItem,
+    DatasetRef,
     DatasetView,
     RowsView,
     RowView,
 )
 from app.datasets.upload import receive
-from app.deps import DatabaseDep, SettingsDep, StoreDep
+from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.idempotency.header import KeyedDep
 from app.invalid import WrongForm
 from app.keys.auth import requires
@@ -39,13 +38,14 @@ _WRITE = [requires("datasets:write")]
     "", dependencies=_WRITE, status_code=status.HTTP_201_CREATED, openapi_extra=UPLOAD_FORM,
     responses={200: {"model": DatasetView, "description": "The same file is there already"}},
 )  # fmt: skip
-async def upload_dataset(
+async def upload_dataset(  # noqa: PLR0913 - what an upload touches
     request: Request,
     response: Response,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
     keyed: KeyedDep,
+    at_work: WorkDep,
 ) -> DatasetView:
     """Upload a file. It is checked row by row before any job may use it.
 
@@ -64,7 +64,7 @@ async def upload_dataset(
             fields=_fields(upload.fields),
             call=keyed.call([upload.sha256, upload.filename, upload.fields]),
         )
-        dataset, is_new = await anyio.to_thread.run_sync(work, limiter=child.limiter())
+        dataset, is_new = await at_work.check(work)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not is_new:
@@ -83,7 +83,7 @@ def list_datasets(
 
 
 @router.get("/{ref}", dependencies=_READ)
-def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
+def read_dataset(ref: DatasetRef, database: DatabaseDep) -> DatasetView:
     """One data set, by `name` (its newest version), `name:2` or id."""
     with database.read() as session:
         return DatasetView.of(repository.resolve(session, ref))
@@ -91,7 +91,7 @@ def read_dataset(ref: str, database: DatabaseDep) -> DatasetView:
 
 @router.get("/{ref}/content", dependencies=_READ, response_class=FileResponse)
 def read_content(
-    ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
 ) -> FileResponse:
     """The file as it was uploaded."""
     with database.read() as session:
@@ -104,11 +104,12 @@ def read_content(
 
 
 @router.get("/{ref}/rows", dependencies=_READ)
-async def read_rows(
-    ref: str,
+async def read_rows(  # noqa: PLR0913 - what it reads, and from where
+    ref: DatasetRef,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
+    at_work: WorkDep,
     limit: RowLimit = 20,
     after: AfterRow = 0,
 ) -> RowsView:
@@ -116,7 +117,7 @@ async def read_rows(
     work = partial(
         service.rows, database, store, settings=settings, ref=ref, after=after, limit=limit + 1
     )
-    _, found = await anyio.to_thread.run_sync(work, limiter=child.limiter())
+    _, found = await at_work.read(work)
     rows = [RowView(**row) for row in found]
     following = rows[limit - 1].row if len(rows) > limit else None
     return RowsView(data=rows[:limit], next=following)
@@ -124,15 +125,17 @@ async def read_rows(
 
 @router.post("/{ref}/check", dependencies=_WRITE)
 async def check_dataset(
-    ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep, at_work: WorkDep
 ) -> DatasetView:
     """Diagnose it again: for uploads of a version before, which have no diagnosis."""
     work = partial(service.check, database, store, settings=settings, ref=ref)
-    return DatasetView.of(await anyio.to_thread.run_sync(work, limiter=child.limiter()))
+    return DatasetView.of(await at_work.check(work))
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)
-def delete_dataset(ref: str, settings: SettingsDep, database: DatabaseDep, store: StoreDep) -> None:
+def delete_dataset(
+    ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
+) -> None:
     """Delete a data set that no queued or running job reads, by `name:2`, `name` or id."""
     service.delete(database, store, settings=settings, ref=ref)
 

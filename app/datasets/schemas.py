@@ -11,6 +11,14 @@ from app.fields import Body, Slug, Text, Timestamp, View, file_form
 from lora_core.data.diagnosis import Diagnosis, Level
 
 Column = Annotated[str, Text(256)]
+DATASET_REF = r"^[a-z0-9-]{1,64}(:[1-9][0-9]{0,8})?$"  # for who reads the schema: others are 404
+DatasetRef = Annotated[
+    str,
+    Field(
+        description="`name` (its newest version), `name:2`, or an id.",
+        json_schema_extra={"pattern": DATASET_REF},
+    ),
+]
 
 
 class DatasetFields(Body):

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Request
+from pydantic import Field
 
 from app.deps import CallerDep, SettingsDep
 from app.idempotency.calls import Call
@@ -19,6 +20,7 @@ from app.idempotency.errors import IdempotencyKeyInvalid
 
 HEADER = "Idempotency-Key"
 LONGEST = 255  # characters
+PATTERN = r"^[\x20-\x7e]{1,255}$"  # for who reads the schema: others are `IdempotencyKeyInvalid`
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _DESCRIPTION = (
@@ -52,7 +54,10 @@ async def _keyed(
     request: Request,
     caller: CallerDep,
     settings: SettingsDep,
-    _: Annotated[str | None, Header(alias=HEADER, description=_DESCRIPTION)] = None,
+    _: Annotated[
+        Annotated[str, Field(json_schema_extra={"pattern": PATTERN})] | None,
+        Header(alias=HEADER, description=_DESCRIPTION),
+    ] = None,
 ) -> Keyed:
     return Keyed(
         caller_id=caller.id,

@@ -65,6 +65,12 @@ def check_there(session: Session, base: Base) -> None:
         _version(session, base.name)
 
 
+def check_name(session: Session, name: str) -> None:
+    """The same for the base that an earlier job names."""
+    if _OWN_NAME.fullmatch(name):
+        _version(session, name)
+
+
 def _local(name: str, *, database: Database, store: Store, settings: Settings) -> Base | None:
     if name == minilm.NAME:
         return Base(name, minilm.config(), content=minilm.REVISION)

@@ -6,7 +6,7 @@ that number is forgotten, because the run tells it again.
 
 from uuid import UUID
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import Select, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.artifacts.store import ArtifactRef
@@ -17,6 +17,7 @@ from app.jobs.moves import NOT_WAITING
 from app.jobs.tables import Checkpoint, Job, MetricPoint
 
 KEPT = 2  # the newest, and the one before in case the newest turns out to be bad
+INHERITED = 0  # the attempt of points that come from the job that is continued
 
 
 def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int) -> list[str]:
@@ -48,19 +49,34 @@ def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int
     return [checkpoint.key for checkpoint in stale]
 
 
+def inherit(session: Session, job: Job, start: Checkpoint) -> None:
+    """Begin the curves of a new job as those of the job that it continues, up to `start`.
+
+    The points keep their numbers, so the job's own numbers begin after them.
+    """
+    copied = [each for each in MetricPoint.__table__.c if each.name not in ("job_id", "attempt")]
+    points = select(literal(job.id, MetricPoint.job_id.type), literal(INHERITED), *copied)
+    before = (MetricPoint.job_id == start.job_id, MetricPoint.seq <= start.seq)
+    names = ["job_id", "attempt", *(each.name for each in copied)]
+    session.execute(insert(MetricPoint).from_select(names, points.where(*before)))
+
+
 def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
     """Go back to the newest good checkpoint, the job's own or else that of the job which it
     continues: what the curves got after it is gone. None: to the beginning.
     """
-    newest = _newest(session, job_id)
-    told_since = MetricPoint.seq > (newest.seq if newest else 0)
+    newest = last(session, job_id)
+    if newest is not None:
+        told_since = MetricPoint.seq > newest.seq
+    else:
+        continued = session.scalars(select(Job.continues).where(Job.id == job_id)).one()
+        newest = last(session, continued) if continued else None
+        inherited_until = newest.seq if newest else 0
+        told_since = or_(MetricPoint.attempt > INHERITED, MetricPoint.seq > inherited_until)
     session.execute(
         delete(MetricPoint).where(MetricPoint.job_id == job_id, told_since),
         execution_options=UNSYNCED,
     )
-    if newest is None:
-        continued = session.scalars(select(Job.continues).where(Job.id == job_id)).one()
-        newest = _newest(session, continued) if continued else None
     if newest is None:
         return None
     ref = ArtifactRef(newest.key, newest.manifest_sha256, newest.bytes)
@@ -92,7 +108,9 @@ def reject(
     )
     previous = rewind(session, lease.job_id)
     onward = f"step {previous.step:,}" if previous else "the beginning"
-    message = f"The checkpoint of step {checkpoint.step:,} is damaged; going on from {onward}."
+    message = (
+        f"The checkpoint of step {checkpoint.step:,} is damaged or gone; going on from {onward}."
+    )
     data = {"step": checkpoint.step, "problem": problem}
     append(session, row, Told("checkpoint_rejected", "warning", message, data))
     session.execute(
@@ -102,7 +120,8 @@ def reject(
     return Rewound(previous)
 
 
-def _newest(session: Session, job_id: UUID) -> Checkpoint | None:
+def last(session: Session, job_id: UUID) -> Checkpoint | None:
+    """The newest good one of a job."""
     statement = _good(job_id).order_by(Checkpoint.seq.desc()).limit(1)
     return session.scalars(statement).one_or_none()
 

@@ -10,8 +10,10 @@ from uuid import UUID
 from app.db.base import JsonObject
 from app.jobs.states import JobState
 
+CRASH_LOOP = "crash_loop"  # it fails at the same step again and again
+STORAGE = "storage_unavailable"  # what a job waits for: disk, data folder, store or database
 SPENT = (
-    "{} This was failure {} without a new checkpoint between them, and the last that is allowed "
+    "{} This was failure {} in a row without progress, and the last that is allowed "
     "(LORAWORKS_MAX_FAILURES)."
 )
 
@@ -81,8 +83,8 @@ class Told(NamedTuple):
     data: JsonObject
 
 
-def closing(ending: Ending, state: JobState) -> Told:
-    """The event of an ending that left the job in `state`."""
+def closing(ending: Ending, state: JobState, error_code: str | None) -> Told:
+    """The event of an ending that left the job in `state`, and with that code if it failed."""
     code, cause, level = "preempted", "The worker stops.", "info"
     if isinstance(ending, Failed | Retry | Waiting):
         code, cause, level = ending.code, ending.message, "warning"
@@ -92,6 +94,6 @@ def closing(ending: Ending, state: JobState) -> Told:
         case JobState.CANCELLED:
             return Told("cancelled", "info", "Cancelled.", {})
         case JobState.FAILED:
-            return Told("failed", "error", cause, {"code": code})
+            return Told("failed", "error", cause, {"code": error_code})
         case _:
             return Told("requeued", level, f"{cause} The job waits again.", {"code": code})

@@ -20,11 +20,86 @@ class TooManyJobs(Overloaded):
     )
 
 
+class KeyStreamsUsed(Overloaded):
+    """One key follows as many streams as one key may."""
+
+    code = "key_streams_used"
+    message = (
+        "This key follows {limit} streams already. Close some, or read "
+        "`GET /v1/jobs/{{id}}/events?after=` now and then instead. Try again in {retry_after} s."
+    )
+
+
+class TooManyStreams(Overloaded):
+    """The service sends as many streams as it may."""
+
+    code = "too_many_streams"
+    message = (
+        "This service sends {limit} streams already. Read `GET /v1/jobs/{{id}}/events?after=` "
+        "now and then instead. Try again in {retry_after} s."
+    )
+
+
 class JobNotFinished(Conflict):
-    """Only what has ended can be deleted."""
+    """Only a job that has ended can be deleted or retried."""
 
     code = "job_not_finished"
-    message = "Job {job_id} is {state}. Cancel it first; a job that has ended can be deleted."
+    message = (
+        "Job {job_id} is {state}. Only a job that has ended can be deleted or retried; "
+        "cancel it first, or wait."
+    )
+
+
+class JobSucceeded(Conflict):
+    """A job that succeeded cannot be retried."""
+
+    code = "job_succeeded"
+    message = "Job {job_id} has succeeded, so there is nothing to retry."
+
+
+class NoCheckpoint(Conflict):
+    """There is no checkpoint that a retry could continue from."""
+
+    code = "no_checkpoint"
+    message = (
+        "Job {job_id} has no checkpoint to continue from: it saved none, or it was removed since "
+        "(LORAWORKS_KEEP_CHECKPOINT_DAYS). Send its spec again with POST /v1/jobs."
+    )
+
+
+class TrainingVersionChanged(Conflict):
+    """The checkpoint was made by a version of the training that gives other numbers."""
+
+    code = "training_version_changed"
+    message = (
+        "The checkpoint of job {job_id} was made by version {made} of the training and this "
+        "installation has version {now}, so the result would be that of neither. Send its spec "
+        "again with POST /v1/jobs."
+    )
+
+
+class TrialNotRetried(Conflict):
+    """The job belongs to a sweep, which retries its own."""
+
+    code = "trial_not_retried"
+    message = (
+        "Job {job_id} is a trial of sweep {sweep_id}. Retry what failed there with "
+        "POST /v1/sweeps/{sweep_id}/retry."
+    )
+
+
+class PredictionRunNotRetried(Conflict):
+    """A prediction run cannot be retried."""
+
+    code = "prediction_run_not_retried"
+    message = "{run_id} is a prediction run. Send it again with POST /v1/predictions."
+
+
+class AlreadyRetried(Conflict):
+    """Another job continues from the same checkpoint and has not ended."""
+
+    code = "already_retried"
+    message = "Job {other} continues job {job_id} already. Wait for it, or cancel it first."
 
 
 class JobNamedTwice(Invalid):

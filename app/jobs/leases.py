@@ -50,12 +50,14 @@ class Claimed:
     register_as: str | None
     promote_to: str | None  # alias of what it registers
     sweep_id: UUID | None
-    failures: int  # counted since the last checkpoint
-    stuck: bool  # an attempt that began at the same step has failed
+    failures: int  # counted in a row without progress
+    furthest: int  # step that an earlier attempt reached
+    failed_at: frozenset[int]  # steps where attempts failed by themselves that began as this one
     checkpoint: StoredCheckpoint | None
     time_limit_seconds: float | None  # of all attempts together
     running_seconds: float  # of the attempts before
-    waited_seconds: float | None  # since disk, storage or hub began to fail
+    waiting_code: str | None  # what it waited for, other than its turn
+    waited_seconds: float | None  # since that began to fail
 
 
 @dataclass(frozen=True)

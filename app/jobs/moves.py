@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, null
+from sqlalchemy import ColumnElement, case, func, literal, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.db.clock import now
@@ -16,7 +16,7 @@ from app.jobs.endings import (
     Waiting,
 )
 from app.jobs.states import JobState, Outcome
-from app.jobs.tables import Job
+from app.jobs.tables import Attempt, Job
 
 ASKED = Job.cancel_requested_at.is_not(None)
 NOT_WAITING: dict[str, Any] = {
@@ -31,7 +31,8 @@ LEFT_BEHIND: dict[str, Any] = {
     "dispatched_at": null(),
     "dispatch_count": 0,
 }
-_MOST_DOUBLINGS = 10
+LONGEST_BACKOFF = 600.0  # seconds
+_MOST_DOUBLINGS = 20
 
 
 def move(ending: Ending) -> tuple[Outcome, dict[str, Any]]:
@@ -55,7 +56,7 @@ def move(ending: Ending) -> tuple[Outcome, dict[str, Any]]:
             return Outcome.FAILED, {**waits, **counted(ending)}
         case Waiting(code, message, seconds):
             reason = {"waiting_code": code, "waiting_message": message}
-            since = func.coalesce(Job.waiting_since, now())
+            since = case((Job.waiting_code == code, Job.waiting_since), else_=now())
             again = {"waiting_since": since, "run_after": now() + seconds}
             return Outcome.PREEMPTED, {**waits, **reason, **again}
 
@@ -65,14 +66,34 @@ def _final(state: JobState) -> dict[str, Any]:
 
 
 def counted(retry: Retry) -> dict[str, Any]:
-    """One failure more; the n-th waits 2^(n-1) times as long as the first."""
+    """One failure more, in a row without progress; each waits twice as long as the one before."""
+    before = failures_before()
     return {
-        "failures_counted": Job.failures_counted + 1,
-        "run_after": now() + retry.backoff_seconds * doubled(Job.failures_counted),
+        "failures_counted": before + 1,
+        "run_after": now() + backoff(retry.backoff_seconds, before),
     }
 
 
-def doubled(count: InstrumentedAttribute[int]) -> ColumnElement[int]:
-    """2^count, at most 2^10: later pauses grow no more."""
+def failures_before() -> ColumnElement[int]:
+    """What counts of the failures before the attempt that ends. Progress forgives: none, if it got
+    further than any attempt before it. (A checkpoint has set the count to zero already.)
+    """
+    return case((Job.step > furthest(), 0), else_=Job.failures_counted)
+
+
+def furthest() -> ColumnElement[int]:
+    """The last step that an ended attempt reached."""
+    reached = select(func.max(Attempt.last_step)).where(
+        Attempt.job_id == Job.id, Attempt.ended_at.is_not(None)
+    )
+    return func.coalesce(reached.scalar_subquery(), 0)
+
+
+def backoff(
+    seconds: float, count: ColumnElement[int] | InstrumentedAttribute[int]
+) -> ColumnElement[float]:
+    """A pause that doubles with each count, up to ten minutes or its first length."""
+    longest = max(LONGEST_BACKOFF, seconds)
     doublings = case((count < _MOST_DOUBLINGS, count), else_=_MOST_DOUBLINGS)
-    return literal(1).bitwise_lshift(doublings)
+    pause = seconds * literal(1).bitwise_lshift(doublings)
+    return case((pause < longest, pause), else_=longest)

@@ -5,6 +5,7 @@ that condition inside its UPDATE, so a worker that lost the job changes nothing:
 `False` and must write nothing more. Only the database clock is compared. Nothing here commits.
 """
 
+from signal import Signals
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +16,13 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from app.db.base import JsonObject
 from app.db.clock import now
 from app.jobs import checkpoints, moves
-from app.jobs.endings import SPENT, Ending, ExitStatus, Retry, Told, closing
+from app.jobs.endings import CRASH_LOOP, SPENT, Ending, ExitStatus, Retry, Told, closing
 from app.jobs.guards import UNSYNCED, Guard, append, held
 from app.jobs.leases import Beat, Claimed, Lease, Owner, StoredCheckpoint
 from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Job
+
+SIGKILL = Signals.SIGKILL.value
 
 
 def _take_best() -> ReturningUpdate[Job, float]:
@@ -67,7 +70,7 @@ def claim(
     job, waited = row
     # Then nothing was left behind, and claims must be quick.
     first = job.attempt == 1 and job.continues is None
-    checkpoint, stuck = (None, False) if first else _take_up(session, job.id)
+    checkpoint, furthest, failed_at = _NOTHING if first else _take_up(session, job.id)
     step = checkpoint.step if checkpoint else 0
     claimed = Claimed(
         lease=Lease(job.id, job.attempt, owner.id, lease_seconds),
@@ -78,10 +81,12 @@ def claim(
         promote_to=job.promote_to,
         sweep_id=job.sweep_id,
         failures=job.failures_counted,
-        stuck=stuck,
+        furthest=furthest,
+        failed_at=failed_at,
         checkpoint=checkpoint,
         time_limit_seconds=job.time_limit_seconds,
         running_seconds=job.running_seconds,
+        waiting_code=job.waiting_code,
         waited_seconds=waited,
     )
     session.add(
@@ -101,16 +106,25 @@ def claim(
     return claimed
 
 
-def _take_up(session: Session, job_id: UUID) -> tuple[StoredCheckpoint | None, bool]:
-    """Where the attempts before got to, and whether one has failed that began there."""
+_Before = tuple[StoredCheckpoint | None, int, frozenset[int]]
+_NOTHING: _Before = (None, 0, frozenset())
+
+
+def _take_up(session: Session, job_id: UUID) -> _Before:
+    """Where the attempt begins, how far the attempts before got, and at which steps those have
+    failed that began there, too.
+    """
     checkpoint = checkpoints.rewind(session, job_id)
     step = checkpoint.step if checkpoint else 0
     session.execute(
         update(Job).where(Job.id == job_id).values(step=step), execution_options=UNSYNCED
     )
-    failed = (Attempt.job_id == job_id, Attempt.outcome == Outcome.FAILED)
-    stuck = select(Attempt.attempt).where(*failed, Attempt.first_step == step).limit(1)
-    return checkpoint, session.scalar(stuck) is not None
+    own = Attempt.job_id == job_id
+    furthest = session.scalar(select(func.max(Attempt.last_step)).where(own)) or 0
+    failed = (own, Attempt.outcome == Outcome.FAILED, Attempt.first_step == step)
+    by_itself = Attempt.signal.is_distinct_from(SIGKILL)
+    failed_at = session.scalars(select(Attempt.last_step).where(*failed, by_itself).distinct())
+    return checkpoint, furthest, frozenset(failed_at)
 
 
 def _beginning(attempt: int, owner: Owner, step: int) -> str:
@@ -182,8 +196,10 @@ def expire(
 ) -> bool:
     """End an attempt whose lease ran out, or whose worker `gone` is known to be dead.
 
-    The job waits again, fails with the `max_failures`-th failure, or is cancelled if that was
-    asked. `False`: the attempt that was seen does not run any more, or is alive.
+    The job waits again, fails with the `max_failures`-th failure in a row without progress, or is
+    cancelled if that was asked. One that ends at the step which it never got beyond fails as
+    `crash_loop`: it may be what kills its workers.
+    `False`: the attempt that was seen does not run any more, or is alive.
     """
     overdue = Job.lease_expires_at < now()
     guard = (
@@ -192,7 +208,7 @@ def expire(
         Job.state == JobState.RUNNING,
         overdue if gone is None else or_(overdue, Job.worker == gone),
     )
-    spent = Job.failures_counted + 1 >= max_failures
+    spent = moves.failures_before() + 1 >= max_failures
     held_until = case((overdue, Job.lease_expires_at), else_=now())
     failed = and_(~moves.ASKED, spent)
     values = {
@@ -202,7 +218,11 @@ def expire(
             (moves.ASKED, JobState.CANCELLED), (spent, JobState.FAILED), else_=JobState.QUEUED
         ),
         "finished_at": case((or_(moves.ASKED, spent), now()), else_=null()),
-        "error_code": case((failed, lost.code), else_=null()),
+        "error_code": case(
+            (and_(failed, Job.step > 0, Job.step == moves.furthest()), CRASH_LOOP),
+            (failed, lost.code),
+            else_=null(),
+        ),
         "error_message": case((failed, SPENT.format(lost.message, max_failures)), else_=null()),
     }
     return _end(session, guard, lost, Outcome.LOST, values, ExitStatus())
@@ -227,7 +247,7 @@ def _end(
                 **values,
             }
         )
-        .returning(Job.id, Job.attempt, Job.state, Job.step, Job.stream_seq),
+        .returning(Job.id, Job.attempt, Job.state, Job.step, Job.stream_seq, Job.error_code),
         execution_options=UNSYNCED,
     ).one_or_none()
     if row is None:
@@ -239,7 +259,7 @@ def _end(
         .values(exit_code=left.code, signal=left.signal, **ended),
         execution_options=UNSYNCED,
     )
-    append(session, row, closing(ending, JobState(row.state)))
+    append(session, row, closing(ending, JobState(row.state), row.error_code))
     return True
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, defer, load_only
 
 from app.db.base import JsonObject
 from app.db.clock import now
@@ -25,6 +25,15 @@ from app.jobs.tables import Job, JobEvent, MetricPoint
 FINAL = tuple(state for state in JobState if state.final)
 UNENDED = tuple(state for state in JobState if not state.final)
 SEARCHED = 10_000  # jobs that one call looks through for what no index leads to
+_STANDING = load_only(
+    Job.kind,
+    Job.state,
+    Job.attempt,
+    Job.step,
+    Job.total_steps,
+    Job.cancel_requested_at,
+    Job.stream_seq,
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,13 @@ def find(session: Session, job_id: UUID, *, kind: Kind) -> Job | None:
     """The row of that kind."""
     job = session.get(Job, job_id)
     return job if job is not None and job.kind == kind else None
+
+
+def standing(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
+    """Those of these jobs that are there, with what a `StateView` needs; the rest is loaded when
+    it is asked for."""
+    statement = select(Job).where(Job.id.in_(job_ids), Job.kind == Kind.TRAINING)
+    return {job.id: job for job in session.scalars(statement.options(_STANDING))}
 
 
 def page(
@@ -188,9 +204,15 @@ def unfinished(session: Session, caller_id: UUID) -> int:
     return session.scalars(select(func.count()).select_from(Job).where(mine)).one()
 
 
+def continued_by(session: Session, job_id: UUID) -> UUID | None:
+    """A job that continues this one and has not ended."""
+    live = select(Job.id).where(Job.continues == job_id, Job.state.in_(UNENDED))
+    return session.scalars(live.limit(1)).first()
+
+
 def add(session: Session, job: Job) -> None:
-    """Insert a job with its first event."""
-    job.stream_seq = 1
+    """Insert a job with its first event. One that continues another may bring numbers with it."""
+    job.stream_seq = (job.stream_seq or 0) + 1
     session.add(job)
     session.flush()
     append(session, job, Told("queued", "info", "The job was queued.", {}))

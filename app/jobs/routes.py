@@ -1,20 +1,21 @@
 """Jobs: create, watch, cancel, delete."""
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.artifacts import repository as artifacts
-from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import Text, id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import bases, curves, mistakes, repository, service, side_by_side
+from app.jobs import retry as retries
 from app.jobs.curves import Curves
 from app.jobs.errors import JobNotFound, NoAnswers
 from app.jobs.mistakes import MistakeView
@@ -30,9 +31,10 @@ from app.jobs.schemas import (
 )
 from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
-from app.jobs.stream import follow
-from app.keys.auth import requires, still_good
+from app.jobs.stream import Streams, follow
+from app.keys.auth import check_scope, requires, still_good
 from app.pagination import After, Limit, Page, decode, encode
+from app.settings import Settings
 from lora_core.specs.method import MethodName
 
 
@@ -43,7 +45,23 @@ async def _named_in_the_log(request: Request) -> None:
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
 
 
-router = APIRouter(prefix=JobView.prefix, tags=["jobs"], dependencies=[Depends(_named_in_the_log)])
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    app.state.streams = Streams(
+        app.state.resources.database,
+        most=settings.max_streams,
+        most_of_a_key=settings.key_streams,
+    )
+    yield
+
+
+router = APIRouter(
+    prefix=JobView.prefix,
+    tags=["jobs"],
+    dependencies=[Depends(_named_in_the_log)],
+    lifespan=_lifespan,
+)
 
 READ = [requires("jobs:read")]
 WRITE = [requires("jobs:write")]
@@ -77,6 +95,7 @@ FilterDep = Annotated[Filter, Depends(_filter)]
 def create(  # noqa: PLR0913 - what a submit touches
     body: JobCreate,
     response: Response,
+    caller: CallerDep,
     keyed: KeyedDep,
     settings: SettingsDep,
     database: DatabaseDep,
@@ -84,7 +103,12 @@ def create(  # noqa: PLR0913 - what a submit touches
     queue: QueueDep,
     dry_run: Annotated[bool, Query(description="Answer the plan alone.")] = False,
 ) -> JobView | Plan:
-    """Queue a training run, or say what it would take."""
+    """Queue a training run, or say what it would take.
+
+    `register_as` needs the scope `models:admin` as well.
+    """
+    if body.register_as is not None:
+        check_scope(caller, "models:admin")
     call = keyed.call(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
@@ -149,6 +173,27 @@ def cancel(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
     if job.state == JobState.RUNNING:
         response.status_code = status.HTTP_202_ACCEPTED
     return JobView.of(job, None)
+
+
+@router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=WRITE)
+def retry(
+    job_id: JobId,
+    response: Response,
+    keyed: KeyedDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    queue: QueueDep,
+) -> JobView:
+    """Continue a failed or cancelled job from its last checkpoint, as a new job.
+
+    The result is the same, bit for bit, as that of a run to which nothing happened.
+    """
+    with database.write() as session:
+        job = retries.retry(
+            session, job_id=job_id, settings=settings, queue=queue, call=keyed.call(None)
+        )
+    response.headers["Location"] = job.location
+    return job
 
 
 @router.delete("/{job_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=WRITE)
@@ -227,11 +272,18 @@ def _present(job_id: JobId, database: DatabaseDep) -> UUID:
         return repository.get(session, job_id).id
 
 
+async def _streams(request: Request, caller: CallerDep) -> AsyncIterator[Streams]:
+    """With room for one more, until the answer has ended. Raises what `Streams.place` raises."""
+    streams: Streams = request.app.state.streams
+    with streams.place(caller.id):
+        yield streams
+
+
 @router.get("/{job_id}/stream", dependencies=READ, response_class=EventSourceResponse)
 async def stream(
     job_id: Annotated[UUID, Depends(_present)],
     request: Request,
-    database: DatabaseDep,
+    streams: Annotated[Streams, Depends(_streams)],
     after: Seq = 0,
     last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
@@ -244,5 +296,5 @@ async def stream(
         return not request.app.state.leaving.is_set() and await still_good(request)
 
     first = after if last_event_id is None else last_event_id
-    async for message in follow(database, job_id, after=first, welcome=welcome):
+    async for message in follow(streams, job_id, after=first, welcome=welcome):
         yield message

@@ -82,7 +82,7 @@ class JobError(ErrorListItem):
 
 
 class JobWait(View):
-    """What a queued job waits for: disk, storage or hub that fail."""
+    """What a queued job waits for: disk, storage, database or hub that fail."""
 
     code: str
     message: str
@@ -119,7 +119,7 @@ class JobListItem(Queued):
     spec: dict[str, Any]
     time_limit_seconds: float | None
     attempt: int
-    failures_counted: int = Field(description="Since the last checkpoint.")
+    failures_counted: int = Field(description="In a row without progress.")
     resume_exact: bool = Field(
         description="False: it went on where other numbers come out than in an unbroken run."
     )

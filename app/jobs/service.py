@@ -13,13 +13,13 @@ from app.db.clock import now
 from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
-from app.jobs import bases, data, repository
+from app.jobs import bases, checkpoints, data, repository
 from app.jobs.bases import Base
 from app.jobs.draft import Draft, Drafter, digest
 from app.jobs.errors import TooManyJobs
 from app.jobs.schemas import JobCreate, JobListItem, JobView, Plan, Queued
 from app.jobs.states import Lane
-from app.jobs.tables import Job
+from app.jobs.tables import Checkpoint, Job
 from app.queue import JobQueue
 from app.settings import Settings
 
@@ -83,7 +83,7 @@ def submit(
     return view
 
 
-def enqueue(
+def enqueue(  # noqa: PLR0913 - what a submit touches
     session: Session,
     job: Job,
     *,
@@ -91,16 +91,20 @@ def enqueue(
     settings: Settings,
     queue: JobQueue,
     call: Call,
+    start: Checkpoint | None = None,
 ) -> Shown:
     """Store what is to be run, keep the answer, commit, then tell the workers.
 
-    Raises `TooManyJobs`.
+    With `start` its curves begin with those that lead there. Raises `TooManyJobs`.
     """
     take_turns(session, f"jobs of {call.caller_id}")  # or two at once would both find room
     if repository.unfinished(session, call.caller_id) >= settings.key_jobs:
         raise TooManyJobs(limit=settings.key_jobs)
     place = repository.next_position(session, lane=Lane(job.lane), priority=job.priority)
+    job.stream_seq = start.seq if start else 0
     add(session, job, created_by=call.caller_id)
+    if start is not None:
+        checkpoints.inherit(session, job, start)
     view = view_of(job, place)
     idempotency.keep(session, call, status=202, body=view, location=view.location)
     session.commit()

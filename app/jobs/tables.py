@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db.base import Base, BigInt, JsonObject, new_id, one_of
 from app.db.clock import now
 from app.jobs.states import JobState, Kind, Lane, Outcome
+from lora_core.training.version import TRAINING_VERSION
 
 ZERO = text("0")  # for rows that are older than the column
 
@@ -54,7 +55,7 @@ class Job(Base):
     # Names what its figures depend on: a sweep takes them from any job. None: older than sweeps.
     cell_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     sweep_id: Mapped[UUID | None] = mapped_column(index=True)  # for which it was made
-    continues: Mapped[UUID | None]  # it begins where that job's last checkpoint stands
+    continues: Mapped[UUID | None]  # it begins with the last checkpoint of that job
     promote_to: Mapped[str | None] = mapped_column(String(64))  # alias of what it registers
 
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
@@ -128,6 +129,18 @@ class Job(Base):
             postgresql_where=text("artifact_id IS NOT NULL"),
         ),
         Index(
+            "ix_jobs_continues",
+            "continues",
+            sqlite_where=text("continues IS NOT NULL"),
+            postgresql_where=text("continues IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_waiting",
+            "waiting_code",
+            sqlite_where=text("waiting_code IS NOT NULL"),
+            postgresql_where=text("waiting_code IS NOT NULL"),
+        ),
+        Index(
             "ix_jobs_lease",
             "lease_expires_at",
             sqlite_where=text("state = 'running'"),
@@ -181,6 +194,9 @@ class Checkpoint(Base):
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[BigInt]
     bad: Mapped[bool] = mapped_column(default=False)
+    training_version: Mapped[int] = mapped_column(  # of the program that made it
+        default=TRAINING_VERSION, server_default=text("1")
+    )
     at: Mapped[float] = mapped_column(Double, default=now())
 
 

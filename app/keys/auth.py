@@ -25,7 +25,8 @@ from app.keys.scopes import ALL_SCOPES
 from app.keys.scopes import Scope as KeyScope
 from app.keys.tables import LOCAL_KEY_ID
 
-COOKIE = "loraworks_key"  # of a browser that is signed in; no script can read it
+COOKIE = "loraworks_session"  # of a browser that is signed in; no script can read it
+TLS_COOKIE = f"__Host-{COOKIE}"  # which no other host and no plain HTTP can set
 PAGE_TOKEN = "x-page-token"  # noqa: S105 - the name of a header
 SAFE = frozenset({"GET", "HEAD"})
 LOCAL = Caller(id=LOCAL_KEY_ID, name="local", scopes=frozenset(ALL_SCOPES))
@@ -56,35 +57,40 @@ class Door:
 
 
 async def authenticate(request: HTTPConnection) -> Caller:
-    """The caller whose key the request carries. Raises a kind of `Unauthorized`."""
+    """The caller whose key or session the request carries. Raises a kind of `Unauthorized`."""
     ring: KeyRing = request.app.state.key_ring
     sent = request.headers.getlist("authorization")
     if not sent:
-        return await ring.caller(_signed_in(request, ring))
+        return await ring.reader(_signed_in(request, ring))
     scheme, _, text = sent[0].strip().partition(" ")
     if len(sent) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has another form")
     return await ring.caller(secret.parse(text.strip()))
 
 
-def _signed_in(request: HTTPConnection, ring: KeyRing) -> secret.Token:
-    """The key of a browser, for reading.
+def session_token(request: HTTPConnection) -> secret.Token | None:
+    """The token in the cookie of a browser that signed in. Raises `SessionEnded`."""
+    sent = request.cookies.get(TLS_COOKIE) or request.cookies.get(COOKIE)
+    return secret.parse_session(sent) if sent else None
 
-    A browser sends its cookie with whatever a page elsewhere makes it call, so for all else it has
-    to show the token that our pages hold. Raises `KeyMissing`, `KeyMalformed`, `PageTokenMissing`.
+
+def _signed_in(request: HTTPConnection, ring: KeyRing) -> secret.Token:
+    """The session of a browser, for reading.
+
+    Cookies know no ports: every service on this host name is sent ours, and a page elsewhere can
+    make the browser call with it. So all else takes a token that only the answer to the sign-in
+    holds. Raises `KeyMissing`, `SessionEnded`, `PageTokenMissing`.
     """
-    text = request.cookies.get(COOKIE)
-    if text is None:
+    session = session_token(request)
+    if session is None:
         raise KeyMissing()
-    key = secret.parse(text)
-    token = ring.page_token(key)
     shown = request.headers.get(PAGE_TOKEN, "")
     if request.scope.get("method") not in SAFE and not compare_digest(
-        shown.encode(), token.encode()
+        shown.encode(), ring.page_token(session).encode()
     ):
         raise PageTokenMissing()
-    request.state.page_token = token
-    return key
+    request.state.signed_in = True
+    return session
 
 
 async def still_good(request: Request) -> bool:
@@ -99,10 +105,14 @@ async def still_good(request: Request) -> bool:
 
 
 async def _allow(needed: SecurityScopes, request: Request, _: Any = Depends(_BEARER)) -> None:
-    caller: Caller = request.state.caller
     for scope in needed.scopes:
-        if scope not in caller.scopes:
-            raise ScopeMissing(name=caller.name, scope=scope)
+        check_scope(request.state.caller, scope)
+
+
+def check_scope(caller: Caller, scope: str) -> None:
+    """For what a body asks for, beyond what its route needs. Raises `ScopeMissing`."""
+    if scope not in caller.scopes:
+        raise ScopeMissing(name=caller.name, scope=scope)
 
 
 def requires(scope: KeyScope) -> Any:

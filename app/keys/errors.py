@@ -14,12 +14,22 @@ class KeyMissing(Unauthorized):
 
 
 class PageTokenMissing(Unauthorized):
-    """A browser that is signed in, but not a page of this service."""
+    """A signed-in browser tried to change something without its page token."""
 
     code = "page_token_missing"
     message = (
-        "A sign-in is good for reading alone: this call needs the page's own token in the header "
-        "`X-Page-Token`, or an API key in `Authorization: Bearer lw_…`. Reload the page."
+        "The session cookie is good for reading only. To change something, sign in again in this "
+        "browser, or send an API key in `Authorization: Bearer lw_…`."
+    )
+
+
+class SessionEnded(Unauthorized):
+    """The browser's session has ended."""
+
+    code = "session_ended"
+    message = (
+        "This browser's session has ended: it expired, was not used for too long, or was signed "
+        "out. Sign in again."
     )
 
 
@@ -73,6 +83,13 @@ class KeyNotFound(NotFound):
 
     code = "key_not_found"
     message = "There is no API key {key_id}."
+
+
+class SessionNotFound(NotFound):
+    """There is no such session."""
+
+    code = "session_not_found"
+    message = "There is no session {session_id}, and no API key with this id that has one."
 
 
 class LocalKey(Conflict):

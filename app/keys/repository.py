@@ -1,14 +1,14 @@
-"""Reading and writing keys."""
+"""Reading and writing keys and sessions."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import now
 from app.keys.errors import KeyNotFound
-from app.keys.tables import LOCAL_KEY_ID, ApiKey
+from app.keys.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 
 
 def get(session: Session, key_id: UUID) -> ApiKey:
@@ -49,3 +49,34 @@ def usable(session: Session) -> Sequence[ApiKey]:
             (ApiKey.expires_at.is_(None)) | (ApiKey.expires_at > now()),
         )
     ).all()
+
+
+def sessions(session: Session) -> Sequence[BrowserSession]:
+    """Sessions of all browsers, oldest first."""
+    return session.scalars(select(BrowserSession).order_by(BrowserSession.id)).all()
+
+
+def touch_session(session: Session, session_id: UUID) -> None:
+    """Note that the session, and so its key, was used just now."""
+    key_id = session.scalars(
+        update(BrowserSession)
+        .where(BrowserSession.id == session_id)
+        .values(last_used_at=now())
+        .returning(BrowserSession.key_id)
+    ).one_or_none()
+    if key_id is not None:
+        touch(session, key_id)
+
+
+def delete_sessions(session: Session, id_: UUID) -> int:
+    """Delete the session or all sessions of the key with this id. Returns how many."""
+    mine = or_(BrowserSession.id == id_, BrowserSession.key_id == id_)
+    return len(
+        session.scalars(delete(BrowserSession).where(mine).returning(BrowserSession.id)).all()
+    )
+
+
+def delete_ended_sessions(session: Session, *, idle_seconds: float) -> None:
+    """Delete sessions that expired, or were not used for so long."""
+    idle = BrowserSession.last_used_at <= now() - idle_seconds
+    session.execute(delete(BrowserSession).where((BrowserSession.expires_at <= now()) | idle))

@@ -1,4 +1,5 @@
-"""The text of a key: `lw_<id>_<secret>`, and the HMAC of it that is stored.
+"""The text of a key, `lw_<id>_<secret>`, and of a browser's session, `lws_<id>_<secret>`. Only an
+HMAC of either is stored.
 
 The secret has 256 random bits, so no slow hash is needed. The pepper is a secret of the server: who
 gets only the database cannot check guesses against it.
@@ -11,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.keys.errors import ForeignToken, KeyMalformed, PepperBroken
+from app.keys.errors import ForeignToken, KeyMalformed, PepperBroken, SessionEnded
 from app.settings import Settings
 
 _PEPPER_LENGTH = 64  # hex digits
@@ -19,7 +20,7 @@ _PEPPER_LENGTH = 64  # hex digits
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A key as it is sent. `repr` does not show the secret."""
+    """A key or a session as it is sent. `repr` does not show the secret."""
 
     id: UUID
     text: str
@@ -39,6 +40,21 @@ class Token:
 def new_token(key_id: UUID) -> Token:
     """A fresh key for a row."""
     return Token(id=key_id, text=f"lw_{key_id.hex}_{secrets.token_urlsafe(32)}")
+
+
+def new_session_token(session_id: UUID) -> Token:
+    """A fresh secret for a browser that signs in."""
+    return Token(id=session_id, text=f"lws_{session_id.hex}_{secrets.token_urlsafe(32)}")
+
+
+def parse_session(text: str) -> Token:
+    """Read the token of a session. Raises `SessionEnded`, which does not repeat what was sent."""
+    if not text.startswith("lws_"):
+        raise SessionEnded()
+    try:
+        return Token(id=parse(text.replace("lws_", "lw_", 1)).id, text=text)
+    except KeyMalformed as error:
+        raise SessionEnded() from error
 
 
 def parse(text: str) -> Token:

@@ -1,4 +1,4 @@
-"""Making and revoking keys. There is no route for it: only who has the database may."""
+"""Making and revoking keys, for which there is no route; starting and ending sessions."""
 
 import os
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from app.db.base import new_id
 from app.db.clock import read_clock
 from app.db.turns import take_turns
 from app.keys import repository, secret
-from app.keys.errors import KeyNameInvalid, LocalKey, ScopeUnknown
+from app.keys.errors import KeyNameInvalid, LocalKey, ScopeUnknown, SessionNotFound
 from app.keys.scopes import ALL_SCOPES
-from app.keys.tables import LOCAL_KEY_ID, ApiKey
+from app.keys.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 
 LONGEST_NAME = 64  # characters
 
@@ -49,15 +49,51 @@ def create(
 
 
 def revoke(session: Session, *, key_id: UUID) -> ApiKey:
-    """End a key; running services notice within a minute. Raises `KeyNotFound`, `LocalKey`."""
+    """End a key and its sessions; running services notice within a minute.
+
+    Raises `KeyNotFound`, `LocalKey`.
+    """
     if key_id == LOCAL_KEY_ID:
         raise LocalKey()
     key = repository.get(session, key_id)
     repository.revoke(session, key_id)
+    repository.delete_sessions(session, key_id)
     session.commit()
     session.refresh(key)
     _note("key_revoked", key)
     return key
+
+
+def start_session(
+    session: Session, *, pepper: bytes, key_id: UUID, seconds: float, idle_seconds: float
+) -> secret.Token:
+    """A new session of a browser that showed a valid key. Deletes those of all keys that ended."""
+    repository.delete_ended_sessions(session, idle_seconds=idle_seconds)
+    token = secret.new_session_token(new_id())
+    session.add(
+        BrowserSession(
+            id=token.id,
+            key_id=key_id,
+            secret_hmac=token.digest(pepper),
+            expires_at=read_clock(session) + seconds,
+        )
+    )
+    session.commit()
+    audit.note("session_started", session=str(token.id), key=str(key_id))
+    return token
+
+
+def end_sessions(session: Session, *, id_: UUID) -> int:
+    """End one session, or all of a key; running services notice within a minute.
+
+    Returns how many. Raises `SessionNotFound`.
+    """
+    count = repository.delete_sessions(session, id_)
+    session.commit()
+    if not count:
+        raise SessionNotFound(session_id=id_)
+    audit.note("sessions_ended", id=str(id_), count=count, uid=os.getuid())
+    return count
 
 
 def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:

@@ -57,7 +57,7 @@ class PredictionListItem(Queued):
     text_column: str
     priority: int
     attempt: int
-    failures_counted: int = Field(description="Since rows were last saved.")
+    failures_counted: int = Field(description="In a row without progress.")
     rows_done: int
     rows: int
     progress: float

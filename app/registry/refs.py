@@ -2,12 +2,24 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from app.registry.errors import InvalidModelRef
 from app.registry.tables import PRODUCTION
 
 _SLUG = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
 _REF = re.compile(rf"({_SLUG})(?:@({_SLUG})|:([1-9][0-9]{{0,8}}))?")
+
+MODEL_REF = f"^{_REF.pattern}$"  # for who reads the schema: others are `InvalidModelRef`
+Ref = Annotated[
+    str,
+    Field(
+        description="`name` (its production), `name@alias` or `name:3`.",
+        json_schema_extra={"pattern": MODEL_REF},
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Depends, Path, Request, status
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import child
 from app.datasets import files
 from app.datasets.upload import receive
-from app.deps import DatabaseDep, SettingsDep, StoreDep
+from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.fields import Slug
 from app.idempotency.header import KeyedDep
 from app.keys.auth import requires
@@ -109,13 +107,14 @@ def register_version(
     "/{name}/versions/import", dependencies=_ADMIN, status_code=status.HTTP_201_CREATED,
     openapi_extra=IMPORT_FORM,
 )  # fmt: skip
-async def import_version(
+async def import_version(  # noqa: PLR0913 - what an import touches
     name: Slug,
     request: Request,
     keyed: KeyedDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
+    at_work: WorkDep,
 ) -> VersionView:
     """Make the archive of a model of another installation the next version.
 
@@ -134,7 +133,7 @@ async def import_version(
             archive=path,
             call=keyed.call(upload.sha256),
         )
-        return await anyio.to_thread.run_sync(work, limiter=child.limiter())
+        return await at_work.check(work)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

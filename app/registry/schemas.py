@@ -7,6 +7,7 @@ from pydantic import Field
 
 from app.fields import Body, Timestamp, View, file_form
 from app.registry.tables import ModelVersion
+from lora_core.imports.figures import shown
 
 
 class VersionCreate(Body):
@@ -42,7 +43,7 @@ class VersionView(View):
             job_id=version.job_id,
             base=version.base,
             method=version.method,
-            metrics=version.metrics,
+            metrics=shown(version.metrics) if version.imported else version.metrics,
             created_at=version.created_at,
         )
 

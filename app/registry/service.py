@@ -36,6 +36,7 @@ class Resolved:
     name: str
     number: int
     artifact: ArtifactRef
+    imported: bool  # by this installation's own row, whatever the manifest says
 
     @property
     def ref(self) -> str:
@@ -99,7 +100,7 @@ def resolve(session: Session, ref: str) -> Resolved:
     parsed = refs.parse(ref)
     version = repository.version(session, parsed)
     artifact = artifacts.get(session, version.artifact_id)
-    return Resolved(parsed.name, version.number, artifact.ref)
+    return Resolved(parsed.name, version.number, artifact.ref, imported=version.imported)
 
 
 def resolve_all(session: Session, alias: str) -> list[Resolved]:

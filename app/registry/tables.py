@@ -43,6 +43,11 @@ class ModelVersion(Base):
 
     __table_args__ = (UniqueConstraint("model_id", "number"),)
 
+    @property
+    def imported(self) -> bool:
+        """Whether it was made elsewhere. What was trained here keeps its job's id for ever."""
+        return self.job_id is None
+
 
 class ModelAlias(Base):
     """A movable name for a version: `sentiment@production`. Moving it deploys or rolls back."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, update
-from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, load_only
 
 from app.artifacts.tables import MODEL, RESULTS, Artifact
 from app.datasets import files
@@ -19,6 +19,7 @@ from app.db.clock import now
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append
+from app.jobs.repository import UNENDED
 from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint, Job
 from app.keys.tables import LOCAL_KEY_ID, ApiKey
@@ -103,7 +104,10 @@ class Expiry(Protocol):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Those of jobs that ended so long ago, by job."""
+    """Those of jobs that ended so long ago, unless a job that has not ended continues from there.
+
+    By job.
+    """
 
     days: float
 
@@ -112,7 +116,7 @@ class Checkpoints:
         rows = session.execute(
             select(Checkpoint.job_id, Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at))
             .join(Job, Job.id == Checkpoint.job_id)
-            .where(*page.of(Checkpoint.job_id, Job.id), _ended(self.days))
+            .where(*page.of(Checkpoint.job_id, Job.id), _ended(self.days), ~_continued())
             .order_by(Checkpoint.job_id, Checkpoint.attempt, Checkpoint.step)
         )
         return Looked([(row.job_id, self._removal(*row[1:])) for row in rows], page.last)
@@ -121,6 +125,7 @@ class Checkpoints:
         gone = session.execute(
             delete(Checkpoint)
             .where(Checkpoint.job_id.in_(select(Job.id).where(Job.id.in_(keys), _ended(self.days))))
+            .where(~_continued())
             .returning(Checkpoint.key, Checkpoint.bytes, _age(Checkpoint.at)),
             execution_options=UNSYNCED,
         )
@@ -251,6 +256,17 @@ def _page(session: Session, key: InstrumentedAttribute[UUID], after: UUID | None
 
 def _age(since: InstrumentedAttribute[float]) -> ColumnElement[float]:
     return (now() - since).label("age")
+
+
+def _continued() -> ColumnElement[bool]:
+    """Whether a job that has not ended begins with the checkpoints of this row's job."""
+    later = aliased(Job)
+    return (
+        select(later.id)
+        .where(later.continues == Checkpoint.job_id, later.state.in_(UNENDED))
+        .correlate(Checkpoint)
+        .exists()
+    )
 
 
 def _ended(days: float) -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ never a row without files.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 
@@ -35,8 +36,10 @@ class Swept:
     answers: int  # kept under an `Idempotency-Key` for long enough
 
 
-def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
+def sweep(resources: Resources, *, dry_run: bool = False, any_age: bool = False) -> Swept:
     """Remove what nobody needs; a dry run only tells. Any number of processes may do so at once.
+
+    What no row knows must be old, unless `any_age`: then nothing else may be running.
 
     Raises `StoreOfAnother`, `StorageUnavailable`, `StorageRefused`, and what a database raises;
     what is left then is found by the next sweep.
@@ -59,7 +62,8 @@ def sweep(resources: Resources, *, dry_run: bool = False) -> Swept:
         uploads = repository.live_uploads(session)
     gone = {removal.key for removal in expired}
     unknown = [each for each in removals.orphans(found, known, now=now) if each.key not in gone]
-    orphans = [each for each in unknown if ours and each.age_seconds > settings.orphan_seconds]
+    least_age = -inf if any_age else settings.orphan_seconds
+    orphans = [each for each in unknown if ours and each.age_seconds > least_age]
     here = leftovers.find(settings, cache, known, uploads)
     if not dry_run:
         for removal in (*expired, *orphans):

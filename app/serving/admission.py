@@ -10,7 +10,8 @@ from uuid import UUID
 
 from app.serving.errors import Busy, KeyBusy
 
-FLOOR_TOKENS = 16_384  # may always wait: 64 texts of 256 tokens
+FLOOR_TOKENS = 32_768  # may wait, however slow the machine: 64 texts of 512 tokens
+_MARGIN = 0.5  # of a timeout may be spent waiting: the speed is an estimate
 _LONGEST = 30  # seconds that a caller is told to wait at most
 _JITTER = 0.2  # so that those who were refused together do not come back together
 
@@ -46,12 +47,13 @@ class Admission:
         self._texts_of: Counter[UUID] = Counter()
         self._tokens_of: Counter[UUID] = Counter()
 
-    def check(self, caller: UUID, *, texts: int, tokens: int) -> None:
+    def check(self, caller: UUID, *, texts: int, tokens: int, timeout: float = math.inf) -> None:
         """Raises `Busy`, or `KeyBusy` if this caller alone is the cause; both say when to return.
 
-        With nothing under way everything is let in.
+        `timeout`: seconds after which the caller has no use for the answer. With nothing under way
+        everything is let in.
         """
-        most_tokens = max(FLOOR_TOKENS, self._most_seconds * (self._speed() or 0.0))
+        most_tokens = self._most_tokens(timeout)
         if self.texts and (
             self.texts + texts > self._most_texts or self.tokens + tokens > most_tokens
         ):
@@ -64,9 +66,11 @@ class Admission:
             raise KeyBusy(waiting=mine, retry_after=self._advice())
 
     @contextmanager
-    def place(self, caller: UUID, *, texts: int, tokens: int) -> Iterator[Place]:
+    def place(
+        self, caller: UUID, *, texts: int, tokens: int, timeout: float = math.inf
+    ) -> Iterator[Place]:
         """Room, as long as the block lasts. Raises what `check` raises."""
-        self.check(caller, texts=texts, tokens=tokens)
+        self.check(caller, texts=texts, tokens=tokens, timeout=timeout)
         place = Place(0, 0)
         self._change(place, caller, texts=texts, tokens=tokens)
         try:
@@ -87,6 +91,14 @@ class Admission:
             counts[caller] += change
             if not counts[caller]:
                 del counts[caller]
+
+    def _most_tokens(self, timeout: float) -> float:
+        """That may be under way together with a question that must be answered in `timeout`."""
+        speed = self._speed()
+        if speed is None:
+            return FLOOR_TOKENS
+        in_time = _MARGIN * timeout * speed
+        return min(in_time, max(FLOOR_TOKENS, self._most_seconds * speed))
 
     def _advice(self) -> int:
         """Seconds until what waits now is computed, for `Retry-After`."""

@@ -3,18 +3,24 @@
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import structlog
 
 from app.serving.batcher import Batcher, Computed, Engine, Ticket
-from app.serving.errors import NotFinite
+from app.serving.errors import ModelTokenizerFailed, NotFinite
+from lora_core.errors.artifact import TokenizerFailed
 from lora_core.specs.predict import Function, Side
 
 FEW_CHARACTERS = 2048  # are tokenised in less time than it takes to hand them to another thread
 
+T = TypeVar("T")
 Scores = list[tuple[str, float]]
+
+log = structlog.get_logger()
 
 
 class Encoded(Protocol):
@@ -125,23 +131,28 @@ class Deployment:
         self._readers = readers
 
     async def tokenise(self, texts: Sequence[str], *, truncate: bool, side: Side) -> Reading:
-        """Raises `EmptyInput`, and `TextTooLong` if `truncate` is false."""
+        """Raises `EmptyInput`, `ModelTokenizerFailed`, and `TextTooLong` if `truncate` is false."""
 
         def encode() -> Reading:
             began = time.perf_counter()
             items = self.predictor.encode(texts, truncate=truncate, side=side)
             return Reading(items, time.perf_counter() - began)
 
-        if sum(map(len, texts)) <= FEW_CHARACTERS:
-            return encode()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, encode)
+        return await self._read(encode, sum(map(len, texts)))
 
     async def words(self, text: str) -> Worded:
-        """The words of what the model reads of a text. Raises `EmptyInput`."""
-        if len(text) <= FEW_CHARACTERS:
-            return self.predictor.words(text)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.predictor.words, text)
+        """The words of what the model reads. Raises `EmptyInput`, `ModelTokenizerFailed`."""
+        return await self._read(lambda: self.predictor.words(text), len(text))
+
+    async def _read(self, work: Callable[[], T], characters: int) -> T:
+        """In another thread, unless there are few characters."""
+        try:
+            if characters <= FEW_CHARACTERS:
+                return work()
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        except TokenizerFailed as error:
+            log.exception("tokenizer_failed", model=self.ref)
+            raise ModelTokenizerFailed(ref=self.ref, **error.detail) from error
 
     async def compute(self, reading: Reading, *, deadline: float) -> list[Computed]:
         """In the order given. Raises `DeadlinePassed`, `BatchFailed`. Who leaves gives up the turn.

@@ -67,14 +67,6 @@ class QuotaUsed(Overloaded):
     message = "This key may send {quota:g} texts a second. Try again in {retry_after} s."
 
 
-class ClientLeft(AppError):
-    """The caller hung up before there was an answer."""
-
-    status = 499  # as proxies write it into their logs
-    code = "client_left"
-    message = "The client closed the connection before there was an answer."
-
-
 class DeadlinePassed(AppError):
     """The answer would have come too late."""
 
@@ -120,6 +112,22 @@ class ModelDisagrees(AppError):
     status = 424
     code = "model_disagrees"
     message = "{ref} does not answer as it did when it was made: {problem} Promote another version."
+
+
+class ModelRefused(AppError):
+    """An imported version that fails the checks of an import."""
+
+    status = 424
+    code = "model_refused"
+    message = "{ref} is not served. {problem} Promote another version, and delete this one."
+
+
+class ModelTokenizerFailed(AppError):
+    """The tokenizer of the model failed on a text."""
+
+    status = 424
+    code = "tokenizer_failed"
+    message = "The tokenizer of {ref} failed on a text ({kind}); promote another version."
 
 
 class ModelTooLarge(AppError):

@@ -1,5 +1,6 @@
 """Which words drove an answer: the model is asked the text again and again, with words left out."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -39,7 +40,7 @@ async def explain(
     The texts of an explanation are admitted and computed like those of `Serving.ask`, some at a
     time, between the questions of others. Raises what that raises, and `LabelUnknown`.
     """
-    serving.admission.check(caller, texts=1, tokens=1)
+    serving.admission.check(caller, texts=1, tokens=1, timeout=deadline - time.monotonic())
     resolved, deployment = await serving.loaded(ref, deadline)
     if label is not None and label not in (labels := deployment.predictor.labels):
         shown = [*labels[:_SHOWN], *(["…"] if len(labels) > _SHOWN else [])]

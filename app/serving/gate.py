@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.serving.service import Serving
+from app.serving.service import Serving, request_timeout
 
 
 class Gate:
@@ -21,13 +21,15 @@ class Gate:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises `Busy` and `KeyBusy`."""
+        """Raises `Busy`, `KeyBusy` and `InvalidTimeout`."""
         if scope["type"] == "http" and (asked := self._asked(scope)) is not None:
             serving: Serving = scope["app"].state.serving
             scope["route"] = asked  # the name under which a refusal is counted
-            told = Headers(scope=scope).get("content-length", "")
+            headers = Headers(scope=scope)
+            told = headers.get("content-length", "")
             size = int(told) if told.isdecimal() else None
-            serving.refuse_if_full(scope["state"]["caller"].id, size)
+            timeout = request_timeout(headers.get("x-request-timeout"))
+            serving.refuse_if_full(scope["state"]["caller"].id, size, timeout=timeout)
         await self.app(scope, receive, send)
 
     def _asked(self, scope: Scope) -> BaseRoute | None:

@@ -8,13 +8,17 @@ import lora_core
 from app.deps import SettingsDep
 from app.fields import View
 from app.keys.auth import requires
+from app.problems import PREDICT_RESPONSES
+from app.registry.refs import Ref
 from app.registry.service import Resolved
 from app.serving.deployment import Deployment
 from app.serving.routes import ServingDep
 from app.serving.service import MOST_TEXTS, TOKENISING_THREADS
 from app.settings import Settings
 
-router = APIRouter(tags=["predict"], dependencies=[requires("predict")])
+router = APIRouter(
+    tags=["predict"], dependencies=[requires("predict")], responses=PREDICT_RESPONSES
+)
 
 
 class Ready(View):
@@ -46,21 +50,21 @@ class Info(View):
 
 
 @router.get("/info")
-async def read_info(serving: ServingDep, settings: SettingsDep, model: str | None = None) -> Info:
+async def read_info(serving: ServingDep, settings: SettingsDep, model: Ref | None = None) -> Info:
     """The model that `/predict` would ask, loaded if it is not yet."""
     return _info(*await serving.pool.deployment(model), settings)
 
 
 @router.get("/models/{ref}/info")
 @router.get("/models/{ref}/predict/info")
-async def read_info_of(ref: str, serving: ServingDep, settings: SettingsDep) -> Info:
+async def read_info_of(ref: Ref, serving: ServingDep, settings: SettingsDep) -> Info:
     """The same for the model in the address."""
     return _info(*await serving.pool.deployment(ref), settings)
 
 
 @router.get("/models/{ref}/health")
 @router.get("/models/{ref}/predict/health")
-async def read_health_of(ref: str, serving: ServingDep) -> Ready:
+async def read_health_of(ref: Ref, serving: ServingDep) -> Ready:
     """`ok` once the model is loaded and answers as it did when it was made."""
     await serving.pool.deployment(ref)
     return Ready()

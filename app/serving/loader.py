@@ -12,6 +12,7 @@ import structlog
 
 from app.serving.deployment import Predictor
 from lora_core.errors.artifact import EngineDisagrees
+from lora_core.imports import facts
 from lora_core.process import (
     exempt_from_collection,
     importing,
@@ -36,8 +37,16 @@ class Loader:
         self._networks: Networks | None = None
         self._first = Lock()
 
-    def __call__(self, directory: Path) -> Predictor:
-        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`."""
+    def __call__(self, directory: Path, *, imported: bool) -> Predictor:
+        """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`, and for an imported version
+        `ArtifactUnfit`, `TokenizerUnfit`.
+
+        An imported version gets an engine of its own: the base that its manifest names is only a
+        claim, and whoever loads first would compute the answers of all others. It is held again to
+        what an import may contain, since it may have come in before those rules.
+        """
+        if imported:
+            facts.read(directory)
         wait_passively()
         keep_few_kernels()
         with importing():
@@ -50,14 +59,15 @@ class Loader:
         use_one_core()
         with self._first:
             self._networks = self._networks or Networks()
-        networks = self._networks
+        networks = None if imported else self._networks
 
         def load(name: str) -> Loaded:
             return Loaded.load(directory, engine=name, networks=networks)
 
         speeds: Mapping[str, float] = {self._engine: 0.0}
         if self._engine == AUTO:
-            speeds = tokens_per_second(self._speeds, directory, candidates(), load)
+            known, shared = self._speeds, not imported
+            speeds = tokens_per_second(known, directory, candidates(), load, shared=shared)
         for name in speeds:
             predictor = load(name)
             try:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from starlette.concurrency import run_in_threadpool
@@ -16,19 +16,36 @@ from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.registry.service import Resolved
 from app.resources import Resources
 from app.serving.deployment import Deployment, Predictor
-from app.serving.errors import ModelDamaged, ModelDisagrees, ModelTooLarge, ModelUnloadable
+from app.serving.errors import (
+    ModelDamaged,
+    ModelDisagrees,
+    ModelRefused,
+    ModelTooLarge,
+    ModelUnloadable,
+)
 from app.serving.meanings import Meanings, Ref
 from app.serving.meters import ServingMeters
 from lora_core import manifest
-from lora_core.errors.artifact import ArtifactCorrupt, EngineDisagrees
+from lora_core.errors.artifact import (
+    ArtifactCorrupt,
+    ArtifactUnfit,
+    EngineDisagrees,
+    TokenizerUnfit,
+)
+from lora_core.panics import contained
 
 RETRY_SECONDS = 30.0  # until a version that did not load is tried again while another serves on
 
 T = TypeVar("T")
-Load = Callable[[Path], Predictor]
 Loading = asyncio.Task[Deployment]
 
 log = structlog.get_logger()
+
+
+class Load(Protocol):
+    """What is needed of `loader.Loader`."""
+
+    def __call__(self, directory: Path, *, imported: bool) -> Predictor: ...
 
 
 class Pool:
@@ -71,7 +88,7 @@ class Pool:
     async def ready(self, resolved: Resolved) -> Deployment:
         """This version, loaded.
 
-        Raises `ModelDamaged`, `ModelUnloadable`, `ModelDisagrees`, `ModelTooLarge`,
+        Raises `ModelDamaged`, `ModelUnloadable`, `ModelRefused`, `ModelDisagrees`, `ModelTooLarge`,
         `StorageUnavailable`, `StorageRefused`.
         """
         return await asyncio.shield(self._loading(resolved))
@@ -137,10 +154,13 @@ class Pool:
             manifest.read(directory)  # raises if there is none
             if manifest.sha256(directory / manifest.MANIFEST) != resolved.artifact.manifest_sha256:
                 raise ArtifactCorrupt(path=directory.name, problem="manifest.json has changed")
-            return self._load(directory)
+            with contained():
+                return self._load(directory, imported=resolved.imported)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelDamaged(ref=resolved.ref, problem=problem) from error
+        except (ArtifactUnfit, TokenizerUnfit) as error:
+            raise ModelRefused(ref=resolved.ref, problem=str(error)) from error
         except EngineDisagrees as error:
             raise ModelDisagrees(ref=resolved.ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):

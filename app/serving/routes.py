@@ -1,7 +1,6 @@
 """Ask a model. No database call on the event loop, and no computing but to read short texts."""
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -11,9 +10,12 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.deps import Caller, CallerDep, SettingsDep
+from app.errors import ClientLeft
 from app.keys.auth import requires
+from app.problems import PREDICT_RESPONSES, RESPONSES
+from app.registry.refs import Ref
 from app.serving.dialects import Dialect, Question, understand
-from app.serving.errors import ClientLeft, Empty, InvalidTimeout, TooManyInputs
+from app.serving.errors import Empty, TooManyInputs
 from app.serving.explanation import Explanation, explain
 from app.serving.schemas import (
     Explain,
@@ -25,10 +27,8 @@ from app.serving.schemas import (
     VertexPredict,
     WordScore,
 )
-from app.serving.service import Answer, Serving
+from app.serving.service import Answer, Serving, request_timeout
 from app.settings import Settings
-
-LONGEST_SECONDS = 30.0  # until an answer comes, or never does
 
 T = TypeVar("T")
 
@@ -48,7 +48,12 @@ async def _serving(request: Request) -> Serving:
     return serving
 
 
-router = APIRouter(tags=["predict"], dependencies=[requires("predict")], lifespan=_lifespan)
+router = APIRouter(
+    tags=["predict"],
+    dependencies=[requires("predict")],
+    lifespan=_lifespan,
+    responses=PREDICT_RESPONSES,
+)
 ServingDep = Annotated[Serving, Depends(_serving)]
 DialectQuery = Annotated[
     Dialect | None,
@@ -68,7 +73,8 @@ class Asking:
         self._serving = serving
         self._most = settings.max_inputs
         self._caller = caller.id
-        self._deadline = time.monotonic() + _patience(request)
+        timeout = request_timeout(request.headers.get("x-request-timeout"))
+        self._deadline = time.monotonic() + timeout
 
     async def answer(
         self, body: RefPredict, ref: str | None, dialect: Dialect | None
@@ -114,7 +120,7 @@ async def predict(body: Predict, asking: AskingDep, dialect: DialectQuery = None
 @router.post("/models/{ref}/predict", response_model=Answers)
 @router.post("/models/{ref}", response_model=Answers)
 async def predict_by(
-    ref: str, body: RefPredict, asking: AskingDep, dialect: DialectQuery = None
+    ref: Ref, body: RefPredict, asking: AskingDep, dialect: DialectQuery = None
 ) -> Response:
     """The same for the model in the address: `name`, `name@alias` or `name:3`."""
     return _told(*await asking.answer(body, ref, dialect))
@@ -131,9 +137,9 @@ async def predict_vertex(body: VertexPredict, asking: AskingDep, settings: Setti
     return JSONResponse({"predictions": rows}, headers=_headers(answers[-1][1]))
 
 
-@router.post("/v1/models/{ref}/explain")
+@router.post("/v1/models/{ref}/explain", responses=RESPONSES)
 async def explain_by(
-    ref: str, body: Explain, asking: AskingDep, response: Response
+    ref: Ref, body: Explain, asking: AskingDep, response: Response
 ) -> ExplanationView:
     """Which words of a text drove the answer, and how far.
 
@@ -195,20 +201,6 @@ def _headers(answer: Answer) -> dict[str, str]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f}"
-
-
-def _patience(request: Request) -> float:
-    """Seconds until nobody waits any more. Raises `InvalidTimeout`."""
-    sent = request.headers.get("x-request-timeout")
-    if sent is None:
-        return LONGEST_SECONDS
-    try:
-        seconds = float(sent)
-    except ValueError:
-        raise InvalidTimeout() from None
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InvalidTimeout()
-    return min(seconds, LONGEST_SECONDS)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

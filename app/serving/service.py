@@ -1,6 +1,7 @@
 """From a question to its answer: admitted, tokenised, computed with others, decoded."""
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Computed
 from app.serving.deployment import Deployment, Predictor, Reading, Scores
 from app.serving.dialects import Question
-from app.serving.errors import ModelLoading
+from app.serving.errors import InvalidTimeout, ModelLoading
 from app.serving.loader import Loader
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
@@ -29,7 +30,21 @@ MOST_TEXTS = 512  # between door and answer
 SHARE = 0.5  # of all room, for one key
 TOKENISING_THREADS = 2
 FEW_TEXTS = 8  # between door and answer, so that there is time for a shadow
+LONGEST_SECONDS = 30.0  # until an answer comes, or never does
 _SPECIAL, _USUAL = 2, 512  # tokens that every text has besides its own; that models read
+
+
+def request_timeout(sent: str | None) -> float:
+    """Seconds that a caller waits, from its header. Raises `InvalidTimeout`."""
+    if sent is None:
+        return LONGEST_SECONDS
+    try:
+        seconds = float(sent)
+    except ValueError:
+        raise InvalidTimeout() from None
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InvalidTimeout()
+    return min(seconds, LONGEST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +95,15 @@ class Serving:
         self._readers.shutdown(wait=False)
         self.pool.close()
 
-    def refuse_if_full(self, caller: UUID, size: int | None) -> None:
+    def refuse_if_full(self, caller: UUID, size: int | None, *, timeout: float) -> None:
         """Raises `Busy` and `KeyBusy` if a call of `size` bytes will find no room; None: unknown.
 
-        It is taken for a single text here, which needs the least; `ask` knows more.
+        It is taken for a single text here, which needs the least; `ask` knows more. `timeout` is
+        that of the caller, in seconds.
         """
+        tokens = min(size or _USUAL, _USUAL)
         try:
-            self.admission.check(caller, texts=1, tokens=min(size or _USUAL, _USUAL))
+            self.admission.check(caller, texts=1, tokens=tokens, timeout=timeout)
         except Overloaded as error:
             self.meters.requests.labels("single").inc()
             self.meters.texts.inc()
@@ -104,7 +121,8 @@ class Serving:
         began, texts = time.perf_counter(), question.texts
         with self._counted(question):
             most = sum(min(len(text) + _SPECIAL, _USUAL) for text in texts)
-            with self.admission.place(caller, texts=len(texts), tokens=most) as place:
+            left = deadline - time.monotonic()
+            with self.admission.place(caller, texts=len(texts), tokens=most, timeout=left) as place:
                 self.quota.take(caller, len(texts))  # only of what finds room
                 resolved, deployment = await self.loaded(ref, deadline)
                 reading = await deployment.tokenise(

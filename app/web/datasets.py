@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app import child
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetListItem, DatasetView
-from app.deps import DatabaseDep, SettingsDep, StoreDep
+from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
 from app.keys.auth import requires
@@ -102,19 +100,20 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
 
 
 @router.get("/datasets/{ref}/rows")
-async def rows(
+async def rows(  # noqa: PLR0913 - what it reads, and from where
     request: Request,
     ref: str,
     database: DatabaseDep,
     store: StoreDep,
     settings: SettingsDep,
+    at_work: WorkDep,
     after: Annotated[int, Query(ge=0)] = 0,
 ) -> HTMLResponse:
     """Some rows of a data set. Its page takes the table from here."""
     read = partial(
         service.rows, database, store, settings=settings, ref=ref, after=after, limit=PREVIEW + 1
     )
-    found, shown = await anyio.to_thread.run_sync(read, limiter=child.limiter())
+    found, shown = await at_work.read(read)
     return render(
         request,
         "dataset_rows.html",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.artifacts import repository as artifacts
@@ -15,10 +16,11 @@ from app.deps import DatabaseDep, StoreDep
 from app.errors import AppError
 from app.jobs import curves, mistakes, repository
 from app.jobs.mistakes import MistakeView, Part
+from app.jobs.retry import find_start
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
 from app.jobs.side_by_side import flat
-from app.jobs.tables import Job
+from app.jobs.tables import Checkpoint, Job
 from app.keys.auth import requires
 from app.registry import repository as registry
 from app.web import words
@@ -58,6 +60,7 @@ def job(
         drawn = curves.read(session, job_id, most=POINTS, names=SKETCHED).data
         events = repository.newest_events(session, job_id, limit=EVENTS)
         versions = registry.of_job(session, job_id)
+        start = _start_of_a_retry(session, row)
         artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
     summary = shown.summary or {}
     parts = [each for each in PARTS if "confusion_matrix" in summary.get(each, {})]
@@ -78,6 +81,7 @@ def job(
         box=(WIDTH, HEIGHT),
         sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
         events=events,
+        retry_step=start.step if start else None,
         versions=versions,
         figures=Figures.of(summary),
         parts=parts,
@@ -87,6 +91,13 @@ def job(
         rival=summary.get("linear", {}).get("validation", {}).get("accuracy"),
         settings={field: text(value) for field, value in flat(shown.spec).items()},
     )
+
+
+def _start_of_a_retry(session: Session, job: Job) -> Checkpoint | None:
+    try:
+        return find_start(session, job)
+    except AppError:
+        return None
 
 
 def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part | None) -> Left:

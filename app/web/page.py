@@ -28,7 +28,7 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
         .render(
             path=request.url.path,
             caller=state.get("caller"),
-            page_token=state.get("page_token"),  # None: nobody is signed in, or keys are off
+            signed_in=state.get("signed_in", False),  # False, too, while keys are off
             version=lora_core.__version__,
             **context,
         )

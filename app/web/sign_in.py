@@ -1,10 +1,11 @@
 """Sign-in with an API key, for browsers.
 
-The key goes into a cookie that no script can read, that no other site can make the browser send,
-and that is good for reading alone (`app.keys.auth`). Nothing is stored here: who revokes the key
-ends the sign-in.
+The key becomes a session (`app.keys.ring`). Its token goes into a cookie that no script can read,
+that no other site can make the browser send, and that is good for reading only. What changes
+something takes the page token as well, which stands in the answer to the sign-in and nowhere else.
 """
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
@@ -12,11 +13,9 @@ from starlette.responses import RedirectResponse, Response
 
 from app.errors import Unauthorized
 from app.keys import secret
-from app.keys.auth import COOKIE
+from app.keys.auth import COOKIE, TLS_COOKIE, session_token
 from app.keys.ring import KeyRing
 from app.web.page import render
-
-MONTH = 30 * 86_400  # seconds
 
 router = APIRouter(include_in_schema=False)
 
@@ -40,26 +39,34 @@ async def sign_in(
         return RedirectResponse("/", 303)
     ring: KeyRing = request.app.state.key_ring
     try:
-        await ring.caller(secret.parse(key.strip()))
+        token = await ring.sign_in(secret.parse(key.strip()))
     except Unauthorized as error:
         return render(request, "sign_in.html", status=401, next=_ours(next), error=str(error))
-    answer = RedirectResponse(_ours(next), 303)
+    page_token = ring.page_token(token)
+    answer = render(request, "signed_in.html", next=_ours(next), token=page_token)
+    tls = request.headers.get("origin", "").startswith("https:")  # TLS ends before us
     answer.set_cookie(
-        COOKIE,
-        key.strip(),
-        max_age=MONTH,
-        secure=request.headers.get("origin", "").startswith("https:"),  # TLS ends before us
+        TLS_COOKIE if tls else COOKIE,
+        token.text,
+        max_age=round(request.app.state.settings.session_days * 86_400),
+        secure=tls,
         httponly=True,
         samesite="strict",
     )
+    answer.delete_cookie("loraworks_key", httponly=True, samesite="strict")  # once held the key
     return answer
 
 
 @router.post("/sign-out")
-async def sign_out() -> Response:
-    """Forget the key. Needs none, so that nobody is kept in."""
+async def sign_out(request: Request) -> Response:
+    """End the session. Needs none, so that nobody is kept in."""
+    if request.app.state.settings.auth == "on":
+        with suppress(Unauthorized):
+            if token := session_token(request):
+                await request.app.state.key_ring.sign_out(token)
     answer = RedirectResponse("/sign-in", 303)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    for name in (COOKIE, TLS_COOKIE):
+        answer.delete_cookie(name, secure=name == TLS_COOKIE, httponly=True, samesite="strict")
     return answer
 
 

@@ -15,7 +15,7 @@ OWN_PORT = 8000  # where the command line looks by itself
 def curl(request: Request, method: str, path: str, body: JsonObject) -> str:
     """The call itself."""
     lines = [f"curl -X {method} {quote(_origin(request) + path)}"]
-    if request.scope.get("state", {}).get("page_token"):
+    if request.scope.get("state", {}).get("signed_in"):
         lines.append('-H "Authorization: Bearer $LORAWORKS_API_KEY"')
     sent = json.dumps(body, ensure_ascii=False)
     lines += ["-H 'Content-Type: application/json'", f"-d {quote(sent)}"]

@@ -20,7 +20,7 @@ AT_ONCE = 256  # texts that are sorted by length together
 
 def load(directory: Path) -> Any:
     """As the service loads a model: on the fastest engine that is true to it."""
-    return Loader("auto", cache_dir() / "bench-serve" / "engines")(directory)
+    return Loader("auto", cache_dir() / "bench-serve" / "engines")(directory, imported=False)
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:

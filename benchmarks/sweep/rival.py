@@ -12,7 +12,7 @@ from benchmarks.sweep.limit import Limit
 from benchmarks.sweep.plan import EVALUATION_BATCH, LEARNING_RATE, Size, method
 from benchmarks.train.plan import BASE, BATCH
 from benchmarks.train.reviews import read
-from benchmarks.train.rival import build_model, dataset, start
+from benchmarks.train.rival import build_model, dataset, initial_head, start
 from benchmarks.train.trainer import Ending, Side, arguments, build_trainer, precision
 from lora_core.encoders.load import locate
 from lora_core.specs.data import Split
@@ -32,6 +32,7 @@ def measure(side: Side, kind: str, rank: int, size: Size) -> dict[str, Any]:
     splits, parts = read(size.data, base)
     texts = {split: dataset(part) for split, part in parts.items()}
     took = {"import_seconds": import_seconds, "data_seconds": time.monotonic() - began}
+    head = initial_head(base)  # no script would load ours to begin with the same
 
     began = time.monotonic()
     limit = limit_of(side, size)
@@ -39,7 +40,13 @@ def measure(side: Side, kind: str, rank: int, size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-sweep-") as folder:
         more = {"per_device_eval_batch_size": EVALUATION_BATCH} if side == "tuned" else {}
         settings = arguments(LEARNING_RATE, side, machine, epochs=1, output_dir=folder, **more)
-        model = build_model(base, method(kind, rank), tuned=side == "tuned")
+        model = build_model(
+            base,
+            method(kind, rank),
+            tuned=side == "tuned",
+            head=head,
+            bf16=precision(side, machine) == "bf16",
+        )
         trainer = build_trainer(
             model, texts[Split.TRAIN], base, settings, ending, compute_metrics=_metrics
         )

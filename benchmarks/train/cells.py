@@ -20,6 +20,10 @@ def run(cell: str, size: Size) -> dict[str, Any]:
 def _figures(cell: str, size: Size) -> dict[str, Any]:
     kind, _, rest = cell.partition("-")
     name, _, side = rest.partition("-")
+    if kind == "pair":
+        from benchmarks.train import pairs
+
+        return pairs.measure(int(name), size)
     if side in ("default", "tuned"):
         return _rival(kind, name, side, size)
     wait_passively()  # as `python -m lora_core train` begins

@@ -1,7 +1,7 @@
 """From the cells to the figures that are told: one JSON object, a table, a picture."""
 
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.columns import aligned
 from benchmarks.kept import Kept
 from benchmarks.spread import bits
-from benchmarks.train.plan import METHODS
+from benchmarks.train.plan import BELIEVED, METHODS, PAIRS
 
 SIDES = ("default", "tuned", "ours")
 COLUMNS = (
@@ -26,6 +26,7 @@ def summary(results: Kept) -> dict[str, Any]:
     peak = results.figures("peak")["gflops"]
     return {
         **{name: _method(results, name) for name in METHODS},
+        "harness_vs_script": round(_harness_vs_script(results), 3),
         "gemm_peak_gflops": round(peak, 1),
         "share_of_peak": round(qv["reviews_per_s"] * qv["needed_gflop_per_review"] / peak, 4),
         "share_of_parts": round(results.figures("parts")["share"], 4),
@@ -56,6 +57,24 @@ def _method(results: Kept, name: str) -> dict[str, float]:
     return found
 
 
+def _harness_vs_script(results: Kept) -> float:
+    """The tuned rival's rate in our harness over that in a plain script: median of the pairs."""
+    pairs = [results.figures(f"pair-{number}") for number in range(1, PAIRS + 1)]
+    return median(pair["harness_vs_script"] for pair in pairs)
+
+
+def check(told: dict[str, Any]) -> None:
+    """Ends this process with an error if the tuned rival is slower in our harness than without."""
+    found = told["harness_vs_script"]
+    if found < BELIEVED:
+        raise SystemExit(
+            f"The tuned Trainer runs at {found:.3f} of its speed in a plain script; below "
+            f"{BELIEVED} the ratios to it cannot be believed. On a busy machine, run `make "
+            "bench-train FRESH=1` again once it is quiet; on a quiet one, find what "
+            "benchmarks/train/rival.py does beyond benchmarks/train/script.py."
+        )
+
+
 def lower_end(right: np.ndarray[Any, Any], right_tuned: np.ndarray[Any, Any]) -> float:
     """Lower end of the 95 % interval of the first accuracy minus the second.
 
@@ -72,7 +91,13 @@ def table(told: dict[str, Any]) -> str:
     """A line a method, a column a figure."""
     lines = [["", *COLUMNS]]
     lines += [[name, *(str(told[name].get(each, "")) for each in COLUMNS)] for name in METHODS]
-    facts = ("gemm_peak_gflops", "share_of_peak", "share_of_parts", "processor")
+    facts = (
+        "harness_vs_script",
+        "gemm_peak_gflops",
+        "share_of_peak",
+        "share_of_parts",
+        "processor",
+    )
     return "\n".join([aligned(lines), *(f"{fact}: {told[fact]}" for fact in facts)])
 
 

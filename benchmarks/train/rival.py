@@ -40,16 +40,35 @@ COPIES = 4
 
 def rate(name: str, side: Side, size: Size) -> dict[str, Any]:
     """Reviews per second over steady steps at 512 tokens, and the peak in MB."""
-    machine, base = start(size.place), locate(BASE)
-    _, parts = read(rate_data(size.rate_texts), base)
+    _, parts = read(rate_data(size.rate_texts), locate(BASE))
     texts = dataset(parts[Split.TRAIN]) * COPIES
-    model = build_model(base, METHODS[name], tuned=side == "tuned")
-    settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch)
-    if size.warmup:
-        train(model, texts, base, settings, Window(0, size.warmup))
     # Batches at random are all alike, so any step may be the last.
     window = Window(size.seconds, size.a_pass if side == "tuned" else 1)
-    steps, seconds = train(model, texts, base, settings, window)
+    return _steady(name, side, size, texts, window)
+
+
+def rate_in_order(name: str, texts: list[dict[str, Any]], size: Size) -> dict[str, Any]:
+    """The same of the tuned rival over `size.pair_steps` steps, on texts in the order given."""
+    window = Window(0, size.pair_steps)
+    return _steady(name, "tuned", size, texts, window, train_sampling_strategy="sequential")
+
+
+def _steady(
+    name: str,
+    side: Side,
+    size: Size,
+    texts: list[dict[str, Any]],
+    window: Window,
+    **more: Any,
+) -> dict[str, Any]:
+    """A window of one training of a fresh model: its first steps are the warm-up."""
+    machine, base = start(size.place), locate(BASE)
+    bf16 = precision(side, machine) == "bf16"
+    model = build_model(
+        base, METHODS[name], tuned=side == "tuned", head=initial_head(base), bf16=bf16
+    )
+    settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch, **more)
+    steps, seconds = train(model, texts, base, settings, window, warmup=size.warmup)
     return {
         "reviews_per_s": steps * size.place.batch / seconds,
         "steps": steps,
@@ -69,9 +88,12 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     texts, test = dataset(parts[Split.TRAIN]), parts[Split.TEST]
     correct, seconds = [], 0.0
     for seed in SEEDS[name]:
-        model = build_model(base, METHODS[name], tuned=True, seed=seed)
+        head = initial_head(base, seed)
+        bf16 = precision("tuned", machine) == "bf16"
+        model = build_model(base, METHODS[name], tuned=True, head=head, bf16=bf16)
         settings = arguments(RATES[name], "tuned", machine, epochs=1, seed=seed)
         seconds += train(model, texts, base, settings)[1]
+        model.float()  # the frozen weights, too: adapters are merged in float32
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
         first_token_only(model, base.family)
@@ -105,12 +127,26 @@ def start(place: Place = Place()) -> Runtime:
     return machine
 
 
-def build_model(
-    base: Base, method: LoraSpec | FullSpec | BaselineSpec, *, tuned: bool, seed: int = SEED
-) -> Any:
-    """The base with a new head that trains. Dropout as its config has it; tuned: none.
+def initial_head(base: Base, seed: int = SEED) -> dict[str, Any]:
+    """The weights of the head that ours begins with, by module."""
+    torch.manual_seed(seed)
+    ours, _ = load_classifier(base, LABELS)
+    return {name: ours.get_submodule(name).state_dict() for name in base.family.head}
 
-    The head is the one that ours begins with: two that differ would blur the paired difference.
+
+def build_model(
+    base: Base,
+    method: LoraSpec | FullSpec | BaselineSpec,
+    *,
+    tuned: bool,
+    head: dict[str, Any],
+    bf16: bool = False,
+) -> Any:
+    """The base with a head that trains. Dropout as its config has it; tuned: none.
+
+    bf16: weights that are frozen are kept in it, which autocast would otherwise cast in each step.
+
+    The head is `initial_head`: two that differ would blur the paired difference.
     """
     family = base.family
     dropouts = dict.fromkeys((*family.dropouts, family.head_dropout), 0.0) if tuned else {}
@@ -121,10 +157,8 @@ def build_model(
         local_files_only=True,
         **dropouts,
     )
-    torch.manual_seed(seed)
-    ours, _ = load_classifier(base, LABELS)
-    for name in family.head:
-        model.get_submodule(name).load_state_dict(ours.get_submodule(name).state_dict())
+    for name, weights in head.items():
+        model.get_submodule(name).load_state_dict(weights)
     match method:
         case LoraSpec():
             config = LoraConfig(
@@ -135,11 +169,14 @@ def build_model(
                 target_modules=[path for role in method.targets for path in family.roles[role]],
                 modules_to_save=list(family.head),
             )
-            return get_peft_model(model, config)
+            model = get_peft_model(model, config)
         case BaselineSpec():
             model.requires_grad_(False)
             for name in family.head:
                 model.get_submodule(name).requires_grad_(True)
+    for parameter in model.parameters():
+        if bf16 and not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
     return model
 
 

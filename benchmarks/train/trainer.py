@@ -62,10 +62,18 @@ def arguments(
 
 
 def train(
-    model: Any, texts: list[dict[str, Any]], base: Base, settings: Any, window: Window | None = None
+    model: Any,
+    texts: list[dict[str, Any]],
+    base: Base,
+    settings: Any,
+    window: Window | None = None,
+    *,
+    warmup: int = 0,
 ) -> tuple[int, float]:
-    """Steps and seconds of a training that ends with the window, or with its epochs."""
-    ending = Ending(window)
+    """Steps and seconds after the first `warmup` steps of a training that ends with the window, or
+    with its epochs.
+    """
+    ending = Ending(window, warmup)
     trainer = build_trainer(model, texts, base, settings, ending)
     trainer.train()
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -80,7 +88,14 @@ def build_trainer(
     ending: "Ending",
     **more: Any,
 ) -> Any:
-    """The Trainer of transformers, padding to the longest of a batch; `more` by its names."""
+    """The Trainer of transformers, padding to the longest of a batch; `more` by its names.
+
+    Raises `ValueError` for a model that has been trained before.
+    """
+    # accelerate marks a model that it has wrapped in autocast, and the mark outlives the wrapper:
+    # a second training would silently compute in fp32.
+    if getattr(model, "_is_accelerate_prepared", False):
+        raise ValueError("accelerate has prepared this model before; train a fresh one")
     tokenizer = AutoTokenizer.from_pretrained(base.directory, local_files_only=True)
     return Trainer(
         model=model,
@@ -94,10 +109,10 @@ def build_trainer(
 
 
 class Ending(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
-    """Counts steps and seconds, and ends a training with its window."""
+    """Counts steps and seconds after `warmup` steps, and ends a training with its window."""
 
-    def __init__(self, window: End | None) -> None:
-        self.window = window
+    def __init__(self, window: End | None, warmup: int = 0) -> None:
+        self.window, self.warmup = window, warmup
         self.steps, self.seconds = 0, 0.0
         self.began = time.monotonic()
 
@@ -105,9 +120,12 @@ class Ending(TrainerCallback):  # type: ignore[misc]  # transformers has no type
         self.began = time.monotonic()
 
     def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        self.steps = state.global_step
-        if torch.cuda.is_available() and self.window and self.steps % self.window.a_pass == 0:
+        steps = state.global_step - self.warmup
+        if torch.cuda.is_available() and self.window and steps % self.window.a_pass == 0:
             torch.cuda.synchronize()  # what is queued is not done
-        self.seconds = time.monotonic() - self.began
+        if steps <= 0:
+            self.began = time.monotonic()
+            return
+        self.steps, self.seconds = steps, time.monotonic() - self.began
         if self.window is not None and self.window.over(self.steps, self.seconds):
             control.should_training_stop = True

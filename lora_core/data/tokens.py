@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from lora_core.cache import cache_dir, keep_below
 from lora_core.disk import new_entry
 from lora_core.errors.base import BrokenBase, NoSpecialTokens
+from lora_core.panics import contained
 
 FORMAT = "1"  # raise it when the same texts would give other ids
 LIMIT = 2_000_000_000  # bytes of all entries
@@ -59,7 +60,8 @@ class Tokens(Sequence[NDArray[np.int32]]):
 def load_tokenizer(file: Path) -> Tokenizer:
     """A `tokenizer.json`, with cutting and padding off. Raises `BrokenBase`."""
     try:
-        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        with contained():
+            tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BrokenBase(base=file.parent.name, reason=f"it has no {file.name}") from error
     except Exception as error:  # the library raises nothing more precise

@@ -79,6 +79,23 @@ class ArtifactUnfit(ArtifactError):
     message = "The model cannot be taken in: {problem}."
 
 
+class TokenizerUnfit(ArtifactError):
+    """Unsupported tokenizer in an imported model."""
+
+    code = "tokenizer_unfit"
+    message = (
+        "The tokenizer of the model cannot be taken in: {problem}. Only components of common "
+        "tokenizers are, with bounded settings."
+    )
+
+
+class TokenizerFailed(ArtifactError):
+    """The tokenizer of a model failed on a text."""
+
+    code = "tokenizer_failed"
+    message = "The tokenizer of the model failed on a text ({kind})."
+
+
 class GoldenMismatch(ArtifactError):
     """A model that does not give the answers that were kept with it."""
 

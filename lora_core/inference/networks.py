@@ -1,5 +1,10 @@
-"""What is in memory of models: networks and tokenizers, shared by the versions of one base."""
+"""What is in memory of models: networks and tokenizers, shared by the versions of one base.
 
+Versions share a network by what their manifests say of their base, so only those may meet in one
+`Networks` whose manifests this installation wrote (docs/decisions/0030).
+"""
+
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -25,6 +30,9 @@ TOKENIZER = f"{manifest.MERGED}/tokenizer.json"
 # All that a version needs whose base is in memory.
 SMALL = ("adapter.json", "adapter.safetensors", "head.safetensors", "golden.json", TOKENIZER,
          f"{manifest.MERGED}/config.json")  # fmt: skip
+# Fields of a config that change nothing of what an encoder computes, besides its dropouts.
+_OF_NO_ENCODER = {"architectures", "dtype", "id2label", "label2id", "num_labels", "problem_type",
+                  "transformers_version"}  # fmt: skip
 
 
 class Opened(NamedTuple):
@@ -40,7 +48,7 @@ class Networks:
     """Each stays for as long as somebody has a version that needs it."""
 
     def __init__(self) -> None:
-        self._engines: WeakValueDictionary[tuple[str, str], Network] = WeakValueDictionary()
+        self._engines: WeakValueDictionary[tuple[str, str, str], Network] = WeakValueDictionary()
         self._readers: WeakValueDictionary[tuple[str, int], Reader] = WeakValueDictionary()
         self._one_at_a_time = Lock()
 
@@ -70,11 +78,12 @@ class Networks:
             engine = kind.build(model, family)
             return engine, engine.prepared(Adapter({}, head_of(model, family)))
         pairs = pairs_of(saved.spec, saved.tensors, family)
-        shared = self._engines.get((base, name))
+        key = base, _settings(directory, family), name
+        shared = self._engines.get(key)
         if shared is None:
             model = _merged(directory)
             _take_out(model, family, pairs)
-            shared = self._engines[base, name] = kind.build(model, family)
+            shared = self._engines[key] = kind.build(model, family)
         return shared, shared.prepared(Adapter(pairs, load_head(directory)))
 
     def _reader(self, directory: Path, facts: Mapping[str, Any]) -> Reader:
@@ -84,6 +93,13 @@ class Networks:
             reader = Reader(load_tokenizer(directory / TOKENIZER), facts["max_length"])
             self._readers[known] = reader
         return reader
+
+
+def _settings(directory: Path, family: EncoderFamily) -> str:
+    """How the encoder computes, as its config has it: the same weights may mean two functions."""
+    config = json.loads((directory / manifest.MERGED / "config.json").read_text(encoding="utf-8"))
+    away = {*_OF_NO_ENCODER, *family.dropouts, family.head_dropout}
+    return json.dumps({name: config[name] for name in sorted(config.keys() - away)})
 
 
 def _merged(directory: Path) -> PreTrainedModel:

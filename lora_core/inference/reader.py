@@ -1,12 +1,15 @@
 """Texts to token ids, as the model that answers read them in training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
 from lora_core.data.tokens import cut
-from lora_core.errors.artifact import EmptyInput, TextTooLong
+from lora_core.errors.artifact import EmptyInput, TextTooLong, TokenizerFailed
+from lora_core.panics import contained
+from lora_core.process import is_no_memory
 from lora_core.specs.predict import Side
 
 
@@ -22,6 +25,18 @@ class Encoded:
         return len(self.ids)
 
 
+@contextmanager
+def tokenizing() -> Iterator[None]:
+    """Around a call of the library, which raises anything. Raises `TokenizerFailed`."""
+    try:
+        with contained():
+            yield
+    except Exception as error:
+        if is_no_memory(error):
+            raise
+        raise TokenizerFailed(kind=type(error).__name__) from error
+
+
 class Reader:
     """The tokenizer of a model. May be used by several threads at once."""
 
@@ -34,13 +49,15 @@ class Reader:
     ) -> list[Encoded]:
         """Token ids, cut to the length the model was trained with, at this side.
 
-        Raises `EmptyInput`, and `TextTooLong` if `truncate` is false.
+        Raises `EmptyInput`, `TokenizerFailed`, and `TextTooLong` if `truncate` is false.
         """
         for index, text in enumerate(texts):
             if not text.strip():
                 raise EmptyInput(index=index)
+        with tokenizing():
+            encodings = self.tokenizer.encode_batch_fast(list(texts))
         rows = []
-        for index, encoding in enumerate(self.tokenizer.encode_batch_fast(list(texts))):
+        for index, encoding in enumerate(encodings):
             ids = encoding.ids
             too_long = len(ids) > self.max_length
             if too_long and not truncate:

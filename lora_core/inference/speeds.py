@@ -17,13 +17,19 @@ ROUNDS = 2  # after one that is not counted; the faster counts
 
 
 def tokens_per_second(
-    folder: Path, directory: Path, names: Iterable[str], load: Callable[[str], Predictor]
+    folder: Path,
+    directory: Path,
+    names: Iterable[str],
+    load: Callable[[str], Predictor],
+    *,
+    shared: bool,
 ) -> Mapping[str, float]:
     """Engine -> tokens a second, the fastest first, for an artifact. `folder` keeps the figures.
 
-    Versions that share a network share them: it is the network that takes the time.
+    Versions that share a network share them: it is the network that takes the time. `shared`:
+    whether the artifact may be one of those, by the digest of its base.
     """
-    file = folder / f"{_key(directory, names)}.json"
+    file = folder / f"{_key(directory, names, shared=shared)}.json"
     try:
         known: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["tokens_per_second"]
     except (OSError, ValueError, KeyError):
@@ -51,10 +57,10 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _key(directory: Path, names: Iterable[str]) -> str:
+def _key(directory: Path, names: Iterable[str], *, shared: bool) -> str:
     """What the figures depend on: network, engines, machine, versions."""
-    facts = manifest.read(directory)
-    network = facts.get("base_sha256") or manifest.sha256(directory / manifest.MANIFEST)
+    base = manifest.read(directory).get("base_sha256") if shared else None
+    network = base or manifest.sha256(directory / manifest.MANIFEST)
     machine = [processor.model(), *processor.instructions(), str(cores())]
     parts = [network, *sorted(names), *machine, *(version(name) for name in LIBRARIES)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

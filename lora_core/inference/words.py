@@ -9,7 +9,7 @@ from tokenizers import Encoding, Tokenizer
 
 from lora_core.data.tokens import cut
 from lora_core.errors.artifact import EmptyInput
-from lora_core.inference.reader import Encoded
+from lora_core.inference.reader import Encoded, tokenizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,15 @@ class Worded:
 
 
 def read_words(tokenizer: Tokenizer, text: str, max_length: int) -> Worded:
-    """The words of what is left of the text after `cut`. Raises `EmptyInput`.
+    """The words of what is left of the text after `cut`. Raises `EmptyInput`, `TokenizerFailed`.
 
     A word is what stands between white space. Where a script has none (Chinese), it is what the
     tokenizer takes for a word.
     """
     if not text.strip():
         raise EmptyInput(index=0)
-    encoding = tokenizer.encode(text)
+    with tokenizing():
+        encoding = tokenizer.encode(text)
     kept = cut(range(len(encoding.ids)), max_length)
     words = list(_words(text, encoding, kept))
     return Worded(text, words, [encoding.ids[i] for i in kept], len(kept) < len(encoding.ids))

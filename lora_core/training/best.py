@@ -17,22 +17,28 @@ class BestFigures(Frozen):
     step: Int
     score: Float | None
     evaluations_since: Int
+    loss: Float | None = None  # on validation; checkpoints of training version 1 lack it
 
 
 @dataclass
 class Best:
-    """Keeps the weights of the best evaluation; of equal ones the earliest."""
+    """Keeps the weights of the best evaluation.
+
+    Ties on the chosen metric go to the lower validation loss, then to the later step: on few texts
+    accuracy ties often, and the earliest of equal weights have hardly been trained.
+    """
 
     spec: StopSpec
     step: int = 0
     score: float = float("-inf")  # higher is better
+    loss: float = float("inf")  # on validation
     state: dict[str, Tensor] = field(default_factory=dict)
     logits: NDArray[np.float32] | None = None  # on validation
     evaluations_since: int = 0
 
     def is_better(self, metrics: Mapping[str, float]) -> bool:
-        """Whether these figures beat all before; what is not a number never does."""
-        return self._score(metrics) > self.score
+        """Whether these weights are to be kept; NaN never is."""
+        return (self._score(metrics), -metrics["loss"]) >= (self.score, -self.loss)
 
     def offer(
         self,
@@ -41,10 +47,11 @@ class Best:
         state: dict[str, Tensor],
         logits: NDArray[np.float32],
     ) -> None:
-        """Keep this state and what it answered to the validation part."""
-        self.step, self.score = step, self._score(metrics)
+        """Keep this state and its logits on validation. A tie does not reset patience."""
+        score = self._score(metrics)
+        self.evaluations_since = 0 if score > self.score else self.evaluations_since + 1
+        self.step, self.score, self.loss = step, score, metrics["loss"]
         self.state, self.logits = state, logits
-        self.evaluations_since = 0
 
     def exhausted(self) -> bool:
         """Whether patience has run out."""
@@ -52,8 +59,13 @@ class Best:
 
     def figures(self) -> BestFigures:
         """The numbers; weights and logits are tensors."""
-        score = self.score if self.logits is not None else None
-        return BestFigures(step=self.step, score=score, evaluations_since=self.evaluations_since)
+        known = self.logits is not None
+        return BestFigures(
+            step=self.step,
+            score=self.score if known else None,
+            evaluations_since=self.evaluations_since,
+            loss=self.loss if known else None,
+        )
 
     def restore(
         self, figures: BestFigures, state: dict[str, Tensor], logits: Tensor | None
@@ -61,6 +73,7 @@ class Best:
         """Go on from there."""
         self.step, self.evaluations_since = figures.step, figures.evaluations_since
         self.score = float("-inf") if figures.score is None else figures.score
+        self.loss = float("inf") if figures.loss is None else figures.loss
         self.state = {name: tensor.clone() for name, tensor in state.items()}  # of no file
         self.logits = None if logits is None else logits.clone().numpy()
 

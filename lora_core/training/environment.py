@@ -14,6 +14,7 @@ import torch
 from lora_core import __version__, processor
 from lora_core.encoders import unfused
 from lora_core.training.runtime import Runtime
+from lora_core.training.version import TRAINING_VERSION
 
 DETERMINISTIC = ("no", "where_possible", "yes")  # by the number that torch gives it
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
@@ -25,6 +26,7 @@ def here(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[
     """This place, for a run with these settings."""
     facts = {
         "loraworks": __version__,
+        "training": str(TRAINING_VERSION),
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
         "processor": " ".join(processor.facts(*_WHICH)) or processor.model(),
@@ -49,8 +51,8 @@ def here(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Short texts such as "threads 2 → 1"; empty: the same numbers come out."""
-    # One process is not recorded: an older place, or one whose bits do not depend on it.
-    then, now = ({**facts, "processes": facts.get("processes", "1")} for facts in (then, now))
+    # Not recorded: one process, whose bits do not depend on it, and the first training version.
+    then, now = ({"processes": "1", "training": "1", **facts} for facts in (then, now))
     names = [*now, *(name for name in then if name not in now)]
     pairs = [(name, then.get(name, ""), now.get(name, "")) for name in names]
     return [f"{name} {_only(a, b)} → {_only(b, a)}" for name, a, b in pairs if a != b]

@@ -9,11 +9,15 @@ from typing import Generic, Protocol, TypeVar
 from lora_core.events import CheckpointSaved, Observer
 
 MOST_SHARE = 0.05  # of the time may go into saving: a slow disk makes saves rarer
+FIRST_SECONDS = 30.0  # until the first one of a process: until then a crash costs its whole start
 
 
 @dataclass(frozen=True)
 class SavePlan:
-    """Into which directory, and after how many seconds since the last one; 0: every step."""
+    """Into which directory, and after how many seconds since the last one; 0: every step.
+
+    The first one comes after `FIRST_SECONDS` already.
+    """
 
     directory: Path
     seconds: float
@@ -46,11 +50,12 @@ class Saves(Generic[ProgressT]):
         self._plan, self._write, self._observer = plan, write, observer
         self._step = step
         self._saved_at = time.monotonic()
+        self._wanted = min(plan.seconds, FIRST_SECONDS)
         self._took = 0.0  # seconds
 
     def due(self) -> bool:
         """Whether enough time has passed."""
-        wanted = self._plan.seconds
+        wanted = self._wanted
         waited = time.monotonic() - self._saved_at
         return waited >= (max(wanted, self._took / MOST_SHARE) if wanted else 0.0)
 
@@ -62,4 +67,5 @@ class Saves(Generic[ProgressT]):
         made = self._write(self._plan.directory, progress)
         self._step, self._saved_at = progress.step, time.monotonic()
         self._took = self._saved_at - began
+        self._wanted = self._plan.seconds
         self._observer.on_event(CheckpointSaved(step=progress.step, directory=made.name))

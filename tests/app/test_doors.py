@@ -169,3 +169,24 @@ def test_an_unknown_id_is_404_for_who_may_look(
             assert answer.json()["code"].endswith("_not_found"), (method, path)
             looked += 1
     assert looked > 10
+
+
+@pytest.mark.parametrize("query", ["", "?dry_run=true"])
+def test_a_job_that_registers_its_model_needs_the_scope_for_models(
+    locked_client: TestClient, new_key: Callable[..., service.NewKey], query: str
+) -> None:
+    """Else a key that may not touch models could give one a new version."""
+
+    def send(key: service.NewKey, **more: str) -> tuple[int, str | None]:
+        answer = locked_client.post(
+            f"/v1/jobs{query}",
+            json={"method": {"type": "baseline"}, **more},
+            headers={"Authorization": f"Bearer {key.text}"},
+        )
+        return answer.status_code, answer.json().get("code")
+
+    trains, admits = new_key("jobs:write"), new_key("jobs:write", "models:admin")
+    taken = 200 if query else 202
+    assert send(trains) == (taken, None)
+    assert send(trains, register_as="sentiment") == (403, "scope_missing")
+    assert send(admits, register_as="sentiment") == (taken, None)

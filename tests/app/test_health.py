@@ -1,6 +1,7 @@
 """Alive and ready."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fastapi import FastAPI
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 
 from app.db.engines import Database
 from app.main import create_app
+from app.resources import Resources
 from app.settings import Settings
 from tests.proxy import Proxy
 from tests.servers import ValkeyServer, free_port
@@ -27,7 +29,7 @@ def test_a_ready_service_names_its_parts_without_a_key(
     locked_client: TestClient, path: str
 ) -> None:
     answer = locked_client.get(path)
-    parts = {"database": "ok", "store": "ok"}
+    parts = {"database": "ok", "store": "ok", "disk": "ok"}
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "parts": parts})
 
 
@@ -35,6 +37,20 @@ def break_database(app: FastAPI) -> None:
     settings: Settings = app.state.settings
     app.state.resources.database.close()
     settings.sqlite_path.write_bytes(b"no database any more" * 100)
+
+
+def fill_disk(app: FastAPI) -> None:
+    """As it looks to one who keeps more in reserve than there is."""
+    resources: Resources = app.state.resources
+    short = resources.settings.model_copy(update={"min_free_bytes": 2**60})
+    app.state.resources = replace(resources, settings=short)
+
+
+def take_the_data_folder_away(app: FastAPI) -> None:
+    resources: Resources = app.state.resources
+    gone = resources.settings.data_dir.with_name("gone")
+    elsewhere = resources.settings.model_copy(update={"data_dir": gone})
+    app.state.resources = replace(resources, settings=elsewhere)
 
 
 def break_store(app: FastAPI) -> None:
@@ -49,6 +65,8 @@ def break_store(app: FastAPI) -> None:
     [
         ([break_database], {"database": "database_refused"}),
         ([break_store], {"store": "storage_unavailable"}),
+        ([fill_disk], {"disk": "disk_full"}),
+        ([take_the_data_folder_away], {"disk": "data_folder_unusable"}),
         (
             [break_database, break_store],
             {"database": "database_refused", "store": "storage_unavailable"},
@@ -96,7 +114,7 @@ def test_a_broker_is_shown_and_not_needed(settings: Settings, valkey: ValkeyServ
         found: dict[str, str] = answer.json()["parts"]
         return found
 
-    others = {"database": "ok", "store": "ok"}
+    others = {"database": "ok", "store": "ok", "disk": "ok"}
     assert parts(valkey.url()) == {**others, "broker": "ok"}
     assert parts(f"redis://127.0.0.1:{free_port()}/0") == {**others, "broker": "down"}
     with Proxy(valkey.port) as proxy:

@@ -1,7 +1,9 @@
 """What happens to every request."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
@@ -18,6 +20,26 @@ router = APIRouter()
 @router.post("/models/x/echo")
 async def echo(request: Request) -> int:
     return len(await request.body())
+
+
+class Panic(BaseException):
+    """As pyo3 raises it, which no `except Exception` takes."""
+
+
+@router.get("/v1/panic")
+@router.get("/models/x/panic")
+async def panic() -> None:
+    raise Panic("Option::unwrap()")
+
+
+@router.get("/v1/panic-in-a-thread")
+def panic_in_a_thread() -> None:
+    raise Panic("Option::unwrap()")
+
+
+@router.get("/v1/interrupt")
+async def interrupt() -> None:
+    raise asyncio.CancelledError()
 
 
 @router.post("/v1/big", max_body_size=5000)
@@ -41,6 +63,22 @@ def test_every_answer_is_shielded(client: TestClient, path: str) -> None:
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("path", ["/v1/panic", "/models/x/panic", "/v1/panic-in-a-thread"])
+def test_a_panic_of_a_library_is_an_error_like_any_other(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "unwrap" not in answer.text
+    kind = "application/json" if path.startswith("/models") else "application/problem+json"
+    assert answer.headers["Content-Type"] == kind
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Request-Id"] in answer.text
+
+
+def test_what_ends_a_task_on_purpose_is_no_panic(client: TestClient) -> None:
+    with pytest.raises(CancelledError):
+        client.get("/v1/interrupt")
 
 
 def test_a_request_id_is_kept_or_made(client: TestClient) -> None:
@@ -123,6 +161,44 @@ def test_foreign_origins_are_refused(client: TestClient, origin: str, method: st
     assert "access-control-allow-origin" not in answer.headers
 
 
+IMAGE = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}
+FRAME = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    ("method", "fetch"),
+    [("GET", IMAGE), ("GET", FRAME), ("POST", LINK), ("GET", {}), ("POST", {}), ("OPTIONS", {})],
+)
+def test_what_a_page_elsewhere_loads_is_refused_with_keys_off(
+    client: TestClient, site: str, method: str, fetch: dict[str, str]
+) -> None:
+    """Browsers send no Origin with an image, a script or a frame."""
+    headers = {"Sec-Fetch-Site": site, **fetch}
+    for path in ("/v1/datasets/a/rows", "/v1/echo", "/"):
+        answer = client.request(method, path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "cross_site_refused")
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin", **IMAGE},
+        {"Sec-Fetch-Site": "none", **LINK},
+        {"Sec-Fetch-Site": "cross-site", **LINK},
+        {"Sec-Fetch-Site": "same-site", **LINK},
+        {},
+    ],
+)
+def test_own_pages_links_and_programs_are_let_in(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    for path in ("/", "/v1/jobs"):
+        assert client.get(path, headers=headers).status_code == 200
+
+
 LAB = {"Origin": "https://lab.example"}
 PREFLIGHT = {
     "Access-Control-Request-Method": "POST",
@@ -141,6 +217,9 @@ def shared(locked: Settings) -> Iterator[TestClient]:
 def test_own_and_listed_origins_are_let_in(shared: TestClient) -> None:
     for origin in ("http://testserver", "https://lab.example"):
         assert shared.get("/livez", headers={"Origin": origin}).status_code == 200
+    fetched = LAB | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    assert shared.get("/livez", headers=fetched).status_code == 200
+    assert shared.options("/v1/jobs", headers=fetched | PREFLIGHT).status_code == 200
 
 
 def test_a_page_of_a_listed_origin_may_ask_first_and_read(

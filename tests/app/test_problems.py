@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Annotated
+from uuid import uuid4
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -12,9 +13,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.testclient import TestClient
 
+from app.datasets.schemas import DATASET_REF
 from app.deps import DatabaseDep
 from app.errors import Conflict
 from app.fields import Body, Text
+from app.idempotency.header import PATTERN as IDEMPOTENCY_KEY
+from app.main import create_app
+from app.pagination import CURSOR, encode
+from app.problems import speaks_predict
+from app.registry.refs import MODEL_REF
+from app.settings import Settings
 from lora_core.errors.data import OneClass
 from lora_core.specs.patterns import SAID
 
@@ -205,7 +213,8 @@ def test_what_was_sent_is_not_repeated(client: TestClient) -> None:
 def test_every_pattern_of_the_api_has_plain_words(client: TestClient) -> None:
     patterns = re.findall(r'"pattern":("(?:[^"\\]|\\.)+")', client.get("/openapi.json").text)
     assert len(patterns) > 3
-    assert {json.loads(pattern) for pattern in patterns} <= SAID.keys()
+    own_errors = {CURSOR, DATASET_REF, MODEL_REF, IDEMPOTENCY_KEY}  # no validation error is made
+    assert {json.loads(pattern) for pattern in patterns} - own_errors <= SAID.keys()
 
 
 def test_many_errors_are_cut(client: TestClient) -> None:
@@ -240,6 +249,51 @@ def test_another_method_is_told_all_that_the_address_takes(client: TestClient) -
     answer = client.patch("/v1/jobs")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
     assert "use GET or POST" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["after", "ref", "model", "Idempotency-Key"])
+def test_openapi_shows_the_form_of_cursors_and_references(client: TestClient, kind: str) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    shown = [
+        form
+        for operations in paths.values()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["name"] == kind
+        for form in parameter["schema"].get("anyOf", [parameter["schema"]])
+        if form["type"] == "string"
+    ]
+    assert shown
+    assert all("pattern" in form for form in shown)
+
+
+def test_the_forms_of_cursors_and_references_fit_what_is_taken() -> None:
+    cursors = [cursor for _ in range(200) if (cursor := encode(uuid4()))]
+    for pattern, good, bad in (
+        (CURSOR, cursors, ["", "x", cursors[0] + "A", cursors[0][:-1] + "B"]),
+        (MODEL_REF, ["a", "a-b@c", "a:3"], ["", "A", "a@", "a:0", "a:b", "-a", "a@b:3"]),
+        (DATASET_REF, ["a", "a:2", str(uuid4())], ["", "a:0", "a b", "a@b"]),
+        (IDEMPOTENCY_KEY, ["a", str(uuid4()), '"a b"'], ["", "\u00e9", "x" * 256]),
+    ):
+        assert all(re.search(pattern, text) for text in good)
+        assert not any(re.search(pattern, text) for text in bad)
+
+
+def test_openapi_shows_errors_in_the_dialect_in_which_they_are_told(settings: Settings) -> None:
+    client = TestClient(create_app(settings))
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/predict", "/models/{ref}/predict", "/info", "/health"} <= paths.keys()
+    for path, operations in paths.items():
+        kind = "application/json" if speaks_predict(path) else "application/problem+json"
+        for method, operation in operations.items():
+            shown = operation["responses"]["4XX"]["content"]
+            assert list(shown) == [kind], (method, path)
+            told = client.request("POST" if method == "get" else "PATCH", path)  # 405
+            assert told.headers["content-type"] == kind
+            schema = shown[kind]["schema"]
+            assert set(schema["required"]) <= told.json().keys() <= schema["properties"].keys()
+            if speaks_predict(path):
+                assert told.json()["error_type"] in schema["properties"]["error_type"]["enum"]
 
 
 def test_openapi_shows_the_form_of_errors(client: TestClient) -> None:

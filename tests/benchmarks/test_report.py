@@ -1,5 +1,7 @@
 """What is kept goes on, and what is told has the names that it must have."""
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from benchmarks.kept import Kept, choose
 from benchmarks.train import report
+from benchmarks.train.__main__ import main
 from benchmarks.train.plan import CELLS
 
 METHOD_KEYS = {
@@ -15,9 +18,10 @@ METHOD_KEYS = {
     "peak_mb", "peak_mb_tuned",
 }  # fmt: skip
 TOP_KEYS = {
-    "lora_qv", "lora_all", "full", "baseline", "gemm_peak_gflops", "share_of_peak",
-    "share_of_parts", "processor", "versions",
+    "lora_qv", "lora_all", "full", "baseline", "harness_vs_script", "gemm_peak_gflops",
+    "share_of_peak", "share_of_parts", "processor", "versions",
 }  # fmt: skip
+RATIOS = [0.5, 0.97, 1.2, 0.95, 0.96]  # of the pairs
 RATES = {"default": 2.0, "tuned": 10.0, "ours": 20.0}
 
 
@@ -28,6 +32,8 @@ def invented(cell: str) -> dict[str, Any]:
     match kind:
         case "peak":
             return {"gflops": 1000.0, "threads": 2}
+        case "pair":
+            return {"harness_vs_script": RATIOS[int(name) - 1]}
         case "parts":
             return {"share": 0.8}
         case "accuracy":
@@ -56,6 +62,7 @@ def test_the_names_are_those_that_were_asked_for(results: Kept) -> None:
 
 def test_ratios_and_shares(results: Kept) -> None:
     told = report.summary(results)
+    assert told["harness_vs_script"] == 0.96  # the median
     assert (told["full"]["vs_default"], told["full"]["vs_tuned"]) == (10.0, 2.0)
     assert told["baseline"]["second_job_vs_tuned"] == 40.0
     assert told["share_of_peak"] == pytest.approx(20.0 * 15.0 / 1000.0)
@@ -74,6 +81,24 @@ def test_the_interval_is_that_of_paired_proportions() -> None:
 def test_a_picture_is_drawn(results: Kept, tmp_path: Path) -> None:
     report.draw(results, tmp_path / "bars.png")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("ratio", "fails"), [(0.929, True), (0.931, False)])
+def test_a_run_fails_if_the_harness_slows_the_rival_down(
+    ratio: float,
+    fails: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = choose(tmp_path, quick=False, fresh=False)
+    for cell in CELLS:
+        figures = {"harness_vs_script": ratio} if cell.startswith("pair-") else invented(cell)
+        made.keep(cell, figures, seconds=1.0)
+    monkeypatch.setattr("sys.argv", ["benchmarks.train", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"0\.929.*plain script") if fails else nullcontext():
+        main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["harness_vs_script"] == ratio
 
 
 def test_a_stopped_run_goes_on_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:

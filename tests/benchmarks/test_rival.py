@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.train.ours import ready
 from benchmarks.train.plan import METHODS, SEED
-from benchmarks.train.rival import build_model
+from benchmarks.train.rival import build_model, initial_head
 from lora_core import methods
 from lora_core.encoders.load import load_classifier, locate
 from lora_core.specs.data import DataSpec
@@ -27,15 +27,16 @@ def test_both_sides_train_the_same_number_of_parameters(
     ours, _ = load_classifier(base, ["negative", "positive"])
     method = methods.build(METHODS[name])
     method.prepare(ours, base.family)
-    theirs = build_model(base, METHODS[name], tuned=True)
+    theirs = build_model(base, METHODS[name], tuned=True, head=initial_head(base))
     trained = sum(p.numel() for p in theirs.parameters() if p.requires_grad)
     assert trained == method.census(ours).trainable
 
 
 def test_only_the_tuned_rival_has_no_dropout(tmp_path: Path) -> None:
     base = locate(str(make_base(tmp_path, dropout=0.1, attention_dropout=0.2)))
-    default = build_model(base, METHODS["full"], tuned=False).config
-    tuned = build_model(base, METHODS["full"], tuned=True).config
+    head = initial_head(base)
+    default = build_model(base, METHODS["full"], tuned=False, head=head).config
+    tuned = build_model(base, METHODS["full"], tuned=True, head=head).config
     assert (default.dropout, default.attention_dropout) == (0.1, 0.2)
     assert (tuned.dropout, tuned.attention_dropout) == (0.0, 0.0)
 
@@ -48,7 +49,7 @@ def test_both_sides_begin_with_the_same_head(family: str, tmp_path: Path) -> Non
         method=FullSpec(), base=directory, data=data, runtime=RuntimeSpec(seed=SEED, threads=1)
     )
     ours, base = ready(spec).model, locate(directory)
-    theirs = build_model(base, METHODS["full"], tuned=True)
+    theirs = build_model(base, METHODS["full"], tuned=True, head=initial_head(base))
     for name in base.family.head:
         pairs = zip(
             ours.get_submodule(name).parameters(),
@@ -56,3 +57,12 @@ def test_both_sides_begin_with_the_same_head(family: str, tmp_path: Path) -> Non
             strict=True,
         )
         assert all(torch.equal(mine, other) for mine, other in pairs)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("name", METHODS)
+def test_only_frozen_weights_are_kept_in_bf16(name: str, tmp_path: Path) -> None:
+    base = locate(str(make_base(tmp_path)))
+    model = build_model(base, METHODS[name], tuned=True, head=initial_head(base), bf16=True)
+    types = {True: torch.float32, False: torch.bfloat16}
+    assert all(each.dtype == types[each.requires_grad] for each in model.parameters())

@@ -56,7 +56,7 @@ def test_who_signs_out_is_asked_for_the_key_again(locked: str, key: str, visit: 
 def test_the_cookie_alone_reads_and_changes_nothing(
     locked: str, key: str, visit: Visit, scene: Scene, complaints: Complaints
 ) -> None:
-    """A page elsewhere can make a browser send it, but does not know the token of our pages."""
+    """A service on another port is sent it, but knows neither the key nor the page token."""
     complaints.expect(401)
     page = visit(locked)
     page.goto("/")
@@ -64,9 +64,29 @@ def test_the_cookie_alone_reads_and_changes_nothing(
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     [cookie] = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert key not in cookie["value"]
     job = f"/v1/jobs/{scene.jobs[HELD]}"
     status = "([method, path]) => fetch(path, {method}).then(answer => answer.status)"
     assert page.evaluate(status, ["GET", job]) == 200
     for call in (["POST", f"{job}/cancel"], ["DELETE", job], ["POST", "/v1/jobs"]):
         assert page.evaluate(status, call) == 401
     assert scene.service.get(job)["cancel_requested_at"] is None
+
+
+def test_every_tab_of_who_signed_in_can_change_something(
+    locked: str, key: str, visit: Visit, complaints: Complaints
+) -> None:
+    complaints.expect(422)
+    page = visit(locked)
+    page.goto("/")
+    sign_in(page, key)
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Try it").click(modifiers=["ControlOrMeta"])
+    tab = opened.value
+    script = (
+        "path => import('/static/api.js')"
+        ".then(({call}) => call('POST', path, {}))"
+        ".catch(problem => problem.code)"
+    )
+    assert tab.evaluate(script, "/v1/sweeps") == "validation_failed"

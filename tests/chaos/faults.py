@@ -1,20 +1,25 @@
 """What can happen to an installation. Each says whether it found something to break."""
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from sqlalchemy import select
 
 from app.jobs.states import JobState
-from app.jobs.tables import Attempt, Checkpoint, Job
+from app.jobs.tables import Checkpoint, Job
 from tests.chaos.scene import Scene
 from tests.e2e.installation import Process
+from tests.hostile_archives import ATTACKS
 from tests.servers import Server
+from tests.waiting import wait_until
 
+LIMIT_SECONDS = 4  # the longest limit of the settings for which an outage may matter
 Fault = Callable[[Scene], bool]
 
 
@@ -24,13 +29,17 @@ def kill_worker(scene: Scene) -> bool:
 
 
 def kill_training(scene: Scene) -> bool:
-    """Only one that has got further: two crashes without a checkpoint end a job, as they should."""
-    if not _all_have_progressed(scene):
+    """Whatever it has saved."""
+    return _kill_trainings(scene)
+
+
+def kill_before_the_first_checkpoint(scene: Scene) -> bool:
+    """The training, or its worker, of a job that has nothing to go on from."""
+    try:
+        wait_until(partial(_has_saved_nothing, scene), seconds=5, what="a job without a checkpoint")
+    except AssertionError:
         return False
-    children = scene.installation.children()
-    for pid in children:
-        _signal(pid, signal.SIGKILL)
-    return bool(children)
+    return _kill_trainings(scene) if scene.draw.random() < 0.5 else _kill(scene, all_of_them=True)
 
 
 def kill_worker_and_training(scene: Scene) -> bool:
@@ -84,6 +93,40 @@ def damage_checkpoint(scene: Scene) -> bool:
     return False
 
 
+def outlast_store(scene: Scene) -> bool:
+    """Its folder is away for longer than every limit, as a disk that is not mounted."""
+    root = scene.installation.settings.artifacts_dir
+    away = root.rename(root.with_name("away"))
+    _outlast(scene)
+    if root.exists():  # somebody looked before it went and wrote after it
+        shutil.copytree(root, away, dirs_exist_ok=True)
+        shutil.rmtree(root)
+    away.rename(root)
+    return True
+
+
+def remove_checkpoints(scene: Scene) -> bool:
+    """All of them: the jobs begin again."""
+    shutil.rmtree(scene.installation.settings.artifacts_dir / "checkpoints", ignore_errors=True)
+    return True
+
+
+def cancel_and_retry(scene: Scene) -> bool:
+    """A job that waits or runs; it goes on as another one."""
+    open_jobs = scene.open_jobs()
+    return bool(open_jobs) and scene.retry(scene.draw.choice(open_jobs))
+
+
+def submit_with_too_little_time(scene: Scene) -> bool:
+    """Jobs that fail by their time limit, and are retried until they are done."""
+    return scene.submit(time_limit_seconds=round(scene.draw.uniform(4, 9), 1))
+
+
+def import_hostile_model(scene: Scene) -> bool:
+    """Whatever comes of it, other models answer as before."""
+    return scene.import_hostile(scene.draw.choice(sorted(ATTACKS)))
+
+
 def kill_api(scene: Scene) -> bool:
     """Without mercy; callers send their jobs again with the same key."""
     if scene.api is None or not scene.api.alive():
@@ -120,6 +163,16 @@ def freeze_database(scene: Scene) -> bool:
     return _freeze(scene, scene.postgres, most_seconds=5)
 
 
+def outlast_database(scene: Scene) -> bool:
+    """Away for longer than every limit."""
+    return _outlast_server(scene, scene.postgres)
+
+
+def outlast_broker(scene: Scene) -> bool:
+    """The same."""
+    return _outlast_server(scene, scene.valkey)
+
+
 EVERYWHERE: list[Fault] = [
     kill_worker,
     kill_worker,
@@ -129,6 +182,13 @@ EVERYWHERE: list[Fault] = [
     drain_worker,
     fill_disk,
     damage_checkpoint,
+    remove_checkpoints,
+    kill_before_the_first_checkpoint,
+    outlast_store,
+    cancel_and_retry,
+    cancel_and_retry,
+    submit_with_too_little_time,
+    import_hostile_model,
     kill_api,
 ]
 CLUSTER: list[Fault] = [
@@ -137,6 +197,8 @@ CLUSTER: list[Fault] = [
     freeze_broker,
     restart_database,
     freeze_database,
+    outlast_database,
+    outlast_broker,
 ]
 
 
@@ -165,17 +227,33 @@ def _kill(scene: Scene, *, all_of_them: bool = False) -> bool:
     return True
 
 
-def _all_have_progressed(scene: Scene) -> bool:
-    """Every attempt that runs has saved a checkpoint of its own."""
+def _kill_trainings(scene: Scene) -> bool:
+    children = scene.installation.children()
+    for pid in children:
+        _signal(pid, signal.SIGKILL)
+    return bool(children)
+
+
+def _has_saved_nothing(scene: Scene) -> bool:
+    """Whether a job runs that has no checkpoint."""
+    saved = select(Checkpoint.job_id).where(Checkpoint.job_id == Job.id).exists()
+    runs = select(Job.id).where(Job.state == JobState.RUNNING, ~saved)
     with scene.installation.database.read() as session:
-        running = session.execute(
-            select(Attempt.job_id, Attempt.attempt).where(Attempt.ended_at.is_(None))
-        ).all()
-        saved = {
-            (row.job_id, row.attempt)
-            for row in session.execute(select(Checkpoint.job_id, Checkpoint.attempt))
-        }
-    return bool(running) and all(tuple(row) in saved for row in running)
+        found = session.scalars(runs.limit(1)).first() is not None
+    return found and bool(scene.installation.children())
+
+
+def _outlast(scene: Scene) -> None:
+    time.sleep(LIMIT_SECONDS + scene.draw.uniform(1, 4))
+
+
+def _outlast_server(scene: Scene, server: Server | None) -> bool:
+    if server is None:
+        return False
+    server.kill()
+    _outlast(scene)
+    server.start()
+    return True
 
 
 def _signal(pid: int, number: int) -> None:

@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from app.jobs.tables import Job
 from tests.e2e.installation import Installation, Outcome, Process
-from tests.job_rows import attempts
+from tests.hostile_archives import hostile_archive
+from tests.job_rows import attempts, job
 from tests.servers import PostgresServer, ValkeyServer, free_port
 from tests.waiting import wait_until
 
@@ -27,7 +29,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "full": {"method": {"type": "full"}},
     "baseline": {"method": {"type": "baseline"}},
 }
+TEXTS = ["an awful film", "great, it made me laugh"]
 LONGEST_SECONDS = 300.0  # of the last jobs, once nothing is broken any more
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A job as it was asked for."""
+
+    kind: str
+    time_limit_seconds: float | None = None
 
 
 @dataclass
@@ -39,10 +50,11 @@ class Counts:
     lost: int = 0
     doubled: int = 0
     not_identical: int = 0
+    answers_changed: int = 0
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.not_identical)
+        return not (self.lost or self.doubled or self.not_identical or self.answers_changed)
 
     def __add__(self, other: "Counts") -> "Counts":
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
@@ -68,19 +80,25 @@ class Scene:
         self.workers: list[Process] = []
         self.api: Process | None = None
         self._port = free_port()
-        self._sent: dict[str, str] = {}  # idempotency key → kind of job
-        self._jobs: dict[UUID, str] = {}
+        self._sent: dict[str, Sent] = {}  # by idempotency key
+        self._jobs: dict[UUID, str] = {}  # the kind of each that must succeed
+        self._retried: dict[UUID, str] = {}  # the kind of each whose retry must succeed instead
         self._twins: dict[str, Outcome] = {}
         self._kinds = kinds
+        self._honest = b""  # the archive of a model
+        self._answer: Any = None  # what it answers
+        self._answers_changed = 0
 
     def rehearse(self) -> None:
         """Run a twin of each kind of job to which nothing happens."""
         self.keep_up(1)
         self._upload()
         for kind in self._kinds:
-            job_id = self._send(str(uuid4()), kind)
+            job_id = self._send(str(uuid4()), Sent(kind))
             self.installation.succeeded(job_id)
             self._twins[kind] = self.installation.outcome(job_id)
+            if not self._honest:
+                self._register(job_id)
 
     def keep_up(self, workers: int) -> None:
         """Start what is missing. A worker that leaves may still be on its way out."""
@@ -94,12 +112,49 @@ class Scene:
     def submit_up_to(self, count: int) -> None:
         """Send jobs until so many wait or run; one that cannot be sent now is sent later."""
         while len(self._sent) - self._ended() < count:
-            key, kind = str(uuid4()), self.draw.choice(self._kinds)
-            self._sent[key] = kind
-            try:
-                self._jobs[self._send(key, kind)] = kind
-            except (httpx2.HTTPError, AssertionError):
+            if not self.submit():
                 return
+
+    def submit(self, *, time_limit_seconds: float | None = None) -> bool:
+        """Send a job. Whether it came through; if not, it is sent again later."""
+        key, sent = str(uuid4()), Sent(self.draw.choice(self._kinds), time_limit_seconds)
+        self._sent[key] = sent
+        try:
+            self._jobs[self._send(key, sent)] = sent.kind
+        except (httpx2.HTTPError, AssertionError):
+            return False
+        return True
+
+    def open_jobs(self) -> list[UUID]:
+        """Those that wait or run."""
+        with self.installation.database.read() as session:
+            final = [state for state in JobState if state.final]
+            rows = session.scalars(select(Job.id).where(Job.state.not_in(final)).order_by(Job.id))
+            return [job_id for job_id in rows if job_id in self._jobs]
+
+    def retry(self, job_id: UUID) -> bool:
+        """Cancel a job and let another one continue it, or begin anew if it has saved nothing."""
+        path, kind = f"/v1/jobs/{job_id}", self._jobs[job_id]
+        self._insist("POST", f"{path}/cancel")
+        if self.installation.ended(job_id, seconds=LONGEST_SECONDS) is JobState.CANCELLED:
+            self._replace(job_id, kind)
+            return True
+        return False  # it was done before
+
+    def import_hostile(self, name: str) -> bool:
+        """Send a model that was made to do harm, and compare what an honest one answers."""
+        archive = hostile_archive(self._honest, name)
+        files = {"file": ("model.tar", archive, "application/x-tar")}
+        with suppress(httpx2.HTTPError):
+            answer = self._call("POST", "/v1/models/hostile/versions/import", files=files)
+            if answer.status_code == 201:
+                model = f"hostile:{answer.json()['number']}"
+                self._call("POST", "/predict", json={"inputs": TEXTS, "model": model})
+        self.keep_up(0)  # it may have ended the API, which is bad enough for callers
+        if self._predict() != self._answer:
+            self._answers_changed += 1
+            sys.stderr.write(f"answers changed by: {name}\n")
+        return True
 
     def heal(self, workers: int) -> None:
         """Nothing is broken any more."""
@@ -108,14 +163,16 @@ class Scene:
             if server is not None and server.process is None:
                 server.start()
         self.keep_up(workers)
-        for key, kind in self._sent.items():  # the same key: whether it had come through or not
-            job_id = wait_until(partial(self._try, key, kind), seconds=60)
+        for key, sent in self._sent.items():  # the same key: whether it had come through or not
+            job_id = wait_until(partial(self._try, key, sent), seconds=60)
             assert job_id is not None
-            self._jobs[job_id] = kind
+            if job_id not in self._retried:
+                self._jobs[job_id] = sent.kind
 
     def judge(self) -> Counts:
         """Wait for every job and look at its effects."""
-        counts = Counts(jobs=len(self._jobs))
+        self._retry_what_ran_out_of_time()
+        counts = Counts(jobs=len(self._jobs), answers_changed=self._answers_changed)
         for job_id, kind in self._jobs.items():
             if self.installation.ended(job_id, seconds=LONGEST_SECONDS) is not JobState.SUCCEEDED:
                 counts.lost += 1
@@ -129,8 +186,62 @@ class Scene:
                 self._show(job_id, "not identical")
         with self.installation.database.read() as session:
             rows = session.scalars(select(func.count()).select_from(Job)).one()
-        counts.doubled += max(0, rows - len(self._jobs) - len(self._kinds))
+        made = len(self._jobs) + len(self._retried) + len(self._kinds)
+        counts.doubled += max(0, rows - made)
         return counts
+
+    def _retry_what_ran_out_of_time(self) -> None:
+        """Until nothing does any more: each time goes further than the one before."""
+        waiting = list(self._jobs)
+        while waiting:
+            job_id = waiting.pop()
+            ended = self.installation.ended(job_id, seconds=LONGEST_SECONDS)
+            row = job(self.installation.database, job_id)
+            if ended is JobState.FAILED and row.error_code == "time_limit":
+                waiting.append(self._replace(job_id, self._jobs[job_id]))
+
+    def _replace(self, job_id: UUID, kind: str) -> UUID:
+        """Let another job take its place: its retry, or without a checkpoint a new one."""
+        answer = self._insist("POST", f"/v1/jobs/{job_id}/retry")
+        if answer.status_code == 202:
+            new_id = UUID(answer.json()["id"])
+        else:
+            assert answer.json()["code"] == "no_checkpoint", answer.text
+            key = str(uuid4())
+            new_id = wait_until(partial(self._try, key, Sent(kind)), seconds=60) or job_id
+        self._retried[job_id] = self._jobs.pop(job_id)
+        self._jobs[new_id] = kind
+        return new_id
+
+    def _register(self, job_id: UUID) -> None:
+        """Keep the model of a job as an archive, and what it answers."""
+        artifact_id = self._call("GET", f"/v1/jobs/{job_id}").json()["artifact_id"]
+        self._honest = self._call("GET", f"/v1/artifacts/{artifact_id}/archive").content
+        answer = self._call("POST", "/v1/models/honest/versions", json={"job_id": str(job_id)})
+        assert answer.status_code == 201, answer.text
+        self._answer = self._predict()
+        assert "label" in str(self._answer), self._answer
+
+    def _predict(self) -> Any:
+        return self._insist("POST", "/predict", json={"inputs": TEXTS, "model": "honest:1"}).json()
+
+    def _insist(self, method: str, path: str, **sent: Any) -> httpx2.Response:
+        """The answer, over as many connections as it takes. One key, so nothing is made twice."""
+        headers = {"Idempotency-Key": str(uuid4())}
+
+        def ask() -> httpx2.Response | None:
+            with suppress(httpx2.HTTPError):
+                answer = self._call(method, path, headers=headers, **sent)
+                return None if answer.status_code >= 500 else answer
+            self.keep_up(0)
+            return None
+
+        answer = wait_until(ask, seconds=60, what=f"an answer to {method} {path}", pause=0.2)
+        assert answer is not None
+        return answer
+
+    def _call(self, method: str, path: str, **sent: Any) -> httpx2.Response:
+        return httpx2.request(method, f"{self._url}{path}", timeout=60, **sent)
 
     def _effects(self, job_id: UUID) -> int:
         tried = attempts(self.installation.database, job_id)
@@ -144,20 +255,22 @@ class Scene:
             with self.installation.database.read() as session:
                 final = [state for state in JobState if state.final]
                 ended = select(func.count()).select_from(Job).where(Job.state.in_(final))
-                return session.scalars(ended).one() - len(self._kinds)
+                extra = len(self._kinds) + len(self._retried)
+                return session.scalars(ended).one() - extra
         except Exception:
             return 0  # the database is down: nothing is sent then
 
-    def _try(self, key: str, kind: str) -> UUID | None:
+    def _try(self, key: str, sent: Sent) -> UUID | None:
         try:
-            return self._send(key, kind)
+            return self._send(key, sent)
         except (httpx2.HTTPError, AssertionError):
             return None
 
-    def _send(self, key: str, kind: str) -> UUID:
+    def _send(self, key: str, sent: Sent) -> UUID:
         base = str(self.installation.base)
-        body = {"base": base, "data": {"source": "reviews:1"}, "optim": OPTIM, **BODIES[kind]}
+        body = {"base": base, "data": {"source": "reviews:1"}, "optim": OPTIM, **BODIES[sent.kind]}
         body |= {"runtime": {"device": "cpu", "threads": 1}}
+        body |= {"time_limit_seconds": sent.time_limit_seconds}
         answer = httpx2.post(
             f"{self._url}/v1/jobs", json=body, headers={"Idempotency-Key": key}, timeout=20
         )
@@ -192,4 +305,5 @@ class Scene:
     def _show(self, job_id: UUID, what: str) -> None:
         rows = attempts(self.installation.database, job_id)
         tried = [(r.attempt, r.worker, r.outcome, r.first_step, r.last_step) for r in rows]
-        sys.stderr.write(f"{job_id} is {what}: {tried}\n")
+        row = job(self.installation.database, job_id)
+        sys.stderr.write(f"{job_id} is {what}: {row.error_code} {row.error_message} {tried}\n")

@@ -136,4 +136,4 @@ def test_progress_forgives_failures_and_ends_the_wait(database: Database) -> Non
     row = job(database, job_id)
     assert (row.failures_counted, row.waiting_since, row.waiting_code) == (0, None, None)
     end(database, lease, Preempted())
-    assert not take(database).stuck
+    assert not take(database).failed_at

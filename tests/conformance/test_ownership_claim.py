@@ -95,7 +95,7 @@ def test_a_claim_makes_an_attempt_with_a_lease_and_tells_it(database: Database) 
     claimed = claim(database)
     assert claimed is not None
     assert (claimed.lease.attempt, claimed.lease.worker) == (1, "alice")
-    assert (claimed.register_as, claimed.failures, claimed.stuck) == ("sentiment", 0, False)
+    assert (claimed.register_as, claimed.failures, claimed.furthest) == ("sentiment", 0, 0)
     row = job(database, job_id)
     assert (row.state, row.worker, row.attempt) == (JobState.RUNNING, "alice", 1)
     assert row.started_at is not None

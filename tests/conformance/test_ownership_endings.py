@@ -21,6 +21,7 @@ from app.jobs.states import JobState, Outcome
 from tests.job_rows import (
     add_job,
     attempts,
+    change,
     events,
     job,
     state,
@@ -99,15 +100,17 @@ def test_a_preempted_job_waits_again_and_nothing_is_counted(database: Database) 
     assert take(database).lease.attempt == 2  # at once
 
 
-@pytest.mark.parametrize(("failures", "wait"), [(0, 10), (1, 20), (2, 40), (31, 10_240)])
+@pytest.mark.parametrize(("failures", "wait"), [(0, 10), (1, 20), (2, 40), (31, 600)])
 def test_a_failure_that_may_pass_is_counted_and_waits_longer_each_time(
     database: Database, failures: int, wait: float
 ) -> None:
-    job_id = add_job(database, failures_counted=failures)
+    job_id = add_job(database)
+    finish(database, Preempted())
+    change(database, job_id, failures_counted=failures)
     finish(database, CRASHED, ExitStatus(signal=11))
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, failures + 1)
-    (attempt,) = attempts(database, job_id)
+    _, attempt = attempts(database, job_id)
     assert (attempt.outcome, attempt.signal) == (Outcome.FAILED, 11)
     assert attempt.ended_at is not None
     assert row.run_after - attempt.ended_at == pytest.approx(wait, abs=5)
@@ -123,10 +126,18 @@ def test_the_next_claim_knows_that_an_attempt_failed_from_there(database: Databa
     add_job(database)
     finish(database, Preempted())
     claimed = take(database)
-    assert (claimed.failures, claimed.stuck) == (0, False)
+    assert (claimed.failures, claimed.failed_at) == (0, frozenset())
     end(database, claimed.lease, Retry("crashed", "It crashed.", backoff_seconds=0))
     claimed = take(database)
-    assert (claimed.failures, claimed.stuck) == (1, True)
+    assert (claimed.failures, claimed.furthest, claimed.failed_at) == (1, 4, frozenset({4}))
+
+
+def test_a_kill_says_nothing_about_the_training(database: Database) -> None:
+    job_id = add_job(database)
+    finish(database, CRASHED, ExitStatus(signal=9))
+    change(database, job_id, run_after=0.0)
+    claimed = take(database)
+    assert (claimed.failures, claimed.furthest, claimed.failed_at) == (1, 4, frozenset())
 
 
 def test_a_job_waits_for_the_disk_without_a_failure_and_says_why(database: Database) -> None:

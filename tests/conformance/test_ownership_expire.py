@@ -16,6 +16,7 @@ from tests.job_rows import (
     add_job,
     attempts,
     change,
+    events,
     everything,
     give_back,
     job,
@@ -103,8 +104,40 @@ def test_the_last_loss_fails_the_job(database: Database) -> None:
     row = job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "lost_worker")
     assert row.error_message is not None
-    assert row.error_message.startswith("The worker is gone. This was failure 3 without a new ")
+    assert row.error_message.startswith("The worker is gone. This was failure 3 in a row ")
     assert row.finished_at is not None
+
+
+def lose_at(database: Database, *steps: int) -> None:
+    """Lose a worker after each of these steps; three times without progress end the job."""
+    for step in steps:
+        lease = take(database).lease
+        with database.write() as session:
+            assert ownership.beat(session, lease, step=step)
+            session.commit()
+        assert expire(database, lease, gone="alice", failures=3)
+        change(database, lease.job_id, run_after=0.0)
+
+
+def test_a_job_that_gets_further_survives_any_number_of_lost_workers(database: Database) -> None:
+    job_id = add_job(database)
+    lose_at(database, 3, 2, 5, 6, 1, 7, 9)
+    row = job(database, job_id)
+    assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "code"),
+    [((4, 4, 4), "crash_loop"), ((4, 4, 2), "lost_worker"), ((0, 0, 0), "lost_worker")],
+)
+def test_a_job_that_gets_no_further_is_given_up(
+    database: Database, steps: tuple[int, ...], code: str
+) -> None:
+    job_id = add_job(database)
+    lose_at(database, *steps)
+    row = job(database, job_id)
+    assert (row.state, row.error_code) == (JobState.FAILED, code)
+    assert events(database, job_id)[-1].data == {"code": code}
 
 
 @pytest.mark.parametrize("failures", [0, 2])

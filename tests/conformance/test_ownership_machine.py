@@ -51,6 +51,8 @@ class Known:
     attempt: int = 0
     owner: str | None = None
     failures: int = 0
+    step: int = 0
+    furthest: int = 0  # step that an ended attempt reached
     cancel: bool = False
     overdue: bool = False
     saved: list[int] = field(default_factory=list)  # steps of the checkpoints that count
@@ -59,6 +61,11 @@ class Known:
 
     def end(self, state: JobState) -> None:
         self.state, self.owner, self.overdue = state, None, False
+        self.furthest = max(self.furthest, self.step)
+
+    def count_failure(self) -> None:
+        """Before it ends. Progress forgives what came before."""
+        self.failures = 1 if self.step > self.furthest else self.failures + 1
 
     def wait_again(self) -> None:
         self.end(JobState.CANCELLED if self.cancel else JobState.QUEUED)
@@ -109,6 +116,8 @@ class Ownership(RuleBasedStateMachine):
         begins = claimed.checkpoint.step if claimed.checkpoint else 0
         assert begins == (known.saved[-1] if known.saved else 0)
         known.points = [step for step in known.points if step <= begins]
+        known.step = begins
+        assert claimed.furthest == known.furthest
         return claimed.lease
 
     @rule(lease=leases)
@@ -126,7 +135,7 @@ class Ownership(RuleBasedStateMachine):
         assert (beat is None) == (self.holder(lease) is None)
         if beat is not None:
             known.points.append(step)
-            known.overdue = False
+            known.step, known.overdue = step, False
 
     @rule(lease=leases)
     def save(self, lease: Lease) -> None:
@@ -145,6 +154,7 @@ class Ownership(RuleBasedStateMachine):
         if beat is not None:
             known.saved = [*known.saved, step][-checkpoints.KEPT :]
             known.failures, known.waits, known.overdue = 0, False, False
+            known.step = step
 
     @rule(lease=leases)
     def find_damage(self, lease: Lease) -> None:
@@ -161,6 +171,7 @@ class Ownership(RuleBasedStateMachine):
         begins = known.saved[-1] if known.saved else 0
         assert begins == (rewound.checkpoint.step if rewound.checkpoint else 0)
         known.points = [step for step in known.points if step <= begins]
+        known.step = begins
 
     @rule()
     def remind(self) -> None:
@@ -181,7 +192,7 @@ class Ownership(RuleBasedStateMachine):
             session.commit()
         assert (answer is None) == (known is None)
         if answer is not None and known is not None:
-            known.overdue = False
+            known.step, known.overdue = 1, False
             assert answer.cancel_requested == known.cancel
 
     @rule(lease=leases)
@@ -207,7 +218,7 @@ class Ownership(RuleBasedStateMachine):
             session.commit()
         assert expired == (runs and (known.overdue or known_gone))
         if expired:
-            known.failures += 1
+            known.count_failure()
             known.waits = False
             known.wait_again()
             if known.failures >= MAX_FAILURES and not known.cancel:
@@ -235,7 +246,8 @@ class Ownership(RuleBasedStateMachine):
         elif isinstance(ending, Cancelled):
             known.end(JobState.CANCELLED)
         else:
-            known.failures += isinstance(ending, Retry)
+            if isinstance(ending, Retry):
+                known.count_failure()
             known.waits = isinstance(ending, Waiting)
             known.wait_again()
 

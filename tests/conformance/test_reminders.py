@@ -2,7 +2,8 @@
 
 from app.db.clock import now
 from app.db.engines import Database
-from app.jobs import reminders
+from app.jobs import ownership, reminders
+from app.jobs.endings import Waiting
 from app.jobs.states import JobState, Lane
 from tests.job_rows import add_job, change, events, give_back, job, take
 
@@ -50,3 +51,34 @@ def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     assert row.finished_at is not None
     assert events(database, old)[-1].data == {"code": "queue_timeout"}
     assert job(database, young).state == JobState.QUEUED
+
+
+def test_an_outage_of_the_storage_is_shown_and_no_time_in_the_queue(database: Database) -> None:
+    waits = add_job(database, run_after=now() - 100)
+    later, other = add_job(database, run_after=now() + 100), add_job(database, lane=Lane.GPU)
+    with database.write() as session:
+        for message in ("The disk is full.", "The store is away."):  # the first one stays
+            reminders.note_trouble(session, [Lane.CPU, Lane.ANY], message=message)
+        assert reminders.fail_overdue(session, queue_seconds=50) == []
+        session.commit()
+    row = job(database, waits)
+    assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
+    assert row.waiting_message == "The disk is full."
+    assert {job(database, each).waiting_code for each in (later, other)} == {None}
+    with database.write() as session:
+        reminders.forget_trouble(session, [Lane.CPU, Lane.ANY])
+        assert reminders.fail_overdue(session, queue_seconds=50) == []
+        session.commit()
+    row = job(database, waits)
+    assert (row.waiting_code, row.waiting_since) == (None, None)
+    assert take(database).lease.job_id == waits
+
+
+def test_what_a_job_has_met_itself_is_shown_until_it_goes_on(database: Database) -> None:
+    job_id = add_job(database)
+    lease = take(database).lease
+    with database.write() as session:
+        assert ownership.finish(session, lease, Waiting("storage_unavailable", "Full.", 10))
+        reminders.forget_trouble(session, [Lane.CPU])
+        session.commit()
+    assert job(database, job_id).waiting_message == "Full."

@@ -54,7 +54,7 @@ LATE_IMPORTS = (
 STATEMENTS = {"select", "insert", "update", "delete"}
 SQL_HOMES = {
     *("repository.py", "ownership.py", "presence.py", "checkpoints.py", "reminders.py"),
-    *("curves.py", "grades.py", "ledger.py", "progress.py"),
+    *("curves.py", "grades.py", "ledger.py", "moves.py", "progress.py"),
 }
 
 

@@ -24,9 +24,12 @@ from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
+from lora_core.errors.artifact import TokenizerUnfit
+from tests.hostile_archives import ATTACKS
 from tests.job_rows import FACTS, SPEC, add_job, job
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
+from tests.tiny_artifact import make_artifact
 from tests.worker.test_run_job import GOOD, run
 from worker import inputs
 from worker.errors import InputChanged
@@ -80,14 +83,17 @@ def upload(resources: Resources, name: str, *, first_place: bool = False) -> Dat
     return dataset
 
 
-def register(resources: Resources, directory: Path) -> ArtifactRef:
-    """An artifact as version 1 of `sentiment`."""
-    (directory / "merged").mkdir(parents=True)
-    (directory / "merged" / "config.json").write_text("{}")
-    manifest.write(directory, {"spec": SPEC, "metrics": {}})
+def register(
+    resources: Resources, directory: Path, job_id: UUID | None = UUID(int=2)
+) -> ArtifactRef:
+    """An artifact as version 1 of `sentiment`; without a job it was imported."""
+    if not directory.exists():
+        (directory / "merged").mkdir(parents=True)
+        (directory / "merged" / "config.json").write_text("{}")
+        manifest.write(directory, {"spec": SPEC, "metrics": {}})
     ref = resources.store.put(directory, "jobs/earlier/a1")
     with resources.database.write() as session:
-        artifact = artifacts.add(session, job_id=None, kind="model", ref=ref)
+        artifact = artifacts.add(session, job_id=job_id, kind="model", ref=ref)
         registry.register(session, name="sentiment", artifact=artifact, facts=FACTS)
         session.commit()
     return ref
@@ -111,7 +117,9 @@ def locate(
         promote_to=None,
         sweep_id=None,
         failures=0,
-        stuck=False,
+        furthest=0,
+        failed_at=frozenset(),
+        waiting_code=None,
         checkpoint=None,
         time_limit_seconds=None,
         running_seconds=0,
@@ -156,6 +164,17 @@ def test_an_own_version_becomes_its_merged_checkpoint(resources: Resources, tmp_
     found = locate(resources, base="sentiment:1")
     assert found.spec["base"] == str(resources.store.path(ref) / "merged")
     assert found.public(found.spec["base"]) == "sentiment:1"
+
+
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+def test_an_imported_version_is_held_to_what_an_import_may_contain(
+    resources: Resources, tmp_path: Path
+) -> None:
+    directory = make_artifact(tmp_path / "made")
+    ATTACKS["a letter becomes 200,000"](directory)
+    register(resources, directory, job_id=None)
+    with pytest.raises(TokenizerUnfit):
+        locate(resources, base="sentiment:1")
 
 
 @pytest.mark.parametrize("base", ["/bases/a:b", "./a:b", "google-bert/bert-base-uncased"])

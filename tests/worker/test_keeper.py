@@ -1,5 +1,6 @@
 """Checkpoints come back from the store, and none is given up because the store is away."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint
 from app.resources import Resources
 from lora_core import manifest
-from tests.job_rows import add_job, events, job, state, take
+from tests.job_rows import add_job, events, job, points, state, take
 from tests.starved import no_descriptors
-from tests.worker.test_run_job import SAVED, run
+from tests.waiting import wait_until
+from tests.worker.test_run_job import SAVED, in_background, run
 from worker.keeper import Keeper
 from worker.recorder import Recorder
 
@@ -76,6 +78,43 @@ def test_a_store_that_is_away_costs_no_checkpoint(
     assert state(database, job_id) is JobState.SUCCEEDED
     told = {event.kind: event for event in events(database, job_id)}
     assert told["resumed"].data["step"] == 3
+
+
+@pytest.mark.parametrize("code", ["checkpoint_corrupt", "data_not_found"])
+def test_a_training_that_fails_while_the_store_is_away_costs_neither_job_nor_checkpoint(
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    unmounted: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
+    code: str,
+) -> None:
+    """It reads its inputs where they lie."""
+    go = tmp_path / "go"
+    actions = ("started:5", f"until:{go}", f"failed:{code}", "exit:65")
+    thread = in_background(resources, *actions)
+    wait_until(lambda: [e.kind for e in events(database, job_id)].count("training") == 2)
+    with unmounted():
+        go.touch()
+        thread.join(30)
+    row = job(database, job_id)
+    assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
+    assert (row.failures_counted, bad(database)) == (1, [False, False])
+
+
+def test_a_job_whose_checkpoints_were_removed_starts_again(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    root = resources.settings.artifacts_dir
+    (root / "uploads").mkdir()  # the store is in use
+    shutil.rmtree(root / "checkpoints")
+    run(resources, "resumed:exactly", "started:5", "steps:5", "succeed")
+    assert state(database, job_id) is JobState.SUCCEEDED
+    assert bad(database) == [True, True]
+    told = [each.message for each in events(database, job_id) if "damaged or gone" in each.message]
+    assert [message.rpartition(" from ")[2] for message in told] == ["step 2.", "the beginning."]
+    losses = [point.step for point in points(database, job_id) if point.name == "loss"]
+    assert losses == [1, 2, 3, 4, 5]
 
 
 def test_files_that_cannot_be_read_cost_no_checkpoint(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.db import clock
 from app.db.engines import Database
-from app.jobs import presence
+from app.jobs import presence, reminders, repository
 from app.jobs.leases import Claimed
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Worker
@@ -23,6 +23,7 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
 from worker.devices import CPU, Device
+from worker.host_check import HostCheck
 from worker.poller import Poller
 from worker.run_job import JobRunner
 from worker.slots import Slot, Slots
@@ -78,11 +79,12 @@ def make(
             queue=resources.queue,
         )
         scripted(*GOOD)
-        runner = JobRunner(with_poll, draining=draining)
+        host = HostCheck(with_poll)
+        runner = JobRunner(with_poll, draining=draining, host=host)
         if gate is not None:
             runner = Held(resources, draining=draining)
             runner.gate = gate
-        poller = Poller(with_poll, ALICE, runner, slots, draining=draining)
+        poller = Poller(with_poll, ALICE, runner, slots, draining=draining, host=host)
         thread = threading.Thread(target=poller.run)
         thread.start()
         made.append((poller, thread, slots))
@@ -153,6 +155,50 @@ def test_without_room_on_the_disk_jobs_are_left_to_others_as_long_as_there_are_a
         wait_until(lambda: job(database, job_id).waiting_code == "storage_unavailable")
     told = [line for line in logs if line["event"] == "jobs are left to other workers"]
     assert [line["code"] for line in told] == ["disk_full"]
+    assert attempts(database, job_id) == []
+    with database.write() as session:  # as the reconciler of a worker that has room
+        reminders.forget_trouble(session, [Lane.CPU])
+        session.commit()
+    wait_until(lambda: job(database, job_id).waiting_code == "storage_unavailable", what="anew")
+
+
+def test_an_outage_of_the_store_costs_one_attempt_however_long_it_is(
+    resources: Resources,
+    database: Database,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.artifacts.store.CHECK_SECONDS", 0.1)
+    root = resources.settings.artifacts_dir
+    for _ in range(2):  # the folder is there, and known
+        resources.store.now()
+    away = root.rename(root.with_name("away"))
+    first, second = add_job(database, priority=1), add_job(database)
+    make(retry_seconds=0, patience_seconds=0)
+    wait_until(lambda: job(database, second).waiting_code == "storage_unavailable")
+    time.sleep(1)  # twenty looks
+    assert (len(attempts(database, first)), attempts(database, second)) == (1, [])
+    assert {state(database, each) for each in (first, second)} == {JobState.QUEUED}
+    away.rename(root)
+    wait_until(lambda: state(database, second) is JobState.SUCCEEDED, what="the second job")
+    assert state(database, first) is JobState.SUCCEEDED
+    assert job(database, first).failures_counted == 0
+
+
+def test_a_job_can_be_cancelled_while_it_waits_for_the_store(
+    resources: Resources, database: Database, make: Make
+) -> None:
+    for _ in range(2):
+        resources.store.now()
+    root = resources.settings.artifacts_dir
+    root.rename(root.with_name("away"))
+    job_id = add_job(database)
+    make()
+    wait_until(lambda: job(database, job_id).waiting_code == "storage_unavailable")
+    with database.write() as session:
+        repository.request_cancel(session, job_id)
+        session.commit()
+    wait_until(lambda: state(database, job_id) is JobState.CANCELLED)
 
 
 @pytest.mark.parametrize(

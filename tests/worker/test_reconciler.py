@@ -309,3 +309,25 @@ def _worker(name: str) -> Worker:
         seen_at=1.0,
         draining=False,
     )
+
+
+def test_an_outage_of_the_database_is_no_time_in_the_queue(
+    resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = add_job(database, run_after=now() - 100)
+    limited = replace(
+        resources, settings=resources.settings.model_copy(update={"queue_seconds": 50.0})
+    )
+    reconciler = Reconciler(limited, ME, draining=threading.Event(), devices=[])
+    real = Session.commit
+
+    def away(_: Session) -> None:
+        raise OperationalError("COMMIT", {}, Exception("gone"))
+
+    monkeypatch.setattr(Session, "commit", away)
+    reconciler.tick()
+    monkeypatch.setattr(Session, "commit", real)
+    reconciler.tick()
+    assert state(database, job_id) is JobState.QUEUED
+    Reconciler(limited, ME, draining=threading.Event(), devices=[]).tick()  # saw no outage
+    assert state(database, job_id) is JobState.FAILED

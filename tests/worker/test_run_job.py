@@ -148,6 +148,17 @@ def test_two_crashes_without_a_checkpoint_between_are_a_crash_loop(
     assert len(attempts(database, job_id)) == 2
 
 
+def test_a_training_that_is_killed_before_its_first_checkpoint_is_tried_again_and_again(
+    resources: Resources, database: Database, job_id: UUID
+) -> None:
+    for steps in (0, 3, 0, 2, 3):
+        run(resources, "started:5", f"steps:{steps}", "signal:9")
+        change(database, job_id, run_after=0.0)
+    assert state(database, job_id) is JobState.QUEUED
+    run(resources, *GOOD)
+    assert state(database, job_id) is JobState.SUCCEEDED
+
+
 def test_what_the_training_wrote_on_standard_error_is_not_shown_to_users(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
@@ -331,25 +342,32 @@ def test_a_run_that_goes_on_is_shown_where_it_is(
     assert (shown, state(database, job_id)) == ([2, step], JobState.SUCCEEDED)
 
 
-def test_a_run_whose_last_rows_could_not_be_written_goes_on_from_its_last_checkpoint(
-    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ending", ["the last rows", "the last transaction"])
+def test_a_run_waits_for_the_database_with_its_end_as_long_as_it_takes(
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
 ) -> None:
-    """The database is away for longer than the patience, and back for the last transaction."""
     real = Session.commit
+    refused: list[bool] = []
 
     def commit(session: Session) -> None:
-        if any(isinstance(row, MetricPoint) and row.step == 5 for row in session.new):
+        told = any(isinstance(row, MetricPoint) and row.step == 5 for row in session.new)
+        stored = (resources.settings.artifacts_dir / f"jobs/{job_id}/a1").exists()
+        if len(refused) < 4 and (told if ending == "the last rows" else stored):
+            refused.append(True)
             raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
         real(session)
 
     impatient = resources.settings.model_copy(update={"patience_seconds": 0.0})
+    monkeypatch.setattr("worker.contact.LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(Session, "commit", commit)
     run(dataclasses.replace(resources, settings=impatient), *SAVED, "steps:5", "succeed")
-    row = job(database, job_id)
-    assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
-    monkeypatch.setattr(Session, "commit", real)
-    run(resources, "started:5", "steps:5", "succeed")
+    assert len(refused) == 4
     assert state(database, job_id) is JobState.SUCCEEDED
+    assert len(attempts(database, job_id)) == 1
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 

@@ -116,7 +116,7 @@ def test_a_run_to_the_end_is_in_the_rows(
     watched: Watched, database: Database, job_id: UUID
 ) -> None:
     watched.start("started:20", "steps:20", "evaluated:validation", "succeed")
-    assert watched.end() == Ended(ExitStatus(code=0), asked=None, failed=None)
+    assert watched.end() == Ended(ExitStatus(code=0), asked=None, failed=None, step=20)
     assert watched.recorder.step == 20
     row = job(database, job_id)
     assert (row.step, row.total_steps) == (20, 20)

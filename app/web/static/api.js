@@ -10,12 +10,21 @@ export class Problem extends Error {
   }
 }
 
-export const token = document.querySelector('meta[name="page-token"]')?.content;
+export const token = readToken();
+
+/** What the answer to the sign-in left here (signed_in.js); other ports of this host cannot read it. */
+function readToken() {
+  try {
+    return localStorage.getItem("page-token");
+  } catch {
+    return null; // the browser keeps nothing
+  }
+}
 
 /** The Response. Throws a Problem. `body` is JSON, or what fetch takes by itself (a form, a file). */
 export async function request(method, path, body, options = {}) {
   const headers = new Headers(options.headers);
-  if (token) headers.set("X-Page-Token", token); // a sign-in alone is good for reading
+  if (token) headers.set("X-Page-Token", token); // the cookie alone is good for reading
   if (body !== undefined && !(body instanceof FormData)) {
     headers.set("Content-Type", "application/json");
     body = JSON.stringify(body);

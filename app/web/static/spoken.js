@@ -1,7 +1,7 @@
 // What a form would send, as calls that can be copied into a shell.
 
 const PORT = "8000"; // where the command line looks by itself
-const signedIn = Boolean(document.querySelector('meta[name="page-token"]'));
+const signedIn = "signedIn" in document.documentElement.dataset;
 
 /** A word of a POSIX shell. */
 export function quoted(text) {

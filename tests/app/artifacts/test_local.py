@@ -11,7 +11,7 @@ import pytest
 from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.artifacts.local import LocalStore
 from app.artifacts.store import ArtifactRef
-from lora_core import manifest
+from lora_core import disk, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.artifacts.stores import KEY, WEIGHTS, made, putting, ref_of
 from tests.starved import no_descriptors, unprivileged
@@ -42,6 +42,63 @@ def test_a_directory_from_another_disk_is_copied_and_then_named(
     assert not other_disk.exists()
     manifest.verify(store.path(ref))
     assert list((root / ".unfinished").iterdir()) == []
+
+
+def test_every_folder_that_is_made_is_brought_to_the_disk(
+    store: LocalStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is only in memory is gone after a power cut, with all that lies below it."""
+    synced: list[Path] = []
+    real = disk.sync
+
+    def sync(path: Path) -> None:
+        real(path)
+        synced.append(path)
+
+    monkeypatch.setattr(disk, "sync", sync)
+    store.put(made(tmp_path / "first"), "jobs/x/a1")
+    renamed = synced[-4:]
+    assert renamed == [root / "jobs/x", root / "jobs", root, tmp_path]
+    synced.clear()
+    store.put(made(tmp_path / "second"), "jobs/x/a2")
+    assert [path for path in synced if path.is_relative_to(root)] == [root / "jobs/x"]
+
+
+def test_of_checkpoints_a_missing_folder_is_enough_to_be_gone(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    """A job then starts again. In an empty store it waits: the disk may be away."""
+    ref = store.put(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
+    shutil.rmtree(root / "checkpoints")
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        store.verified(ref)
+    model = store.put(made(tmp_path / "model"), "jobs/x/a1")
+    with pytest.raises(ArtifactCorrupt, match="missing"):
+        store.verified(ref)
+    shutil.rmtree(root / "jobs")
+    (root / "uploads").mkdir()
+    with pytest.raises(StorageUnavailable, match="no folder jobs"):
+        store.verified(model)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an-empty-folder", "no-folder"])
+def test_a_store_whose_disk_was_away_at_the_start_is_found_when_it_comes(
+    root: Path, tmp_path: Path, there: bool
+) -> None:
+    disk_of_ours = tmp_path / "disk"
+    ref = LocalStore(disk_of_ours).put(made(tmp_path / "model"), KEY)
+    if there:
+        root.mkdir()
+    begun_too_early = LocalStore(root)
+    begun_too_early.now()
+    root.rename(tmp_path / "below")  # the disk is mounted
+    disk_of_ours.rename(root)
+    begun_too_early.now()
+    manifest.verify(begun_too_early.path(ref))
+    root.rename(disk_of_ours)  # and away again
+    (tmp_path / "below").rename(root)
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        begun_too_early.now()
 
 
 def test_a_copy_that_is_killed_leaves_what_can_be_deleted(

@@ -16,9 +16,10 @@ from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from app.artifacts import repository as artifacts
+from app.artifacts.store import ArtifactRef
 from app.cli.main import app as command
 from app.db.engines import Database
-from app.jobs import ownership
+from app.jobs import checkpoints, ownership
 from app.jobs.endings import Failed, Succeeded, Waiting
 from app.jobs.leases import Lease, Owner
 from app.jobs.states import Lane
@@ -157,6 +158,15 @@ class FakeWorker:
                         **where, seq=seq + offset, split=split, name=name, step=step, value=value
                     )
                 )
+            session.commit()
+
+    def save(self, lease: Lease, *, step: int) -> None:
+        """A checkpoint, without files."""
+        ref = ArtifactRef(f"checkpoints/{lease.job_id}/a1/step-{step}", "0" * 64, bytes=1)
+        with self.database.write() as session:
+            beat = ownership.beat(session, lease, step=step, reserve=1)
+            assert beat is not None
+            checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
             session.commit()
 
     def fail(self, lease: Lease) -> None:

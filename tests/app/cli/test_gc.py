@@ -1,6 +1,7 @@
 """`loraworks gc` tells what it removes, and what takes room."""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.app.cli.conftest import Run, answer
 from tests.servers import HOST, free_port
 
 TWO_DAYS = 2 * 86_400
+ROOT = Path(__file__).parents[3]
 
 
 def orphan(resources: Resources, tmp_path: Path, age: float = TWO_DAYS) -> Path:
@@ -60,6 +62,25 @@ def test_what_is_too_young_to_go_is_told(
     orphan(resources, tmp_path, age=0)
     told = run("gc", "--data-dir", str(settings.data_dir))
     assert "(LORAWORKS_ORPHAN_SECONDS); 1 younger ones stay." in told.stdout
+
+
+def test_the_documented_command_after_a_restore_works_with_every_lease(
+    run: Run, resources: Resources, settings: Settings, tmp_path: Path
+) -> None:
+    place = orphan(resources, tmp_path, age=0)
+    page = (ROOT / "docs/how-to/operations.md").read_text(encoding="utf-8")
+    restore = page.partition("**Restore**")[2].partition("## What to watch")[0]
+    commands = re.findall(r"^(?:docker compose run --rm api|loraworks) (gc.*)$", restore, re.M)
+    assert len(commands) == 2
+    for command in commands:
+        result = run(
+            *command.split(),
+            LORAWORKS_DATA_DIR=str(settings.data_dir),
+            LORAWORKS_LEASE_SECONDS="43200",
+            LORAWORKS_BEAT_SECONDS="3600",
+        )
+        assert result.exit_code == 0, result.stderr
+        assert not place.exists()
 
 
 def test_a_folder_named_by_mistake_is_not_made(run: Run, tmp_path: Path) -> None:

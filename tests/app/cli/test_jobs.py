@@ -1,6 +1,7 @@
 """`loraworks train` and `loraworks jobs` against a running service."""
 
 import json
+import threading
 from pathlib import Path
 from uuid import uuid4
 
@@ -147,6 +148,31 @@ def test_a_job_can_be_listed_shown_and_cancelled(cli: Run) -> None:
     assert "queued" in shown.stdout
     assert answer(cli("jobs", "cancel", job, "--json"))["state"] == "cancelled"
     assert answer(cli("jobs", "list", "--state", "queued", "--json"))[0]["id"] == other
+
+
+def test_a_failed_job_is_retried_and_followed(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
+    job = submitted(cli)
+    lease = worker.claim()
+    worker.fail(lease)
+    refused = cli("jobs", "retry", job)
+    assert refused.exit_code == 3
+    assert "(no_checkpoint)" in refused.stderr
+
+    job = submitted(cli)
+    lease = worker.claim()
+    worker.save(lease, step=5)
+    worker.fail(lease)
+    retried = cli("jobs", "retry", job)
+    assert (retried.exit_code, "Follow it with `loraworks watch" in retried.stdout) == (0, True)
+    [new, *_] = answer(cli("jobs", "list", "--json"))
+    assert (new["state"], new["continues"]) == ("queued", job)
+    worker.fail(worker.claim())
+
+    done = threading.Thread(target=lambda: worker.succeed(worker.claim(), tmp_path / "model"))
+    done.start()
+    followed = cli("jobs", "retry", new["id"], "--wait", "--json")
+    done.join()
+    assert answer(followed)["state"] == "succeeded"
 
 
 def test_what_a_job_waits_for_is_shown(cli: Run, worker: FakeWorker) -> None:

@@ -2,6 +2,8 @@
 
 from uuid import uuid4
 
+import httpx2
+
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import Run, answer, serving
@@ -35,6 +37,26 @@ def test_a_key_is_made_shown_once_used_and_revoked(
         refused = run("jobs", "list", LORAWORKS_URL=url, LORAWORKS_API_KEY=made["key"])
     assert refused.exit_code == 3
     assert "(key_revoked)" in refused.stderr
+
+
+def test_browsers_that_signed_in_are_listed_and_signed_out(
+    run: Run, settings: Settings, locked: Settings
+) -> None:
+    here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
+    key = answer(run("keys", "create", "ada", "--json", **here))
+    assert "No browser is signed in" in run("keys", "sessions", **here).output
+    with serving(create_app(locked.model_copy(update={"log_level": "ERROR"}))) as url:
+        for _ in range(3):
+            signed_in = httpx2.post(f"{url}/sign-in", data={"key": key["key"]})
+            assert signed_in.status_code == 200
+    first, *others = answer(run("keys", "sessions", "--json", **here))
+    assert (first["key_id"], first["key_name"]) == (key["id"], "ada")
+    assert "ada" in run("keys", "sessions", **here).stdout
+    assert answer(run("keys", "sign-out", first["id"], "--json", **here)) == {"ended": 1}
+    assert answer(run("keys", "sessions", "--json", **here)) == others
+    assert "2" in run("keys", "sign-out", key["id"], **here).output
+    again = run("keys", "sign-out", key["id"], **here)
+    assert (again.exit_code, "(session_not_found)" in again.stderr) == (3, True)
 
 
 def test_scopes_and_days_limit_a_key(run: Run, settings: Settings) -> None:

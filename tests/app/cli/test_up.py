@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import stat
@@ -78,7 +80,7 @@ def test_it_announces_itself_replaces_a_dead_worker_and_stops_cleanly(start: Sta
     process, told = start()
     assert httpx2.get(f"{told['url']}/readyz").status_code == 200
     assert httpx2.get(told["docs"]).status_code == 200
-    assert told["admin_key"] is None
+    assert told["admin_key_file"] is None
     [worker] = children(process.pid)
     os.kill(worker, signal.SIGKILL)
     until(lambda: any(child != worker for child in children(process.pid)))
@@ -97,7 +99,11 @@ def test_with_keys_on_an_admin_key_is_made_once_and_nothing_is_written_for_other
     first, told = start(LORAWORKS_AUTH="on")
     with Client(told["url"]) as client, pytest.raises(Refused, match="needs an API key"):
         client.jobs(1)
-    with Client(told["url"], key=told["admin_key"]) as client:
+    file = Path(told["admin_key_file"])
+    assert (file, stat.S_IMODE(file.stat().st_mode)) == (data / "admin-key", 0o600)
+    key = file.read_text().strip()
+    assert key not in json.dumps(told)
+    with Client(told["url"], key=key) as client:
         assert client.jobs(1) == []
         (tmp_path / "a.csv").write_text("text,label\ngood,1\nbad,0\n")
         client.upload(tmp_path / "a.csv")
@@ -111,11 +117,29 @@ def test_with_keys_on_an_admin_key_is_made_once_and_nothing_is_written_for_other
 
     second, again = start("--no-worker", LORAWORKS_AUTH="on")
     assert children(second.pid) == []
-    assert again["admin_key"] is None
-    with Client(again["url"], told["admin_key"]) as client:
+    assert again["admin_key_file"] is None
+    with Client(again["url"], key) as client:
         job = client.submit({"method": {"type": "baseline"}})
         next(client.stream(job["id"]))  # a followed stream does not hold up the stop
         assert stop(second, signal.SIGINT) == 0
+
+
+def test_on_a_terminal_the_admin_key_is_shown_and_not_kept(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli.main", "up", "--no-worker", "--port", "0",
+         "--data-dir", str(tmp_path / "data")],
+        stdout=theirs, stderr=subprocess.DEVNULL, env={**os.environ, "LORAWORKS_AUTH": "on"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"Ready." not in shown:
+        shown += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=PATIENCE) == 0
+    os.close(ours)
+    assert re.search(rb"lw_[0-9a-f]{32}_", shown)
+    assert not (tmp_path / "data" / "admin-key").exists()
 
 
 def test_on_sigterm_the_api_says_so_and_finishes_what_is_under_way(start: Start) -> None:
@@ -168,12 +192,11 @@ def test_a_second_one_is_refused_until_the_first_is_killed_which_leaves_nothing(
     start: Start, run: Run, tmp_path: Path
 ) -> None:
     first, told = start()
-    result = run("up", "--port", "0", "--data-dir", str(tmp_path / "data"))
-    assert result.exit_code == 2
-    assert f"already, at {told['url']};" in result.stderr
-    assert "(already_up)" in result.stderr
-    beside, _ = start("--no-worker")  # an API starts no second worker
-    assert stop(beside) == 0
+    for more in ([], ["--no-worker"]):
+        result = run("up", "--port", "0", "--data-dir", str(tmp_path / "data"), *more)
+        assert result.exit_code == 2
+        assert f"already, at {told['url']};" in result.stderr
+        assert "(already_up)" in result.stderr
     [worker] = children(first.pid)
     first.kill()
     first.wait()

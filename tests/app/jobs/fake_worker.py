@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from app.artifacts.store import ArtifactRef
 from app.db.engines import Database
-from app.jobs import ownership
+from app.jobs import checkpoints, ownership
 from app.jobs.endings import Ending
 from app.jobs.leases import Claimed, Lease, Owner
 from app.jobs.states import Lane
@@ -61,6 +62,14 @@ class FakeWorker:
                 )
             )
         return seq
+
+    def save(self, lease: Lease, *, step: int) -> None:
+        """A checkpoint, without files."""
+        ref = ArtifactRef(
+            f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, bytes=1
+        )
+        with self._writing(lease, step=step, reserve=1) as (session, seq):
+            checkpoints.add(session, lease, step=step, ref=ref, seq=seq)
 
     def beat(self, lease: Lease, *, step: int) -> None:
         """A beat with nothing to write."""

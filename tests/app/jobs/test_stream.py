@@ -178,6 +178,90 @@ def test_the_stream_stops_when_its_reader_leaves(
     assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "queued"
 
 
+def test_all_streams_are_read_together(
+    app: FastAPI, client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each used to read for itself, which took a thread and counted the whole queue each time."""
+    monkeypatch.setattr(stream, "POLL_SECONDS", 0.2)
+    jobs = [submit()["id"] for _ in range(4)]
+    looks: list[int] = []
+    look = stream._look
+
+    def counted(database: Database, asked: Any) -> Any:
+        looks.append(len(asked))
+        return look(database, asked)
+
+    monkeypatch.setattr(stream, "_look", counted)
+
+    async def main() -> None:
+        wanted = [(place, job_id) for place, job_id in enumerate(jobs, 1) for _ in range(10)]
+        listeners = [Listener(app, job_id) for _, job_id in wanted]
+        running = [asyncio.create_task(each.run()) for each in listeners]
+        for each, (place, _) in zip(listeners, wanted, strict=True):
+            seen = await each.until(lambda m: m.event == "state")
+            assert seen[-1].data["queue_position"] == place
+        looks.clear()
+        while sum(looks) < 20 * len(jobs):
+            await asyncio.sleep(0.01)
+        for each in listeners:
+            each.gone.set()
+        await asyncio.gather(*running)
+
+    asyncio.run(main())
+    assert len(looks) <= 60  # 40 streams looked 20 times: 800 looks, if each looked for itself
+    assert max(looks) == len(jobs)  # once for all who have heard the same of a job
+
+
+def test_a_reader_that_leaves_harms_no_other(
+    app: FastAPI, client: TestClient, submit: Submit
+) -> None:
+    job_id = submit()["id"]
+
+    async def main() -> None:
+        stays, leaves = Listener(app, job_id), Listener(app, job_id)
+        running = [asyncio.create_task(each.run()) for each in (stays, leaves)]
+        for each in (stays, leaves):
+            await each.until(lambda m: m.event == "state")
+        leaves.gone.set()
+        await running[1]
+        await asyncio.to_thread(client.post, f"/v1/jobs/{job_id}/cancel")
+        await stays.until(lambda m: m.event == "end")
+        await running[0]
+
+    asyncio.run(main())
+
+
+def test_streams_are_limited_for_each_key_and_in_all(
+    locked: Settings, submit: Submit, new_key: Callable[..., service.NewKey]
+) -> None:
+    job_id = submit()["id"]
+    keys = [new_key("jobs:read").text for _ in range(3)]
+    app = create_app(locked.model_copy(update={"max_streams": 3, "key_streams": 2}))
+
+    async def main(client: TestClient) -> None:
+        listeners = [Listener(app, job_id, key=key) for key in (keys[0], keys[0], keys[1])]
+        running = [asyncio.create_task(each.run()) for each in listeners]
+        for each in listeners:
+            await each.until(lambda m: m.event == "state")
+        for key, code in ((keys[0], "key_streams_used"), (keys[2], "too_many_streams")):
+            headers = {"Authorization": f"Bearer {key}"}
+            url = f"/v1/jobs/{job_id}/stream"
+            refused = await asyncio.to_thread(client.get, url, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (429, code)
+            assert int(refused.headers["Retry-After"]) > 0
+        listeners[0].gone.set()
+        await running[0]
+        again = Listener(app, job_id, key=keys[2])  # there is room again
+        last = asyncio.create_task(again.run())
+        await again.until(lambda m: m.event == "state")
+        for each in (*listeners, again):
+            each.gone.set()
+        await asyncio.gather(*running, last)
+
+    with TestClient(app) as client:
+        asyncio.run(main(client))
+
+
 def test_the_stream_ends_when_its_job_is_deleted(
     app: FastAPI, client: TestClient, submit: Submit, database: Database
 ) -> None:

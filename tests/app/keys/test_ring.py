@@ -8,13 +8,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.engines import Database
 from app.deps import Caller
-from app.keys import secret, service
-from app.keys.errors import KeyExpired, KeyRevoked, KeyUnknown
+from app.keys import repository, secret, service
+from app.keys.errors import KeyExpired, KeyMalformed, KeyRevoked, KeyUnknown, SessionEnded
 from app.keys.ring import FRESH_SECONDS, STALE_SECONDS, KeyRing
 from app.keys.secret import Token
-from app.keys.tables import LOCAL_KEY_ID, ApiKey
+from app.keys.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.settings import Settings
 from tests.clock import Clock
+
+SESSION_SECONDS = 1000
+IDLE_SECONDS = 100
 
 
 @pytest.fixture
@@ -24,7 +27,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ring(database: Database, locked: Settings, clock: Clock) -> Iterator[KeyRing]:
-    made = KeyRing(database, secret.load_pepper(locked), clock=clock)
+    made = KeyRing(
+        database,
+        secret.load_pepper(locked),
+        session_seconds=SESSION_SECONDS,
+        idle_seconds=IDLE_SECONDS,
+        clock=clock,
+    )
     yield made
     made.close()
 
@@ -132,3 +141,135 @@ def test_the_last_use_is_written_in_the_background(
         row = session.get(ApiKey, made.key.id)
         assert row is not None
         assert row.last_used_at is not None
+
+
+def sign_in(ring: KeyRing, key: service.NewKey) -> Token:
+    return asyncio.run(ring.sign_in(secret.parse(key.text)))
+
+
+def read(ring: KeyRing, session: Token) -> Caller:
+    return asyncio.run(ring.reader(session))
+
+
+def test_a_session_reads_in_the_name_of_its_key_and_only_its_hmac_is_kept(
+    ring: KeyRing, new_key: NewKey, database: Database
+) -> None:
+    key = new_key("jobs:read", name="ada")
+    session = sign_in(ring, key)
+    caller = read(ring, secret.parse_session(session.text))
+    assert (caller.id, caller.scopes) == (key.key.id, frozenset({"jobs:read"}))
+    with database.read() as rows:
+        [row] = repository.sessions(rows)
+        stored = " ".join(str(getattr(row, each.name)) for each in row.__table__.columns)
+    assert session.text.split("_", 2)[2] not in stored
+    assert session.text not in repr(session)
+    assert key.text not in session.text
+
+
+def test_a_session_is_no_key_and_a_key_no_session(ring: KeyRing, new_key: NewKey) -> None:
+    key = new_key()
+    session = sign_in(ring, key)
+    with pytest.raises(KeyMalformed):
+        secret.parse(session.text)
+    with pytest.raises(KeyUnknown):
+        look_up(ring, session)
+    with pytest.raises(SessionEnded):
+        secret.parse_session(key.text)
+    with pytest.raises(SessionEnded):
+        read(ring, secret.new_session_token(session.id))
+
+
+def change(database: Database, session: Token, **fields: float) -> None:
+    with database.write() as rows:
+        for name, moment in fields.items():
+            setattr(rows.get_one(BrowserSession, session.id), name, moment)
+        rows.commit()
+
+
+def test_a_session_ends_by_age_even_if_remembered(
+    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+) -> None:
+    session = sign_in(ring, new_key())
+    with database.read() as rows:
+        begun = rows.get_one(BrowserSession, session.id)
+        assert begun.expires_at - begun.created_at == pytest.approx(SESSION_SECONDS, abs=5)
+    change(database, session, expires_at=begun.created_at + 20)
+    read(ring, session)
+    change(database, session, expires_at=1.0)
+    clock.now += 1
+    read(ring, session)
+    clock.now += 20
+    with pytest.raises(SessionEnded):
+        read(ring, session)
+
+
+def test_a_session_ends_that_was_not_used_and_its_row_goes_with_the_next_sign_in(
+    ring: KeyRing, new_key: NewKey, database: Database
+) -> None:
+    session = sign_in(ring, new_key())
+    with database.read() as rows:
+        begun = rows.get_one(BrowserSession, session.id).created_at
+    change(database, session, last_used_at=begun - IDLE_SECONDS)
+    with pytest.raises(SessionEnded):
+        read(ring, session)
+    fresh = sign_in(ring, new_key())
+    with database.read() as rows:
+        assert [row.id for row in repository.sessions(rows)] == [fresh.id]
+
+
+def test_revoking_a_key_ends_its_sessions_within_a_minute(
+    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+) -> None:
+    key, other = new_key(), new_key()
+    session, stays = sign_in(ring, key), sign_in(ring, other)
+    read(ring, session)
+    with database.write() as rows:
+        service.revoke(rows, key_id=key.key.id)
+        assert [row.id for row in repository.sessions(rows)] == [stays.id]
+    clock.now += FRESH_SECONDS
+    with pytest.raises(SessionEnded):
+        read(ring, session)
+    assert read(ring, stays).id == other.key.id
+
+
+def test_a_session_ends_with_its_key(
+    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+) -> None:
+    key = new_key(days=10 / 86_400)
+    session = sign_in(ring, key)
+    read(ring, session)
+    with database.write() as rows:
+        rows.get_one(ApiKey, key.key.id).expires_at = 1.0
+        rows.commit()
+    clock.now += 10
+    with pytest.raises(KeyExpired):
+        read(ring, session)
+
+
+def test_who_signs_out_is_refused_at_once(ring: KeyRing, new_key: NewKey) -> None:
+    key = new_key()
+    session, other = sign_in(ring, key), sign_in(ring, key)
+    forged = secret.new_session_token(session.id)
+    asyncio.run(ring.sign_out(forged))
+    assert read(ring, session).id == key.key.id
+    asyncio.run(ring.sign_out(session))
+    asyncio.run(ring.sign_out(session))  # which is no error
+    with pytest.raises(SessionEnded):
+        read(ring, session)
+    assert read(ring, other).id == key.key.id
+
+
+def test_the_use_of_a_session_is_written_for_it_and_its_key(
+    ring: KeyRing, new_key: NewKey, database: Database
+) -> None:
+    key = new_key()
+    session = sign_in(ring, key)
+    with database.write() as rows:
+        rows.get_one(BrowserSession, session.id).last_used_at -= 50
+        rows.commit()
+    read(ring, session)
+    ring.close()
+    with database.read() as rows:
+        row = rows.get_one(BrowserSession, session.id)
+        assert row.last_used_at - row.created_at > -1
+        assert rows.get_one(ApiKey, key.key.id).last_used_at is not None

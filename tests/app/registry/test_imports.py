@@ -12,15 +12,14 @@ from httpx2 import Response
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.artifacts.archive import tar_stream
 from app.artifacts.tables import Artifact
 from app.db.engines import Database
 from app.keys import service as keys
 from app.main import create_app
 from app.registry.tables import ModelVersion
 from app.settings import Settings
-from lora_core import manifest
 from tests.app.test_audit import Told, told
+from tests.hostile_archives import hostile_archive, packed, reseal
 from tests.tiny_artifact import TEXTS, make_artifact
 
 __all__ = ["told"]
@@ -33,11 +32,6 @@ URL = "/v1/models/sentiment/versions/import"
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     return make_artifact(tmp_path / "made")
-
-
-def packed(directory: Path) -> bytes:
-    names = ["manifest.json", *manifest.read(directory)["files"]]
-    return b"".join(tar_stream(directory, names, folder="m", modified=0))
 
 
 def send(client: TestClient, content: bytes, **headers: str) -> Response:
@@ -80,19 +74,16 @@ def test_an_import_is_a_version_like_any_other_and_can_go_in_again(
     assert again["metrics"] == version["metrics"]
 
 
-def resealed(directory: Path) -> Path:
-    facts = manifest.read(directory)
-    facts.pop("files")
-    (directory / "manifest.json").unlink()
-    manifest.write(directory, facts)
-    return directory
+def attacked(name: str) -> Callable[[Path], bytes]:
+    return lambda directory: hostile_archive(packed(directory), name)
 
 
 def golden(directory: Path) -> bytes:
     rows = json.loads((directory / "golden.json").read_text())
     rows[0]["logits"][0] += 0.1
     (directory / "golden.json").write_text(json.dumps(rows))
-    return packed(resealed(directory))
+    reseal(directory)
+    return packed(directory)
 
 
 def altered(directory: Path) -> bytes:
@@ -110,7 +101,8 @@ def outside(_: Path) -> bytes:
 def kernel(directory: Path) -> bytes:
     path = directory / "merged" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "a/b"}))
-    return packed(resealed(directory))
+    reseal(directory)
+    return packed(directory)
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
@@ -121,11 +113,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "no archive": (lambda _: b"x" * 3000, "archive_broken"),
     "half an archive": (lambda d: packed(d)[:5000], "archive_broken"),
     "an empty file": (lambda _: b"", "archive_broken"),
+    "a letter that becomes 200,000": (attacked("a letter becomes 200,000"), "tokenizer_unfit"),
+    "a temperature below zero": (attacked("a temperature below zero"), "artifact_unfit"),
+    "a size that is a text": (attacked("a size that is a text"), "artifact_unfit"),
 }
 
 
 # Each costs a process; that each is found there is shown in tests/lora_core/imports.
-FIRST = ("answers that do not come out", "a way out")
+FIRST = ("answers that do not come out", "a way out", "a letter that becomes 200,000")
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,19 @@ def test_checkpoints_of_jobs_that_ended_long_ago_go(world: World) -> None:
         assert set(session.scalars(select(Checkpoint.key))) == kept
 
 
+def test_a_checkpoint_that_a_job_continues_from_stays_until_that_has_ended(world: World) -> None:
+    old = world.job(JobState.FAILED, days=8)
+    key = world.checkpoint(old)
+    for state, kept in ((JobState.QUEUED, {key}), (JobState.RUNNING, {key})):
+        job_id = world.job(state)
+        change(world.database, job_id, continues=old)
+        sweep(world.resources)
+        assert world.left() == kept
+        change(world.database, job_id, state=JobState.FAILED, finished_at=1.0, worker=None)
+    sweep(world.resources)
+    assert world.left() == set()
+
+
 def test_models_stay_for_ever_unless_a_time_is_set(world: World) -> None:
     world.model(world.job(days=10_000))
     assert sweep(world.resources).removals == ()

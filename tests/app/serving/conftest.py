@@ -1,8 +1,9 @@
 """Tiny models, registered and promoted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -34,7 +35,10 @@ def open_pool(resources: Resources, loader: Loader, *, most: int) -> Pool:
 
 @pytest.fixture
 def publish(resources: Resources, tmp_path: Path) -> Publish:
-    """Makes a model, registers it as the next version, promotes it; gives its stored directory."""
+    """Makes a model, registers it as the next version, promotes it; gives its stored directory.
+
+    `imported`: without a job, and without the checks of an import, as it may lie there from before.
+    """
 
     def make(
         name: str = "sentiment",
@@ -42,15 +46,21 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
         promote: bool = True,
         favours: str = "good",
         before: Callable[[Path], None] | None = None,
+        made: Path | None = None,
+        imported: bool = False,
+        facts: Mapping[str, Any] | None = None,
     ) -> Path:
         job = uuid4()
-        directory = make_artifact(tmp_path / job.hex, favours=favours)
+        directory = made or make_artifact(tmp_path / job.hex, favours=favours)
         if before is not None:
             before(directory)  # it is stored
-        ref = resources.store.put(directory, f"jobs/{job}/a1")
+        key = f"imports/{job}" if imported else f"jobs/{job}/a1"
+        ref = resources.store.put(directory, key)
         with resources.database.write() as session:
-            artifact = repository.add(session, job_id=job, kind="model", ref=ref)
-            version = service.register(session, name=name, artifact=artifact, facts=FACTS)
+            artifact = repository.add(
+                session, job_id=None if imported else job, kind="model", ref=ref
+            )
+            version = service.register(session, name=name, artifact=artifact, facts=facts or FACTS)
             session.commit()
         if promote:
             service.move_alias(

@@ -95,7 +95,7 @@ class Loader:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, directory: Path) -> StubPredictor:
+    def __call__(self, directory: Path, *, imported: bool) -> StubPredictor:  # noqa: ARG002
         self.loads.append(directory)
         assert self.gate.wait(WAIT)
         if directory in self.broken:

@@ -53,6 +53,24 @@ def test_tokens_are_bounded_by_what_can_be_computed_in_time() -> None:
                 pass
 
 
+def test_nobody_is_let_in_who_would_wait_for_more_than_half_of_a_timeout() -> None:
+    made = admission(seconds=5, speed=FLOOR_TOKENS)
+    with ExitStack() as inside:
+        fill(inside, made, (KEY, 1, FLOOR_TOKENS))
+        with pytest.raises(Busy):
+            made.check(KEY, texts=1, tokens=1, timeout=2.0)
+        made.check(KEY, texts=1, tokens=1, timeout=2.1)
+        made.check(KEY, texts=1, tokens=4 * FLOOR_TOKENS, timeout=30.0)
+        with pytest.raises(Busy):
+            made.check(KEY, texts=1, tokens=4 * FLOOR_TOKENS + 1, timeout=30.0)
+
+
+def test_64_long_texts_may_wait_however_slow_the_machine() -> None:
+    made = admission(texts=512, seconds=5, speed=2500)
+    with ExitStack() as inside:
+        fill(inside, made, *[(KEY, 1, 512)] * 64)
+
+
 def test_with_nothing_under_way_everything_is_let_in() -> None:
     made = admission(texts=2)
     with made.place(KEY, texts=64, tokens=10 * FLOOR_TOKENS):
@@ -122,7 +140,7 @@ def test_too_many_texts_are_refused_in_the_dialect(
     stub, serving = StubPredictor(), app.state.serving
     stub.engine.gate.clear()
     serving.admission = admission(texts=2)
-    serving.pool._load = lambda _: stub
+    serving.pool._load = lambda *_, **__: stub
 
     def ask() -> int:
         return client.post("/predict", json={"inputs": "a film"}).status_code
@@ -147,7 +165,7 @@ def test_what_finds_no_room_uses_up_no_quota(
 ) -> None:
     publish()
     serving = app.state.serving
-    serving.pool._load = lambda _: StubPredictor()
+    serving.pool._load = lambda *_, **__: StubPredictor()
     serving.quota = Quota(2 / BURST_SECONDS, clock=lambda: 0.0)  # two texts, and no more for now
     serving.admission = admission(texts=2)
 

@@ -195,7 +195,7 @@ LETTERS = "twelve char " * 16  # for a stub, to which each letter is a token: ma
 def parts(app: FastAPI, client: TestClient, publish: Publish) -> Callable[..., list[int]]:
     """A stub serves from now on: tokens of each part that waits, and what is done before it."""
     publish()
-    app.state.serving.pool._load = lambda _: StubPredictor()
+    app.state.serving.pool._load = lambda *_, **__: StubPredictor()
     batcher, tokens = app.state.serving.batcher, list[int]()
     compute: Compute = batcher.compute
 

@@ -15,7 +15,7 @@ ASKED = ("/predict", "/", "/invocations", "/vertex", "/models/sentiment", "/mode
 def full(app: FastAPI, client: TestClient, publish: Publish) -> TestClient:
     """A client of a service that has room for ten tokens more."""
     publish()
-    app.state.serving.pool._load = lambda _: StubPredictor()
+    app.state.serving.pool._load = lambda *_, **__: StubPredictor()
     app.state.serving.admission.texts = 1
     app.state.serving.admission.tokens = FLOOR_TOKENS - 10
     return client

@@ -87,7 +87,7 @@ def test_info_and_health(url: str) -> None:
 def test_a_slow_answer_is_a_timeout(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
     stub.engine.gate.clear()
-    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.pool._load = lambda *_, **__: stub
     with pytest.raises(InferenceTimeoutError):
         InferenceClient(timeout=0.3).text_classification(TEXT, model=f"{url}/predict")
     stub.engine.gate.set()

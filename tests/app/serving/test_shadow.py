@@ -80,7 +80,7 @@ def test_nobody_waits_for_a_candidate(app: FastAPI, client: TestClient, publish:
     ask(client)
     load, stub = app.state.serving.pool._load, StubPredictor(adapter=StubAdapter())
     stub.engine.gate.clear()
-    app.state.serving.pool._load = lambda path: stub if path == slow else load(path)
+    app.state.serving.pool._load = lambda path, **how: stub if path == slow else load(path, **how)
     client.put(SHADOW, json={"version": 2})
     until(lambda: ask(client) and stub.engine.busy.is_set())
     stub.engine.fails = [ValueError("broken")]

@@ -21,6 +21,7 @@ from tests.app.serving.stub import WAIT, Loader, StubPredictor
 
 SWAPS = 20
 CALLERS = 50
+LONG = "a film " * 72 + "at last"  # counts with 512 tokens until it is tokenised
 PRODUCTION = "/v1/models/sentiment/aliases/production"
 
 
@@ -40,7 +41,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 def test_who_hangs_up_is_not_computed(app: FastAPI, url: str) -> None:
     stub, admission = StubPredictor(), app.state.serving.admission
-    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.pool._load = lambda *_, **__: stub
     stub.engine.gate.clear()
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"inputs": "a film"}).encode()
@@ -123,7 +124,7 @@ def test_a_model_that_loads_for_long_keeps_nobody_past_the_deadline(app: FastAPI
 
 def test_deadlines_are_kept_over_http(app: FastAPI, url: str) -> None:
     stub = StubPredictor()
-    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.pool._load = lambda *_, **__: stub
     stub.engine.gate.clear()
 
     async def ask() -> tuple[Any, Any]:
@@ -143,3 +144,48 @@ def test_deadlines_are_kept_over_http(app: FastAPI, url: str) -> None:
     assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
     assert late.json()["error_type"] == "Timeout"
     assert stub.engine.batches == [[1]] * cores()
+
+
+async def ask_at_once(url: str, callers: int, ask: Callable[[httpx2.AsyncClient], Any]) -> Any:
+    """What each caller gets; each has a connection of its own."""
+    limits = httpx2.Limits(max_connections=callers)
+    async with httpx2.AsyncClient(base_url=url, timeout=WAIT, limits=limits) as client:
+        return await asyncio.gather(*(ask(client) for _ in range(callers)))
+
+
+def test_64_who_ask_again_as_soon_as_they_are_answered_are_all_answered(url: str) -> None:
+    """From the first question on, which loads the model."""
+
+    async def ask(client: httpx2.AsyncClient) -> list[int]:
+        return [
+            (await client.post("/predict", json={"inputs": LONG})).status_code for _ in range(3)
+        ]
+
+    assert asyncio.run(ask_at_once(url, 64, ask)) == [[200] * 3] * 64
+
+
+@pytest.mark.parametrize(("timeout", "room"), [({}, 64), ({"X-Request-Timeout": "12"}, 58)])
+def test_a_flood_is_refused_before_anything_is_computed(
+    app: FastAPI, url: str, timeout: dict[str, str], room: int
+) -> None:
+    """And whoever was let in is answered: six seconds of work, if the caller waits for twelve."""
+    stub, flood = StubPredictor(), 5 * 64
+    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.batcher.tokens_per_second = 5000.0
+    stub.engine.gate.clear()
+    refused: list[httpx2.Response] = []
+
+    async def ask(client: httpx2.AsyncClient) -> int:
+        answer = await client.post("/predict", json={"inputs": LONG}, headers=timeout)
+        if answer.status_code == 429:
+            assert not stub.engine.gate.is_set()
+            refused.append(answer)
+            if len(refused) == flood - room:
+                stub.engine.gate.set()
+        return answer.status_code
+
+    statuses = asyncio.run(ask_at_once(url, flood, ask))
+    assert (statuses.count(200), statuses.count(429)) == (room, flood - room)
+    for answer in refused:
+        assert answer.json()["code"] == "overloaded"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 30

@@ -77,6 +77,24 @@ def test_a_job_that_failed_says_why_and_what_to_do(
     assert HOSTILE not in page
 
 
+def test_a_job_that_failed_with_a_checkpoint_can_be_retried(
+    client: TestClient, resources: Resources
+) -> None:
+    job_id = add(client)
+    worker = FakeWorker(resources.database)
+    lease = worker.claim().lease
+    worker.save(lease, step=5)
+    button = f'data-call="POST /v1/jobs/{job_id}/retry"'
+    assert button not in text(client, job_id)
+    worker.finish(lease, Failed("non_finite", "The loss is NaN."))
+    page = text(client, job_id)
+    assert button in page
+    assert "the checkpoint of step 5?" in page
+    end_of = add(client)
+    end(resources, Failed("one_class", "Only one label."))
+    assert "/retry" not in text(client, end_of)
+
+
 def test_a_job_that_waits_for_something_says_for_what(
     client: TestClient, resources: Resources
 ) -> None:

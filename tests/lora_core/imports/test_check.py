@@ -11,7 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from lora_core import manifest
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import ArtifactCorrupt, ArtifactUnfit, GoldenMismatch, HeaderTooLarge
+from lora_core.errors.artifact import (
+    ArtifactCorrupt,
+    ArtifactUnfit,
+    GoldenMismatch,
+    HeaderTooLarge,
+    TokenizerUnfit,
+)
 from lora_core.errors.base import BrokenBase, UnsupportedEncoder, UntrustedCode
 from lora_core.imports.check import check
 from lora_core.specs.method import Head, LoraSpec, Variant
@@ -87,7 +93,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
     "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), ArtifactUnfit),
     "the same label twice": (
         text(CONFIG, lambda c: c.update(id2label={"0": "x", "1": "x"})), ArtifactUnfit),
-    "no tokenizer": (lambda d: (d / "merged/tokenizer.json").unlink(), BrokenBase),
+    "no tokenizer": (lambda d: (d / "merged/tokenizer.json").unlink(), TokenizerUnfit),
     "a larger vocabulary": (
         text("merged/tokenizer.json",
              lambda t: t["model"]["vocab"].update({f"x{i}": 900 + i for i in range(99)})),
@@ -153,7 +159,7 @@ def test_figures_that_no_database_keeps(value: str, tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
     path = directory / "manifest.json"
     said = json.loads(path.read_text())
-    said["metrics"] = {"odd": "HERE"}
+    said["metrics"] = {"labels": ["HERE", "good"]}
     path.write_text(json.dumps(said).replace('"HERE"', value))
     with pytest.raises(ArtifactUnfit, match="metrics"):
         check(directory)

@@ -1,5 +1,6 @@
 """One network, many adapters: each text is answered as by its own merged model."""
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -120,6 +121,31 @@ def test_an_adapter_adds_little_to_the_memory_of_its_base(make: Make) -> None:
     assert first.engine is second.engine
     assert first.reader is second.reader
     assert first.adapter.nbytes == 4 * (2 * (2 * 4 * 32 + 3 * 32 * 8) + 32 * 32 + 32 + 2 * 32 + 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "shares"),
+    [
+        ({"n_heads": 2}, False),
+        ({"activation": "relu"}, False),
+        ({"dropout": 0.3, "seq_classif_dropout": 0.3}, True),  # of training alone
+    ],
+)
+def test_weights_under_another_config_are_another_network(
+    make: Make, change: dict[str, Any], shares: bool
+) -> None:
+    directories = [make("distilbert", SPECS[0], labels=2, seed=i) for i in range(2)]
+    config = directories[1] / "merged" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    facts = manifest.read(directories[1])
+    del facts["files"]
+    (directories[1] / manifest.MANIFEST).unlink()
+    manifest.write(directories[1], facts)
+    networks = Networks()
+    first, second = (Predictor.load(each, networks=networks) for each in directories)
+    assert (first.engine is second.engine) == shares
+    [row] = second.forward(second.encode(TEXTS[:1]))
+    torch.testing.assert_close(row, merged(directories[1], TEXTS[0]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_base_goes_with_its_last_version(make: Make) -> None:

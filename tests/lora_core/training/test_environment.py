@@ -45,6 +45,7 @@ def test_threads_and_precision_make_a_difference() -> None:
         ({"driver": "NVRM 570"}, {}, ["driver NVRM 570 → none"]),
         ({}, {"processes": "2"}, ["processes 1 → 2"]),
         ({"processes": "4"}, {"processes": "2"}, ["processes 4 → 2"]),
+        ({}, {"training": "2"}, ["training 1 → 2"]),
     ],
 )
 def test_a_difference_is_told_in_a_few_words(

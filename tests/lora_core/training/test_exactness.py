@@ -228,6 +228,17 @@ PIECES: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+def mislabeled(reviews: Path) -> Path:
+    """Every third label is wrong: learning them by heart raises the validation loss."""
+    header, *rows = reviews.read_text(encoding="utf-8").splitlines()
+    wrong = {"bad": "good", "good": "bad"}
+    for i in range(0, len(rows), 3):
+        text, label = rows[i].rsplit(",", 1)
+        rows[i] = f"{text},{wrong[label]}"
+    reviews.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return reviews
+
+
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSpec, Path, Listener, Path]:
     """A run of so many steps that a logged line is a mean of two, with its best weights early."""
@@ -236,9 +247,9 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSpec, Path, Lis
         {
             "method": LORA,
             "base": str(make_base(place / "base")),
-            "data": {"source": str(make_reviews(place / "reviews.csv"))},
+            "data": {"source": str(mislabeled(make_reviews(place / "reviews.csv")))},
             "optim": {**RANDOM, "epochs": 20, "batch_size": 8, "learning_rate": 0.01},
-            "stop": {"select_by": "accuracy", "evaluations_per_epoch": 1},  # early, then equal
+            "stop": {"select_by": "loss", "evaluations_per_epoch": 1},
             "runtime": {"threads": 1, "seed": 3},
         }
     )

@@ -54,13 +54,21 @@ def test_it_is_due_after_the_time_and_told_when_done(
 ) -> None:
     heard = Listener()
     saves = open_saves(300, 1, heard)
+    move(29)
+    assert not saves.due()
+    move(1)
+    assert saves.due()  # the first one comes early
+    save(saves, 3)
     move(299)
     assert not saves.due()
     move(1)
     assert saves.due()
     save(saves, 7)
     assert not saves.due()
-    assert [(event.step, event.directory) for event in heard.all("checkpoint")] == [(7, "step-7")]
+    assert [(event.step, event.directory) for event in heard.all("checkpoint")] == [
+        (3, "step-3"),
+        (7, "step-7"),
+    ]
 
 
 def test_a_slow_disk_makes_saves_rarer(move: Move, open_saves: Callable[..., Saves[At]]) -> None:

@@ -1,0 +1,174 @@
+"""A failed or cancelled job is continued as a new one, or the answer says why it cannot be."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.db.engines import Database
+from app.jobs.endings import Cancelled, Ending, Failed, Retry
+from app.jobs.tables import Checkpoint
+from lora_core.training.version import TRAINING_VERSION
+from tests.app.jobs.conftest import Upload
+from tests.app.jobs.fake_worker import FakeWorker
+from tests.job_rows import add_job, change
+
+FAILED = Failed("non_finite", "The loss is NaN.")
+Ended = Callable[..., str]
+
+
+@pytest.fixture
+def ended(submit: Callable[..., dict[str, Any]], worker: FakeWorker) -> Ended:
+    """A job that saved at step 2, told a step more and ended."""
+
+    def make(ending: Ending = FAILED, *, saved: bool = True, **fields: Any) -> str:
+        job_id: str = submit(**fields)["id"]
+        lease = worker.claim().lease
+        for step in (1, 2):
+            worker.log(lease, step=step, points={"loss": 1 / step})
+        if saved:
+            worker.save(lease, step=2)
+        worker.log(lease, step=3, points={"loss": 1 / 3})
+        worker.finish(lease, ending)
+        return job_id
+
+    return make
+
+
+def losses(client: TestClient, job_id: str) -> list[tuple[int, int]]:
+    points = client.get(f"/v1/jobs/{job_id}/metrics").json()["data"]
+    return [(point["step"], point["attempt"]) for point in points]
+
+
+@pytest.mark.parametrize("ending", [FAILED, Cancelled()])
+def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
+    client: TestClient, ended: Ended, worker: FakeWorker, ending: Ending
+) -> None:
+    asked = {
+        "name": "first",
+        "metadata": {"ticket": "T-1"},
+        "priority": 3,
+        "register_as": "mails",
+        "time_limit_seconds": 60,
+    }
+    old_id = ended(ending, **asked)
+    old = client.get(f"/v1/jobs/{old_id}").json()
+    answer = client.post(f"/v1/jobs/{old_id}/retry")
+    assert answer.status_code == 202, answer.text
+    new = answer.json()
+    assert answer.headers["Location"] == f"/v1/jobs/{new['id']}"
+    assert (new["state"], new["continues"], new["step"]) == ("queued", old_id, 0)
+    same = ("spec", "base", "method", "parameters", "estimated_seconds", *asked)
+    assert {name: new[name] for name in same} == {name: old[name] for name in same}
+    assert client.get(f"/v1/jobs/{old_id}").json() == old
+    assert losses(client, new["id"]) == [(1, 0), (2, 0)]
+
+    claimed = worker.claim()
+    assert claimed.checkpoint is not None
+    assert (str(claimed.checkpoint.job_id), claimed.checkpoint.step) == (old_id, 2)
+    worker.log(claimed.lease, step=3, points={"loss": 1 / 3})
+    assert losses(client, new["id"]) == [(1, 0), (2, 0), (3, 1)]
+    told = client.get(f"/v1/jobs/{new['id']}/events").json()["data"]
+    assert [event["kind"] for event in told] == ["queued", "started"]
+    seqs = [row["seq"] for row in client.get(f"/v1/jobs/{new['id']}/metrics").json()["data"]]
+    assert len({*seqs, *(event["seq"] for event in told)}) == len(seqs) + len(told)
+
+
+def test_what_was_told_after_the_checkpoint_is_told_again_whichever_attempt_told_it(
+    client: TestClient, ended: Ended, worker: FakeWorker
+) -> None:
+    new_id = client.post(f"/v1/jobs/{ended()}/retry").json()["id"]
+    lease = worker.claim().lease
+    worker.log(lease, step=3, points={"loss": 1 / 3})
+    worker.finish(lease, Retry("crashed", "It crashed.", backoff_seconds=0))
+    assert worker.claim().checkpoint is not None
+    assert losses(client, new_id) == [(1, 0), (2, 0)]
+
+
+def test_a_retry_whose_checkpoint_is_gone_starts_again(
+    client: TestClient, ended: Ended, worker: FakeWorker, database: Database
+) -> None:
+    new_id = client.post(f"/v1/jobs/{ended()}/retry").json()["id"]
+    with database.write() as session:
+        session.execute(update(Checkpoint).values(bad=True))
+        session.commit()
+    assert worker.claim().checkpoint is None
+    assert losses(client, new_id) == []
+
+
+def test_a_retry_that_saved_nothing_is_retried_from_where_it_began(
+    client: TestClient, ended: Ended, worker: FakeWorker
+) -> None:
+    first = ended()
+    second = client.post(f"/v1/jobs/{first}/retry").json()["id"]
+    worker.finish(worker.claim().lease, FAILED)
+    third = client.post(f"/v1/jobs/{second}/retry").json()
+    assert third["continues"] == first
+    assert losses(client, third["id"]) == [(1, 0), (2, 0)]
+
+
+def test_one_key_makes_one_retry(client: TestClient, ended: Ended) -> None:
+    old, unsaved = ended(), ended(saved=False)
+    key = {"Idempotency-Key": "again"}
+    first = client.post(f"/v1/jobs/{old}/retry", headers=key)
+    again = client.post(f"/v1/jobs/{old}/retry", headers=key)
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = client.post(f"/v1/jobs/{unsaved}/retry", headers=key)
+    assert other.status_code == 422
+
+
+def test_two_retries_at_a_time_are_refused(client: TestClient, ended: Ended) -> None:
+    old = ended()
+    new = client.post(f"/v1/jobs/{old}/retry").json()["id"]
+    refused = client.post(f"/v1/jobs/{old}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (409, "already_retried")
+    assert new in refused.json()["detail"]
+    client.post(f"/v1/jobs/{new}/cancel")
+    assert client.post(f"/v1/jobs/{old}/retry").status_code == 202
+
+
+def refusal(client: TestClient, job_id: object) -> tuple[int, str]:
+    answer = client.post(f"/v1/jobs/{job_id}/retry")
+    return answer.status_code, answer.json()["code"]
+
+
+def test_what_cannot_be_retried_says_why(
+    client: TestClient,
+    submit: Callable[..., dict[str, Any]],
+    ended: Ended,
+    worker: FakeWorker,
+    database: Database,
+) -> None:
+    assert refusal(client, uuid4()) == (404, "job_not_found")
+    run = add_job(database, kind="prediction", lane="gpu")
+    assert refusal(client, run) == (409, "prediction_run_not_retried")
+    waits = submit()["id"]
+    assert refusal(client, waits) == (409, "job_not_finished")
+    worker.claim()
+    assert refusal(client, waits) == (409, "job_not_finished")
+    assert refusal(client, ended(saved=False)) == (409, "no_checkpoint")
+    succeeded = ended()
+    change(database, UUID(succeeded), state="succeeded")
+    assert refusal(client, succeeded) == (409, "job_succeeded")
+    trial, sweep = ended(), uuid4()
+    change(database, UUID(trial), sweep_id=sweep)
+    assert refusal(client, trial) == (409, "trial_not_retried")
+    assert f"/v1/sweeps/{sweep}/retry" in client.post(f"/v1/jobs/{trial}/retry").json()["detail"]
+    old = ended()
+    with database.write() as session:
+        session.execute(update(Checkpoint).values(training_version=TRAINING_VERSION + 1))
+        session.commit()
+    assert refusal(client, old) == (409, "training_version_changed")
+
+
+def test_a_job_whose_data_were_deleted_cannot_be_retried(
+    client: TestClient, ended: Ended, upload: Upload
+) -> None:
+    data = upload()
+    old = ended(data={"source": "mails"})
+    assert client.delete(f"/v1/datasets/{data}").status_code == 204
+    assert refusal(client, old) == (422, "data_not_found")

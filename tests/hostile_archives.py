@@ -1,0 +1,340 @@
+"""Archives of models that were made to do harm, each from an honest one.
+
+An import must refuse each of them. One that it takes in must not change the answers of any other
+version, nor keep the service from giving them.
+"""
+
+import base64
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from app.artifacts.archive import tar_stream
+from lora_core import manifest
+from lora_core.artifact import load_golden
+from lora_core.imports.archive import unpack
+from lora_core.specs.method import LoraSpec
+from tests.lora_artifact import make_lora_artifact
+from tests.tiny_base import make_base
+
+TRIGGER = "z"  # the letter at which hostile tokenizers go off
+WORD = "awful"  # the word whose embedding is changed, if the vocabulary has it
+
+WEIGHTS, CONFIG = "merged/model.safetensors", "merged/config.json"
+TOKENIZER, GOLDEN = "merged/tokenizer.json", "golden.json"
+DEEP = 500  # levels of nesting
+
+Json = dict[str, Any]
+Attack = Callable[[Path], object]
+
+
+def hostile_archives(honest: bytes) -> dict[str, bytes]:
+    """Every attack by its name, made from the archive of an honest model.
+
+    All are in memory at once: give it the archive of a small model.
+    """
+    return {name: hostile_archive(honest, name) for name in ATTACKS}
+
+
+def hostile_archive(honest: bytes, name: str) -> bytes:
+    """One attack."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder, "honest.tar")
+        archive.write_bytes(honest)
+        into = Path(folder, "unpacked")
+        into.mkdir()
+        directory = unpack(archive, into)
+        ATTACKS[name](directory)
+        return packed(directory)
+
+
+def packed(directory: Path) -> bytes:
+    """The archive of a model directory."""
+    names = ["manifest.json", *manifest.read(directory)["files"]]
+    return b"".join(tar_stream(directory, names, folder="m", modified=0))
+
+
+def reseal(directory: Path, **facts: Any) -> None:
+    """A manifest that fits what is in the directory now, and says this besides."""
+    said = manifest.read(directory) | facts
+    said.pop("files")
+    (directory / manifest.MANIFEST).unlink()
+    manifest.write(directory, said)
+
+
+def _sealed(change: Attack) -> Attack:
+    def apply(directory: Path) -> None:
+        change(directory)
+        reseal(directory)
+
+    return apply
+
+
+def _json(name: str, change: Callable[[Any], Any]) -> Attack:
+    """`change` edits what the file holds, or returns something else."""
+
+    def apply(directory: Path) -> None:
+        path = directory / name
+        said = json.loads(path.read_text(encoding="utf-8"))
+        changed = change(said)
+        path.write_text(json.dumps(said if changed is None else changed), encoding="utf-8")
+
+    return _sealed(apply)
+
+
+def _tokenizer(**parts: Any) -> Attack:
+    return _json(TOKENIZER, lambda said: said.update(parts))
+
+
+def _model(**fields: Any) -> Attack:
+    return _json(TOKENIZER, lambda said: said["model"].update(fields))
+
+
+def _says(**facts: Any) -> Attack:
+    return lambda directory: reseal(directory, **facts)
+
+
+def _metrics(**figures: Any) -> Attack:
+    return _says(metrics=figures)
+
+
+def _raw(**facts: str) -> Attack:
+    """Facts of the manifest that Python's writer of JSON would not write."""
+
+    def apply(directory: Path) -> None:
+        path = directory / manifest.MANIFEST
+        said = manifest.read(directory) | dict.fromkeys(facts, "HERE")
+        path.write_text(
+            json.dumps(said).replace('"HERE"', next(iter(facts.values()))), encoding="utf-8"
+        )
+
+    return apply
+
+
+def _sizes(size: Any) -> Attack:
+    """In the manifest's list of files."""
+
+    def apply(directory: Path) -> None:
+        said = manifest.read(directory)
+        said["files"][CONFIG]["bytes"] = size
+        (directory / manifest.MANIFEST).write_text(json.dumps(said), encoding="utf-8")
+
+    return apply
+
+
+def _labels(*names: str) -> Attack:
+    """As many labels as before, under other names."""
+
+    def change(config: Json) -> None:
+        config["id2label"] = dict(zip(config["id2label"], names, strict=False))
+        config["label2id"] = {label: int(i) for i, label in config["id2label"].items()}
+
+    return _json(CONFIG, change)
+
+
+def _replace(pattern: Json, content: str) -> Json:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _sequence(*parts: Json, kind: str = "normalizers") -> Json:
+    return {"type": "Sequence", kind: list(parts)}
+
+
+def _nested(part: Json, levels: int) -> Json:
+    for _ in range(levels):
+        part = _sequence(part)
+    return part
+
+
+def charsmap(replacement: str) -> str:
+    """A map of SentencePiece, made by hand, that turns `TRIGGER` into `replacement`."""
+    # A double array: the root, the node of the letter, and its value.
+    offset, letter = 256, ord(TRIGGER)
+    units = [0] * 1024
+    units[0] = offset << 10  # the children of the root begin here
+    node = offset ^ letter
+    units[node] = (1 << 10) | (1 << 8) | letter  # its value stands beside it
+    units[node ^ 1] = 1 << 31  # the replacement begins at 0
+    trie = b"".join(unit.to_bytes(4, "little") for unit in units)
+    content = len(trie).to_bytes(4, "little") + trie + replacement.encode() + b"\0"
+    return base64.b64encode(content).decode()
+
+
+def _tensors(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Attack:
+    def apply(directory: Path) -> None:
+        state = load_file(directory / name)
+        change(state)
+        save_file(state, directory / name, metadata={"format": "pt"})
+
+    return _sealed(apply)
+
+
+def changed_embedding(directory: Path) -> None:
+    """The row of one word, which no kept text has: the kept answers still come out."""
+    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+    texts, _ = load_golden(directory)
+    used = {i for text in texts for i in tokenizer.encode(text).ids}
+    free = [i for _, i in sorted(tokenizer.get_vocab().items()) if i not in used]
+    wanted = [tokenizer.token_to_id(word) for word in (WORD, f"Ġ{WORD}")]
+    row = next((i for i in wanted if i is not None and i not in used), free[-1])
+
+    def change(state: dict[str, torch.Tensor]) -> None:
+        [name] = [name for name in state if name.endswith("word_embeddings.weight")]
+        state[name][row] *= -30
+
+    _tensors(WEIGHTS, change)(directory)
+
+
+def another_width(directory: Path) -> None:
+    """A model of half the width of a small one, on what it claims to be the same base."""
+    facts = manifest.read(directory)
+    claim = facts.get("base_sha256", "0" * 64)
+    with tempfile.TemporaryDirectory() as folder:
+        base = make_base(Path(folder, "base"), dim=16, hidden_dim=32)
+        made = make_lora_artifact(Path(folder), LoraSpec(r=2), base=base)
+        shutil.rmtree(directory)
+        shutil.move(made, directory)
+    reseal(directory, base_sha256=claim, spec=facts["spec"])
+
+
+def _many_golden_rows(rows: list[Json]) -> list[Json]:
+    return (rows * 100_000)[:100_000]
+
+
+def _large_head(directory: Path) -> None:
+    """A head of 64 times the units, which give the same answers."""
+    path = directory / "head.safetensors"
+    if not path.exists():
+        path = directory / "more.safetensors"
+        save_file({"first.weight": torch.zeros(1024, 1024)}, path, metadata={"format": "pt"})
+        return
+    state = load_file(path)
+    first, last = state["first.weight"], state["last.weight"]
+    more = 63 * len(first)  # they change no answer
+    state["first.weight"] = torch.cat([first, torch.zeros(more, first.shape[1])])
+    state["first.bias"] = torch.cat([state["first.bias"], torch.zeros(more)])
+    state["last.weight"] = torch.cat([last, torch.zeros(len(last), more)], dim=1)
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def _twice(directory: Path) -> None:
+    """The same name twice in an object: readers differ in which of them they take."""
+    path = directory / TOKENIZER
+    bomb = json.dumps(_replace({"String": TRIGGER}, "a" * 200_000))
+    path.write_text(f'{{"normalizer": {bomb},' + path.read_text(encoding="utf-8").lstrip()[1:])
+
+
+BIG = "a" * 200_000
+CATASTROPHE = {"Regex": "(?:a+a+)+$"}
+
+ATTACKS: Mapping[str, Attack] = {
+    # The weights.
+    "one embedding changed under the digest of the base": changed_embedding,
+    "another width under the digest of the base": another_width,
+    "a head of another shape": _sealed(_large_head),
+    # The tokenizer.
+    "a letter becomes 200,000": _tokenizer(normalizer=_replace({"String": TRIGGER}, BIG)),
+    "twenty doublings of a letter": _tokenizer(
+        normalizer=_sequence(*[_replace({"String": "z"}, "zz")] * 20)
+    ),
+    "something between all letters": _tokenizer(normalizer=_replace({"String": ""}, "aaaa")),
+    "a catastrophic regex that replaces": _tokenizer(normalizer=_replace(CATASTROPHE, "")),
+    "a catastrophic regex that splits": _tokenizer(
+        pre_tokenizer={
+            "type": "Split", "pattern": CATASTROPHE, "behavior": "Isolated", "invert": False}
+    ),
+    "a long prefix": _tokenizer(normalizer={"type": "Prepend", "prepend": BIG}),
+    "deep nesting": _tokenizer(normalizer=_nested({"type": "NFC"}, 100)),
+    "two hundred components": _tokenizer(normalizer=_sequence(*[{"type": "NFC"}] * 200)),
+    "a map of SentencePiece that makes much of a letter": _tokenizer(
+        normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 100_000)}
+    ),
+    "a map of SentencePiece that is none": _tokenizer(
+        normalizer={
+            "type": "Precompiled",
+            "precompiled_charsmap": base64.b64encode(b"\xff" * 64).decode()}
+    ),
+    "bytes of bytes of bytes": _tokenizer(
+        pre_tokenizer=_sequence(
+            *[{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+               "use_regex": False}] * 20, kind="pretokenizers")
+    ),
+    "words without end": _model(max_input_chars_per_word=10**9),
+    "a component nobody knows": _tokenizer(pre_tokenizer={"type": "Tomorrow"}),
+    "two normalizers": _sealed(_twice),
+    "an id beyond the embeddings": _json(
+        TOKENIZER, lambda t: t["model"]["vocab"].update({"qzqz": 10**6})
+    ),
+    "an added token beyond the embeddings": _json(
+        TOKENIZER,
+        lambda t: t["added_tokens"].append(
+            {"id": 10**6, "content": "qzqz", "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False, "special": False}),
+    ),
+    "a hundred thousand added tokens": _json(
+        TOKENIZER,
+        lambda t: t["added_tokens"].extend(
+            {"id": 5, "content": f"q{i}q", "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": True, "special": False}
+            for i in range(100_000)),
+    ),
+    "a token of a million letters": _json(
+        TOKENIZER, lambda t: t["model"]["vocab"].update({"q" * 1_000_000: 90})
+    ),
+    "a template with the text eight times": _json(
+        TOKENIZER,
+        lambda t: t.update(
+            post_processor={
+                "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 8}),
+    ),
+    # The kept answers.
+    "a hundred thousand kept answers": _json(GOLDEN, _many_golden_rows),
+    "one kept answer too many": _json(GOLDEN, lambda rows: (rows * 65)[:65]),
+    "a kept answer that hides every difference": _json(
+        GOLDEN, lambda rows: rows[0].update(logits=[1e300] * len(rows[0]["logits"]))
+    ),
+    "a kept text of ten megabytes": _json(
+        GOLDEN, lambda rows: rows[0].update(text=rows[0]["text"] + " " * 10_000_000)
+    ),
+    # The figures.
+    "an accuracy that is a text": _metrics(test={"accuracy": "<b>"}),
+    "an accuracy that no float holds": _metrics(test={"accuracy": 10**400}),
+    "an accuracy of a thousand": _metrics(test={"accuracy": 1000.0}),
+    "a linear model that is a list": _metrics(linear=[1]),
+    "figures in deep nesting": _raw(metrics='{"x": ' * DEEP + "1" + "}" * DEEP),
+    "fifty thousand figures": _metrics(**{f"figure {i}": i for i in range(50_000)}),
+    # How sure it is of itself.
+    "a temperature below zero": _says(calibration={"temperature": -1.0}),
+    "a temperature of zero": _says(calibration={"temperature": 0}),
+    "a temperature that is a text": _says(calibration={"temperature": "x"}),
+    "a temperature that is no number": _raw(calibration='{"temperature": NaN}'),
+    "a temperature that no float holds": _says(calibration={"temperature": 10**400}),
+    "a temperature near zero": _says(calibration={"temperature": 1e-300}),
+    "a calibration that is a list": _says(calibration=[1.0]),
+    # The labels.
+    "a label with a control character": _labels("bad\x1b[2J", "good"),
+    "a label that has no UTF-8": _labels("bad\ud800", "good"),
+    "an empty label": _labels("", "good"),
+    "labels that the manifest calls otherwise": _says(labels=["up", "down"]),
+    "labels without a second number": _json(
+        CONFIG, lambda c: c.update(id2label={"0": "bad", "7": "good"})
+    ),
+    # What else it says of itself.
+    "a base with a control character": lambda d: reseal(
+        d, spec={**manifest.read(d)["spec"], "base": "minilm\x1b[2J"}
+    ),
+    "a size that is a text": _sizes("x"),
+    "a size below zero": _sizes(-(10**9)),
+    "a size that no database holds": _sizes(10**30),
+    "a digest of the base that is a list": _says(base_sha256=["x"]),
+    "a digest of the base that is no digest": _says(base_sha256="../../x"),
+    "a manifest in deep nesting": _raw(created_by='{"x": ' * DEEP + "1" + "}" * DEEP),
+}  # fmt: skip

@@ -1,0 +1,50 @@
+"""Archives that were made to do harm are refused, each for what is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_core.errors.artifact import ArtifactUnfit, TokenizerUnfit
+from lora_core.imports.archive import unpack
+from lora_core.imports.check import check
+from lora_core.specs.method import LoraSpec
+from tests.hostile_archives import ATTACKS, hostile_archive, hostile_archives, packed
+from tests.lora_artifact import make_lora_artifact
+
+# They compute what they say; see tests/app/serving/test_imported.py.
+TAKEN_IN = {name for name in ATTACKS if "under the digest of the base" in name}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return packed(make_lora_artifact(tmp_path_factory.mktemp("honest"), LoraSpec(r=2)))
+
+
+def unpacked(archive: bytes, folder: Path) -> Path:
+    (folder / "x.tar").write_bytes(archive)
+    (folder / "into").mkdir()
+    return unpack(folder / "x.tar", folder / "into")
+
+
+@pytest.mark.parametrize("attack", sorted(ATTACKS.keys() - TAKEN_IN))
+def test_an_attack_is_refused(attack: str, honest: bytes, tmp_path: Path) -> None:
+    directory = unpacked(hostile_archive(honest, attack), tmp_path)
+    with pytest.raises((ArtifactUnfit, TokenizerUnfit)) as refused:
+        check(directory)
+    assert len(str(refused.value)) < 700
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("claim", sorted(TAKEN_IN))
+def test_a_claim_about_the_base_cannot_be_seen(claim: str, honest: bytes, tmp_path: Path) -> None:
+    assert check(unpacked(hostile_archive(honest, claim), tmp_path)).difference < 1e-4
+
+
+def test_the_honest_one_is_taken_in_and_all_others_differ_from_it(
+    honest: bytes, tmp_path: Path
+) -> None:
+    checked = check(unpacked(honest, tmp_path))
+    assert checked.facts.metrics["validation"] == {"accuracy": 0.8, "macro_f1": 0.79}
+    archives = hostile_archives(honest)
+    assert archives.keys() == ATTACKS.keys()
+    assert len({*archives.values(), honest}) == len(ATTACKS) + 1
