@@ -25,6 +25,7 @@ from app.jobs.tables import Job, JobEvent, MetricPoint
 FINAL = tuple(state for state in JobState if state.final)
 UNENDED = tuple(state for state in JobState if not state.final)
 SEARCHED = 10_000  # jobs that one call looks through for what no index leads to
+COUNTED = 10_000  # jobs of one state that a call counts
 _STANDING = load_only(
     Job.kind,
     Job.state,
@@ -141,12 +142,17 @@ def _mentions(text: str) -> ColumnElement[bool]:
 
 
 def counts(session: Session, *, cells: bool = True) -> dict[JobState, int]:
-    """How many jobs there are in each state that has some; `cells`: those of sweeps, too."""
-    statement = select(Job.state, func.count()).where(Job.kind == Kind.TRAINING)
-    if not cells:
-        statement = statement.where(Job.sweep_id.is_(None))
-    found = {row[0]: row[1] for row in session.execute(statement.group_by(Job.state))}
-    return {state: found[state] for state in JobState if state in found}
+    """How many jobs there are in each state that has some, `COUNTED` + 1 standing for more than
+    `COUNTED`; `cells`: those of sweeps, too.
+    """
+    found = {}
+    for state in JobState:
+        some = select(Job.id).where(Job.kind == Kind.TRAINING, Job.state == state)
+        if not cells:
+            some = some.where(Job.sweep_id.is_(None))
+        number = select(func.count()).select_from(some.limit(COUNTED + 1).subquery())
+        found[state] = session.scalars(number).one()
+    return {state: number for state, number in found.items() if number}
 
 
 def positions(session: Session, job_ids: Collection[UUID]) -> dict[UUID, int]:

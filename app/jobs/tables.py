@@ -112,7 +112,7 @@ class Job(Base):
         ),
         # Lists by id, narrowed by the other columns without a look at the rows.
         Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
-        Index("ix_jobs_counts", "kind", "state", "method", "sweep_id"),
+        Index("ix_jobs_counts", "kind", "state", "sweep_id", "method"),
         Index("ix_jobs_created_by", "created_by", "state"),
         Index(
             "ix_jobs_succeeded",

@@ -85,6 +85,7 @@ def jobs(
         nothing=nothing,
         sample=SAMPLE,
         counts=counts,
+        counted=repository.COUNTED,
         rows=rows,
         wanted=wanted,
         next=following,

@@ -25,7 +25,7 @@ def upgrade() -> None:
     op.drop_index("ix_jobs_queue", "jobs")
     _index("ix_jobs_queue", [PRIORITY, "created_at", "id", "lane", "run_after"], QUEUED)
     op.create_index("ix_jobs_list", "jobs", ["kind", "id", "state", "method", "sweep_id"])
-    op.create_index("ix_jobs_counts", "jobs", ["kind", "state", "method", "sweep_id"])
+    op.create_index("ix_jobs_counts", "jobs", ["kind", "state", "sweep_id", "method"])
     op.create_index("ix_jobs_created_by", "jobs", ["created_by", "state"])
     _index("ix_jobs_succeeded", ["kind", "lane", "finished_at"], SUCCEEDED)
     _index("ix_jobs_artifact_id", ["artifact_id"], MADE)

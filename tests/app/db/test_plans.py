@@ -134,6 +134,7 @@ def test_lists_read_few_rows(
     watched: Database, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repository, "SEARCHED", 200)
+    monkeypatch.setattr(repository, "COUNTED", 200)
     with watched.read() as session:
         some = select(Job.id).where(Job.state == JobState.SUCCEEDED, Job.kind == Kind.TRAINING)
         job_id = session.scalars(some.order_by(Job.id.desc()).limit(1)).one()
@@ -144,8 +145,9 @@ def test_lists_read_few_rows(
         answer = client.get(f"/v1/{path}")
         assert answer.status_code == 200, answer.text
         assert bool(answer.json()["data"]) is (path != none), path
-    for path in (f"/jobs/{job_id}", "/datasets/texts-1", f"/v1/jobs/{job_id}/curves"):
+    for path in ("/", "/?cells=true", f"/jobs/{job_id}", "/datasets/texts-1", f"/v1/jobs/{job_id}/curves"):
         assert client.get(path).status_code == 200
+    assert "200+ succeeded" in client.get("/").text
 
 
 @pytest.mark.usefixtures("watched")
