@@ -53,7 +53,7 @@ def test_an_installation_of_several_programs_starts_as_the_guide_says(
         session.run(placed(GUIDE, "loraworks worker"))
         session.run(f"LORAWORKS_API_KEY={key} loraworks jobs list")
         parts = json.loads(session.run('curl -s "$SERVICE/readyz"'))["parts"]
-        assert parts == {"database": "ok", "store": "ok", "broker": "ok"}
+        assert parts == {"database": "ok", "store": "ok", "disk": "ok", "broker": "ok"}
 
         session.run("kill $(jobs -p); wait || true; mkdir backup")
         session.run(placed(OPERATIONS, "pg_dump --format=custom --file").partition("aws ")[0])

@@ -95,7 +95,7 @@ def test_jobs_are_shared_and_survive_a_worker(
     for name in STARTED:
         wait_until(partial(cluster.is_well, name), seconds=60, what=name, pause=POLL)
     ready = httpx2.get(f"{cluster.url}/readyz").json()["parts"]
-    assert ready == {"database": "ok", "store": "ok", "broker": "ok"}
+    assert ready == {"database": "ok", "store": "ok", "disk": "ok", "broker": "ok"}
     assert httpx2.get(f"{cluster.url}/v1/jobs").status_code == 401
 
     headers = {"Authorization": f"Bearer {key}"}

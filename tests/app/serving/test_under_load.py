@@ -170,7 +170,7 @@ def test_a_flood_is_refused_before_anything_is_computed(
 ) -> None:
     """And whoever was let in is answered: six seconds of work, if the caller waits for twelve."""
     stub, flood = StubPredictor(), 5 * 64
-    app.state.serving.pool._load = lambda _: stub
+    app.state.serving.pool._load = lambda *_, **__: stub
     app.state.serving.batcher.tokens_per_second = 5000.0
     stub.engine.gate.clear()
     refused: list[httpx2.Response] = []
