@@ -40,13 +40,7 @@ def measure(side: Side, kind: str, rank: int, size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-sweep-") as folder:
         more = {"per_device_eval_batch_size": EVALUATION_BATCH} if side == "tuned" else {}
         settings = arguments(LEARNING_RATE, side, machine, epochs=1, output_dir=folder, **more)
-        model = build_model(
-            base,
-            method(kind, rank),
-            tuned=side == "tuned",
-            head=head,
-            bf16=precision(side, machine) == "bf16",
-        )
+        model = build_model(base, method(kind, rank), tuned=side == "tuned", head=head)
         trainer = build_trainer(
             model, texts[Split.TRAIN], base, settings, ending, compute_metrics=_metrics
         )

@@ -77,7 +77,7 @@ def script_arguments(base: Base, file: Path, size: Size) -> list[str]:
         "heads": family.head,
         "dropouts": [*family.dropouts, family.head_dropout],
     }
-    words = [str(base.directory), str(file), *["--bf16", "--frozen=bfloat16"] * has_fast_bf16()]
+    words = [str(base.directory), str(file), *["--bf16"] * has_fast_bf16()]
     for name, values in options.items():
         words += [f"--{name}", *map(str, values)]
     return words

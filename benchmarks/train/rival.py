@@ -63,10 +63,7 @@ def _steady(
 ) -> dict[str, Any]:
     """A window of one training of a fresh model: its first steps are the warm-up."""
     machine, base = start(size.place), locate(BASE)
-    bf16 = precision(side, machine) == "bf16"
-    model = build_model(
-        base, METHODS[name], tuned=side == "tuned", head=initial_head(base), bf16=bf16
-    )
+    model = build_model(base, METHODS[name], tuned=side == "tuned", head=initial_head(base))
     settings = arguments(RATES[name], side, machine, epochs=100, batch=size.place.batch, **more)
     steps, seconds = train(model, texts, base, settings, window, warmup=size.warmup)
     return {
@@ -89,11 +86,9 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     correct, seconds = [], 0.0
     for seed in SEEDS[name]:
         head = initial_head(base, seed)
-        bf16 = precision("tuned", machine) == "bf16"
-        model = build_model(base, METHODS[name], tuned=True, head=head, bf16=bf16)
+        model = build_model(base, METHODS[name], tuned=True, head=head)
         settings = arguments(RATES[name], "tuned", machine, epochs=1, seed=seed)
         seconds += train(model, texts, base, settings)[1]
-        model.float()  # the frozen weights, too: adapters are merged in float32
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
         first_token_only(model, base.family)
@@ -140,11 +135,8 @@ def build_model(
     *,
     tuned: bool,
     head: dict[str, Any],
-    bf16: bool = False,
 ) -> Any:
     """The base with a head that trains. Dropout as its config has it; tuned: none.
-
-    bf16: weights that are frozen are kept in it, which autocast would otherwise cast in each step.
 
     The head is `initial_head`: two that differ would blur the paired difference.
     """
@@ -169,14 +161,11 @@ def build_model(
                 target_modules=[path for role in method.targets for path in family.roles[role]],
                 modules_to_save=list(family.head),
             )
-            model = get_peft_model(model, config)
+            return get_peft_model(model, config)
         case BaselineSpec():
             model.requires_grad_(False)
             for name in family.head:
                 model.get_submodule(name).requires_grad_(True)
-    for parameter in model.parameters():
-        if bf16 and not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
     return model
 
 

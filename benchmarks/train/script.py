@@ -53,18 +53,12 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", required=True, help="modules that get an adapter")
     parser.add_argument("--heads", nargs="+", required=True, help="modules that train in full")
     parser.add_argument("--dropouts", nargs="*", default=[], help="settings of the model, made 0")
-    parser.add_argument("--bf16", action="store_true", help="compute in autocast")
-    parser.add_argument("--frozen", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+    parser.add_argument("--bf16", action="store_true")
     a = parser.parse_args()
 
     tokenizer = AutoTokenizer.from_pretrained(a.model)
     model = AutoModelForSequenceClassification.from_pretrained(
-        a.model,
-        num_labels=2,
-        dtype=torch.float32,
-        attn_implementation=a.attention,
-        **dict.fromkeys(a.dropouts, 0.0),
+        a.model, num_labels=2, dtype=torch.float32, **dict.fromkeys(a.dropouts, 0.0)
     )
     lora = LoraConfig(
         task_type="SEQ_CLS",
@@ -73,10 +67,6 @@ def main() -> None:
         target_modules=a.targets,
         modules_to_save=a.heads,
     )
-    model = get_peft_model(model, lora)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(getattr(torch, a.frozen))
     timer = Timer(a.warmup)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
@@ -95,7 +85,7 @@ def main() -> None:
             disable_tqdm=True,
         )
         trainer = Trainer(
-            model=model,
+            model=get_peft_model(model, lora),
             args=settings,
             train_dataset=json.loads(a.texts.read_text()),
             data_collator=DataCollatorWithPadding(tokenizer),

@@ -1,7 +1,6 @@
 """The tuned rival trains as a plain script of PEFT and the Trainer would."""
 
 import ast
-import copy
 import json
 import sys
 from collections.abc import Iterator
@@ -33,11 +32,10 @@ pytestmark = [
 
 @dataclass
 class Seen:
-    """Of each step: the ids, whether autocast was on, and the type of the embeddings."""
+    """Of each step: the ids that were embedded, and whether bf16 was on in the first block."""
 
     ids: list[Any] = field(default_factory=list)
     in_bf16: list[bool] = field(default_factory=list)
-    weights: list[torch.dtype] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -62,7 +60,6 @@ def seen() -> Iterator[Seen]:
         if isinstance(module, nn.Embedding) and module.num_embeddings == VOCABULARY:
             found.ids.append(inputs[0].tolist())
             found.in_bf16.append(torch.is_autocast_enabled("cpu"))
-            found.weights.append(module.weight.dtype)
 
     hook = register_module_forward_pre_hook(look)
     yield found
@@ -95,9 +92,9 @@ def test_harness_and_script_train_the_same(
 ) -> None:
     texts = pairs.in_order(base, SIZE)
     harness = rival.rate_in_order(PAIRED, texts, SIZE)
-    of_harness = copy.deepcopy(seen)
-    for each in (seen.ids, seen.in_bf16, seen.weights):
-        each.clear()
+    of_harness = Seen([*seen.ids], [*seen.in_bf16])
+    seen.ids.clear()
+    seen.in_bf16.clear()
 
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     words = pairs.script_arguments(base, tmp_path / "texts.json", SIZE)
@@ -107,7 +104,6 @@ def test_harness_and_script_train_the_same(
 
     assert seen == of_harness
     assert seen.in_bf16 == [True] * (SIZE.warmup + SIZE.pair_steps)
-    assert set(seen.weights) == {torch.bfloat16}
     assert [len(batch) for batch in seen.ids] == [16, 16]
     assert harness["steps"] == plain["steps"] == SIZE.pair_steps
     for side in (harness, plain):

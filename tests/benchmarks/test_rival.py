@@ -57,12 +57,3 @@ def test_both_sides_begin_with_the_same_head(family: str, tmp_path: Path) -> Non
             strict=True,
         )
         assert all(torch.equal(mine, other) for mine, other in pairs)
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("name", METHODS)
-def test_only_frozen_weights_are_kept_in_bf16(name: str, tmp_path: Path) -> None:
-    base = locate(str(make_base(tmp_path)))
-    model = build_model(base, METHODS[name], tuned=True, head=initial_head(base), bf16=True)
-    types = {True: torch.float32, False: torch.bfloat16}
-    assert all(each.dtype == types[each.requires_grad] for each in model.parameters())
