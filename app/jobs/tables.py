@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     String,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
     true,
@@ -25,6 +26,11 @@ from app.jobs.states import JobState, Kind, Lane, Outcome
 from lora_core.training.version import TRAINING_VERSION
 
 ZERO = text("0")  # for rows that are older than the column
+
+
+def _partial_index(name: str, *columns: str | TextClause, where: str) -> Index:
+    """An index of the rows that `where` selects, on both databases."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Job(Base):
@@ -100,51 +106,45 @@ class Job(Base):
             name="finished_at",
         ),
         # In the order of claims; the last two columns decide without a look at the row.
-        Index(
+        _partial_index(
             "ix_jobs_queue",
             text("priority DESC"),
             "created_at",
             "id",
             "lane",
             "run_after",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
+            where="state = 'queued'",
         ),
         # Lists by id, narrowed by the other columns without a look at the rows.
         Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
         Index("ix_jobs_counts", "kind", "state", "sweep_id", "method"),
         Index("ix_jobs_created_by", "created_by", "state"),
-        Index(
+        _partial_index(
             "ix_jobs_succeeded",
             "kind",
             "lane",
             "finished_at",
-            sqlite_where=text("state = 'succeeded'"),
-            postgresql_where=text("state = 'succeeded'"),
+            where="state = 'succeeded'",
         ),
-        Index(  # asked for whenever an artifact is deleted
+        _partial_index(  # asked for whenever an artifact is deleted
             "ix_jobs_artifact_id",
             "artifact_id",
-            sqlite_where=text("artifact_id IS NOT NULL"),
-            postgresql_where=text("artifact_id IS NOT NULL"),
+            where="artifact_id IS NOT NULL",
         ),
-        Index(
+        _partial_index(
             "ix_jobs_continues",
             "continues",
-            sqlite_where=text("continues IS NOT NULL"),
-            postgresql_where=text("continues IS NOT NULL"),
+            where="continues IS NOT NULL",
         ),
-        Index(
+        _partial_index(
             "ix_jobs_waiting",
             "waiting_code",
-            sqlite_where=text("waiting_code IS NOT NULL"),
-            postgresql_where=text("waiting_code IS NOT NULL"),
+            where="waiting_code IS NOT NULL",
         ),
-        Index(
+        _partial_index(
             "ix_jobs_lease",
             "lease_expires_at",
-            sqlite_where=text("state = 'running'"),
-            postgresql_where=text("state = 'running'"),
+            where="state = 'running'",
         ),
     )
 

@@ -20,7 +20,8 @@ from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.registry.tables import ModelVersion, RegisteredModel
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, SweepCell
-from benchmarks.page.stored import batched
+from benchmarks.page.stored import FIGURES, METHODS, batched
+from benchmarks.page.stored import SUMMARY as SHORT_RUN
 from benchmarks.scale.plan import Size
 from lora_core import manifest
 from lora_core.specs.train import TrainSpec
@@ -36,20 +37,7 @@ VERSIONS = 500  # of registered models
 DATASETS = 50
 LABELS = 5000  # of each data set
 ENDED = (JobState.SUCCEEDED,) * 8 + (JobState.FAILED, JobState.CANCELLED)
-METHODS: tuple[dict[str, Any], ...] = (
-    {"type": "lora", "r": 8},
-    {"type": "lora", "r": 16, "alpha": 32},
-    {"type": "baseline"},
-    {"type": "full"},
-)
-FIGURES = {"loss": 0.5, "accuracy": 0.8, "balanced_accuracy": 0.8, "macro_f1": 0.8}
-SUMMARY: dict[str, Any] = {
-    "labels": ["negative", "positive"], "trainable_parameters": 480_386,
-    "total_parameters": 23_000_000, "examples": {"train": 8000, "validation": 1000, "test": 1000},
-    "stopped_early": False, "train_seconds": 60.0, "tokens_per_second": 9000.0,
-    "steps": 200, "best_step": 200,
-    "validation": FIGURES, "test": FIGURES, "linear": {"validation": FIGURES, "test": FIGURES},
-}  # fmt: skip
+SUMMARY = {**SHORT_RUN, "tokens_per_second": 9000.0, "steps": 200, "best_step": 200}
 PLAN = {
     "parameters": {"trainable": 480_386, "total": 23_000_000, "exact": True},
     "estimated_seconds": 60,
