@@ -104,7 +104,8 @@ class Pool:
             return wanted
         if time.monotonic() - self._failed_at.get(key, -math.inf) < RETRY_SECONDS:
             return serves
-        return wanted if self._loading(wanted).done() else serves
+        loading = self._loading(wanted)  # that it failed is settled a moment after it is done
+        return wanted if loading.done() and not _failed(loading) else serves
 
     def _loading(self, resolved: Resolved) -> Loading:
         key = resolved.artifact.key

@@ -39,7 +39,9 @@ def rude(url: str, *pieces: bytes, wait: bool = False) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
-def test_broken_calls_leave_no_stack_trace(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_broken_calls_leave_no_stack_trace(
+    url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     head = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     form = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 999\r\n\r\n--x\r\n"
     calls = (
@@ -59,19 +61,18 @@ def test_broken_calls_leave_no_stack_trace(url: str, capfd: pytest.CaptureFixtur
     stream = f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     rude(url, stream, wait=True)
 
-    logged: list[dict[str, object]] = []
-
     def all_told() -> bool:
-        logged.extend(json.loads(line) for line in capfd.readouterr().err.splitlines())
-        return {"/v1/datasets", "/predict", f"/v1/jobs/{job_id}/stream"} <= {
-            str(line.get("path")) for line in logged
-        }
+        lines = (record.msg for record in caplog.records if isinstance(record.msg, dict))
+        broken = {"/v1/datasets", "/predict", f"/v1/jobs/{job_id}/stream"}
+        return broken <= {line.get("path") for line in lines}
 
     wait_until(all_told, what="a line for each request")
     assert httpx2.get(f"{url}/livez").status_code == 200
-    assert [line for line in logged if "exception" in line] == []
-    assert {line["level"] for line in logged} <= {"info", "warning"}
-    (followed,) = [line for line in logged if line.get("path") == f"/v1/jobs/{job_id}/stream"]
+    # Read once: what is written while pytest empties its file is lost.
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line for line in lines if "exception" in line] == []
+    assert {line["level"] for line in lines} <= {"info", "warning"}
+    (followed,) = [line for line in lines if line.get("path") == f"/v1/jobs/{job_id}/stream"]
     assert followed["job_id"] == job_id
 
 
