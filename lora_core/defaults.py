@@ -1,11 +1,19 @@
-"""What a description leaves open and its base decides, from `config.json` alone."""
+"""What a description leaves open: decided by `config.json` of its base and the number of texts."""
+
+import math
+from collections.abc import Mapping
 
 from lora_core.fit import Shape
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Variant
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.data import Split
+from lora_core.specs.method import BaselineSpec, EncoderMethod, LoraSpec, Variant
+from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
+
+LEAST_UPDATES = 60  # of a run: with fewer, a few hundred texts teach little
+FEW_TEXTS = 500  # up to so many, updates see 16 texts instead of 32
+FEW_VALIDATION_TEXTS = 100  # with fewer, the best checkpoint is the luckiest one
 
 
-def learning_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> float:
+def learning_rate(method: EncoderMethod, width: int) -> float:
     """A rate that trains well: LoRA takes ten to twenty times that of full fine-tuning.
 
     `width` is the hidden size of the base; wider bases take smaller rates. `unscaled` moves its
@@ -23,12 +31,40 @@ def learning_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> flo
             return 1e-4 if small else 5e-5
 
 
-def settled(spec: TrainSpec, shape: Shape) -> tuple[TrainSpec, float, int]:
-    """The same spec with what depends on the base decided, and its learning rate and max_length."""
+def schedule(optim: OptimSpec, texts: int) -> tuple[int, int]:
+    """Epochs and batch size for so many training texts: as given, else chosen by their number."""
+    batch_size = optim.batch_size or (16 if texts <= FEW_TEXTS else 32)
+    updates = math.ceil(max(1, texts) / batch_size)  # of an epoch
+    epochs = optim.epochs or min(1000, max(2, math.ceil(LEAST_UPDATES / updates)))
+    return epochs, batch_size
+
+
+def selection(stop: StopSpec, texts: int) -> StopSpec:
+    """Which checkpoint is kept with so many validation texts, where it was left open."""
+    lucky = texts < FEW_VALIDATION_TEXTS and stop.patience is None
+    select_by = stop.select_by or (SelectBy.LAST if lucky else SelectBy.MACRO_F1)
+    return stop.model_copy(update={"select_by": select_by})
+
+
+def settled(
+    spec: TrainSpec, shape: Shape, texts: Mapping[Split, int] | None = None
+) -> tuple[TrainSpec, float, int]:
+    """The same spec with everything decided that base and data decide.
+
+    `texts`: the size of each part; None leaves open what depends on it. Also returns the learning
+    rate and max_length.
+    """
     rate = spec.optim.learning_rate or learning_rate(spec.method, shape.width)
     length = shape.max_length(spec.data.max_length)
+    optim, stop = spec.optim, spec.stop
+    if texts is not None:
+        epochs, batch_size = schedule(optim, texts[Split.TRAIN])
+        optim = optim.model_copy(update={"epochs": epochs, "batch_size": batch_size})
+        stop = selection(stop, texts[Split.VALIDATION])
     found = {
+        "pooling": shape.pooling,
+        "stop": stop,
         "data": spec.data.model_copy(update={"max_length": length}),
-        "optim": spec.optim.model_copy(update={"learning_rate": rate}),
+        "optim": optim.model_copy(update={"learning_rate": rate}),
     }
     return spec.model_copy(update=found), rate, length

@@ -9,9 +9,24 @@ from typing import Any
 
 from lora_core.encoders import FAMILIES
 from lora_core.errors.base import BrokenBase, UnsupportedEncoder
-from lora_core.errors.spec import LayerOutOfRange, LengthTooLarge, RankTooLarge, RoleNotFound
+from lora_core.errors.spec import (
+    LayerOutOfRange,
+    LengthTooLarge,
+    PoolingFixed,
+    RankTooLarge,
+    RoleNotFound,
+)
 from lora_core.specs.data import MAX_LENGTH
-from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
+from lora_core.specs.method import (
+    BaselineSpec,
+    EncoderMethod,
+    FullSpec,
+    Head,
+    LoraSpec,
+    ProbeSpec,
+    Role,
+)
+from lora_core.specs.pooling import MARK, Pooling
 from lora_core.specs.train import TrainSpec
 
 _LARGEST = 10_000_000  # no side of a real encoder is longer
@@ -30,7 +45,7 @@ class Shape:
     """The sizes that fix every parameter of an encoder with a classification head."""
 
     model_type: str
-    layers: int
+    layers: int  # without the one that averages
     heads: int
     width: int
     feed_forward: int
@@ -38,6 +53,7 @@ class Shape:
     positions: int
     segments: int = 0
     padding: int = -1  # the position of padding, if it has one: that of a text begins after it
+    pooling: Pooling = Pooling.CLS
 
     @property
     def block(self) -> int:
@@ -74,8 +90,13 @@ class Shape:
             yield name, d_in, d_out
 
 
-def read_shape(config: Mapping[str, Any], *, base: str) -> Shape:
-    """The sizes in a config; `base` is its name. Raises `UnsupportedEncoder`, `BrokenBase`."""
+def read_shape(
+    config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooling.AUTO
+) -> Shape:
+    """The sizes in a config; `base` is its name, `pooling` what is wanted.
+
+    Raises `UnsupportedEncoder`, `BrokenBase`, `PoolingFixed`.
+    """
     model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise UnsupportedEncoder(
@@ -88,10 +109,19 @@ def read_shape(config: Mapping[str, Any], *, base: str) -> Shape:
         if type(size) is not int or not wanted.least <= size <= _LARGEST:
             raise BrokenBase(base=base, reason=f"{key} in config.json is no size: {str(size)[:32]}")
         sizes[name] = size
-    shape = Shape(model_type=model_type, **sizes)
+    averages = config.get(MARK) is True
+    if averages and pooling is Pooling.CLS:
+        raise PoolingFixed(base=base)
+    if pooling is Pooling.AUTO:
+        says_mean = averages or config.get("pooling") == Pooling.MEAN
+        pooling = Pooling.MEAN if says_mean else Pooling.CLS
+    sizes["layers"] -= averages
+    shape = Shape(model_type=model_type, pooling=pooling, **sizes)
     if shape.width % shape.heads:
         reason = f"width {shape.width} cannot be divided among {shape.heads} heads"
         raise BrokenBase(base=base, reason=reason)
+    if shape.layers < 1:
+        raise BrokenBase(base=base, reason="its config leaves no block beside the one that averages")
     if shape.longest < 1:
         raise BrokenBase(base=base, reason="its config leaves no position for a text")
     return shape
@@ -124,19 +154,23 @@ def _check_lora(shape: Shape, lora: LoraSpec) -> None:
                 )
 
 
-def census(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, n_labels: int) -> Census:
+def census(shape: Shape, method: EncoderMethod, n_labels: int) -> Census:
     """The exact counts for a base with a head for `n_labels` labels.
 
     With `head: lora` the rank of a head layer is at most its smaller side: a layer of n_labels
     outputs can express nothing more. Raises `RoleNotFound`.
     """
     head = sum(_linear(d_in, d_out) for d_in, d_out in shape.head(n_labels))
-    base = shape.embeddings + shape.layers * shape.block + head
+    blocks = shape.layers + (shape.pooling is Pooling.MEAN)
+    base = shape.embeddings + blocks * shape.block + head
     match method:
+        case ProbeSpec():
+            return Census(trainable=_linear(*shape.head(n_labels)[-1]), total=base)
         case BaselineSpec(blocks=blocks):
             return Census(trainable=head + blocks * shape.block, total=base)
         case FullSpec():
-            return Census(trainable=base, total=base)
+            averaging = shape.block * (shape.pooling is Pooling.MEAN)
+            return Census(trainable=base - averaging, total=base)
         case LoraSpec():
             adapters = [_adapter(method, *sides) for sides in adapted(shape, method, n_labels)]
             return Census(

@@ -3,7 +3,7 @@
 from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks, linear, linears
+from lora_core.encoders.modules import learned_blocks, linear, linears
 from lora_core.errors.spec import LayerOutOfRange, RankTooLarge
 from lora_core.layers import VARIANTS
 from lora_core.layers.base import AdapterLinear
@@ -15,7 +15,7 @@ def inject(model: nn.Module, family: EncoderFamily, spec: LoraSpec) -> list[str]
 
     Raises `RoleNotFound`, `LayerOutOfRange`, `RankTooLarge`; then nothing has been replaced.
     """
-    found = blocks(model, family)
+    found = learned_blocks(model, family)
     layers = range(len(found)) if spec.layers is None else sorted(spec.layers)
     targets: dict[str, nn.Linear] = {}
     for layer in layers:

@@ -120,7 +120,7 @@ def _from_directory(name: str, settings: Settings) -> Base:
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
         check_weights(name, (path.name for path in directory.iterdir()))
-        config = read_config(directory / "config.json", name)
+        config = read_config(directory, name)
         return Base(str(directory), config, content=_stamps(directory))
     except (OSError, RuntimeError) as error:  # no right to look, a loop of links
         raise BaseNotFound(base=name, reason="the directory cannot be read") from error

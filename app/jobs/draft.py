@@ -74,7 +74,7 @@ class Drafter:
         """
         bases.check_there(self._session, base)
         asked = asked.model_copy(update={"base": base.name, "base_revision": base.revision})
-        shape = fit.read_shape(base.config, base=base.name)
+        shape = fit.read_shape(base.config, base=base.name, pooling=asked.pooling)
         fit.check(shape, asked)
         found = self._resolved(asked, shape.max_length(asked.data.max_length))
         spec = asked.model_copy(update={"data": found.spec})
@@ -84,6 +84,7 @@ class Drafter:
             trainable=census.trainable, total=census.total, exact=found.label_count is not None
         )
         speed = self._speed(lane)
+        resolved, _, _ = settled(spec, shape, estimate.parts(found))
         return Draft(
             spec=spec,
             base=base,
@@ -91,7 +92,7 @@ class Drafter:
             lane=lane,
             parameters=parameters,
             cost=estimate.cost(spec, shape=shape, data=found, speed=speed, since=since),
-            cell_sha256=_cell(settled(spec, shape)[0], base, found),
+            cell_sha256=_cell(resolved, base, found),
         )
 
     def _resolved(self, asked: TrainSpec, max_length: int) -> Data:

@@ -11,6 +11,7 @@ from statistics import median
 from app.jobs.data import ALL, Data
 from app.jobs.states import Lane
 from lora_core import flops
+from lora_core.defaults import schedule
 from lora_core.fit import Shape
 from lora_core.specs.data import Split, count_of
 from lora_core.specs.train import TrainSpec
@@ -36,6 +37,7 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     """`speed` is in FLOP/s. `since`: the share of the steps that another job has made already."""
     length = data.mean_tokens * SPREAD
     texts = parts(data)
+    epochs, _ = schedule(spec.optim, texts[Split.TRAIN])
     training = flops.training(shape, spec.method, length=length)
     forward = flops.forward(shape, length=length)
     # What lies below the lowest trained block answers each text once (lora_core/training/trunk.py).
@@ -46,20 +48,22 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     share = (spec.trial.share if spec.trial else 1.0) - since
     work = (
         sum(texts.values()) * trunk
-        + share * spec.optim.epochs * texts[Split.TRAIN] * (training - trunk)
-        + _evaluated(spec, texts, since) * (forward - trunk)
+        + share * epochs * texts[Split.TRAIN] * (training - trunk)
+        + _evaluated(spec, texts, epochs, since) * (forward - trunk)
     )
     rival = 0.0 if spec.trial else min(texts[Split.TRAIN], RIVAL_TEXTS) * RIVAL_SECONDS_PER_TOKEN
     rival *= data.mean_tokens
     seconds = START_SECONDS + rival + work * data.mean_tokens / speed
-    seen = spec.optim.epochs * max(1, texts[Split.TRAIN])
+    seen = epochs * max(1, texts[Split.TRAIN])
     per_token = training - trunk + trunk * sum(texts.values()) / seen
     return Cost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def _evaluated(spec: TrainSpec, texts: Mapping[Split, int], since: float) -> int:
+def _evaluated(
+    spec: TrainSpec, texts: Mapping[Split, int], epochs: int, since: float
+) -> int:
     """Texts that are answered on the way and at the end."""
-    evaluations = spec.optim.epochs * spec.stop.evaluations_per_epoch
+    evaluations = epochs * spec.stop.evaluations_per_epoch
     upto = spec.trial.share if spec.trial else 1.0
     on_the_way = int(upto * evaluations) - int(since * evaluations)
     validation = texts[Split.VALIDATION]

@@ -20,6 +20,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 
 from lora_core.encoders.safety import parse_config, read_config
 from lora_core.errors.base import BaseNotFound
+from lora_core.specs.pooling import FILE as POOLING_FILE
 
 TIMEOUT_SECONDS = 5
 
@@ -62,12 +63,18 @@ def _ask(name: str, revision: str | None) -> HubModel:
     info = HfApi().model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
     if info.sha is None:
         raise BaseNotFound(base=name, reason="the hub tells no commit")
+    files = tuple(file.rfilename for file in info.siblings or ())
+    pooling = _fetch(name, info.sha, POOLING_FILE) if POOLING_FILE in files else None
+    config = parse_config(_fetch(name, info.sha, "config.json"), name, pooling=pooling)
+    return HubModel(info.sha, files, config)
+
+
+def _fetch(name: str, commit: str, file: str) -> bytes:
     # Not `hf_hub_download`: while the hub is away it tries again for half a minute.
-    url = hf_hub_url(name, "config.json", revision=info.sha)
+    url = hf_hub_url(name, file, revision=commit)
     answer = get_session().get(url, headers=build_hf_headers(), timeout=TIMEOUT_SECONDS)
     hf_raise_for_status(answer)
-    files = tuple(file.rfilename for file in info.siblings or ())
-    return HubModel(info.sha, files, parse_config(answer.content, name))
+    return answer.content
 
 
 def _from_cache(name: str, revision: str | None) -> HubModel | None:
@@ -90,5 +97,5 @@ def _from_cache(name: str, revision: str | None) -> HubModel | None:
     return HubModel(
         commit=best.commit_hash,
         files=tuple(file.file_name for file in best.files),
-        config=read_config(best.snapshot_path / "config.json", name),
+        config=read_config(best.snapshot_path, name),
     )

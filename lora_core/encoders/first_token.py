@@ -19,15 +19,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_core.encoders import pooling
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks
+from lora_core.encoders.modules import blocks, is_pooled
 from lora_core.layers.base import AdapterLinear
 
 
 def first_token_only(model: nn.Module, family: EncoderFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay as they are."""
     last: Any = blocks(model, family)[-1]
+    if is_pooled(model.config):
+        last.forward = partial(_averaged, last, family.norms)
+        return
     last.forward = partial(_FIRST_TOKEN[family.model_type], last)
+
+
+def _averaged(
+    block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None = None, *_args: Any, **_: Any
+) -> Tensor:
+    return pooling.average(block, norms, x, mask)
 
 
 def _distilbert(block: Any, x: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:

@@ -24,8 +24,9 @@ from lora_core.hub import trouble
 from lora_core.process import is_no_memory
 from lora_core.samples import minilm
 from lora_core.specs.base import is_directory
+from lora_core.specs.pooling import FILE as POOLING_FILE
 
-WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
+WANTED = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
           "special_tokens_map.json")  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def _download(base: str, revision: str | None) -> Path:
 
 def check(directory: Path, base: str) -> dict[str, Any]:
     """The config of a base that is safe to load, without loading it."""
-    config = read_config(directory / "config.json", base)
+    config = read_config(directory, base)
     check_code(base, config)
     if (model_type := config.get("model_type")) not in FAMILIES:
         raise UnsupportedEncoder(base=base, model_type=model_type, supported=", ".join(FAMILIES))

@@ -1,12 +1,19 @@
 """Find the parts of an encoder in a model, by the names of its family."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
 from lora_core.errors.spec import RoleNotFound
 from lora_core.specs.method import Role
+from lora_core.specs.pooling import MARK
+
+
+def is_pooled(config: Any) -> bool:
+    """Whether the last block of a model with this config averages."""
+    return bool(getattr(config, MARK, False))
 
 
 def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
@@ -15,6 +22,12 @@ def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
     if not isinstance(found, nn.ModuleList):
         raise TypeError(f"{family.block_list} is not a list of blocks")
     return list(found)
+
+
+def learned_blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
+    """Those that were trained: all but the one that averages, see `pooling`."""
+    found = blocks(model, family)
+    return found[:-1] if is_pooled(model.config) else found
 
 
 def linears(block: nn.Module, family: EncoderFamily, role: Role) -> Iterator[tuple[str, nn.Linear]]:

@@ -45,6 +45,16 @@ class LengthTooLarge(SpecError):
     message = "max_length {max_length} is more than the {limit} positions of this encoder."
 
 
+class PoolingFixed(SpecError):
+    """Another pooling than the one that the base was trained with."""
+
+    code = "pooling_fixed"
+    message = (
+        "{base!r} was trained with mean pooling, which is part of it: leave pooling out, or train "
+        "on the base that it was made from."
+    )
+
+
 class DeviceMissing(SpecError):
     """The device is not on this machine."""
 

@@ -34,6 +34,16 @@ class NonFiniteWeights(TrainingError):
     message = "The weight of {module} is not finite after merging; the model was not saved."
 
 
+class NonFiniteStates(TrainingError):
+    """The frozen encoder gives numbers that are not finite."""
+
+    code = "non_finite_states"
+    message = (
+        "The base gives states that are not finite for {texts} of {of} training texts. Set "
+        "precision to fp32, or use another base."
+    )
+
+
 class NonFiniteLogits(TrainingError):
     """The trained model answers held-out texts with what is no number."""
 

@@ -4,7 +4,7 @@ adapter_config.json        a scale that gives the same product, and the layers b
 adapter_model.safetensors  A, B and magnitude of each layer, and the head in full
 id2label.json              names of the labels, for which the config has no place
 tokenizer.json, tokenizer_config.json
-base/                      the frozen model, unless the hub has it
+base/                      the frozen model, unless the hub has it as it is
 """
 
 import re
@@ -30,6 +30,8 @@ from lora_core.artifact import (
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import Base, load_with_head, locate
+from lora_core.encoders.modules import is_pooled
+from lora_core.encoders.pooling import pool
 from lora_core.errors.export import BaseDiffers, NoAdapter
 from lora_core.export.folder import new_folder
 from lora_core.export.merged import copy_tokenizer
@@ -37,6 +39,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Variant
+from lora_core.specs.pooling import Pooling
 
 BASE = "base"
 
@@ -59,7 +62,7 @@ def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
     with new_folder(out) as folder:
         model = _with_head_of(merged, found)
         place = {"base_model_name_or_path": found.name, "revision": found.commit}
-        if found.commit is None:
+        if found.commit is None or is_pooled(model.config):  # which the hub does not have
             save_classifier(folder / BASE, model)
             copy_tokenizer(artifact, folder / BASE)
             place = {"base_model_name_or_path": str(out.absolute() / BASE)}
@@ -72,6 +75,7 @@ def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
 def _with_head_of(merged: PreTrainedModel, base: Base) -> PreTrainedModel:
     """The base under the final head: an adapter on the head is merged, PEFT has none there."""
     model, _ = load_with_head(base, label_names(merged))
+    pool(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
     for name in base.family.head:
         model.set_submodule(name, merged.get_submodule(name))
     return model.eval()

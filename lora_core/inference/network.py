@@ -17,17 +17,21 @@ from transformers import PreTrainedModel
 
 from lora_core import fit
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks
+from lora_core.encoders.modules import blocks, is_pooled, learned_blocks
+from lora_core.encoders.pooling import SCALE
 from lora_core.encoders.unfused import STEP, rounded
 from lora_core.inference.adapter import PIECES, Adapter, Dense
 from lora_core.inference.attention import LONGEST, Unfused
 from lora_core.inference.layout import Layout, Rows
 
 
+_Norms = tuple[Any, Any]  # after attention, and after the feed-forward network
+
+
 @dataclass(frozen=True, eq=False)
 class _Block:
     layers: dict[str, Dense]  # by piece
-    norms: tuple[Any, Any]
+    norms: _Norms
     activation: Any
 
 
@@ -49,7 +53,11 @@ class Network:
         self._between = torch.relu if family.head_activation == "relu" else torch.tanh
         model.eval()
         self._embeddings = model.get_submodule(family.embeddings).to(device)
-        self._blocks = [_block(each, family, dtype, device) for each in blocks(model, family)]
+        learned = learned_blocks(model, family)
+        self._blocks = [_block(each, family, dtype, device) for each in learned]
+        self._norms = None  # of the block that averages
+        if is_pooled(model.config):
+            self._norms = _norms(blocks(model, family)[-1], family, device)
 
     @property
     def name(self) -> str:
@@ -92,6 +100,8 @@ class Network:
         x = self._embed([texts[i] for i in layout.order], layout)
         for number, block in enumerate(self._blocks):
             x = self._run(number, block, x, layout)
+        if self._norms is not None:
+            x = self._average(self._norms, x, layout)
         return layout.back([row for first, adapter in layout.groups(of="texts") for row in
                             self._head(x[first], adapter)])  # fmt: skip
 
@@ -109,8 +119,8 @@ class Network:
         return x[0]
 
     def _run(self, number: int, block: _Block, x: Tensor, layout: Layout) -> Tensor:
-        """(tokens, width) -> the same, or (texts, width) in the last block."""
-        last = number == len(self._blocks) - 1
+        """(tokens, width) -> the same, or (texts, width) in the last block before the head."""
+        last = self._norms is None and number == len(self._blocks) - 1
         qkv = self._linear(block, (number, "qkv"), x, layout, of="tokens")
         of: Rows = "texts" if last else "tokens"
         y = self._attend(qkv, layout, first_only=last)
@@ -119,6 +129,13 @@ class Network:
         y = self._act(block.activation, self._linear(block, (number, "up"), x, layout, of=of))
         y = self._linear(block, (number, "down"), y, layout, of=of)
         return self._sum(block.norms[1], y, x)
+
+    def _average(self, norms: _Norms, x: Tensor, layout: Layout) -> Tensor:
+        """(tokens, width) -> (texts, width): what the block of `encoders/pooling.py` computes."""
+        ends = zip(layout.starts, layout.lengths, strict=True)
+        means = torch.stack([x[start : start + length].mean(dim=0) for start, length in ends])
+        out: Tensor = norms[1](norms[0](SCALE * means + x[layout.starts]))
+        return out
 
     def _sum(self, norm: nn.Module, y: Tensor, x: Tensor) -> Tensor:
         out: Tensor = norm(y + x)
@@ -172,5 +189,10 @@ def _block(block: nn.Module, family: EncoderFamily, dtype: torch.dtype, device: 
         weight = torch.cat([each.weight.detach() for each in found])
         bias = torch.cat([each.bias.detach() for each in found])
         layers[piece] = weight.to(device, dtype), bias.to(device, dtype)
+    norms = _norms(block, family, device)
+    return _Block(layers, norms, block.get_submodule(family.activation))
+
+
+def _norms(block: nn.Module, family: EncoderFamily, device: str) -> _Norms:
     first, second = (block.get_submodule(name).to(device) for name in family.norms)
-    return _Block(layers, (first, second), block.get_submodule(family.activation))
+    return first, second

@@ -65,7 +65,7 @@ class Networks:
     def _computing(
         self, directory: Path, facts: Mapping[str, Any], name: str
     ) -> tuple[Network, Adapter]:
-        """A LoRA run shares the network of its base.
+        """A run that left the base as it was, or has an adapter beside it, shares its network.
 
         DoRA also scales the rows of the base, so it has a network of its own, as full fine-tuning
         has, and what does not tell its base.
@@ -73,11 +73,12 @@ class Networks:
         family, kind = FAMILIES[family_of(directory)], engines.kind(name)
         base = facts.get("base_sha256")
         saved = load_adapter(directory) if "adapter.json" in facts["files"] else None
-        if saved is None or base is None or saved.spec.variant is Variant.DORA:
+        alone = saved is not None and saved.spec.variant is Variant.DORA
+        if alone or base is None or "head.safetensors" not in facts["files"]:
             model = _merged(directory)
             engine = kind.build(model, family)
             return engine, engine.prepared(Adapter({}, head_of(model, family)))
-        pairs = pairs_of(saved.spec, saved.tensors, family)
+        pairs = {} if saved is None else pairs_of(saved.spec, saved.tensors, family)
         key = base, _settings(directory, family), name
         shared = self._engines.get(key)
         if shared is None:

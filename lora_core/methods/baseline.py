@@ -3,7 +3,7 @@
 from torch import nn
 
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks
+from lora_core.encoders.modules import learned_blocks
 from lora_core.errors.spec import LayerOutOfRange
 from lora_core.methods.base import Method
 from lora_core.specs.method import BaselineSpec
@@ -16,7 +16,7 @@ class Baseline(Method):
         self.spec = spec
 
     def prepare(self, model: nn.Module, family: EncoderFamily) -> None:
-        found = blocks(model, family)
+        found = learned_blocks(model, family)
         first = len(found) - self.spec.blocks
         if first < 0:
             raise LayerOutOfRange(layer=self.spec.blocks - 1, count=len(found), last=len(found) - 1)

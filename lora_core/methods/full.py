@@ -2,12 +2,14 @@
 
 from torch import nn
 
+from lora_core.encoders import pooling
 from lora_core.encoders.base import EncoderFamily
 from lora_core.methods.base import Method
 
 
 class Full(Method):
-    """Train every parameter."""
+    """Train every parameter, but for a block that averages."""
 
-    def prepare(self, model: nn.Module, family: EncoderFamily) -> None:  # noqa: ARG002
+    def prepare(self, model: nn.Module, family: EncoderFamily) -> None:
         model.requires_grad_(True)
+        pooling.freeze(model, family)

@@ -5,6 +5,7 @@ only, BERT adds row 0 of the token types to every word embedding; added once to 
 left is DistilBERT, number for number. The pooler has no place there and is left out.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -77,6 +78,7 @@ def config() -> dict[str, Any]:
         "n_heads": 12,
         "n_layers": LAYERS,
         "pad_token_id": 0,
+        "pooling": "mean",  # as its authors trained it
         "qa_dropout": 0.1,
         "seq_classif_dropout": 0.2,
         "sinusoidal_pos_embds": False,
@@ -89,7 +91,8 @@ def directory() -> Path:
 
     Raises `SampleMissing`, `SampleChanged`, `DiskFull`.
     """
-    final = cache_dir() / "bases" / f"{NAME}-{REVISION[:12]}"
+    made_of = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
+    final = cache_dir() / "bases" / f"{NAME}-{made_of[:12]}"
     if final.is_dir():
         try:
             manifest.verify(final)

@@ -80,5 +80,13 @@ class FullSpec(Frozen):
     type: Literal["full"] = "full"
 
 
-MethodName = Literal["baseline", "lora", "full"]
-MethodSpec = Annotated[BaselineSpec | LoraSpec | FullSpec, Field(discriminator="type")]
+class ProbeSpec(Frozen):
+    """Logistic regression on the pooled states of the frozen base."""
+
+    type: Literal["probe"] = "probe"
+    C: Float = Field(default=1.0, gt=0, le=1e6)  # inverse strength of the regularization
+
+
+MethodName = Literal["probe", "baseline", "lora", "full"]
+EncoderMethod = ProbeSpec | BaselineSpec | LoraSpec | FullSpec  # those that train on a base
+MethodSpec = Annotated[EncoderMethod, Field(discriminator="type")]

@@ -15,6 +15,7 @@ class Preset(StrEnum):
 
 PRESETS: Mapping[Preset, Description] = {
     Preset.SEED: {
+        "pooling": "cls",
         "method": {
             "type": "lora",
             "variant": "unscaled",
@@ -46,6 +47,9 @@ def unfolded(description: Mapping[str, Any]) -> Description:
         return dict(description)
     said = dict(description)
     for section, settings in PRESETS[Preset(name)].items():
+        if not isinstance(settings, Mapping):
+            said.setdefault(section, settings)
+            continue
         own = said.get(section, {})
         if isinstance(own, Mapping) and own.get("type") in (None, settings.get("type")):
             said[section] = settings | own

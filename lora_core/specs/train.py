@@ -10,13 +10,15 @@ from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
 from lora_core.specs.method import MethodSpec
 from lora_core.specs.patterns import DEVICE, REVISION
+from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset, unfolded
 from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
 
 
 class SelectBy(StrEnum):
-    """The validation figure that picks the best checkpoint."""
+    """Which checkpoint is kept: the best one by a validation metric, or the last."""
 
+    LAST = "last"
     MACRO_F1 = "macro_f1"
     ACCURACY = "accuracy"
     LOSS = "loss"
@@ -27,11 +29,13 @@ class OptimSpec(Frozen):
 
     An update sees `batch_size` texts. They are computed in micro-batches of texts of like length,
     each of at most `micro_batch_tokens` padded tokens, whose gradients add up.
+
+    What is None is chosen by the number of training texts (`defaults.schedule`).
     """
 
-    epochs: Int = Field(default=2, ge=1, le=1000)
+    epochs: Int | None = Field(default=None, ge=1, le=1000)
     learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by method and base
-    batch_size: Int = Field(default=32, ge=1, le=4096)
+    batch_size: Int | None = Field(default=None, ge=1, le=4096)
     micro_batch_tokens: Int = Field(default=4096, ge=16, le=1_048_576)
     warmup: Float = Field(default=0.06, ge=0, le=1)  # share of all steps
     decay: Literal["linear", "cosine", "none"] = "linear"
@@ -44,9 +48,15 @@ class OptimSpec(Frozen):
 class StopSpec(Frozen):
     """Which checkpoint is kept, and when to stop early."""
 
-    select_by: SelectBy = SelectBy.MACRO_F1
+    select_by: SelectBy | None = None  # by the number of validation texts (`defaults.select_by`)
     evaluations_per_epoch: Int = Field(default=2, ge=1, le=100)
     patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without a better one
+
+    @model_validator(mode="after")
+    def _a_metric_for_patience(self) -> "StopSpec":
+        if self.select_by is SelectBy.LAST and self.patience is not None:
+            raise ValueError("with select_by 'last' nothing is better: leave patience out")
+        return self
 
 
 class RuntimeSpec(Frozen):
@@ -90,6 +100,7 @@ class TrainSpec(Frozen):
     method: MethodSpec
     base: BaseName = "minilm-l6"
     base_revision: str | None = Field(default=None, pattern=REVISION)
+    pooling: Pooling = Pooling.AUTO
     data: DataSpec = DataSpec()
     task: TaskSpec = SequenceClassificationSpec()
     optim: OptimSpec = OptimSpec()

@@ -1,5 +1,6 @@
 """The best weights so far, by a validation figure, and when to give up."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class Best:
 
     def is_better(self, metrics: Mapping[str, float]) -> bool:
         """Whether these weights are to be kept; NaN never is."""
+        if self.spec.select_by is SelectBy.LAST:
+            return math.isfinite(metrics["loss"])
         return (self._score(metrics), -metrics["loss"]) >= (self.score, -self.loss)
 
     def offer(
@@ -78,5 +81,7 @@ class Best:
         self.logits = None if logits is None else logits.clone().numpy()
 
     def _score(self, metrics: Mapping[str, float]) -> float:
+        if self.spec.select_by is SelectBy.LAST:
+            return 0.0  # each one is as good as the one before, and later
         value = metrics[self.spec.select_by]
         return -value if self.spec.select_by is SelectBy.LOSS else value

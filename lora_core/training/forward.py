@@ -55,11 +55,15 @@ class EveryBlock(WholeModel):
         self._blocks = blocks(model, family)
 
     def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
+        with self._runtime.autocast():
+            return head(self.model, self._family, self.pooled(part, indices))
+
+    def pooled(self, part: Part, indices: Sequence[int]) -> Tensor:
+        """What the head reads of these texts, (len(indices), width)."""
         batch = self._batch(part, indices)
         with self._runtime.autocast():
             x = stack.embed(self.model, self._family, batch.input_ids)
-            x = stack.run(self._blocks, x, stack.visible(batch.attention_mask))
-            return head(self.model, self._family, x[:, 0])
+            return stack.run(self._blocks, x, stack.visible(batch.attention_mask))[:, 0]
 
 
 def head(model: PreTrainedModel, family: EncoderFamily, x: Tensor) -> Tensor:

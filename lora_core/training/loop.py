@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lora_core.data.batching import epoch_updates, micro_batches
+from lora_core.defaults import schedule
 from lora_core.errors.training import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.faults import reach
@@ -56,8 +57,9 @@ class Trainer:
         self.validation_part = prepared.parts[Split.VALIDATION]
         self.observer, self.pulse, self.saves = observer, pulse, saves
         optim = self.spec.optim
-        self.updates_per_epoch = math.ceil(len(self.train_part) / optim.batch_size)
-        self.total_steps = self.updates_per_epoch * optim.epochs
+        self.epochs, self.batch_size = schedule(optim, len(self.train_part))
+        self.updates_per_epoch = math.ceil(len(self.train_part) / self.batch_size)
+        self.total_steps = self.updates_per_epoch * self.epochs
         trial = self.spec.trial
         share = 1.0 if trial is None else trial.share
         self.last_step = max(1, round(self.total_steps * share))
@@ -101,11 +103,10 @@ class Trainer:
     def _updates_left(self) -> Iterator[list[int]]:
         """The texts of each update. An epoch's order is drawn anew, not played again."""
         made = self.progress.step
-        optim = self.spec.optim
-        for epoch in range(made // self.updates_per_epoch, optim.epochs):
+        for epoch in range(made // self.updates_per_epoch, self.epochs):
             updates = epoch_updates(
                 self.train_part.lengths,
-                batch_size=optim.batch_size,
+                batch_size=self.batch_size,
                 seed=self.spec.runtime.seed,
                 epoch=epoch,
             )

@@ -18,6 +18,7 @@ from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.first_token import first_token_only
 from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.encoders.modules import blocks
+from lora_core.encoders.pooling import pool
 from lora_core.encoders.recompute import recompute
 from lora_core.events import Noted, Observer, Phase
 from lora_core.layers import held
@@ -25,7 +26,7 @@ from lora_core.methods.base import Method
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
-from lora_core.training.forward import WholeModel
+from lora_core.training.forward import EveryBlock
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime, start
@@ -47,7 +48,7 @@ class Prepared:
     family: EncoderFamily
     method: Method
     task: SequenceClassification
-    forward: WholeModel
+    forward: EveryBlock
     tokenizer: Tokenizer
     tokenizer_file: Path  # that it was read from
     base_sha256: str
@@ -57,11 +58,12 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
     runtime = start(spec.runtime)
     base = locate(spec.base, spec.base_revision)
-    shape = fit.read_shape(base.config, base=spec.base)
+    shape = fit.read_shape(base.config, base=spec.base, pooling=spec.pooling)
     fit.check(shape, spec)
-    spec, learning_rate, max_length = defaults.settled(spec, shape)
-    spec = _on(spec, runtime)
     splits = load(spec.data)
+    texts = {split: len(splits.part(split)) for split in Split}
+    spec, learning_rate, max_length = defaults.settled(spec, shape, texts)
+    spec = _on(spec, runtime)
     family = base.family
     model, kept = load_classifier(
         base,
@@ -74,6 +76,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     # The order matters from here on. The base is hashed before injection renames its layers. A is
     # drawn on the CPU, so that it is the same on every device. `recompute` wraps what is there, so
     # it comes after the last block was changed. `hold` copies on the device, so it comes last.
+    pool(model, family, spec.pooling)
     base_sha256 = fingerprint(model, family)
     method = methods.build(spec.method)
     method.prepare(model, family)

@@ -14,12 +14,12 @@ from lora_core.events import Finished, Observer, Phase, Silence, Started, StopSi
 from lora_core.faults import reach
 from lora_core.merge import merge_adapters
 from lora_core.specs.data import Split
-from lora_core.specs.method import LoraSpec
+from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import causes, checkpoint, evaluate, figures, mistakes, origin, ranks
+from lora_core.training import causes, checkpoint, evaluate, figures, mistakes, origin, probe, ranks
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
-from lora_core.training.loop import Trained, Trainer
+from lora_core.training.loop import Trained
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.pulse import Pulse
 from lora_core.training.resume import build_trainer
@@ -52,9 +52,15 @@ def run(
         reach("loading")
         with ranks.main_first():
             prepared, saved = _ready(spec, resume, observer, alone)
-        trainer = build_trainer(prepared, observer=observer, pulse=together, plan=plan, saved=saved)
-        _announce(trainer, prepared, observer)
-        trained = trainer.train()
+        if isinstance(method := prepared.spec.method, ProbeSpec):
+            _announce(1, prepared, observer)
+            trained = probe.fit(prepared, method, observer=observer, pulse=together)
+        else:
+            trainer = build_trainer(
+                prepared, observer=observer, pulse=together, plan=plan, saved=saved
+            )
+            _announce(trainer.last_step, prepared, observer)
+            trained = trainer.train()
         if prepared.spec.trial is not None:
             measured, logits = figures.of_trial(prepared, trained)
         else:
@@ -91,11 +97,11 @@ def _ready(
     return prepare(spec, observer, pulse), saved
 
 
-def _announce(trainer: Trainer, prepared: Prepared, observer: Observer) -> None:
+def _announce(steps: int, prepared: Prepared, observer: Observer) -> None:
     census = prepared.method.census(prepared.model)
     observer.on_event(
         Started(
-            total_steps=trainer.last_step,
+            total_steps=steps,
             trainable_parameters=census.trainable,
             total_parameters=census.total,
             examples={split: len(part) for split, part in prepared.parts.items()},
@@ -133,7 +139,7 @@ def _save(out_dir: Path, prepared: Prepared, pulse: Pulse) -> float:
         artifact.save_adapter(out_dir, spec.method, state, prepared.family.model_type)
     merge_adapters(model)
     artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length)
-    if isinstance(spec.method, LoraSpec):
+    if isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == BaselineSpec(blocks=0):
         artifact.save_head(out_dir, model, prepared.family)
     merged = answers(artifact.load_merged(out_dir).to(exact.device))
     difference = artifact.check_merge(unmerged, merged)

@@ -19,7 +19,7 @@ from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.specs.data import Split
 from lora_core.training import environment, features
-from lora_core.training.forward import EveryBlock, WholeModel, head
+from lora_core.training.forward import EveryBlock
 from lora_core.training.part import Part
 from lora_core.training.pulse import Pulse
 from lora_core.training.runtime import Runtime
@@ -27,7 +27,7 @@ from lora_core.training.runtime import Runtime
 MAX_BYTES = features.LIMIT // 2  # of the states of one run
 
 
-class FrozenTrunk(WholeModel):
+class FrozenTrunk(EveryBlock):
     """The states below the first block that trains are kept; what lies above is computed again.
 
     The same function as `WholeModel` while nothing below trains or drops out. When no block trains,
@@ -45,8 +45,7 @@ class FrozenTrunk(WholeModel):
         pulse: Pulse,
     ) -> None:
         """Compute, or find, the states of every part; `budget` padded tokens at once."""
-        super().__init__(model, runtime)
-        self._family = family
+        super().__init__(model, runtime, family)
         self._budget = budget
         self._pulse = pulse
         every = blocks(model, family)
@@ -62,7 +61,7 @@ class FrozenTrunk(WholeModel):
         self.seconds = time.monotonic() - began
         self.found = all(states.found for states in self._features.values())
 
-    def __call__(self, part: Part, indices: Sequence[int]) -> Tensor:
+    def pooled(self, part: Part, indices: Sequence[int]) -> Tensor:
         states = self._features[part.split].of(indices)  # (n, width) of each text
         x = pad_sequence(states, batch_first=True).to(self._runtime.device)  # (texts, n, width)
         if self._above:
@@ -70,8 +69,7 @@ class FrozenTrunk(WholeModel):
         seen = torch.from_numpy(part.lengths[indices]).to(x.device)[:, None]  # (texts, 1)
         mask = torch.arange(x.shape[1], device=x.device) < seen  # (texts, length)
         with self._runtime.autocast():
-            x = stack.run(self._above, x, stack.visible(mask))
-            return head(self.model, self._family, x[:, 0])
+            return stack.run(self._above, x, stack.visible(mask))[:, 0]
 
     def _states(self, part: Part) -> features.Features:
         name = features.key(self._origin, part)
@@ -106,7 +104,7 @@ def choose(  # noqa: PLR0913 - everything that the rule looks at
     encoder_dropout: float,
     budget: int,
     pulse: Pulse,
-) -> WholeModel:
+) -> EveryBlock:
     """The cheapest way that is exact for what this run trains."""
     frozen = stack.frozen_blocks(model, family) if encoder_dropout == 0 else 0
     above = len(blocks(model, family)) - frozen
