@@ -90,9 +90,7 @@ class Shape:
             yield name, d_in, d_out
 
 
-def read_shape(
-    config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooling.AUTO
-) -> Shape:
+def read_shape(config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooling.AUTO) -> Shape:
     """The sizes in a config; `base` is its name, `pooling` what is wanted.
 
     Raises `UnsupportedEncoder`, `BrokenBase`, `PoolingFixed`.
@@ -121,7 +119,9 @@ def read_shape(
         reason = f"width {shape.width} cannot be divided among {shape.heads} heads"
         raise BrokenBase(base=base, reason=reason)
     if shape.layers < 1:
-        raise BrokenBase(base=base, reason="its config leaves no block beside the one that averages")
+        raise BrokenBase(
+            base=base, reason="its config leaves no block beside the one that averages"
+        )
     if shape.longest < 1:
         raise BrokenBase(base=base, reason="its config leaves no position for a text")
     return shape

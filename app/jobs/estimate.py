@@ -59,9 +59,7 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     return Cost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def _evaluated(
-    spec: TrainSpec, texts: Mapping[Split, int], epochs: int, since: float
-) -> int:
+def _evaluated(spec: TrainSpec, texts: Mapping[Split, int], epochs: int, since: float) -> int:
     """Texts that are answered on the way and at the end."""
     evaluations = epochs * spec.stop.evaluations_per_epoch
     upto = spec.trial.share if spec.trial else 1.0

@@ -24,7 +24,6 @@ from lora_core.inference.adapter import PIECES, Adapter, Dense
 from lora_core.inference.attention import LONGEST, Unfused
 from lora_core.inference.layout import Layout, Rows
 
-
 _Norms = tuple[Any, Any]  # after attention, and after the feed-forward network
 
 

@@ -31,7 +31,7 @@ def of_run(
 ) -> tuple[dict[str, Any], Logits]:
     """Figures and logits of the best weights on validation and test, beside the linear rival's.
 
-    The temperature is fitted on validation alone.
+    The temperature is fitted on validation alone, and is 1 where that has too few texts.
     """
     pulse.enter(Phase.LINEAR_RIVAL)
     with ranks.main_first():
@@ -43,8 +43,11 @@ def of_run(
         Split.TEST: _answers(prepared, Split.TEST, pulse),
     }
     validation_labels = prepared.parts[Split.VALIDATION].labels
-    temperature = calibration.fit(trained.validation_logits, validation_labels)
-    calibrated: dict[str, Any] = {"temperature": temperature}
+    fitted = len(validation_labels) >= calibration.LEAST_TEXTS
+    temperature = 1.0
+    if fitted:
+        temperature = calibration.fit(trained.validation_logits, validation_labels)
+    calibrated: dict[str, Any] = {"temperature": temperature, "fitted": fitted}
     for split, rows in logits.items():
         labels = prepared.parts[split].labels
         calibrated[split] = calibration.compare(rows, labels, temperature)

@@ -58,9 +58,7 @@ def fit(prepared: Prepared, spec: ProbeSpec, *, observer: Observer, pulse: Pulse
     validation, budget = prepared.parts[Split.VALIDATION], prepared.spec.optim.micro_batch_tokens
     logits = evaluate.logits(prepared.forward, validation, budget=budget, pulse=pulse)
     metrics = prepared.task.metrics(logits, validation.labels)
-    observer.on_event(
-        Evaluated(step=1, split=Split.VALIDATION, metrics=finite(metrics), best=True)
-    )
+    observer.on_event(Evaluated(step=1, split=Split.VALIDATION, metrics=finite(metrics), best=True))
     return Trained(
         steps=1,
         best_step=1,

@@ -99,6 +99,7 @@ def _ready(
 
 def _announce(steps: int, prepared: Prepared, observer: Observer) -> None:
     census = prepared.method.census(prepared.model)
+    is_probe = isinstance(prepared.spec.method, ProbeSpec)
     observer.on_event(
         Started(
             total_steps=steps,
@@ -109,7 +110,7 @@ def _announce(steps: int, prepared: Prepared, observer: Observer) -> None:
             device=prepared.runtime.device,
             precision=prepared.runtime.precision,
             threads=prepared.runtime.threads,
-            learning_rate=prepared.learning_rate,
+            learning_rate=None if is_probe else prepared.learning_rate,
         )
     )
 

@@ -1,8 +1,12 @@
+import pytest
+
 from lora_core import fit
-from lora_core.defaults import learning_rate, settled
+from lora_core.defaults import learning_rate, schedule, selection, settled
 from lora_core.samples import minilm
+from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.pooling import Pooling
+from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
 
 
 def test_the_rate_goes_by_method_and_width() -> None:
@@ -20,3 +24,41 @@ def test_what_is_said_stands_and_the_rest_is_decided() -> None:
     assert (spec.optim.learning_rate, spec.data.max_length) == (rate, length)
     said = {"method": {"type": "full"}, "optim": {"learning_rate": 0.5}, "data": {"max_length": 64}}
     assert settled(TrainSpec.model_validate(said), shape)[1:] == (0.5, 64)
+
+
+@pytest.mark.parametrize(
+    ("texts", "epochs", "batch_size"),
+    [
+        (0, 60, 16),
+        (7, 60, 16),
+        (16, 60, 16),
+        (256, 4, 16),
+        (500, 2, 16),
+        (501, 4, 32),
+        (6000, 2, 32),
+    ],
+)
+def test_few_texts_still_get_their_updates(texts: int, epochs: int, batch_size: int) -> None:
+    assert schedule(OptimSpec(), texts) == (epochs, batch_size)
+    assert epochs * -(-max(1, texts) // batch_size) >= 60
+    assert schedule(OptimSpec(epochs=1), texts) == (1, batch_size)
+    assert schedule(OptimSpec(batch_size=600), texts)[1] == 600
+
+
+def test_few_validation_texts_choose_no_checkpoint() -> None:
+    assert selection(StopSpec(), 99).select_by is SelectBy.LAST
+    assert selection(StopSpec(), 100).select_by is SelectBy.MACRO_F1
+    assert selection(StopSpec(patience=2), 9).select_by is SelectBy.MACRO_F1
+    assert selection(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
+    with pytest.raises(ValueError, match="nothing is better"):
+        StopSpec(select_by=SelectBy.LAST, patience=2)
+
+
+def test_the_number_of_texts_and_the_base_decide_what_is_left_open() -> None:
+    shape = fit.read_shape(minilm.config(), base=minilm.NAME)
+    texts = {Split.TRAIN: 100, Split.VALIDATION: 10, Split.TEST: 20}
+    spec, _, _ = settled(TrainSpec(method=LoraSpec()), shape, texts)
+    assert (spec.optim.epochs, spec.optim.batch_size) == (9, 16)
+    assert (spec.stop.select_by, spec.pooling) == (SelectBy.LAST, Pooling.MEAN)
+    again, _, _ = settled(spec, shape, texts)
+    assert again == spec

@@ -63,7 +63,9 @@ def test_the_short_way_gives_what_the_block_gives(family: str, mask: torch.Tenso
     torch.testing.assert_close(
         short(IDS, attention_mask=mask).logits, whole(IDS, attention_mask=mask).logits
     )
-    below = [dict(blocks(model, FAMILIES[family])[0].named_parameters()) for model in (whole, short)]
+    below = [
+        dict(blocks(model, FAMILIES[family])[0].named_parameters()) for model in (whole, short)
+    ]
     for name, parameter in below[0].items():
         torch.testing.assert_close(below[1][name].grad, parameter.grad, rtol=1e-3, atol=1e-5)
 

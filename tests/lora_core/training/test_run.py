@@ -34,14 +34,16 @@ METHODS = [
     {"type": "baseline", "blocks": 1},
     {"type": "baseline"},
     {"type": "full"},
+    {"type": "probe"},
 ]
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values()))[:40])
 def test_every_method_leaves_a_model_that_plain_transformers_loads(
-    spec: Make, train: Train, method: dict[str, object]
+    spec: Make, train: Train, method: dict[str, object], pooling: str
 ) -> None:
-    heard, out = train(spec(method=method))
+    heard, out = train(spec(method=method, pooling=pooling))
     facts = manifest.verify(out)
     merged = out / "merged"
     model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -1,0 +1,96 @@
+"""The probe against scikit-learn on the same vectors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModel
+
+from lora_core import manifest
+from lora_core.artifact import load_golden
+from lora_core.data.load import load
+from lora_core.data.tokens import load_tokenizer
+from lora_core.errors.training import NonFiniteStates
+from lora_core.inference.networks import Networks
+from lora_core.specs.train import TrainSpec
+from tests.listener import Listener
+from tests.tiny_base import FAMILIES, make_base, make_reviews
+
+Make = Callable[..., TrainSpec]
+Train = Callable[..., tuple[Listener, Path]]
+
+
+@torch.no_grad()
+def vectors(base: Path, texts: list[str]) -> np.ndarray[Any, Any]:
+    """Mean over the tokens of each text, normalized."""
+    tokenizer = load_tokenizer(base / "tokenizer.json")
+    encoder = AutoModel.from_pretrained(base).eval()
+    found = []
+    for text in texts:
+        mean = encoder(torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0].mean(dim=0)
+        found.append(torch.nn.functional.layer_norm(mean, mean.shape).numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("labels", [("bad", "good"), ("bad", "fine", "good")], ids=len)
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_it_answers_as_scikit_learn(
+    spec: Make,
+    train: Train,
+    tmp_path: Path,
+    family: str,
+    labels: tuple[str, ...],
+    class_weights: str,
+) -> None:
+    base = make_base(tmp_path / "a base", family)
+    texts = make_reviews(tmp_path / "texts.csv", labels=labels)
+    described = spec(
+        method={"type": "probe", "C": 2.0},
+        base=str(base),
+        pooling="mean",
+        data={"source": str(texts)},
+        task={"class_weights": class_weights},
+        runtime={"precision": "fp32"},
+    )
+    heard, out = train(described)
+    splits = load(described.data)
+    x = vectors(base, [example.text for example in splits.train])
+    norm = np.linalg.norm(x, axis=1).mean()
+    model = LogisticRegression(
+        C=2.0,
+        max_iter=10_000,
+        tol=1e-8,
+        class_weight=None if class_weights == "none" else "balanced",
+    )
+    model.fit(x / norm, [example.label for example in splits.train])
+    asked, logits = load_golden(out)
+    expected = model.predict_proba(vectors(base, asked) / norm)
+    np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=5e-3)
+    started = heard.all("started")[0]
+    assert (started.total_steps, started.learning_rate) == (1, None)
+    assert manifest.verify(out)["metrics"]["trainable_parameters"] == len(labels) * 33
+
+
+def test_probes_share_the_network_of_their_base(spec: Make, train: Train) -> None:
+    networks = Networks()
+    outs = [train(spec(method={"type": "probe", "C": C}, pooling="mean"))[1] for C in (0.1, 10.0)]
+    first, second = (networks.open(out, "torch-fp32") for out in outs)
+    assert first.engine is second.engine
+    assert first.adapter is not second.adapter
+
+
+def test_states_that_are_not_finite_end_the_run(spec: Make, train: Train, tmp_path: Path) -> None:
+    base = make_base(tmp_path / "broken")
+    weights = load_file(base / "model.safetensors")
+    name = next(n for n in weights if n.endswith("layer.1.output_layer_norm.bias"))
+    weights[name].fill_(float("nan"))
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NonFiniteStates):
+        train(spec(method={"type": "probe"}, base=str(base)))
