@@ -26,8 +26,8 @@ from lora_core.samples import minilm
 from lora_core.specs.base import is_directory
 from lora_core.specs.pooling import FILE as POOLING_FILE
 
-WANTED = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.txt",
-          "special_tokens_map.json")  # fmt: skip
+WANTED = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
+          "tokenizer*", "vocab.txt", "special_tokens_map.json")  # fmt: skip
 
 
 @dataclass(frozen=True)

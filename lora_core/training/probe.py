@@ -5,9 +5,10 @@ b₂, so that the model is one like any other. The first layer only scales and s
 b₁ = c, into a range in which its activation f is nearly a straight line. The regression is fitted
 on h = f(s x + c) itself, so nothing is lost by that:
 
-logits = W z + b,  z = (h - c) / (s ρ)    W₂ = W / (s ρ)    b₂ = b - c W₂ 1
+logits = W z + b,  z = (h - c) / (s m)    W₂ = W / (s m)    b₂ = b - c W₂ 1
 
-ρ is the mean norm of x over the training texts, so that C means what it means for vectors of norm 1.
+m is the mean norm of x over the training texts, so that C means what it does for vectors of
+norm 1.
 """
 
 from typing import NamedTuple
@@ -52,7 +53,7 @@ def fit(prepared: Prepared, spec: ProbeSpec, *, observer: Observer, pulse: Pulse
     part = prepared.parts[Split.TRAIN]
     pace = Pace(log_every=1, seconds=prepared.forward.seconds)
     prepared.model.eval()
-    fit_head(prepared, spec.C)
+    fit_head(prepared, spec)
     pace.add(0.0, 0.0, len(part), int(part.lengths.sum()))
     pulse.enter(Phase.EVALUATING, 1)
     validation, budget = prepared.parts[Split.VALIDATION], prepared.spec.optim.micro_batch_tokens
@@ -70,7 +71,7 @@ def fit(prepared: Prepared, spec: ProbeSpec, *, observer: Observer, pulse: Pulse
 
 
 @torch.no_grad()
-def fit_head(prepared: Prepared, C: float) -> None:
+def fit_head(prepared: Prepared, spec: ProbeSpec) -> None:
     """Write the regression on the training texts into the head. Raises `NonFiniteStates`."""
     part, family = prepared.parts[Split.TRAIN], prepared.family
     first, last = (linear(prepared.model, name) for name in family.head)
@@ -83,21 +84,21 @@ def fit_head(prepared: Prepared, C: float) -> None:
     norm = float(x.norm(dim=1).mean()) or 1.0
     z = (_between(family, line.scale * x + line.shift) - line.shift) / (line.scale * norm)
     balanced = prepared.spec.task.class_weights is ClassWeights.BALANCED
-    weight, bias = regression(z.numpy(), part.labels, C=C, balanced=balanced)
+    weight, bias = regression(z.numpy(), part.labels, spec, balanced=balanced)
     weight /= line.scale * norm
     last.weight.copy_(torch.from_numpy(weight))
     last.bias.copy_(torch.from_numpy(bias - line.shift * weight.sum(axis=1)))
 
 
 def regression(
-    x: NDArray[np.float32], labels: NDArray[np.int64], *, C: float, balanced: bool
+    x: NDArray[np.float32], labels: NDArray[np.int64], spec: ProbeSpec, *, balanced: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weight (classes, width) and bias (classes,) of scikit-learn's logistic regression.
 
     With two classes it has one row, which is divided between them: softmax gives the same.
     """
     class_weight = "balanced" if balanced else None
-    model = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
+    model = LogisticRegression(C=spec.C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
     model.fit(x, labels)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:
