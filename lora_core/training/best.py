@@ -1,5 +1,6 @@
 """The best weights so far, by a validation figure, and when to give up."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -64,7 +65,7 @@ class Best:
             step=self.step,
             score=self.score if known else None,
             evaluations_since=self.evaluations_since,
-            loss=self.loss if known else None,
+            loss=self.loss if math.isfinite(self.loss) else None,
         )
 
     def restore(
