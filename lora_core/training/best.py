@@ -67,7 +67,7 @@ class Best:
             step=self.step,
             score=self.score if known else None,
             evaluations_since=self.evaluations_since,
-            loss=self.loss if known else None,
+            loss=self.loss if math.isfinite(self.loss) else None,
         )
 
     def restore(

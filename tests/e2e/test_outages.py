@@ -44,13 +44,13 @@ def test_a_broker_that_forgets_everything_loses_no_job(
 def test_a_training_goes_on_while_the_database_is_down_and_no_point_is_missing(
     install: Install, postgres: PostgresServer, unbroken: Outcome
 ) -> None:
-    installation = install(lease_seconds=2)
+    installation = install(lease_seconds=5)
     job_id = installation.submit()
     installation.worker()
     installation.worker()
     installation.saw(job_id, "checkpoint", count=2)
     postgres.stop(signal.SIGQUIT)  # at once, as when the machine dies
-    time.sleep(5)  # longer than a lease
+    time.sleep(8)  # longer than a lease
     postgres.start()
     installation.database.close()
     installation.succeeded(job_id)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lora_core import manifest
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training.best import Best
+from lora_core.training.best import Best, BestFigures
 from tests.listener import Listener
 
 NO_LOGITS = np.zeros((1, 2), np.float32)
@@ -57,6 +58,13 @@ def test_ties_are_broken_alike_after_a_resume() -> None:
     after.restore(before.figures(), {}, None)
     assert not after.is_better({"accuracy": 0.9, "loss": 0.3})
     assert after.is_better({"accuracy": 0.9, "loss": 0.1})
+
+
+def test_a_checkpoint_without_the_loss_is_saved_again_as_it_was() -> None:
+    old = BestFigures(step=7, score=0.9, evaluations_since=1)  # as training version 1 wrote it
+    best = Best(StopSpec(select_by=SelectBy.ACCURACY))
+    best.restore(old, {}, torch.zeros(3, 2))
+    assert best.figures() == old
 
 
 def test_a_run_that_ties_at_the_top_keeps_its_best_trained_weights(
