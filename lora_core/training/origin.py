@@ -3,6 +3,7 @@
 import hashlib
 
 from lora_core.specs.frozen import Frozen
+from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import TrainSpec
 from lora_core.training import environment, ranks
 from lora_core.training.prepare import Prepared
@@ -36,8 +37,21 @@ def foreign(then: Origin, now: Origin) -> str | None:
 
 
 def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:
-    """What the spec leaves open is done as the first time, where every machine can do that."""
+    """What the spec leaves open is done as the first time, where every machine can do that.
+
+    A checkpoint from before there was a choice of pooling read the first token.
+    """
     runtime, used = spec.runtime, then.runtime
+    optim = spec.optim.model_copy(
+        update={
+            "epochs": spec.optim.epochs or then.optim.epochs,
+            "batch_size": spec.optim.batch_size or then.optim.batch_size,
+        }
+    )
+    stop = spec.stop.model_copy(update={"select_by": spec.stop.select_by or then.stop.select_by})
+    pooling = spec.pooling
+    if pooling is Pooling.AUTO:
+        pooling = Pooling.CLS if then.pooling is Pooling.AUTO else then.pooling
     settled: dict[str, object] = {}
     if runtime.threads is None:
         settled["threads"] = used.threads
@@ -45,7 +59,8 @@ def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:
         settled["device"] = "cpu"
     if (runtime.precision, used.precision) == ("auto", "fp32"):
         settled["precision"] = "fp32"
-    return spec.model_copy(update={"runtime": runtime.model_copy(update=settled)})
+    update = {"optim": optim, "stop": stop, "pooling": pooling}
+    return spec.model_copy(update={**update, "runtime": runtime.model_copy(update=settled)})
 
 
 def _meaning(origin: Origin) -> dict[str, object]:

@@ -23,7 +23,13 @@ from tests.tiny_base import make_reviews
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[Listener, Path]]
 
-UNSURE = {"epochs": 1, "learning_rate": 0.002}  # so short that some answers are wrong
+UNSURE = {"epochs": 1, "learning_rate": 0.0002}  # so little that some answers are wrong
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> str:
+    """Texts enough to fit a temperature on a tenth of them."""
+    return str(make_reviews(tmp_path / "many.csv", rows=1_000))
 
 
 def kept(out: Path, split: str) -> tuple[NDArray[np.float64], list[int]]:
@@ -34,14 +40,15 @@ def kept(out: Path, split: str) -> tuple[NDArray[np.float64], list[int]]:
 
 
 def test_the_temperature_is_the_best_for_the_stored_logits_of_validation(
-    spec: Make, train: Train
+    spec: Make, train: Train, many: str
 ) -> None:
-    _, out = train(spec(optim=UNSURE))
+    _, out = train(spec(optim=UNSURE, data={"source": many}))
     facts = manifest.read(out)
     told = facts["metrics"]["calibration"]
     temperature = told["temperature"]
     assert facts["calibration"] == {"temperature": temperature}
     assert temperature != 1
+    assert told["fitted"]
     logits, labels = kept(out, "validation")
     losses = {t: log_loss(labels, softmax(logits / t, axis=1)) for t in np.geomspace(0.05, 20, 601)}
     assert temperature == pytest.approx(min(losses, key=lambda t: losses[t]), rel=0.01)
@@ -54,8 +61,16 @@ def test_the_temperature_is_the_best_for_the_stored_logits_of_validation(
     assert told["validation"]["after"]["loss"] <= told["validation"]["before"]["loss"]
 
 
-def test_probabilities_are_calibrated_where_they_are_made(spec: Make, train: Train) -> None:
-    _, out = train(spec(optim=UNSURE))
+def test_few_texts_fit_no_temperature(spec: Make, train: Train) -> None:
+    told = manifest.read(train(spec(optim=UNSURE))[1])["metrics"]["calibration"]
+    assert (told["temperature"], told["fitted"]) == (1.0, False)
+    assert told["test"]["before"] == told["test"]["after"]
+
+
+def test_probabilities_are_calibrated_where_they_are_made(
+    spec: Make, train: Train, many: str
+) -> None:
+    _, out = train(spec(optim=UNSURE, data={"source": many}))
     golden = json.loads((out / "golden.json").read_text())
     temperature = manifest.read(out)["calibration"]["temperature"]
     expected = softmax(np.array([row["logits"] for row in golden]) / temperature, axis=1)
@@ -66,7 +81,7 @@ def test_probabilities_are_calibrated_where_they_are_made(spec: Make, train: Tra
 
 
 def test_the_test_part_has_no_say(spec: Make, train: Train, tmp_path: Path) -> None:
-    with make_reviews(tmp_path / "all.csv").open(newline="") as file:
+    with make_reviews(tmp_path / "all.csv", rows=300).open(newline="") as file:
         head, *rows = csv.reader(file)
 
     def part(name: str, rows: list[list[str]]) -> str:
@@ -74,10 +89,10 @@ def test_the_test_part_has_no_say(spec: Make, train: Train, tmp_path: Path) -> N
             csv.writer(file).writerows([head, *rows])
         return str(tmp_path / name)
 
-    given = {"train": part("train.csv", rows[:80]), "validation": part("val.csv", rows[80:100])}
-    wrong = [[text, "good" if label == "bad" else "bad"] for text, label in rows[100:]]
+    given = {"train": part("train.csv", rows[:80]), "validation": part("val.csv", rows[80:200])}
+    wrong = [[text, "good" if label == "bad" else "bad"] for text, label in rows[200:]]
     told = []
-    for test in (part("test.csv", rows[100:]), part("wrong.csv", wrong)):
+    for test in (part("test.csv", rows[200:]), part("wrong.csv", wrong)):
         _, out = train(spec(optim=UNSURE, data={"source": {**given, "test": test}}))
         told.append(manifest.read(out)["metrics"]["calibration"])
     assert told[0]["temperature"] == told[1]["temperature"]

@@ -20,7 +20,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
 from lora_core.training.runtime import _fast_bf16
 from tests.listener import Listener
-from tests.tiny_base import FAMILIES, make_base
+from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[Listener, Path]]
@@ -228,9 +228,12 @@ def test_a_changed_file_is_noticed_at_load(spec: Make, train: Train) -> None:
         Predictor.load(out)
 
 
-def test_a_pipeline_gives_the_same_answer_as_the_predictor(spec: Make, train: Train) -> None:
+def test_a_pipeline_gives_the_same_answer_as_the_predictor(
+    spec: Make, train: Train, tmp_path: Path
+) -> None:
     """Its logits, divided by the temperature of the manifest: `merged/` knows none."""
-    _, out = train(spec(optim={"epochs": 1, "learning_rate": 0.002}))
+    many = str(make_reviews(tmp_path / "many.csv", rows=1_000))
+    _, out = train(spec(optim={"epochs": 1, "learning_rate": 0.0002}, data={"source": many}))
     temperature = manifest.read(out)["calibration"]["temperature"]
     assert temperature != 1
     texts = ["a good film", "a very dull plot and it was bad"]
