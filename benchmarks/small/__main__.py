@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
     every = [*plan.cells([*names], quick=arguments.quick)]
     file = "small-choice.jsonl" if arguments.choose else "small.jsonl"
     results = Kept(arguments.results / ("quick-" * arguments.quick + file))
-    chosen = [cell for cell in every if arguments.only in cell.name]
+    chosen = [cell for cell in every if all(part in cell.name for part in arguments.only)]
     if arguments.fresh:
         results.forget(cell.name for cell in chosen)
     for cell in chosen:
@@ -45,7 +45,9 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--choose", action="store_true", help=f"on {', '.join(sets.CHOICE)}, with variants"
     )
-    parser.add_argument("--only", default="", metavar="PART", help="such as imdb or /probe/")
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="PART", help="of their names, such as imdb /probe/"
+    )
     parser.add_argument("--quick", action="store_true", help="a few texts, to see that it works")
     parser.add_argument("--fresh", action="store_true", help="compute again what was kept")
     parser.add_argument("--results", type=Path, default=DIRECTORY, help="directory to keep them in")

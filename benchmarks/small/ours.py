@@ -17,8 +17,8 @@ from lora_core.encoders.load import locate
 from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
+from lora_core.training import version
 from lora_core.training.run import run
-from lora_core.training.version import TRAINING_VERSION
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[str]:
@@ -39,7 +39,7 @@ def settings(spec: Spec) -> dict[str, Any]:
     described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
     shape = fit.read_shape(locate(described.base).config, base=described.base)
     filled = settled(described, shape)[0].model_dump_json(exclude={"runtime", "result", "trial"})
-    return {"version": TRAINING_VERSION, **json.loads(filled)}
+    return {"version": version.TRAINING_VERSION, **json.loads(filled)}
 
 
 def _described(spec: Spec, source: dict[Split, str], seed: int) -> TrainSpec:
