@@ -11,9 +11,9 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import apart
+from benchmarks.columns import aligned
 from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.small import cells, plan, sets
 from benchmarks.small.plan import Cell
@@ -66,15 +66,11 @@ def tell(every: Sequence[Cell], results: Kept) -> None:
     from benchmarks.small import summary
 
     found = [cell for cell in every if is_kept(cell, results)]
-    print(summary.table(found, results))
+    print(aligned(summary.table(found, results)))
     if len(found) < len(every):
         print(f"{len(every) - len(found)} of {len(every)} cells are not computed yet")
-    print(json.dumps(summary.summary(found, results) | _where(found, results)))
-
-
-def _where(found: Sequence[Cell], results: Kept) -> dict[str, Any]:
-    """The processors that computed these cells."""
-    return {"processor": sorted({results.cells[cell.name]["processor"] for cell in found})}
+    where = results.where(cell.name for cell in found)
+    print(json.dumps(summary.summary(found, results) | where))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from benchmarks.columns import aligned
 from benchmarks.kept import Kept
-from benchmarks.small.plan import OURS, Cell, draws
+from benchmarks.small.plan import CONTENDERS, OURS, Cell, draws
+from benchmarks.small.sets import TABLE
 
 Accuracies = NDArray[np.float64]  # (draws,) of one contender, in per cent
 Place = tuple[str, int]  # data set and labelled texts
@@ -137,22 +137,44 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 2)
 
 
-def table(cells: Sequence[Cell], results: Kept) -> str:
+def table(cells: Sequence[Cell], results: Kept) -> list[list[str]]:
     """A line for each data set and size: means ± standard errors in per cent, and the gap."""
     found = accuracies(cells, results)
     each = gaps(found)
     names = list(dict.fromkeys(cell.contender for cell in cells))
     lines = [["", *names, "draws", "best contender less ours"]]
     for place, contenders in found.items():
-        count = len(next(iter(contenders.values()), ()))
-        line = [f"{place[0]} {place[1]}"]
+        if not contenders:
+            continue
+        line = [f"{place[0]} {place[1]:,}"]
         line += [_with_error(contenders[name]) if name in contenders else "" for name in names]
-        line.append(str(count))
+        line += [str(len(next(iter(contenders.values())))), ""]
         if place in each:
             one = each[place]
-            line.append(f"{'/'.join(one.chosen)} {one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]")
+            line[-1] = f"{'/'.join(one.chosen)} {one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]"
         lines.append(line)
-    return aligned(lines)
+    return lines
+
+
+def page(results: Kept) -> str:
+    """The same in Markdown, of all that is kept, and where it was computed."""
+    cells = [_cell(name, figures["figures"]) for name, figures in results.cells.items()]
+    cells.sort(key=lambda cell: [*CONTENDERS].index(cell.contender))
+    cells.sort(key=lambda cell: ([*TABLE].index(cell.data), cell.size))
+    first, *lines = table(cells, results)
+    rules = ["---", *["---:"] * (len(first) - 2), "---"]
+    where = results.where(results.cells)
+    return "\n".join([
+        *(f"| {' | '.join(line)} |" for line in (first, rules, *lines)),
+        "",
+        f"Test accuracy in per cent ± its standard error over draws, computed on "
+        f"{' and '.join(where['processor'])}.",
+    ])  # fmt: skip
+
+
+def _cell(name: str, figures: Mapping[str, Any]) -> Cell:
+    data, size, contender, _ = name.split("/")
+    return Cell(data, int(size), contender, tuple(figures["draws"]))
 
 
 def _with_error(one: Accuracies) -> str:

@@ -1,6 +1,7 @@
 """Sets without copies, draws in balance, cells that are kept, and bounds that hold."""
 
 import json
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks import apart
-from benchmarks.kept import Kept
+from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.small import cells, ours, plan, setfit_process, sets, summary, wheels
 from benchmarks.small.__main__ import main
 from benchmarks.small.plan import Cell
@@ -27,6 +28,8 @@ from lora_core.training import version
 
 Told = dict[str, Any]
 Run = Callable[..., Told]
+REPOSITORY = Path(__file__).parents[2]
+START, END = "<!-- made by `UPDATE_DOCS=1 pytest tests/benchmarks` -->\n\n", "\n\n<!-- end -->"
 QUICK = [*plan.cells(["rotten-tomatoes", "imdb"], quick=True)]
 
 
@@ -204,6 +207,17 @@ def test_the_figures_of_the_sentences_are_told(tmp_path: Path) -> None:
     assert told["ours"] == "auto"
     first = every[0]
     assert summary.summary(every[1:], kept)["lora_256_gain"] is None, first  # half of its draws
+
+
+def test_the_page_has_what_is_kept() -> None:
+    page = REPOSITORY / "docs/explanation/few-labels.md"
+    text, table = page.read_text(encoding="utf-8"), summary.page(Kept(DIRECTORY / "small.jsonl"))
+    before, after = text.partition(START)[0], text.partition(END)[2]
+    whole = before + START + table + END + after
+    if os.environ.get("UPDATE_DOCS") == "1":
+        page.write_text(whole, encoding="utf-8")
+    else:
+        assert text == whole, "run `UPDATE_DOCS=1 pytest tests/benchmarks`"
 
 
 def test_an_unknown_cell_is_refused(run: Run) -> None:
