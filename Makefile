@@ -80,7 +80,7 @@ bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 F
 bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and PostgreSQL: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labelled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
+bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.small $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"

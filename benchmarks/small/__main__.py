@@ -1,4 +1,4 @@
-"""How good a model of a few labelled texts is: `python -m benchmarks.small`.
+"""How good a model of a few labeled texts is: `python -m benchmarks.small`.
 
 Every cell is computed in a process of its own and kept in `benchmarks/results/`: a run that was
 stopped goes on, and a cell whose settings or texts have changed since is computed again. Prints a
@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for cell in chosen:
         measure = partial(apart.measure, "benchmarks.small", cell.name, quick=arguments.quick)
         results.ensure(cell.name, measure, again=not is_kept(cell, results))
-    tell(every, results)
+    report(every, results)
 
 
 def _read(words: Sequence[str] | None) -> argparse.Namespace:
@@ -61,8 +61,8 @@ def is_kept(cell: Cell, results: Kept) -> bool:
     return there and results.figures(cell.name)["settings"] == cells.settings(cell)
 
 
-def tell(every: Sequence[Cell], results: Kept) -> None:
-    """The table of what there is, and the same as JSON."""
+def report(every: Sequence[Cell], results: Kept) -> None:
+    """Print the table of the kept cells, then the same as one JSON object."""
     from benchmarks.small import summary
 
     found = [cell for cell in every if is_kept(cell, results)]

@@ -33,7 +33,7 @@ def run(cell: Cell) -> Figures:
 
 def settings(cell: Cell) -> str:
     """sha256 of texts and description: another one means that the cell is computed again."""
-    told: Figures = {
+    described: Figures = {
         "data": sets.load(cell.data, quick=cell.quick).digest,
         "draws": cell.draws,
         "max_length": MAX_LENGTH,
@@ -43,5 +43,5 @@ def settings(cell: Cell) -> str:
     if cell.definition.module == "ours":
         from benchmarks.small import ours
 
-        told["spec"] = ours.settings(cell.definition.spec)
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        described["spec"] = ours.settings(cell.definition.spec)
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -35,7 +35,7 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
 
 
 def settings(spec: Spec) -> dict[str, Any]:
-    """All that a run is told besides texts and seed, today's defaults filled in."""
+    """The description of a run but for texts and seed, today's defaults filled in."""
     described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
     shape = fit.read_shape(locate(described.base).config, base=described.base)
     filled = settled(described, shape)[0].model_dump_json(exclude={"runtime", "result", "trial"})

@@ -1,4 +1,4 @@
-"""Who is compared on how many labelled texts, and the cells in their order."""
+"""Who is compared on how many labeled texts, and the cells in their order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from benchmarks.small import sets
 
 Spec = Mapping[str, Any]
 
-SIZES = (16, 32, 64, 128, 256, 1000, 4000)  # labelled texts, those held out among them
+SIZES = (16, 32, 64, 128, 256, 1000, 4000)  # labeled texts, those held out among them
 FEW = 256  # texts: up to here ten draws, above five
 GROUP = 5  # draws of a cell
 # Draws of nearly the whole pool would be one draw, taken ten times.
@@ -20,7 +20,7 @@ OURS = ("auto", "lora")  # the first that is there is what the contenders are co
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to a model, by the module of that name here, with what it is told."""
+    """A way to a model: a module of this package, and its settings."""
 
     module: str
     spec: Spec

@@ -25,7 +25,7 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
     """The label of each test text. Ends this process if the script fails."""
     if not PYTHON.exists():
         sys.exit("SetFit's environment is missing: run `make bench-small`")
-    told: dict[str, Any] = {
+    task: dict[str, Any] = {
         "base": str(minilm.directory()),
         "max_length": MAX_LENGTH,
         "seed": seed,
@@ -35,7 +35,7 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
     }
     with tempfile.TemporaryDirectory(prefix="bench-small-") as folder:
         done = subprocess.run(
-            [PYTHON, "-I", SCRIPT], cwd=folder, input=json.dumps(told),
+            [PYTHON, "-I", SCRIPT], cwd=folder, input=json.dumps(task),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode != 0:

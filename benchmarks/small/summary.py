@@ -1,9 +1,9 @@
-"""From the cells to what is told: how far ours is from the best contender, on each set and size.
+"""How far ours is from the best contender, on each data set and size, from the kept cells.
 
 The best contender is chosen on one half of the draws and compared with ours on the other half, then
-the other way round, so that nobody is chosen for its luck on the draws that judge it. Each draw
-gives one difference of two accuracies on the same test texts. Bounds are those of the 95 % interval
-of Student's t over the draws; they hold for these test texts.
+the other way round, so that none is chosen for its luck on the draws that judge it. Each draw gives
+one difference of two accuracies on the same test texts. Bounds are those of the 95 % interval of
+Student's t over the draws; they hold for these test texts.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from benchmarks.small.plan import CONTENDERS, OURS, Cell, draws
 from benchmarks.small.sets import TABLE
 
 Accuracies = NDArray[np.float64]  # (draws,) of one contender, in per cent
-Place = tuple[str, int]  # data set and labelled texts
+Place = tuple[str, int]  # data set and labeled texts
 
 RIVALS = ("linear", "probe", "setfit")
 SENTENCES = "rotten-tomatoes"

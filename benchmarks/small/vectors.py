@@ -23,8 +23,8 @@ class Vectors:
         """Computes those that are not in the cache."""
         rows = sorted({row.text for row in (*texts.pool, *texts.test)})
         self._places = {text: place for place, text in enumerate(rows)}
-        told = "\0".join([minilm.REVISION, str(MAX_LENGTH), *rows])
-        digest = hashlib.sha256(told.encode()).hexdigest()
+        content = "\0".join([minilm.REVISION, str(MAX_LENGTH), *rows])
+        digest = hashlib.sha256(content.encode()).hexdigest()
         path = cache_dir() / "bench-small" / "vectors" / f"{digest}.npy"
         if not path.exists():
             with new_entry(path) as unfinished:

@@ -26,8 +26,8 @@ from lora_core import manifest
 from lora_core.data.rows import Row
 from lora_core.training import version
 
-Told = dict[str, Any]
-Run = Callable[..., Told]
+Figures = dict[str, Any]
+Run = Callable[..., Figures]
 REPOSITORY = Path(__file__).parents[2]
 START, END = "<!-- made by `UPDATE_DOCS=1 pytest tests/benchmarks` -->\n\n", "\n\n<!-- end -->"
 QUICK = [*plan.cells(["rotten-tomatoes", "imdb"], quick=True)]
@@ -135,7 +135,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     accuracy = {"linear": 0.6, "probe": 0.7, "setfit": 0.65, "lora": 0.8}
 
-    def measure(_: str, name: str, *, quick: bool) -> Told:
+    def measure(_: str, name: str, *, quick: bool) -> Figures:
         names.append(name)
         cell = plan.find(name, quick=quick)
         scores = [accuracy[cell.contender] + 0.01 * number for number in cell.draws]
@@ -147,12 +147,12 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A small run; what it tells last."""
+    """A small run; the JSON that it prints last."""
 
-    def run(*words: str) -> Told:
+    def run(*words: str) -> Figures:
         main(["--quick", "--results", str(tmp_path), *words])
-        told: Told = json.loads(capsys.readouterr().out.splitlines()[-1])
-        return told
+        printed: Figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return printed
 
     return run
 
@@ -174,23 +174,23 @@ def test_changed_settings_are_computed_again(
     run()
     computed.clear()
     monkeypatch.setattr(version, "TRAINING_VERSION", version.TRAINING_VERSION + 1)
-    told = run("--only", "/linear/")
-    assert told["compared"] == 0  # the figures of another program are not shown
+    printed = run("--only", "/linear/")
+    assert printed["compared"] == 0  # the figures of another program are not shown
     assert run()["compared"] == 2
     assert computed == [f"{data}/24/lora/0" for data in ("rotten-tomatoes", "imdb")]
 
 
-def test_what_is_told(computed: list[str], run: Run) -> None:
+def test_the_json_has_gaps_and_null_for_what_lacks_cells(computed: list[str], run: Run) -> None:
     assert run("--only", "/linear/")["worst_gap_low"] is None
-    told = run()
-    assert (told["ours"], told["compared"]) == ("lora", 2)
-    assert told["mean_gain"] == told["sets"]["imdb 24"]["gap"] * -1 == 10.0
-    assert told["worst_gap_low"] == -10.0  # 70 and 71 % beside 80 and 81 %: no spread
-    assert told["sets"]["imdb 24"]["best"] == "probe"
-    assert told["lora_256_gain"] is told["rt_1000"] is told["rt_4000"] is None
+    printed = run()
+    assert (printed["ours"], printed["compared"]) == ("lora", 2)
+    assert printed["mean_gain"] == printed["sets"]["imdb 24"]["gap"] * -1 == 10.0
+    assert printed["worst_gap_low"] == -10.0  # 70 and 71 % beside 80 and 81 %: no spread
+    assert printed["sets"]["imdb 24"]["best"] == "probe"
+    assert printed["lora_256_gain"] is printed["rt_1000"] is printed["rt_4000"] is None
 
 
-def test_the_figures_of_the_sentences_are_told(tmp_path: Path) -> None:
+def test_the_json_has_the_goals_of_the_sentences(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "small.jsonl")
     accuracies = {"lora": 0.76, "probe": 0.72, "auto": 0.81}
     every = [
@@ -202,9 +202,9 @@ def test_the_figures_of_the_sentences_are_told(tmp_path: Path) -> None:
     for cell in every:
         scores = [accuracies[cell.contender]] * len(cell.draws)
         kept.keep(cell.name, {"draws": cell.draws, "accuracy": scores}, 1.0)
-    told = summary.summary(every, kept)
-    assert (told["lora_256_gain"], told["rt_1000"], told["rt_4000"]) == (4.0, 81.0, 81.0)
-    assert told["ours"] == "auto"
+    printed = summary.summary(every, kept)
+    assert (printed["lora_256_gain"], printed["rt_1000"], printed["rt_4000"]) == (4.0, 81.0, 81.0)
+    assert printed["ours"] == "auto"
     first = every[0]
     assert summary.summary(every[1:], kept)["lora_256_gain"] is None, first  # half of its draws
 
