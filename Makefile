@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-small notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,12 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 .venv-rivals/.made: benchmarks/rivals.txt
 	$(PYTHON) -m venv .venv-rivals
 	.venv-rivals/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rivals.txt
+	@touch $@
+
+# SetFit beside libraries of its own choice.
+.venv-setfit/.made: benchmarks/small/setfit.txt
+	$(PYTHON) -m venv .venv-setfit
+	.venv-setfit/bin/pip install --quiet --disable-pip-version-check -r benchmarks/small/setfit.txt
 	@touch $@
 
 demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
@@ -74,6 +80,9 @@ bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 F
 bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and PostgreSQL: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
+bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.small $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
 	$(BIN)/python -m tests.notebooks $(ONLY)
 
@@ -106,4 +115,4 @@ lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin;
 	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-rivals .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-rivals .venv-setfit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -58,6 +58,18 @@ class Kept:
         found: dict[str, Any] = self.cells[cell]["figures"]
         return found
 
+    def where(self, cells: Iterable[str]) -> dict[str, Any]:
+        """The processors and versions of these cells; of a library that changed, each version."""
+        records = [self.cells[cell] for cell in cells]
+        versions: dict[str, set[str]] = {}
+        for record in records:
+            for library, version in record["versions"].items():
+                versions.setdefault(library, set()).add(version)
+        return {
+            "processor": sorted({record["processor"] for record in records}),
+            "versions": {library: ", ".join(sorted(each)) for library, each in versions.items()},
+        }
+
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():
             return {}

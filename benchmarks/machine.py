@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from lora_core.processor import facts, instructions, model
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scikit-learn")
 # Instructions that decide the speed of matrix products, weakest first.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 

