@@ -30,6 +30,7 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
     assert dataset == {
         "id": IsStr(regex=r"[0-9a-f-]{36}"),
         "name": "my-reviews-1",
+        "title": "my-reviews-1",
         "version": 1,
         "ref": "my-reviews-1:1",
         "filename": "My Reviews (1).csv",
@@ -39,6 +40,7 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         "text_column": "text",
         "label_column": "label",
         "split_column": None,
+        "sheet": None,
         "labels": LABELS,
         "label_count": 2,
         "findings": {},
