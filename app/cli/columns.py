@@ -3,11 +3,9 @@
 import sys
 from pathlib import Path
 
-import typer
-
 from app.cli.answers import Dataset, Json
 from app.cli.client import Client
-from app.cli.errors import Refused
+from app.cli.errors import Misuse, Refused
 from app.cli.output import console, plain
 from lora_core.specs.data import divided
 
@@ -94,11 +92,17 @@ def ask(file: Path, sheet: str | None, *, labels: bool) -> Answers:
 
 
 def _chosen(what: str, columns: tuple[str, ...], guess: str | None) -> str:
-    """The name of a column; its number is understood, too."""
+    """The name of a column; its number is understood, too. Raises `Misuse` where input ends."""
+    default = "" if guess is None else f" [{plain(guess)}]"
     while True:
-        said: str = typer.prompt(f"Column of the {what}", default=guess, err=True)
+        sys.stderr.write(f"Column of the {what}{default}: ")  # standard output may be JSON
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            raise Misuse(f"no column of the {what} was named", "missing_column")
+        said = line.strip() or guess
         if said in columns:
             return said
-        if said.isdecimal() and 0 < int(said) <= len(columns):
+        if said is not None and said.isdecimal() and 0 < int(said) <= len(columns):
             return columns[int(said) - 1]
-        console(stderr=True).print("There is no such column: give its name or its number.")
+        sys.stderr.write("There is no such column: give its name or its number.\n")

@@ -48,7 +48,8 @@ TextColumn = Annotated[
     str | None, typer.Option("--text-column", help="With --out: column of the texts [text].")
 ]
 Sheet = Annotated[
-    str | None, typer.Option("--sheet", help="With --out: of a workbook [the first with any cells].")
+    str | None,
+    typer.Option("--sheet", help="With --out: of a workbook [the first with any cells]."),
 ]
 Resume = Annotated[
     str | None,

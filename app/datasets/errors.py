@@ -56,7 +56,8 @@ class NameNeeded(Invalid):
 
     code = "name_needed"
     message = (
-        "No name can be made from {filename!r}. Send one with letters or digits in the field 'name'."
+        "No name can be made from {filename!r}. Send one with letters or digits in the field "
+        "'name'."
     )
 
 

@@ -143,5 +143,6 @@ class ColumnsView(View):
 
 
 UPLOAD_FORM = file_form(
-    "A .csv, .tsv, .xlsx, .jsonl or .parquet file.", **DatasetFields.model_json_schema()["properties"]
+    "A .csv, .tsv, .xlsx, .jsonl or .parquet file.",
+    **DatasetFields.model_json_schema()["properties"],
 )

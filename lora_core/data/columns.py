@@ -11,7 +11,7 @@ from lora_core.data import files, json_lines
 from lora_core.data.limits import MAX_COLUMNS
 from lora_core.data.rows import SPLIT_COLUMN, Columns
 from lora_core.data.tabular import Reading
-from lora_core.errors.data import DataTooLarge, MissingColumn
+from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
 from lora_core.specs.frozen import Frozen
 
 LOOKED_AT = 200  # rows by which a guess is made
@@ -82,8 +82,11 @@ def guess(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
 
 
 def advised(path: Path, wanted: Columns, error: MissingColumn) -> MissingColumn:
-    """The same error with a guess which columns are meant. Raises what `look` raises."""
-    names, rows, _ = _found(path, wanted.sheet)
+    """The same error with a guess which columns are meant, where the first rows are sound."""
+    try:
+        names, rows, _ = _found(path, wanted.sheet)
+    except DataError:
+        return error
     text, label = guess(names, rows)
     guessed = {"text_column": text, "label_column": wanted.label and label}
     known = {name: column for name, column in guessed.items() if column is not None}

@@ -74,7 +74,7 @@ def _is_western(path: Path) -> bool:
         high += len(piece) - len(piece.translate(None, _HIGH))
         sequences += sum(len(found) for found in _SEQUENCE.findall(piece))
         foreign += sum(1 for _ in _FOREIGN.finditer(piece))
-    return high <= MOST_HIGH * (letters + high) and 10 * sequences <= high and 100 * foreign <= high
+    return high <= MOST_HIGH * (letters + high) and 2 * sequences <= high and 100 * foreign <= high
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

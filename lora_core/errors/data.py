@@ -40,7 +40,7 @@ class BrokenRows(DataError):
 
 
 class WrongEncoding(DataError):
-    """An encoding that cannot be told."""
+    """The encoding of the file cannot be determined."""
 
     code = "wrong_encoding"
     message = (
@@ -73,14 +73,14 @@ class MissingColumn(DataError):
 
 
 class MissingSheet(DataError):
-    """A sheet that is not there."""
+    """The workbook has no such sheet."""
 
     code = "missing_sheet"
     message = "{file} has no sheet {sheet!r}. Sheets: {available}."
 
 
 class WrongSeparator(DataError):
-    """All cells of a row in one."""
+    """All cells of a row are in one column."""
 
     code = "wrong_separator"
     message = (

@@ -25,6 +25,7 @@ from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
 from lora_core.errors.artifact import TokenizerUnfit
+from lora_core.specs.data import divided
 from tests.hostile_archives import ATTACKS
 from tests.job_rows import FACTS, SPEC, add_job, job
 from tests.s3_server import S3Server
@@ -33,7 +34,6 @@ from tests.tiny_artifact import make_artifact
 from tests.worker.test_run_job import GOOD, run
 from worker import inputs
 from worker.errors import InputChanged
-from lora_core.specs.data import divided
 from worker.inputs import Inputs
 
 TEXT = "text,label\ngood,1\nbad,0\n"

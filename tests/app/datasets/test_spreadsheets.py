@@ -50,7 +50,9 @@ def test_another_sheet_of_the_same_file_is_another_version(
     first = upload(workbook, workbook.name, **COLUMNS)
     other = upload(workbook, workbook.name, sheet="Wenige", **COLUMNS)
     assert (other.status_code, other.json()["version"], other.json()["rows"]) == (201, 2, 4)
-    again = [upload(workbook, workbook.name, **COLUMNS, **more) for more in ({}, {"sheet": "Wenige"})]  # fmt: skip
+    again = [
+        upload(workbook, workbook.name, **COLUMNS, **sheet) for sheet in ({}, {"sheet": "Wenige"})
+    ]
     assert [each.status_code for each in again] == [200, 200]
     assert [each.json()["id"] for each in again] == [first.json()["id"], other.json()["id"]]
     rows = client.get("/v1/datasets/kundenstimmen-2026:2/rows").json()["data"]
@@ -85,16 +87,17 @@ def test_a_preview_shows_columns_and_rows_and_keeps_nothing(
         found: dict[str, object] = answer.json()
         return found
 
+    first = enumerate(ROWS[:5], start=1)
     assert preview(workbook.read_bytes(), workbook.name) == {
         "columns": ["Nr", "Text", "Bewertung"],
-        "rows": [[str(i + 1), text, str(int(label == "pos"))] for i, (text, label) in enumerate(ROWS[:5])],
+        "rows": [[str(i), text, str(int(label == "pos"))] for i, (text, label) in first],
         "text_column": "Text",
         "label_column": "Bewertung",
         "encoding": None,
         "separator": None,
         "sheet": "Alle",
         "sheets": ["Leer", "Alle", "Wenige"],
-    }  # fmt: skip
+    }
     assert preview(workbook.read_bytes(), workbook.name, sheet="Wenige")["sheet"] == "Wenige"
     semicolons = "a;b\n" + "ein langer Text;gut\nnoch einer;gut\nund einer;übel\nund so;übel\n"
     found = preview(semicolons.encode("cp1252"), "x.csv")

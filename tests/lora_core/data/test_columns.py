@@ -12,9 +12,7 @@ from lora_core.data.rows import Columns
 from lora_core.errors.data import MissingColumn
 
 NAMES = ["Nr", "Kommentar", "Bewertung", "Sprache"]
-ROWS = [
-    [str(i), f"the film number {i} was long", ("good", "bad")[i % 2], "de"] for i in range(12)
-]
+ROWS = [[str(i), f"the film number {i} was long", ("good", "bad")[i % 2], "de"] for i in range(12)]
 PARTS = [["x" * 9, "train"], ["y" * 9, "train"], ["z", "test"], ["a", "test"]]
 
 

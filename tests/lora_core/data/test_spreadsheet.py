@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import xlsxwriter
 
-from lora_core.data import contents, files, table
+from lora_core.data import contents, files, sources, table
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -23,6 +23,7 @@ from lora_core.errors.data import (
     UnsupportedFormat,
     WrongSeparator,
 )
+from lora_core.specs.data import Split
 
 Sheets = dict[str, list[list[Any]]]
 ONE = [["text", "label"], ["a", "x"], ["b", "y"]]
@@ -90,6 +91,19 @@ def test_the_first_sheet_with_rows_is_read_or_the_one_that_is_named(tmp_path: Pa
         read(path, "2024")
     with pytest.raises(EmptyData):
         read(path, "Empty")
+
+
+def test_each_part_of_a_run_may_be_a_sheet(tmp_path: Path) -> None:
+    sheets: Sheets = {"Train": ONE, "Test": [["text", "label"], ["c", "x"]]}
+    path = workbook(tmp_path / "Reviews.XLSX", sheets)
+    parts = {Split.TRAIN: f"{path}#Train", Split.TEST: f"{path}#Test"}
+    found = sources.read(parts, Columns())
+    assert {part: [row.text for row in rows] for part, rows in found.items()} == {
+        Split.TRAIN: ["a", "b"],
+        Split.TEST: ["c"],
+    }
+    with pytest.raises(MissingSheet, match=r"^Reviews\.XLSX has no sheet 'Dev'"):
+        sources.read(f"{path}#Dev", Columns())
 
 
 def test_a_hidden_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:
@@ -190,12 +204,26 @@ def in_rows(rows: bytes) -> Callable[[bytes], bytes]:
     return lambda xml: re.sub(b"<sheetData>.*</sheetData>", lambda _: data, xml, flags=re.DOTALL)
 
 
+def claimed(path: Path, size: int) -> None:
+    """The directory of the archive claims another size for the sheet."""
+    content = bytearray(path.read_bytes())
+    claim = content.rindex(SHEET.encode()) - 46 + 24
+    assert content[claim - 24 :].startswith(b"PK\x01\x02")
+    content[claim : claim + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 def unpacked_size(path: Path) -> None:
-    rewritten(path, SHEET, lambda xml: xml + b" " * 501_000_000)
+    claimed(path, 501_000_000)
+
+
+def more_than_it_claims(path: Path) -> None:
+    rewritten(path, SHEET, lambda xml: xml + b" " * 1_000_000)
+    claimed(path, 1_000)
 
 
 def columns(path: Path) -> None:
-    cells = b"".join(b'<c t="inlineStr"><is><t>c%d</t></is></c>' % i for i in range(100_000))
+    cells = b"".join(b'<c t="inlineStr"><is><t>c%d</t></is></c>' % i for i in range(20_000))
     rewritten(path, SHEET, in_rows(b"<row>" + cells + b"</row>"))
 
 
@@ -252,6 +280,7 @@ def password(path: Path) -> None:
     ("damage", "error", "message"),
     [
         (unpacked_size, DataTooLarge, "its unpacked size"),
+        (more_than_it_claims, UnsupportedFormat, "damaged"),
         (columns, DataTooLarge, "the number of columns"),
         (far_row, DataTooLarge, "the number of rows"),
         (laughs, UnsupportedFormat, "damaged"),
