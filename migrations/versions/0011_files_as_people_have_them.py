@@ -2,6 +2,8 @@
 for.
 """
 
+from typing import Literal
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,7 +14,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("datasets") as datasets:
+    # Made anew on SQLite, which would write added columns in another way than those of a new table.
+    recreate: Literal["always", "never"] = (
+        "always" if op.get_bind().dialect.name == "sqlite" else "never"
+    )
+    with op.batch_alter_table("datasets", recreate=recreate) as datasets:
         datasets.add_column(sa.Column("title", sa.String(length=255)))
         datasets.add_column(sa.Column("sheet", sa.String(length=256)))
 
