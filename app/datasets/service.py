@@ -183,7 +183,7 @@ def _named(filename: str, fields: DatasetFields) -> tuple[str, str | None]:
 
 
 def slug(title: str, most: int) -> str:
-    """What addresses take: `Größe (März)` → `grosse-marz`; `` where nothing can be made of it.
+    """What addresses take: `Größe (Mai)` → `grosse-mai`; `` where nothing can be made of it.
 
     A title in another script than the Latin one becomes `data-` and a digest, always the same.
     """

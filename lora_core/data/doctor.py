@@ -8,6 +8,7 @@ from lora_core.data import balance, copies, encoding, near, token_counts
 from lora_core.data.contents import Contents
 from lora_core.data.diagnosis import (
     EXAMPLES,
+    EXCERPT,
     Diagnosis,
     Finding,
     Level,
@@ -80,15 +81,17 @@ def _reading(contents: Contents) -> Iterator[Finding]:
     reading = contents.reading
     if reading.encoding == encoding.WINDOWS_1252.name:
         accented = [row for row in contents.rows if not (row.text + row.label).isascii()]
+        shown = sorted(accented, key=lambda row: row.text[:EXCERPT].isascii())
         yield Finding(
             code="encoding_assumed",
             level=Level.WARNING,
             count=len(accented),
             message="The file is not UTF-8. It was read as Windows-1252, the encoding in which "
-            f"Excel saves Western European CSV: {counted(len(accented), 'row')} with such letters.",
+            f"Excel saves Western European CSV: {counted(len(accented), 'row')} with characters "
+            "beyond ASCII.",
             advice="See whether the letters with accents are right in the examples. If they are "
             "not, save the file as .xlsx or as CSV UTF-8 and take that.",
-            examples=tuple(together(row) for row in accented[:EXAMPLES]),
+            examples=tuple(together(row) for row in shown[:EXAMPLES]),
         )
     if others := [name for name in reading.sheets if name != reading.sheet]:
         yield Finding(
@@ -96,7 +99,7 @@ def _reading(contents: Contents) -> Iterator[Finding]:
             level=Level.INFO,
             count=len(others),
             message=f"Only the sheet {reading.sheet} was read, not {listed(others)}.",
-            advice="Name the sheet that you want.",
+            advice="To read another one, take the file again and name the sheet.",
         )
     if reading.blank_rows:
         yield Finding(

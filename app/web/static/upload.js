@@ -48,9 +48,11 @@ function offer(select, values, chosen) {
   form.elements[select.dataset.fills].value = chosen ?? "";
 }
 
+const LONGEST = 100; // characters of a cell that are shown
+
 function element(name, text) {
   const made = document.createElement(name);
-  made.textContent = text;
+  made.textContent = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
   return made;
 }
 

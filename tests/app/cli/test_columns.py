@@ -95,8 +95,8 @@ def test_train_uploads_the_file(cli: Run, file: Path) -> None:
 
 @pytest.mark.usefixtures("sitting")
 def test_a_name_with_spaces_is_the_title(cli: Run, file: Path) -> None:
-    named = ["--name", "Filme (März)", "--text-column", "Meinung", "--label-column", "Urteil"]
+    named = ["--name", "Größe (Mai)", "--text-column", "Meinung", "--label-column", "Urteil"]
     result = cli("datasets", "upload", str(file), *named)
     assert result.exit_code == 0, result.output
-    assert "title       Filme (März)" in result.stdout
-    assert "filme-marz:1" in result.stdout
+    assert "title       Größe (Mai)" in result.stdout
+    assert "grosse-mai:1" in result.stdout

@@ -18,7 +18,7 @@ def workbook(tmp_path: Path) -> Path:
     path = tmp_path / "Kundenstimmen 2026.xlsx"
     with xlsxwriter.Workbook(path) as made:
         made.add_worksheet("Leer")
-        for name, rows in (("Alle", ROWS), ("Wenige", ROWS[:4])):
+        for name, rows in (("Stimmen", ROWS), ("Wenige", ROWS[:4])):
             sheet = made.add_worksheet(name)
             sheet.write_row(0, 0, ["Nr", "Text", "Bewertung"])
             for number, (text, label) in enumerate(rows, start=1):
@@ -35,7 +35,7 @@ def test_a_workbook_becomes_a_data_set(
     answer = upload(workbook, workbook.name, **COLUMNS)
     assert answer.status_code == 201, answer.text
     dataset = answer.json()
-    assert (dataset["ref"], dataset["sheet"]) == ("kundenstimmen-2026:1", "Alle")
+    assert (dataset["ref"], dataset["sheet"]) == ("kundenstimmen-2026:1", "Stimmen")
     assert dataset["labels"] == {"0": 10, "1": 10}
     assert kept() == [f"{dataset['id']}.xlsx"]
     rows = client.get("/v1/datasets/kundenstimmen-2026/rows?limit=1").json()["data"]
@@ -61,12 +61,12 @@ def test_another_sheet_of_the_same_file_is_another_version(
     assert checked["diagnosis"]["rows"] == 4
     missing = upload(workbook, workbook.name, sheet="Keine", **COLUMNS)
     assert (missing.status_code, missing.json()["code"]) == (422, "missing_sheet")
-    assert "Sheets: Leer, Alle, Wenige" in missing.json()["detail"]
+    assert "Sheets: Leer, Stimmen, Wenige" in missing.json()["detail"]
 
 
 def test_a_workbook_of_texts_is_for_predictions(upload: Upload, workbook: Path) -> None:
     dataset = upload(workbook, workbook.name, purpose="predict", text_column="Text").json()
-    assert (dataset["rows"], dataset["label_column"], dataset["sheet"]) == (20, None, "Alle")
+    assert (dataset["rows"], dataset["label_column"], dataset["sheet"]) == (20, None, "Stimmen")
 
 
 def test_the_error_says_which_columns_are_meant(upload: Upload, workbook: Path) -> None:
@@ -95,11 +95,13 @@ def test_a_preview_shows_columns_and_rows_and_keeps_nothing(
         "label_column": "Bewertung",
         "encoding": None,
         "separator": None,
-        "sheet": "Alle",
-        "sheets": ["Leer", "Alle", "Wenige"],
+        "sheet": "Stimmen",
+        "sheets": ["Leer", "Stimmen", "Wenige"],
     }
     assert preview(workbook.read_bytes(), workbook.name, sheet="Wenige")["sheet"] == "Wenige"
-    semicolons = "a;b\n" + "ein langer Text;gut\nnoch einer;gut\nund einer;übel\nund so;übel\n"
+    semicolons = (
+        "a;b\n" + "so lang war es;gut\nso kurz nicht;gut\nso auch nicht;übel\nund so;übel\n"
+    )
     found = preview(semicolons.encode("cp1252"), "x.csv")
     assert (found["encoding"], found["separator"]) == ("Windows-1252", ";")
     assert (found["text_column"], found["label_column"]) == ("a", "b")

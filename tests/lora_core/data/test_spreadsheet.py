@@ -64,7 +64,12 @@ def test_labels_are_written_as_people_see_them(tmp_path: Path, value: object, la
 
 
 def test_texts_may_be_numbers_and_have_several_lines(tmp_path: Path) -> None:
-    rows = [["label", "text"], ["x", 1917], ["y", "two\nlines, “ö”"], ["x", "a_x000D_\nb"]]
+    rows: list[list[Any]] = [
+        ["label", "text"],
+        ["x", 1917],
+        ["y", "two\nlines, “ö”"],
+        ["x", "a_x000D_\nb"],
+    ]
     path = workbook(tmp_path / "a.xlsx", {"S": rows})
     assert [row.text for row in read(path)] == ["1917", "two\nlines, “ö”", "a\nb"]
 
