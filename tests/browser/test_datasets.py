@@ -77,7 +77,7 @@ def test_columns_with_other_names_are_chosen_from_the_first_rows(
     page.get_by_label("Name").fill("Größe (Mai)")
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_role("heading", name="Which columns?")).to_be_visible()
-    page.get_by_label("Sheet", exact=True).select_option("Stimmen")
+    page.get_by_label("They are on the sheet").select_option("Stimmen")
     expect(page.locator("#pick-rows")).to_contain_text("Die Lieferung 4 war gut")
     expect(page.get_by_label("The texts are in")).to_have_value("Meinung")
     expect(page.get_by_label("Their labels are in")).to_have_value("Bewertung")
