@@ -1,6 +1,7 @@
 """`loraworks train`: submit a job, or run it here without a service."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -115,7 +116,7 @@ def _refuse_files(body: Json) -> None:
         if isinstance(one, str) and Path(divided(one)[0]).is_file():
             raise Misuse(
                 f"{one} is a file of this machine; for a dry run upload it first with `loraworks "
-                f"datasets upload {one}` and give the name",
+                f"datasets upload {shlex.quote(divided(one)[0])}` and give the name",
                 "file_not_uploaded",
             )
 
