@@ -147,7 +147,13 @@ def _preview(arguments: argparse.Namespace, lines: Lines) -> None:
 
 
 def _columns(of: argparse.Namespace) -> Columns:
-    return Columns(of.text_column, of.label_column, of.split_column)
+    return Columns(of.text_column, of.label_column, of.split_column, sheet=of.sheet)
+
+
+def _look(arguments: argparse.Namespace, lines: Lines) -> None:
+    from lora_core.data.columns import look
+
+    lines.write(look(arguments.file, arguments.sheet))
 
 
 def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
@@ -235,6 +241,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Lines], None]] = {
     "predict-file": _predict_file,
     "inspect": _inspect,
     "preview": _preview,
+    "columns": _look,
     "predict": _predict,
     "export": _export,
     "import-peft": _import_peft,

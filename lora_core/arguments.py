@@ -30,6 +30,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     preview.add_argument("--after", type=int, default=0, help="the row before the first")
     preview.add_argument("--limit", type=int, default=20, help="rows at most")
 
+    columns = commands.add_parser("columns", help="the columns of a data file, and its first rows")
+    columns.add_argument("file", type=Path)
+    columns.add_argument("--sheet", help="of a workbook")
+
     predict = commands.add_parser("predict", help="answer texts from an artifact")
     predict.add_argument("artifact", type=Path)
     predict.add_argument("text", nargs="+")
@@ -62,6 +66,7 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--split-column")
+    parser.add_argument("--sheet", help="of a workbook (default: the first with any cells)")
     parser.add_argument(
         "--texts",
         dest="label_column",

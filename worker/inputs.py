@@ -25,6 +25,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import PREFIX
 from lora_core.imports import facts
 from lora_core.specs.base import is_version
+from lora_core.specs.data import divided
 from worker.errors import InputChanged
 from worker.work import WORK
 
@@ -38,7 +39,7 @@ class Inputs:
 
     def name_of_one(self, text: str) -> bool:
         """Whether a text names one of them as the process does: by its path, or the end of it."""
-        return any(Path(local).name in text for local in self.names)
+        return any(Path(divided(local)[0]).name in text for local in self.names)
 
     def public(self, value: Any) -> Any:
         """The same JSON value with the public names in place of the paths."""
@@ -80,8 +81,9 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
     for part, upload in uploads.items():
         name = f"{upload.name}:{upload.version}"
         path = _find(upload, name, settings, store)
-        sources[part] = str(path)
-        names |= {str(path): name, path.name: name}
+        sheet = upload.overview.get("sheet")
+        sources[part] = f"{path}#{sheet}" if sheet else str(path)
+        names |= {sources[part]: name, str(path): name, path.name: name}
     if sources:
         source: Any = sources.get(ALL)
         if source is None:

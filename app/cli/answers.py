@@ -79,6 +79,9 @@ class Profile(TypedDict):
     duplicates: int
     conflicting_duplicates: int
     leaked: int
+    encoding: NotRequired[str | None]  # these three not in uploads of a version before
+    separator: NotRequired[str | None]
+    sheet: NotRequired[str | None]
     similar_labels: NotRequired[list[list[str]]]  # not in uploads of a version before
 
 
@@ -135,6 +138,8 @@ class DatasetListItem(TypedDict):
     """A data set in a list: its most frequent labels."""
 
     id: str
+    name: str
+    title: str
     ref: str
     filename: str
     bytes: int
@@ -142,6 +147,7 @@ class DatasetListItem(TypedDict):
     text_column: str
     label_column: str | None
     split_column: str | None
+    sheet: str | None
     labels: dict[str, int]
     label_count: int
     created_at: str

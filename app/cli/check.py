@@ -1,6 +1,7 @@
 """`loraworks datasets check`: what is worth a look before anyone trains on it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,14 @@ import typer
 
 from app.cli.answers import Diagnosis, Example, Finding
 from app.cli.client import Client
-from app.cli.datasets import LabelColumn, Purpose, SplitColumn, TextColumn
+from app.cli.columns import ask, can_ask
+from app.cli.datasets import LabelColumn, Purpose, Sheet, SplitColumn, TextColumn
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import console, facts, percent, plain, say
+from lora_core.data.rows import Columns
+from lora_core.errors.data import MissingColumn
 
 FOUND = 1  # exit code for a diagnosis with errors
 STYLES = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -30,6 +34,7 @@ def check(  # noqa: PLR0913 - one parameter per option
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
+    sheet: Sheet = None,
     as_json: AsJson = False,
 ) -> None:
     """Diagnose a data set: balance, copies, leaks, labels, lengths. A file needs no service.
@@ -38,10 +43,15 @@ def check(  # noqa: PLR0913 - one parameter per option
     """
     from app.cli.labelled import is_file
 
-    columns = (purpose, text_column, label_column, split_column)
     if is_file(data):
-        diagnosis = _of_file(Path(data), *columns)
-    elif any(columns):
+        named = Columns(
+            text_column or "text",
+            None if purpose == "predict" else label_column or "label",
+            split_column,
+            sheet=sheet,
+        )
+        diagnosis = _of_file(Path(data), named)
+    elif any((purpose, text_column, label_column, split_column, sheet)):
         raise Misuse("columns are told for a file; an upload has its own", "columns_of_upload")
     else:
         dataset = client.dataset(data)
@@ -51,16 +61,19 @@ def check(  # noqa: PLR0913 - one parameter per option
         raise typer.Exit(FOUND)
 
 
-def _of_file(
-    path: Path, purpose: str | None, text: str | None, label: str | None, split: str | None
-) -> Diagnosis:
+def _of_file(path: Path, named: Columns) -> Diagnosis:
     """Made here. Raises the `DataError` that makes the file useless."""
     from lora_core.data import contents
     from lora_core.data.doctor import diagnose
-    from lora_core.data.rows import Columns
 
-    labels = None if purpose == "predict" else label or "label"
-    found = contents.read(path, Columns(text or "text", labels, split))
+    try:
+        found = contents.read(path, named)
+    except MissingColumn:
+        if not can_ask():
+            raise
+        answers = ask(path, named.sheet, labels=named.label is not None)
+        text, label = answers["text_column"], answers.get("label_column")
+        found = contents.read(path, replace(named, text=text, label=label))
     diagnosis: Diagnosis = json.loads(diagnose(found).model_dump_json())
     return diagnosis
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from app.cli import columns
 from app.cli.answers import Dataset, DatasetListItem, Profile
 from app.cli.client import Client
 from app.cli.options import AsJson, Limit, connected
@@ -13,11 +14,13 @@ from app.cli.output import facts, moment, say, show, table
 
 app = typer.Typer(help="Upload, list and delete data sets.")
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
 File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="CSV, TSV, JSONL or Parquet.",
+        help="CSV, TSV, .xlsx, JSONL or Parquet.",
         exists=True,
         dir_okay=False,
         readable=True,
@@ -34,6 +37,9 @@ Purpose = Annotated[
 SplitColumn = Annotated[
     str | None, typer.Option("--split-column", help="Column that names the part of each row.")
 ]
+Sheet = Annotated[
+    str | None, typer.Option("--sheet", help="Of a workbook. Default: the first with any cells.")
+]
 
 
 @app.command("upload")
@@ -46,16 +52,19 @@ def upload(  # noqa: PLR0913 - one parameter per option
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
+    sheet: Sheet = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a file; it is checked row by row before any job may use it."""
-    dataset = client.upload(
+    dataset = columns.upload(
+        client,
         file,
         name=name,
         purpose=purpose,
         text_column=text_column,
         label_column=label_column,
         split_column=split_column,
+        sheet=sheet,
     )
     _print(dataset, as_json=as_json)
 
@@ -114,9 +123,12 @@ def _print(dataset: Dataset, *, as_json: bool) -> None:
     facts(
         [
             ("data set", dataset["ref"]),
+            ("title", dataset["title"] if dataset["title"] != dataset["name"] else None),
             ("id", dataset["id"]),
             ("file", dataset["filename"]),
+            ("read as", _read_as(dataset["profile"])),
             ("rows", dataset["rows"]),
+            ("texts", f"column {dataset['text_column']}"),
             ("labels", counts),
             ("to look at", _to_look_at(dataset["profile"])),
             ("check", _found(dataset)),
@@ -124,6 +136,16 @@ def _print(dataset: Dataset, *, as_json: bool) -> None:
             ("created", moment(dataset["created_at"])),
         ]
     )
+
+
+def _read_as(profile: Profile) -> str | None:
+    """Sheet, or encoding and separator; None: the kind of file says all."""
+    if sheet := profile.get("sheet"):
+        return f"sheet {sheet}"
+    encoding, separator = profile.get("encoding"), profile.get("separator")
+    if encoding is None or separator is None:
+        return None
+    return f"{encoding}, cells separated by {SEPARATORS.get(separator, separator)}"
 
 
 def _to_look_at(profile: Profile) -> str:

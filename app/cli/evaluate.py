@@ -27,7 +27,8 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        "--data", help="CSV, TSV, JSONL or Parquet; rotten-tomatoes or imdb; or a data set's name."
+        "--data",
+        help="CSV, TSV, .xlsx, JSONL or Parquet; rotten-tomatoes or imdb; or a data set's name.",
     ),
 ]
 Part = Annotated[

@@ -8,7 +8,7 @@ from app.cli.client import Client
 from app.cli.errors import Misuse
 from lora_core.data.rows import Columns, Row
 from lora_core.errors.data import MissingSplit
-from lora_core.specs.data import ENDINGS, DataSpec, Split
+from lora_core.specs.data import ENDINGS, DataSpec, Split, divided
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ def read(client: Client, data: str, columns: Columns, split: Split | None) -> La
         file = Path(work, Path(dataset["filename"]).name)
         with client.content(dataset["ref"]) as pieces, file.open("xb") as opened:
             opened.writelines(pieces)
-        return _part(str(file), of_upload, split, sample=False)
+        source = f"{file}#{dataset['sheet']}" if dataset["sheet"] else str(file)
+        return _part(source, of_upload, split, sample=False)
 
 
 def is_file(data: str) -> bool:
     """Whether it looks like a file rather than the name of a data set."""
-    return "/" in data or data.lower().endswith(ENDINGS) or Path(data).is_file()
+    file, _ = divided(data)
+    return "/" in data or file.lower().endswith(ENDINGS) or Path(file).is_file()
 
 
 def _part(source: str, columns: Columns, split: Split | None, *, sample: bool) -> Labelled:

@@ -37,7 +37,7 @@ File = Annotated[
     typer.Option(
         "--file",
         help="A file with one text a line, - for standard input. With --out also a CSV, TSV, "
-        "JSONL or Parquet file.",
+        ".xlsx, JSONL or Parquet file.",
     ),
 ]
 Out = Annotated[
@@ -46,6 +46,10 @@ Out = Annotated[
 ]
 TextColumn = Annotated[
     str | None, typer.Option("--text-column", help="With --out: column of the texts [text].")
+]
+Sheet = Annotated[
+    str | None,
+    typer.Option("--sheet", help="With --out: of a workbook [the first with any cells]."),
 ]
 Resume = Annotated[
     str | None,
@@ -63,6 +67,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     file: File = None,
     out: Out = None,
     text_column: TextColumn = None,
+    sheet: Sheet = None,
     resume: Resume = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,12 +87,13 @@ def predict(  # noqa: PLR0913 - one parameter per option
             file=file,
             resume=resume,
             text_column=text_column,
+            sheet=sheet,
             model=model,
             as_json=as_json,
         )
         return
-    if resume or text_column:
-        raise Misuse("--resume and --text-column need --out", "wrong_options")
+    if resume or text_column or sheet:
+        raise Misuse("--resume, --text-column and --sheet need --out", "wrong_options")
     if file and not lines.is_lines(file):
         raise Misuse(
             f"{file} is a table: give --out for its answers; one text a line is .txt, or - for "

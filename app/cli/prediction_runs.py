@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from app.cli import lines
+from app.cli import columns, lines
 from app.cli.answers import Prediction
 from app.cli.client import Client
 from app.cli.display import open_display
@@ -32,6 +32,7 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
     file: Path | None,
     resume: str | None,
     text_column: str | None,
+    sheet: str | None,
     model: str | None,
     as_json: bool,
 ) -> None:
@@ -41,11 +42,11 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
     """
     check_out(out)
     if resume is not None:
-        if file or text_column or model:
+        if file or text_column or sheet or model:
             raise Misuse("--resume names a run that has its file and model", "wrong_options")
         run = client.prediction(resume)
     elif file is not None and (file.is_file() or file == lines.STDIN):
-        run = _submit(client, file, text_column=text_column, model=model)
+        run = _submit(client, file, text_column=text_column, sheet=sheet, model=model)
     else:
         raise Misuse(f"there is no file {file}" if file else "no --file", "no_file")
     ended = _follow(client, run, out=out, quiet=as_json)
@@ -58,15 +59,20 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
 
 
 def _submit(
-    client: Client, file: Path, *, text_column: str | None, model: str | None
+    client: Client, file: Path, *, text_column: str | None, sheet: str | None, model: str | None
 ) -> Prediction:
     if lines.is_lines(file):
-        if text_column:
-            raise Misuse("a file of lines has no columns, so no --text-column", "wrong_options")
+        if text_column or sheet:
+            raise Misuse(
+                "a file of lines has no columns and no sheets, so no --text-column and no --sheet",
+                "wrong_options",
+            )
         with lines.as_table(file) as table:
             dataset = client.upload(table, purpose="predict")
     else:
-        dataset = client.upload(file, purpose="predict", text_column=text_column)
+        dataset = columns.upload(
+            client, file, purpose="predict", text_column=text_column, sheet=sheet
+        )
     chosen = {"model": model} if model else {}
     return client.submit_prediction({"dataset": dataset["ref"], **chosen})
 

@@ -103,8 +103,8 @@ FLAGS: dict[str, Any] = {
         "--data",
         group=DATA,
         metavar="SOURCE",
-        text="rotten-tomatoes, imdb, hub:NAME, an uploaded data set, or (with --local) a file; "
-        "PART=SOURCE, repeated, for given parts.",
+        text="rotten-tomatoes, imdb, hub:NAME, an uploaded data set, or a file (of a workbook "
+        "a.xlsx#Sheet); PART=SOURCE, repeated, for given parts.",
     ),
     "data.text_column": _flag(Word, "--text-column", group=DATA, text="Column of the texts."),
     "data.label_column": _flag(Word, "--label-column", group=DATA, text="Column of the labels."),

@@ -1,6 +1,7 @@
 """`loraworks train`: submit a job, or run it here without a service."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from app.cli.answers import Json, Plan
 from app.cli.client import Client
+from app.cli.columns import settle, upload_sources
 from app.cli.errors import Misuse
 from app.cli.local import train_here
 from app.cli.options import AsJson, connected, supplied
@@ -15,8 +17,16 @@ from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, say
 from app.cli.spec_flags import described
 from app.cli.watch import submitted
+from lora_core.specs.data import divided
 
 JOB = "Job"
+File = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE",
+        help="Texts with labels: CSV, TSV, .xlsx, JSONL or Parquet; the same as --data FILE.",
+    ),
+]
 RegisterAs = Annotated[
     str | None,
     typer.Option("--register-as", help="Model that gets the result.", rich_help_panel=JOB),
@@ -51,6 +61,7 @@ Out = Annotated[
 def train(  # noqa: PLR0913 - one parameter per option
     client: Client,
     body: Json,
+    file: File = None,
     name: Name = None,
     register_as: RegisterAs = None,
     priority: Priority = None,
@@ -61,10 +72,12 @@ def train(  # noqa: PLR0913 - one parameter per option
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a classifier: submit a job to the service.
+    """Train a classifier: submit a job to the service, which gets the file first.
 
     Without any option: LoRA on the packaged film reviews, with good defaults.
     """
+    if file is not None:
+        _name_data(body, file)
     about = {"name": name, "register_as": register_as, "priority": priority}
     given = {field: value for field, value in about.items() if value is not None}
     if local:
@@ -73,28 +86,37 @@ def train(  # noqa: PLR0913 - one parameter per option
                 "--local needs --out DIR and takes no --name, --register-as, --priority, --dry-run",
                 "wrong_usage",
             )
+        settle(body)
         train_here(body, out, as_json=as_json)
         return
     if out is not None:
         raise Misuse("--out goes with --local; see also `loraworks jobs download`", "wrong_usage")
     body |= given
-    _refuse_files(body)
     if dry_run:
+        _refuse_files(body)
         plan = client.plan(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
+    upload_sources(client, body)
     submitted(client, client.submit(body), live=watch, wait=wait, as_json=as_json)
 
 
+def _name_data(body: Json, file: str) -> None:
+    data = body.setdefault("data", {})
+    if not isinstance(data, dict) or "source" in data:
+        raise Misuse("give either FILE or --data", "wrong_usage")
+    data["source"] = file
+
+
 def _refuse_files(body: Json) -> None:
-    """The service reads no path of a caller; say what to do instead."""
+    """A dry run keeps nothing, so it does not upload them."""
     data = body.get("data")
     source = data.get("source") if isinstance(data, dict) else None
     for one in source.values() if isinstance(source, dict) else [source]:
-        if isinstance(one, str) and Path(one).suffix and Path(one).is_file():
+        if isinstance(one, str) and Path(divided(one)[0]).is_file():
             raise Misuse(
-                f"{one} is a file of this machine; upload it first with `loraworks datasets "
-                f"upload {one}` and give the name, or train with --local",
+                f"{one} is a file of this machine; for a dry run upload it first with `loraworks "
+                f"datasets upload {shlex.quote(divided(one)[0])}` and give the name",
                 "file_not_uploaded",
             )
 

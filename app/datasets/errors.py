@@ -52,10 +52,13 @@ class MalformedUpload(Invalid):
 
 
 class NameNeeded(Invalid):
-    """The file's name makes no name for the data set."""
+    """Neither the name nor that of the file has a letter or a digit."""
 
     code = "name_needed"
-    message = "No name can be made from the file name {filename!r}. Send one in the field 'name'."
+    message = (
+        "No name can be made from {filename!r}. Send one with letters or digits in the field "
+        "'name'."
+    )
 
 
 class Unreadable(Invalid):

@@ -10,8 +10,6 @@ from app.settings import Settings
 from lora_core import manifest
 from lora_core.disk import is_no_room
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.data import UnsupportedFormat
-from lora_core.specs.data import ENDINGS
 
 INCOMING = ".incoming"  # folder of the files that are being received
 
@@ -52,11 +50,3 @@ def incoming(settings: Settings) -> Path:
             raise
         raise DataFolderUnusable(reason=error.strerror) from error
     return folder
-
-
-def suffix(filename: str) -> str:
-    """The ending of a file name, one of those listed. Raises `UnsupportedFormat`."""
-    ending = Path(filename.lower()).suffix
-    if ending not in ENDINGS:
-        raise UnsupportedFormat(file=filename, reason=f"the ending {ending!r} is not read")
-    return ending

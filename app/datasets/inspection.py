@@ -21,11 +21,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what. `label` None: there are no labels."""
+    """Which columns hold what. `label` None: there are no labels. `sheet` None: the first one."""
 
     text: str
     label: str | None
     split: str | None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,31 @@ class Inspection:
             raise self._cause(ended)
         return list(told[0]["rows"])
 
+    def look(self) -> dict[str, Any]:
+        """Which columns there are, with some rows; see `lora_core.data.columns`."""
+        told, ended = self._run("columns")
+        if not told:
+            raise self._cause(ended)
+        return told[0]
+
     def _ask(self, command: str, *options: str) -> tuple[list[dict[str, Any]], Ended]:
-        """What the child told, line by line, but for a cause; and how it ended."""
+        """What the child reports of these columns."""
         wanted = [f"--text-column={self.columns.text}"]
         label = self.columns.label
         wanted.append("--texts" if label is None else f"--label-column={label}")
         if self.columns.split is not None:
             wanted.append(f"--split-column={self.columns.split}")
+        return self._run(command, *wanted, *options)
+
+    def _run(self, command: str, *options: str) -> tuple[list[dict[str, Any]], Ended]:
+        """What the child reported, line by line, but for a cause; and how it ended."""
+        if self.columns.sheet is not None:
+            options = (*options, f"--sheet={self.columns.sheet}")
         limits = child.Limits(
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, _OUTPUT_BYTES
         )
         ended = child.run(
-            [command, str(self.file), *wanted, *options], limits=limits, folder=self.file.parent
+            [command, str(self.file), *options], limits=limits, folder=self.file.parent
         )
         lines = ended.report.split(b"\n")[:-1]  # without one that is not whole
         if ended.status == exit_codes.FAILED:

@@ -73,6 +73,7 @@ def same(session: Session, wanted: Dataset) -> Dataset | None:
             Dataset.text_column == wanted.text_column,
             Dataset.label_column.is_not_distinct_from(wanted.label_column),
             Dataset.split_column.is_not_distinct_from(wanted.split_column),
+            Dataset.sheet.is_not_distinct_from(wanted.sheet),
         )
         .order_by(Dataset.version.desc())
     ).first()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.datasets import files, repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
+    ColumnsView,
     DatasetFields,
     DatasetListItem,
     DatasetRef,
@@ -70,6 +71,18 @@ async def upload_dataset(  # noqa: PLR0913 - what an upload touches
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return DatasetView.of(dataset)
+
+
+@router.post("/preview", dependencies=_WRITE, openapi_extra=UPLOAD_FORM)
+async def preview_file(request: Request, settings: SettingsDep, at_work: WorkDep) -> ColumnsView:
+    """Which columns a file has, and its first rows. Nothing is kept; columns need not be named."""
+    folder = files.incoming(settings)
+    try:
+        upload = await receive(request, path=folder / "file", limit=settings.max_upload_bytes)
+        work = partial(service.look, upload, _fields(upload.fields), settings)
+        return ColumnsView.model_validate(await at_work.check(work))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @router.get("", dependencies=_READ)

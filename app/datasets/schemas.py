@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.datasets.inspection import Columns
 from app.datasets.tables import LABELS_SHOWN, Dataset
-from app.fields import Body, Slug, Text, Timestamp, View, file_form
+from app.fields import Body, Text, Timestamp, View, file_form
 from lora_core.data.diagnosis import Diagnosis, Level
 
 Column = Annotated[str, Text(256)]
@@ -24,21 +24,23 @@ DatasetRef = Annotated[
 class DatasetFields(Body):
     """What may come beside the file. The name is by default made from that of the file.
 
-    With `purpose=predict` no labels are looked for; such a file serves prediction runs only.
+    A name may be any text; the data set is called by the slug that is made of it. With
+    `purpose=predict` no labels are looked for; such a file serves prediction runs only.
     """
 
-    name: Slug | None = None
+    name: Annotated[str, Text(64)] | None = None
     purpose: Literal["train", "predict"] = "train"
     text_column: Column = "text"
     label_column: Column = "label"
     split_column: Column | None = None
+    sheet: Column | None = None
 
     @property
     def columns(self) -> Columns:
         """The columns that are checked."""
         if self.purpose == "predict":
-            return Columns(self.text_column, None, None)
-        return Columns(self.text_column, self.label_column, self.split_column)
+            return Columns(self.text_column, None, None, self.sheet)
+        return Columns(self.text_column, self.label_column, self.split_column, self.sheet)
 
 
 class DatasetListItem(View):
@@ -46,6 +48,7 @@ class DatasetListItem(View):
 
     id: UUID
     name: str
+    title: str = Field(description="What its owner called it; `name` is made from that.")
     version: int
     ref: str
     filename: str
@@ -55,6 +58,7 @@ class DatasetListItem(View):
     text_column: str
     label_column: str | None = Field(description="Null: it was uploaded without labels.")
     split_column: str | None
+    sheet: str | None = Field(description="Of a workbook, the one that was read.")
     labels: dict[str, int] = Field(description=f"Rows of the {LABELS_SHOWN} most frequent ones.")
     label_count: int
     findings: dict[Level, int] | None = Field(
@@ -72,7 +76,9 @@ class DatasetListItem(View):
         return {
             **{name: getattr(dataset, name) for name in _SAME},
             "ref": f"{dataset.name}:{dataset.version}",
+            "title": dataset.title or dataset.name,
             "split_column": overview["split_column"],
+            "sheet": overview.get("sheet"),
             "labels": overview["labels"],
             "label_count": overview["label_count"],
             "findings": overview["findings"],
@@ -80,7 +86,9 @@ class DatasetListItem(View):
 
 
 _SAME = (frozenset(DatasetListItem.model_fields) & frozenset(Dataset.__mapper__.columns.keys())) - {
-    "split_column"  # as it was asked for
+    "split_column",  # as it was asked for
+    "sheet",
+    "title",
 }
 
 
@@ -119,6 +127,22 @@ class RowsView(View):
     next: int | None = Field(description="Where to go on: `after` of the next call.")
 
 
+class ColumnsView(View):
+    """The columns of a file that is not kept, and its first rows."""
+
+    columns: list[str]
+    rows: list[list[str]] = Field(description="The first 5, long cells cut.")
+    text_column: str | None = Field(description="A guess: the column with the longest texts.")
+    label_column: str | None = Field(
+        description="A guess: the column with the fewest different values that come back."
+    )
+    encoding: str | None
+    separator: str | None
+    sheet: str | None = Field(description="Of a workbook, the one that was read.")
+    sheets: list[str] = Field(description="All that the workbook shows.")
+
+
 UPLOAD_FORM = file_form(
-    "A .csv, .tsv, .jsonl or .parquet file.", **DatasetFields.model_json_schema()["properties"]
+    "A .csv, .tsv, .xlsx, .jsonl or .parquet file.",
+    **DatasetFields.model_json_schema()["properties"],
 )

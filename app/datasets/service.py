@@ -1,5 +1,6 @@
 """Add and remove data sets."""
 
+import hashlib
 import re
 import unicodedata
 from pathlib import Path, PurePath
@@ -22,6 +23,7 @@ from app.idempotency.calls import Call
 from app.settings import Settings
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
+from lora_core.specs.data import ending_of
 
 TO_PREDICT = "-to-predict"
 
@@ -41,20 +43,21 @@ def add(
     is there is returned. Raises what is wrong with the file, `KeyBytesUsed`, and what
     `idempotency.begin` raises; nothing is kept then.
     """
-    ending = files.suffix(upload.filename)
-    file = upload.path.rename(upload.path.with_suffix(ending))  # the parser goes by the ending
-    columns = fields.columns
+    file, columns = _parsable(upload), fields.columns
+    name, title = _named(upload.filename, fields)
     dataset = Dataset(
         id=new_id(),
         created_by=call.caller_id,
-        name=fields.name or _name(upload.filename, to_predict=columns.label is None),
+        name=name,
+        title=title,
         filename=upload.filename,
-        suffix=ending,
+        suffix=file.suffix,
         sha256=upload.sha256,
         bytes=upload.bytes,
         text_column=columns.text,
         label_column=columns.label,
         split_column=columns.split,
+        sheet=columns.sheet,
     )
     with database.read() as session:
         idempotency.recall(session, call)
@@ -86,6 +89,16 @@ def add(
         if unwanted:
             store.discard(files.key(dataset))
     return dataset, True
+
+
+def look(upload: Upload, fields: DatasetFields, settings: Settings) -> dict[str, Any]:
+    """The columns of a file, and its first rows. Raises what is wrong with it."""
+    return Inspection(_parsable(upload), upload.filename, fields.columns, settings).look()
+
+
+def _parsable(upload: Upload) -> Path:
+    """The file under its ending, by which the parser goes. Raises `UnsupportedFormat`."""
+    return upload.path.rename(upload.path.with_suffix(ending_of(upload.filename)))
 
 
 def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
@@ -129,7 +142,12 @@ def rows(
 
 def _inspection(store: Store, settings: Settings, dataset: Dataset) -> Inspection:
     file = content(store, settings=settings, dataset=dataset)
-    columns = Columns(dataset.text_column, dataset.label_column, dataset.split_column)
+    columns = Columns(
+        dataset.text_column,
+        dataset.label_column,
+        dataset.split_column,
+        dataset.overview.get("sheet"),
+    )
     return Inspection(file, dataset.filename, columns, settings)
 
 
@@ -145,15 +163,33 @@ def delete(database: Database, store: Store, *, settings: Settings, ref: str) ->
     files.discard(settings, store, dataset)
 
 
-def _name(filename: str, *, to_predict: bool) -> str:
-    """A slug from a file name: `My Reviews (1).csv` → `my-reviews-1`. Raises `NameNeeded`.
+def _named(filename: str, fields: DatasetFields) -> tuple[str, str | None]:
+    """(name, title) of a data set; no title where the name says as much. Raises `NameNeeded`.
 
-    A file without labels gets another one, or the newest `my-reviews-1` could not be trained on.
+    A file without labels gets another name than one with them, or the newest `my-reviews` could
+    not be trained on.
     """
-    stem = unicodedata.normalize("NFKD", PurePath(filename).stem).lower()
-    plain = stem.encode("ascii", "ignore").decode()
-    ending = TO_PREDICT if to_predict else ""
-    slug = re.sub(r"[^a-z0-9]+", "-", plain)[: 64 - len(ending)].strip("-")
-    if not slug:
+    if fields.name is not None:
+        name = slug(fields.name, 64)
+        if not name:
+            raise NameNeeded(filename=fields.name)
+        return name, fields.name if fields.name != name else None
+    ending = TO_PREDICT if fields.purpose == "predict" else ""
+    stem = PurePath(filename).stem
+    name = slug(stem, 64 - len(ending))
+    if not name:
         raise NameNeeded(filename=filename)
-    return slug + ending
+    return name + ending, None
+
+
+def slug(title: str, most: int) -> str:
+    """What addresses take: `Größe (Mai)` → `grosse-mai`; `` where nothing can be made of it.
+
+    A title in another script than the Latin one becomes `data-` and a digest, always the same.
+    """
+    folded = unicodedata.normalize("NFKD", title.casefold())
+    plain = folded.encode("ascii", "ignore").decode()
+    found = re.sub(r"[^a-z0-9]+", "-", plain)[:most].strip("-")
+    if not found and any(character.isalnum() for character in folded):
+        return f"data-{hashlib.sha256(folded.encode()).hexdigest()[:8]}"
+    return found

@@ -25,6 +25,7 @@ class Dataset(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
     name: Mapped[str] = mapped_column(String(64))
+    title: Mapped[str | None] = mapped_column(String(255))  # what the name was made from
     version: Mapped[int]  # counts uploads under one name, from 1
     filename: Mapped[str] = mapped_column(String(255))  # as the caller called it, for show only
     suffix: Mapped[str] = mapped_column(String(16))
@@ -33,6 +34,7 @@ class Dataset(Base):
     text_column: Mapped[str] = mapped_column(String(256))
     label_column: Mapped[str | None] = mapped_column(String(256))  # None: to be predicted
     split_column: Mapped[str | None] = mapped_column(Text)  # as asked for
+    sheet: Mapped[str | None] = mapped_column(String(256))  # as asked for
     rows: Mapped[int]
     # Labels with counts, split counts, duplicates, diagnosis. It grows with the labels, so it is
     # read where it is needed: lists and jobs go by the overview.

@@ -121,9 +121,15 @@ def _find(session: Session, name: str, settings: Settings, max_length: int) -> S
         rows=upload.overview.get("splits") or {ALL: upload.rows},
         mean_tokens=_tokens(upload.overview["mean_characters"], max_length),
         label_count=upload.overview["label_count"],
-        content=f"{upload.sha256}{upload.suffix}",
+        content=_content(upload),
         upload=upload,
     )
+
+
+def _content(upload: Dataset) -> str:
+    """Names the bytes and, of a workbook, the sheet that is read."""
+    sheet = upload.overview.get("sheet")
+    return f"{upload.sha256}{upload.suffix}" + (f"#{sheet}" if sheet else "")
 
 
 def _tokens(characters: float, max_length: int) -> float:

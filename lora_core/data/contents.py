@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_core.data import files, table
+from lora_core.data.columns import advised
 from lora_core.data.labels import check
 from lora_core.data.parts import Parts, by_column, with_train
 from lora_core.data.rows import SPLIT_COLUMN, Columns, Row
+from lora_core.data.tabular import Reading
+from lora_core.errors.data import MissingColumn
 from lora_core.specs.data import Split
 
 
@@ -18,6 +21,7 @@ class Contents:
     columns: Columns
     labels: tuple[str, ...]  # in the order of training; none: it was read without labels
     given: Parts | None  # the parts that the file names
+    reading: Reading
 
     @property
     def parts(self) -> Parts:
@@ -36,11 +40,14 @@ def read(path: Path, columns: Columns) -> Contents:
     Raises what reading raises (`files.read`, `table.read`), `UnknownSplit`, `MissingSplit`,
     `OneClass`, `UnseenLabel`.
     """
-    rows = files.read(path, columns)
+    try:
+        rows, reading = files.read_opened(path, columns)
+    except MissingColumn as error:
+        raise advised(path, columns, error) from error
     if columns.label is None:
-        for _ in table.read(path, columns.text):  # the other cells, which results will hold
+        for _ in table.read(path, columns.text, columns.sheet):  # the cells that results will hold
             pass
-        return Contents(rows, columns, (), None)
+        return Contents(rows, columns, (), None, reading)
     given = by_column(path.name, rows)
     parts = with_train(path.name, {Split.TRAIN: rows} if given is None else given)
-    return Contents(rows, columns, check(path.name, parts), given)
+    return Contents(rows, columns, check(path.name, parts), given, reading)

@@ -4,9 +4,19 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from random import Random
 
-from lora_core.data import balance, copies, near, token_counts
+from lora_core.data import balance, copies, encoding, near, token_counts
 from lora_core.data.contents import Contents
-from lora_core.data.diagnosis import Diagnosis, Finding, Level, TokenCounts
+from lora_core.data.diagnosis import (
+    EXAMPLES,
+    EXCERPT,
+    Diagnosis,
+    Finding,
+    Level,
+    TokenCounts,
+    counted,
+    listed,
+    together,
+)
 from lora_core.data.rows import Row
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
@@ -26,6 +36,7 @@ def diagnose(contents: Contents) -> Diagnosis:
     found = balance.balance(rows, contents.labels) if contents.labels else None
     tokens, of_tokens = _tokens(sample(rows, *TOKENISED))
     findings = [
+        *_reading(contents),
         *(balance.findings(found, rows) if found else ()),
         *copies.findings(groups, len(rows)),
         *near.findings(compared),
@@ -63,6 +74,41 @@ def _tokens(rows: Sequence[Row]) -> tuple[TokenCounts | None, list[Finding]]:
             advice="Install the package and check the data again.",
         )
         return None, [missing]
+
+
+def _reading(contents: Contents) -> Iterator[Finding]:
+    """What had to be assumed about the file, or was left out of it."""
+    reading = contents.reading
+    if reading.encoding == encoding.WINDOWS_1252.name:
+        accented = [row for row in contents.rows if not (row.text + row.label).isascii()]
+        shown = sorted(accented, key=lambda row: row.text[:EXCERPT].isascii())
+        yield Finding(
+            code="encoding_assumed",
+            level=Level.WARNING,
+            count=len(accented),
+            message="The file is not UTF-8. It was read as Windows-1252, the encoding in which "
+            f"Excel saves Western European CSV: {counted(len(accented), 'row')} with characters "
+            "beyond ASCII.",
+            advice="See whether the letters with accents are right in the examples. If they are "
+            "not, save the file as .xlsx or as CSV UTF-8 and take that.",
+            examples=tuple(together(row) for row in shown[:EXAMPLES]),
+        )
+    if others := [name for name in reading.sheets if name != reading.sheet]:
+        yield Finding(
+            code="other_sheets",
+            level=Level.INFO,
+            count=len(others),
+            message=f"Only the sheet {reading.sheet} was read, not {listed(others)}.",
+            advice="To read another one, take the file again and name the sheet.",
+        )
+    if reading.blank_rows:
+        yield Finding(
+            code="blank_rows",
+            level=Level.INFO,
+            count=reading.blank_rows,
+            message=f"{counted(reading.blank_rows, 'blank row')} skipped.",
+            advice="Nothing to do, unless there should be something in them.",
+        )
 
 
 def _not_compared(compared: int, rows: int) -> Iterator[Finding]:

@@ -26,6 +26,10 @@ class Profile(Frozen):
     leaked: int  # rows of validation and test whose text is in train as well
     mean_characters: float
     max_characters: int
+    encoding: str | None = None  # of a table in a text file
+    separator: str | None = None  # of its cells
+    sheet: str | None = None  # of a workbook, the one that was read
+    blank_rows: int = 0  # that were skipped
 
 
 def describe(found: Contents) -> Profile:
@@ -48,4 +52,8 @@ def describe(found: Contents) -> Profile:
         leaked=leaked(found.parts),
         mean_characters=round(sum(lengths) / len(lengths), 1),
         max_characters=max(lengths),
+        encoding=found.reading.encoding,
+        separator=found.reading.separator,
+        sheet=found.reading.sheet,
+        blank_rows=found.reading.blank_rows,
     )

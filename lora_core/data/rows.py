@@ -19,6 +19,7 @@ from lora_core.errors.data import (
 SPLIT_COLUMN = "split"  # used when it is there and no other is named
 SHOWN = 10  # row numbers in an error
 NO_LABEL = ""
+SEPARATORS = ",;\t|"  # of cells, in files that are read or refused
 
 Numbered = Iterator[tuple[int, Sequence[object]]]  # the wanted cells of each row, with its number
 
@@ -35,12 +36,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns to read. `label` None: the texts alone."""
+    """The names of the columns to read. `label` None: the texts alone.
+
+    `sheet` None: the first one that has any cells.
+    """
 
     text: str = "text"
     label: str | None = "label"
     split: str | None = None
     look_for_split: bool = True  # with `split` None: `SPLIT_COLUMN` is read when there is one
+    sheet: str | None = None  # of a workbook
 
     def find(self, file: str, available: Sequence[str]) -> list[int]:
         """Positions of text, of label unless there is none, and, if there is one, of split.
@@ -178,4 +183,4 @@ def _separator(columns: Sequence[str]) -> str | None:
     """What separates the cells of a header that was read as one cell."""
     if len(columns) > 1:
         return None
-    return next((each for each in ";\t|," if each in columns[0]), None)
+    return next((each for each in SEPARATORS if each in columns[0]), None)

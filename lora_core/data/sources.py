@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_core.data import files, hub
+from lora_core.data.columns import advised
 from lora_core.data.parts import Parts, by_column, with_train
 from lora_core.data.rows import Columns, Row
-from lora_core.errors.data import DataNotFound, MissingSplit
+from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit
 from lora_core.hub import PREFIX
 from lora_core.samples import reviews
-from lora_core.specs.data import Split
+from lora_core.specs.data import Split, divided
 
 
 def read(source: str | Mapping[Split, str], columns: Columns) -> Parts:
@@ -36,7 +37,7 @@ def shown(source: str | Mapping[Split, str]) -> str:
     if not isinstance(source, str):
         return "The source"
     known = source in reviews.SAMPLES or source.startswith(PREFIX)
-    return source if known else Path(source).name
+    return source if known else Path(divided(source)[0]).name
 
 
 def _part(part: Split, source: str, columns: Columns) -> list[Row]:
@@ -58,9 +59,12 @@ def read_one(source: str, columns: Columns) -> Parts | list[Row]:
         ]
     if source.startswith(PREFIX):
         return hub.read(source.removeprefix(PREFIX), columns)
-    path = Path(source)
+    name, sheet = divided(source)
+    path, columns = Path(name), replace(columns, sheet=sheet)
     try:
         rows = files.read(path, columns)
+    except MissingColumn as error:
+        raise advised(path, columns, error) from error
     except DataNotFound as error:
         reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
         raise DataNotFound(source=path.name, reason=reason) from error
@@ -72,7 +76,7 @@ def stamps(source: str | Mapping[Split, str]) -> tuple[object, ...]:
     found: list[object] = []
     for name in [source] if isinstance(source, str) else source.values():
         try:
-            facts = Path(name).stat()
+            facts = Path(divided(name)[0]).stat()
         except OSError:  # no file, or none that can be read
             continue
         found.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ino))

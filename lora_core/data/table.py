@@ -7,9 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import delimited, files, json_lines
+from lora_core.data import files, json_lines
 from lora_core.data.limits import MAX_COLUMNS
 from lora_core.data.rows import Columns
+from lora_core.data.tabular import Table
 from lora_core.errors.data import BrokenRows, ColumnTaken, DataTooLarge, EmptyData, EmptyText
 from lora_core.specs.predict import LABEL, SCORE, SCORES
 
@@ -22,19 +23,19 @@ class Record(NamedTuple):
     cells: dict[str, Any]  # all of the row, as JSON has it
 
 
-def read(path: Path, text_column: str) -> Iterator[Record]:
-    """The rows of a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, never all of them in memory.
+def read(path: Path, text_column: str, sheet: str | None = None) -> Iterator[Record]:
+    """The rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl` or `.parquet` file, one after the other.
 
     Raises what `files.read` raises, and `ColumnTaken`.
     """
-    ending = files.check(path)
+    ending = files.check(path, sheet)
     match ending:
         case ".parquet":
             rows = _parquet(path, text_column)
         case ".jsonl":
             rows = _json_lines(path, text_column)
         case _:
-            rows = _delimited(path, text_column, "," if ending == ".csv" else "\t")
+            rows = _tabular(files.open_table(path, ending, sheet), text_column)
     first = next(rows, None)
     if first is None:
         raise EmptyData(file=path.name)
@@ -50,12 +51,11 @@ def read(path: Path, text_column: str) -> Iterator[Record]:
 Rows = Iterator[tuple[int, Any, dict[str, Any]]]
 
 
-def _delimited(path: Path, text_column: str, delimiter: str) -> Rows:
-    table = delimited.read_table(path, delimiter)
-    _, header = next(table)
-    _check_names(path.name, header, text_column)
-    for number, cells in table:
-        row = dict(zip(header, cells, strict=True))
+def _tabular(table: Table, text_column: str) -> Rows:
+    _check_names(table.file, table.header, text_column)
+    for number, cells in table.rows:
+        row = dict(zip(table.header, cells, strict=True))
+        table.check(number, [row[text_column]])
         yield number, row[text_column], row
 
 

@@ -1,5 +1,7 @@
 """Causes of texts and labels that cannot be used."""
 
+from typing import Any
+
 from lora_core.errors import LoraCoreError
 
 
@@ -18,7 +20,9 @@ class UnsupportedFormat(DataError):
     """A file type that is not read."""
 
     code = "unsupported_format"
-    message = "{file} is not a supported file: {reason}. Supported: .csv, .tsv, .jsonl, .parquet."
+    message = (
+        "{file} is not a supported file: {reason}. Supported: .csv, .tsv, .xlsx, .jsonl, .parquet."
+    )
 
 
 class EmptyData(DataError):
@@ -36,10 +40,13 @@ class BrokenRows(DataError):
 
 
 class WrongEncoding(DataError):
-    """Not UTF-8."""
+    """The encoding of the file cannot be determined."""
 
     code = "wrong_encoding"
-    message = "{file}, row {row}: not valid UTF-8. Save the file as UTF-8."
+    message = (
+        "{file}, row {row}: not valid UTF-8, and no other encoding is certain. Save the file as "
+        "UTF-8 (in Excel: CSV UTF-8) or as .xlsx."
+    )
 
 
 class NulByte(DataError):
@@ -53,19 +60,32 @@ class MissingColumn(DataError):
     """A column that is not there."""
 
     code = "missing_column"
-    message = (
-        "{file} has no column {column!r}. Columns: {available}. Name yours by `text_column`, "
-        "`label_column` or `split_column` (`--text-column` and so on)."
-    )
+    message = "{file} has no column {column!r}. Columns: {available}. {advice}"
+
+    def __init__(
+        self,
+        *,
+        advice: str = "Name yours by `text_column`, `label_column` or `split_column` "
+        "(`--text-column` and so on).",
+        **detail: Any,
+    ) -> None:
+        super().__init__(advice=advice, **detail)
+
+
+class MissingSheet(DataError):
+    """The workbook has no such sheet."""
+
+    code = "missing_sheet"
+    message = "{file} has no sheet {sheet!r}. Sheets: {available}."
 
 
 class WrongSeparator(DataError):
-    """Cells that are not separated by what the ending of the file says."""
+    """All cells of a row are in one column."""
 
     code = "wrong_separator"
     message = (
         "{file} has one column, {column!r}: its cells seem to be separated by {separator!r}. Save "
-        "it with commas (.csv) or tabs (.tsv)."
+        "it as .csv, or divide the column in the spreadsheet."
     )
 
 

@@ -22,6 +22,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.prediction import answers
 from lora_core.prediction.answers import Answers
 from lora_core.prediction.results import Results
+from lora_core.specs.data import divided
 from lora_core.specs.predict import RESULTS, PredictSpec
 from lora_core.training.pulse import Pulse
 from lora_core.training.saves import SavePlan, Saves
@@ -60,7 +61,8 @@ def run(
     if plan is not None:
         saves = Saves(plan, answers.write, observer, step=known.step)
     pulse.enter(Phase.PREDICTING, known.step)
-    records = table.read(Path(spec.data.source), spec.data.text_column)
+    source, sheet = divided(spec.data.source)
+    records = table.read(Path(source), spec.data.text_column, sheet)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with (out_dir / RESULTS).open("w", encoding="utf-8", newline="") as file:

@@ -19,7 +19,7 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, patte
 
 
 class TextsSpec(Frozen):
-    """A file (`.csv`, `.tsv`, `.jsonl`, `.parquet`) and the column to read."""
+    """A file (`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`) and the column to read."""
 
     source: Source
     text_column: Column = "text"

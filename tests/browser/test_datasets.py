@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import xlsxwriter
 from playwright.sync_api import Page, expect
 
 from tests.browser import files
@@ -59,11 +60,48 @@ def test_a_file_is_chosen_and_named(page: Page, scene: Scene, tmp_path: Path) ->
     assert scene.service.get("/v1/datasets/chosen")["text_column"] == "body"
 
 
+def test_columns_with_other_names_are_chosen_from_the_first_rows(
+    page: Page, scene: Scene, complaints: Complaints, tmp_path: Path
+) -> None:
+    complaints.expect(422)
+    path = tmp_path / "Kundenstimmen.xlsx"
+    with xlsxwriter.Workbook(path) as made:
+        made.add_worksheet("Deckblatt").write("A1", "für 2026")
+        sheet = made.add_worksheet("Stimmen")
+        sheet.write_row(0, 0, ["Nr.", "Bewertung", "Meinung"])
+        for i in range(20):
+            mood = ("gut", "schlecht")[i % 2]
+            sheet.write_row(i + 1, 0, [i, mood, f"Die Lieferung {i} war {mood}"])
+    page.goto("/datasets")
+    page.get_by_label("File", exact=True).set_input_files(path)
+    page.get_by_label("Name").fill("Größe (Mai)")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("heading", name="Which columns?")).to_be_visible()
+    page.get_by_label("They are on the sheet").select_option("Stimmen")
+    expect(page.locator("#pick-rows")).to_contain_text("Die Lieferung 4 war gut")
+    expect(page.get_by_label("The texts are in")).to_have_value("Meinung")
+    expect(page.get_by_label("Their labels are in")).to_have_value("Bewertung")
+    page.get_by_role("button", name="Upload").click()
+    expect(page).to_have_url(ALONE)
+    expect(page.get_by_role("heading", name="Größe (Mai)")).to_be_visible()
+    told = scene.service.get("/v1/datasets/grosse-mai")
+    assert (told["text_column"], told["sheet"]) == ("Meinung", "Stimmen")
+    assert told["labels"] == {"gut": 10, "schlecht": 10}
+
+
+def test_what_was_chosen_goes_with_its_file(page: Page, complaints: Complaints) -> None:
+    complaints.expect(422)
+    page.goto("/datasets")
+    drop(page, "other.csv", TICKETS.replace("text,label", "words,kind"))
+    expect(page.get_by_role("heading", name="Which columns?")).to_be_visible()
+    drop(page, "tickets-again.csv", TICKETS)
+    expect(page).to_have_url(ALONE)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("text,label\nfine,a\n,b\n", "no text in 1 of the rows, first in 2"),
-        ("words,label\nfine,a\n", "words"),
         ("", "has no rows"),
         ('text,label\n"never closed,a\n', "broken.csv"),
     ],

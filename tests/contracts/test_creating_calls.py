@@ -7,7 +7,7 @@ from app.settings import Settings
 HARMLESS = {
     *("/v1/jobs/{job_id}/cancel", "/v1/predictions/{run_id}/cancel"),
     "/v1/models/{name}/aliases/{alias}/rollback",
-    "/v1/datasets/{ref}/check",
+    *("/v1/datasets/{ref}/check", "/v1/datasets/preview"),
     *(f"/v1/sweeps/{{sweep_id}}/{verb}" for verb in ("pause", "stop", "resume", "retry")),
     "/v1/sweeps/{sweep_id}/extend",  # the same cells are not added twice
     *("/predict", "/", "/invocations", "/vertex", "/models/{ref}/predict", "/models/{ref}"),

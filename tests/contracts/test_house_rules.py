@@ -43,6 +43,7 @@ BANNED_KEYWORDS = {"shell", "trust_remote_code", "allow_pickle"}
 LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
+    "lora_core/data/columns.py",
     "lora_core/data/files.py",
     "lora_core/data/table.py",
     "app/serving/loader.py",

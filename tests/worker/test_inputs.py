@@ -25,6 +25,7 @@ from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
 from lora_core.errors.artifact import TokenizerUnfit
+from lora_core.specs.data import divided
 from tests.hostile_archives import ATTACKS
 from tests.job_rows import FACTS, SPEC, add_job, job
 from tests.s3_server import S3Server
@@ -51,7 +52,9 @@ def settings(
     return settings.model_copy(update={"store_url": f"s3://{s3.new_bucket()}/prefix"})
 
 
-def upload(resources: Resources, name: str, *, first_place: bool = False) -> Dataset:
+def upload(
+    resources: Resources, name: str, *, first_place: bool = False, sheet: str | None = None
+) -> Dataset:
     """A data set and its file, also where the first version put it."""
     dataset = Dataset(
         id=new_id(),
@@ -59,14 +62,14 @@ def upload(resources: Resources, name: str, *, first_place: bool = False) -> Dat
         name=name,
         version=1,
         filename=f"{name}.csv",
-        suffix=".csv",
+        suffix=".xlsx" if sheet else ".csv",
         sha256="",
         bytes=len(TEXT),
         text_column="text",
         label_column="label",
         split_column=None,
         rows=2,
-        profile={},
+        profile={"sheet": sheet},
     )
     file = resources.settings.data_dir / name
     file.write_text(TEXT)
@@ -144,6 +147,18 @@ def test_an_upload_becomes_its_file(resources: Resources, first_place: bool) -> 
     assert (file.name, file.read_text()) == (f"{dataset.id}.csv", TEXT)
     assert found.public(str(file)) == "reviews:1"
     assert {**found.spec, "data": None} == {**SPEC, "data": None}
+
+
+def test_a_workbook_comes_with_the_sheet_that_was_checked(resources: Resources) -> None:
+    dataset = upload(resources, "reviews", sheet="März / 2026")
+    found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
+    source = found.spec["data"]["source"]
+    file, sheet = divided(source)
+    assert (Path(file).name, sheet) == (f"{dataset.id}.xlsx", "März / 2026")
+    told = [source, f"{file} is damaged", f"{dataset.id}.xlsx, row 3"]
+    assert found.public(told) == ["reviews:1", "reviews:1 is damaged", "reviews:1, row 3"]
+    assert found.name_of_one(told[2])
+    assert not found.name_of_one("a fault of 2026")
 
 
 def test_uploads_part_by_part_become_files_beside_a_sample(resources: Resources) -> None:

@@ -7,11 +7,11 @@ const button = document.getElementById("send");
 const sent = document.getElementById("sent");
 const show = (id, text) => (document.getElementById(id).textContent = text);
 
-/** The data set. Not with fetch, which does not tell how much of a body has been sent. */
-function send(body, progress) {
+/** What is answered. Not with fetch, which does not tell how much of a body has been sent. */
+function send(address, body, progress) {
   return new Promise((settle, fail) => {
     const call = new XMLHttpRequest();
-    call.open("POST", "/v1/datasets");
+    call.open("POST", address);
     call.responseType = "json";
     if (token) call.setRequestHeader("X-Page-Token", token);
     call.upload.addEventListener("progress", (event) => event.lengthComputable && progress(event.loaded / event.total));
@@ -32,11 +32,65 @@ function tell(problem) {
   show("upload-error", problem?.message ?? "");
   for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
   if (!problem) return;
-  const at = problem.code === "missing_column" ? "text_column" : problem.errors?.[0]?.at;
+  const at = { missing_column: "text_column", missing_sheet: "sheet" }[problem.code] ?? problem.errors?.[0]?.at;
   const wrong = form.elements[at] ?? field;
   wrong.closest("details")?.setAttribute("open", "");
   wrong.setAttribute("aria-invalid", "true");
   wrong.focus();
+}
+
+const picks = [...document.querySelectorAll("#pick select")];
+
+/** Fills a select; what it says goes into the field of the form that it stands for. */
+function offer(select, values, chosen) {
+  select.replaceChildren(...values.map((value) => new Option(value, value, false, value === chosen)));
+  if (chosen === null) select.prepend(new Option("choose one", "", true, true));
+  form.elements[select.dataset.fills].value = chosen ?? "";
+}
+
+const LONGEST = 100; // characters of a cell that are shown
+
+function element(name, text) {
+  const made = document.createElement(name);
+  made.textContent = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+  return made;
+}
+
+/** Shows the first rows of the file and lets one say which columns are meant. */
+function pick(found) {
+  offer(document.getElementById("pick-text"), found.columns, found.text_column);
+  offer(document.getElementById("pick-label"), found.columns, found.label_column);
+  offer(document.getElementById("pick-sheet"), found.sheets, found.sheet);
+  const predict = form.elements.purpose.checked;
+  if (predict) form.elements.label_column.value = "";
+  document.getElementById("pick-labels").hidden = predict;
+  document.getElementById("pick-sheets").hidden = found.sheets.length < 2;
+  const row = (kind, cells) => {
+    const made = document.createElement("tr");
+    made.append(...cells.map((cell) => element(kind, cell)));
+    return made;
+  };
+  document.getElementById("pick-rows").replaceChildren(row("th", found.columns), ...found.rows.map((cells) => row("td", cells)));
+  document.getElementById("pick").hidden = false;
+  picks[0].focus();
+}
+
+/** What was picked was for another file. */
+function forget() {
+  if (document.getElementById("pick").hidden) return;
+  document.getElementById("pick").hidden = true;
+  for (const select of picks) form.elements[select.dataset.fills].value = "";
+}
+
+async function look() {
+  busy(true);
+  try {
+    pick(await send("/v1/datasets/preview", body(), progress));
+  } catch (problem) {
+    tell(problem);
+  } finally {
+    busy(false);
+  }
 }
 
 function busy(is) {
@@ -62,13 +116,23 @@ form.addEventListener("submit", async (event) => {
   busy(true);
   progress(0);
   try {
-    const dataset = await send(body(), progress);
+    const dataset = await send("/v1/datasets", body(), progress);
     location.assign(`/datasets/${dataset.id}`);
   } catch (problem) {
     busy(false);
-    tell(problem);
+    const picked = !document.getElementById("pick").hidden;
+    if (problem.code === "missing_column" && !picked) await look();
+    else tell(problem);
   }
 });
+
+for (const select of picks) {
+  select.addEventListener("change", () => {
+    form.elements[select.dataset.fills].value = select.value;
+    if (select.id === "pick-sheet") look();
+  });
+}
+field.addEventListener("change", forget);
 
 for (const kind of ["dragenter", "dragover"]) {
   form.addEventListener(kind, (event) => {
@@ -82,6 +146,7 @@ form.addEventListener("drop", (event) => {
   form.classList.remove("over");
   if (button.disabled) return;
   if (event.dataTransfer.files.length !== 1) return tell({ message: "Drop one file at a time." });
+  forget();
   field.files = event.dataTransfer.files;
   form.requestSubmit();
 });

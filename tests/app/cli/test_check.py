@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import xlsxwriter
+
 from app.db.engines import Database
 from tests.app.cli.conftest import Run, answer
 from tests.app.datasets.test_diagnosis import LEAKING, forget
@@ -64,6 +66,21 @@ def test_columns_of_a_file_may_have_any_name(run: Run, tmp_path: Path) -> None:
         "datasets", "check", file, "--text-column", "body", "--purpose", "predict", "--json"
     )
     assert json.loads(texts.stdout)["balance"] is None
+
+
+def test_the_sheet_of_a_workbook_is_named(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "films.xlsx"
+    with xlsxwriter.Workbook(file) as made:
+        made.add_worksheet("Other").write("A1", "something")
+        sheet = made.add_worksheet("Films")
+        for number, row in enumerate(SOUND.splitlines()):
+            sheet.write_row(number, 0, row.split(","))
+    found = run("datasets", "check", str(file), "--sheet", "Films", "--json")
+    assert found.exit_code == 0, found.output
+    [finding] = json.loads(found.stdout)["findings"]
+    assert (finding["code"], "not Other" in finding["message"]) == ("other_sheets", True)
+    wrong = run("datasets", "check", str(file), "--sheet", "None")
+    assert (wrong.exit_code, "Sheets: Other, Films. (missing_sheet)" in wrong.stderr) == (2, True)
 
 
 def test_an_upload_is_checked_by_its_name(cli: Run, tmp_path: Path, database: Database) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xlsxwriter
 from starlette.testclient import TestClient
 
 from tests.app.datasets.conftest import REVIEWS, Upload
@@ -100,6 +101,55 @@ def parquet_as_csv(file: Path) -> None:
     parquet_locked(file)
 
 
+def xlsx_part(file: Path, sheet: bytes) -> None:
+    """A workbook with this sheet data."""
+    with xlsxwriter.Workbook(file) as made:
+        made.add_worksheet("S").write_row(0, 0, ["text", "label"])
+    with zipfile.ZipFile(file) as archive:
+        parts = {each: archive.read(each) for each in archive.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+    head, _, tail = parts[name].partition(b"<sheetData>")
+    parts[name] = head + b"<sheetData>" + sheet + tail.partition(b"</row>")[2]
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each, content in parts.items():
+            archive.writestr(each, content)
+
+
+CELL = b'<c t="inlineStr"><is><t>%b</t></is></c>'
+HEADER = b"<row>" + CELL % b"text" + CELL % b"label" + b"</row>"
+
+
+def xlsx_unpacked(file: Path) -> None:
+    xlsx_part(file, HEADER)
+    content = bytearray(file.read_bytes())
+    claim = content.rindex(b"PK\x01\x02") + 24  # the size of the last part, by the directory
+    content[claim : claim + 4] = (501_000_000).to_bytes(4, "little")
+    file.write_bytes(content)
+
+
+def xlsx_cell(file: Path) -> None:
+    xlsx_part(file, HEADER + b"<row>" + CELL % (b"x" * 100_000_000) + b"</row>")
+
+
+def xlsx_far_cell(file: Path) -> None:
+    with xlsxwriter.Workbook(file) as made:
+        sheet = made.add_worksheet()
+        sheet.write_row(0, 0, ["text", "label"])
+        sheet.write(1_048_575, 16_383, "a slip")
+
+
+def xlsx_columns(file: Path) -> None:
+    xlsx_part(file, b"<row>" + CELL % b"c" * 50_000 + b"</row>")
+
+
+def xlsx_rows(file: Path) -> None:
+    xlsx_part(file, HEADER + b'<row r="99999999999">' + CELL % b"x" + b"</row>")
+
+
+def xlsx_password(file: Path) -> None:
+    file.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(10_000))
+
+
 BOMBS: dict[Callable[[Path], None], tuple[str, str]] = {
     parquet_rows: (".parquet", "data_too_large"),
     parquet_cells: (".parquet", "data_too_large"),
@@ -112,6 +162,12 @@ BOMBS: dict[Callable[[Path], None], tuple[str, str]] = {
     csv_labels: (".csv", "data_too_large"),
     jsonl_deep: (".jsonl", "broken_rows"),
     jsonl_number: (".jsonl", "broken_rows"),
+    xlsx_unpacked: (".xlsx", "data_too_large"),
+    xlsx_cell: (".xlsx", "data_too_large"),
+    xlsx_far_cell: (".xlsx", "broken_rows"),
+    xlsx_columns: (".xlsx", "data_too_large"),
+    xlsx_rows: (".xlsx", "data_too_large"),
+    xlsx_password: (".xlsx", "unsupported_format"),
     zip_as_csv: (".csv", "unsupported_format"),
     gzip_as_csv: (".csv", "unsupported_format"),
     text_as_parquet: (".parquet", "unsupported_format"),

@@ -30,6 +30,7 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
     assert dataset == {
         "id": IsStr(regex=r"[0-9a-f-]{36}"),
         "name": "my-reviews-1",
+        "title": "my-reviews-1",
         "version": 1,
         "ref": "my-reviews-1:1",
         "filename": "My Reviews (1).csv",
@@ -39,6 +40,7 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         "text_column": "text",
         "label_column": "label",
         "split_column": None,
+        "sheet": None,
         "labels": LABELS,
         "label_count": 2,
         "findings": {},
@@ -230,10 +232,10 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
     "empty text": (f"{REVIEWS} ,pos\n", "empty_text", "21"),
     "no label": (f"{REVIEWS}film,\n", "missing_label", "21"),
     "missing column": ("review,label\na,x\nb,y\n", "missing_column", "review"),
-    "semicolons": ("text;label\na;x\nb;y\n", "wrong_separator", "separated by ';'"),
+    "quoted semicolons": ('"text;label"\n"a;x"\n', "wrong_separator", "separated by ';'"),
     "open quote": (f'{REVIEWS}"film,pos\n', "broken_rows", "row 21"),
     "extra cell": (f"{REVIEWS}a,b,c\n", "broken_rows", "row 21"),
-    "latin-1": (f"{REVIEWS}Amélie,pos\n".encode("latin-1"), "wrong_encoding", "row 21"),
+    "Greek": (f"{REVIEWS}καλή,pos\n".encode("cp1253"), "wrong_encoding", "row 21"),
     "NUL": (f"{REVIEWS}a\0b,pos\n", "nul_byte", "row 21"),
     "empty": ("", "empty_data", "no rows"),
     "header only": ("text,label\n", "empty_data", "no rows"),
@@ -276,8 +278,8 @@ def test_a_file_to_predict_needs_no_labels(client: TestClient, upload: Upload, e
 # Found in the same way, as tests/lora_core/data/test_table.py shows for every kind.
 OTHER_TEXTS: list[tuple[str | bytes, str, str]] = [
     ("body\na\n", "missing_column", "no column 'text'. Columns: body"),
-    ("text;n\na;1\n", "wrong_separator", "separated by ';'. Save it with commas"),
-    (b"text\na\n\xff\n", "wrong_encoding", "row 2: not valid UTF-8"),
+    ('"text;n"\n"a;1"\n', "wrong_separator", "separated by ';'. Save it as .csv"),
+    (b"text\na\n\x81\n", "wrong_encoding", "row 2: not valid UTF-8"),
     ("text,n\na\n", "broken_rows", "row 1: the header has 2 cells, this row 1"),
 ]
 

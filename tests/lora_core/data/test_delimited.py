@@ -58,11 +58,14 @@ BAD: list[tuple[bytes, type[LoraCoreError], dict[str, object]]] = [
     (b'text,label\na,1\n"b,0\nc,1\n', BrokenRows, {"row": 2}),
     (b"text,label\na,1\nb\n", BrokenRows, {"row": 2}),
     (b"text,label\na,1\nb, with a comma,0\n", BrokenRows, {"row": 2}),
-    (b"text,label\ra,1\rb,0\r", BrokenRows, {"row": 0}),
+    (b"text,label\ra,1\nb,0\r", BrokenRows, {"row": 0}),
     (b"text,label\na,1\nb\x00,0\n", NulByte, {"row": 2}),
-    (b"text,label\na,1\nb\xe9,0\n", WrongEncoding, {"row": 2}),
-    (b'text,label\na,1\n"two\nlines \xff",0\n', WrongEncoding, {"row": 2}),
-    ("text,label\na,1\n".encode("utf-16"), WrongEncoding, {"row": 0}),
+    (b"text,label\na,1\nb\xc3\xa9 \xe9,0\n", WrongEncoding, {"row": 2}),
+    (b'text,label\na,1\n"two\nlines \x81",0\n', WrongEncoding, {"row": 2}),
+    ("text,label\na,1\n".encode("utf-16-le"), NulByte, {"row": 0}),
+    ("text,label\na,1\nb,0\n".encode("utf-16")[:-1], WrongEncoding, {"row": 2}),
+    ("text,label\na,1\nb,0".encode("utf-16") + b"\x00\xdc\n\0", WrongEncoding, {"row": 2}),
+    (b"text;label\na;1\nb;with;0\nc;1\n", BrokenRows, {"row": 2}),
 ]
 
 
@@ -114,7 +117,96 @@ def test_a_file_that_is_read_to_its_end_leaves_the_limit_to_others(tmp_path: Pat
     for path in paths:
         path.write_text(f"text,label\n{long},1\n", encoding="utf-8")
     csv.field_size_limit(131_072)
-    first, second = (delimited.read_table(path, ",") for path in paths)
-    header = (0, ["text", "label"])
-    assert [next(first), next(second)] == [header, header]
-    assert list(first) == list(second) == [(1, [long, "1"])]
+    first, second = (delimited.open_table(path, ",") for path in paths)
+    assert first.header == second.header == ["text", "label"]
+    assert list(first.rows) == list(second.rows) == [(1, [long, "1"])]
+
+
+GERMAN = ["Der Film war schön, „Spaß“", "Größe: 5 €, sehr übel", "gut; mit Semikolon\nund Zeile"]
+
+
+def written(tmp_path: Path, encoding: str, delimiter: str, end: str, first: str = "") -> Path:
+    """As a spreadsheet saves it; `end` ends the rows."""
+    path = tmp_path / "reviews.csv"
+    with path.open("w", encoding=encoding, newline="") as file:
+        file.write(first)
+        writer = csv.writer(file, delimiter=delimiter, lineterminator=end)
+        writer.writerows([["label", "text"], *(["ja", text] for text in GERMAN), ["", ""]])
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_what_spreadsheets_of_all_countries_write_is_read(
+    tmp_path: Path, encoding: str, delimiter: str
+) -> None:
+    path = written(tmp_path, encoding, delimiter, "\r\n")
+    rows, reading = files.read_opened(path, Columns())
+    assert rows == [Row(number, text, "ja") for number, text in enumerate(GERMAN, start=1)]
+    named = {"utf-16": "UTF-16", "cp1252": "Windows-1252"}.get(encoding, "UTF-8")
+    assert (reading.encoding, reading.separator) == (named, delimiter)
+    assert reading.blank_rows == 1
+
+
+def test_lines_may_end_as_those_of_an_old_mac(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_bytes(b'text;label\r"a\rb";1\rc;0\r')
+    assert files.read(path, Columns()) == [Row(1, "a\rb", "1"), Row(2, "c", "0")]
+
+
+@pytest.mark.parametrize("first", ["sep=;\r\n", '"sep=;"\n', "sep=;\r"])
+def test_a_first_line_names_the_separator(tmp_path: Path, first: str) -> None:
+    end = first.lstrip('"sep=;')
+    path = tmp_path / "reviews.csv"
+    content = f'{first}text;label{end}a,b;"1;x"{end}c,d;0{end}'
+    path.write_bytes(content.encode())
+    assert files.read(path, Columns()) == [Row(1, "a,b", "1;x"), Row(2, "c,d", "0")]
+
+
+@pytest.mark.parametrize(
+    ("content", "header"),
+    [
+        ("text;label, as told\na;1\nb, c;0\n", ["text", "label, as told"]),
+        ("text,label;old\na;b,1\nb;c;d,0\n", ["text", "label;old"]),
+        ("text | note\nb, c\n", ["text | note"]),
+        ('"text;note",label\na,1\n', ["text;note", "label"]),
+        ('"text;note"\na\n', ["text;note"]),
+        ("text;label\n", ["text", "label"]),
+    ],
+)
+def test_the_separator_is_what_header_and_rows_agree_on(
+    tmp_path: Path, content: str, header: list[str]
+) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text(content)
+    assert delimited.open_table(path, ",").header == header
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "Фильм был очень хороший, спасибо"),
+        ("cp1253", "καλή ταινία"),
+        ("cp1250", "Bardzo dobra książka, żółty"),
+        ("mac-roman", "für schöne Größe, süß"),
+        ("shift-jis", "とても良い映画でした"),
+        ("gb18030", "这部电影非常好"),
+        ("utf-16-be", "good"),
+    ],
+)
+def test_an_encoding_that_is_not_certain_is_refused(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
+    path = tmp_path / "reviews.csv"
+    rows = "".join(f"{text} number {i} of the films,{i % 2}\r\n" for i in range(20))
+    path.write_bytes(f"text,label\r\n{rows}".encode(encoding))
+    with pytest.raises((WrongEncoding, NulByte)):
+        files.read(path, Columns())
+
+
+def test_rows_with_nothing_in_them_are_skipped_and_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label,note\n,,\na,1,\n, ,\nb,0,\n,,\n,\n")
+    rows, reading = files.read_opened(path, Columns())
+    assert rows == [Row(2, "a", "1"), Row(4, "b", "0")]
+    assert reading.blank_rows == 4

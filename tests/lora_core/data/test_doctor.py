@@ -79,6 +79,17 @@ def codes(diagnosis: Diagnosis) -> dict[str, Level]:
     return {finding.code: finding.level for finding in diagnosis.findings}
 
 
+def test_an_encoding_that_was_assumed_is_told_with_rows_to_look_at(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    rows = [f"film {i} was sch\xf6n long as told,{('gut', 'schlecht')[i % 2]}" for i in range(40)]
+    path.write_bytes("\n".join(["text,label", *rows, ",", ""]).encode("cp1252"))
+    found = {each.code: each for each in diagnose(contents.read(path, Columns())).findings}
+    assumed = found["encoding_assumed"]
+    assert (assumed.level, assumed.count) == (Level.WARNING, 40)
+    assert assumed.examples[0].rows[0].text == "film 0 was schön long as told"
+    assert found["blank_rows"].count == 1
+
+
 def test_of_sound_data_there_is_nothing_to_say(diagnosed: Diagnosed) -> None:
     diagnosis = diagnosed(sound())
     assert diagnosis.findings == ()

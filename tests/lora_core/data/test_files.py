@@ -12,7 +12,14 @@ from lora_core.errors.data import DataNotFound, DataTooLarge, UnsupportedFormat
 @pytest.mark.parametrize("name", ["reviews.txt", "reviews", "reviews.csv.gz", "reviews.json"])
 def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("text,label\na,1\n")
-    with pytest.raises(UnsupportedFormat, match=r"Supported: \.csv, \.tsv, \.jsonl, \.parquet"):
+    with pytest.raises(UnsupportedFormat, match=r"Supported: \.csv, \.tsv, \.xlsx, \.jsonl"):
+        files.read(tmp_path / name, Columns())
+
+
+@pytest.mark.parametrize("name", ["reviews.xls", "reviews.xlsm", "reviews.ods"])
+def test_spreadsheets_of_other_kinds_are_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    with pytest.raises(UnsupportedFormat, match=r"save it as \.xlsx"):
         files.read(tmp_path / name, Columns())
 
 

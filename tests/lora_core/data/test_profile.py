@@ -39,6 +39,10 @@ def test_a_file_is_described(tmp_path: Path) -> None:
         "leaked": 0,
         "mean_characters": 4.0,
         "max_characters": 6,
+        "encoding": "UTF-8",
+        "separator": ",",
+        "sheet": None,
+        "blank_rows": 0,
     }
     assert list(profile.labels) == ["9", "10"]
 

@@ -1,0 +1,102 @@
+"""Files with other columns: asked for at a terminal, else told; `train FILE` uploads."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.cli import columns
+from tests.app.cli.conftest import Run, answer
+
+ROWS = "".join(f"Der Film {i} war lang;{('gut', 'schlecht')[i % 2]};de\n" for i in range(20))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "Meine Filme.csv"
+    path.write_text("Meinung;Urteil;Sprache\n" + ROWS)
+    return path
+
+
+@pytest.fixture
+def sitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody at the terminal."""
+    monkeypatch.setattr(columns, "can_ask", lambda: True)
+
+
+@pytest.mark.e2e
+def test_a_terminal_shows_the_rows_and_takes_names_and_numbers(file: Path) -> None:
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, b"nothing\n1\n\n")  # not one; the first; the guess
+    command = [sys.executable, "-m", "app.cli.main", "datasets", "check", str(file), "--json"]
+    code = f"import sys; from app.cli.main import main; sys.argv[1:] = {command[3:]!r}; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=terminal,
+        stderr=terminal,
+        stdout=subprocess.PIPE,
+        timeout=100,
+        check=False,
+    )
+    os.close(terminal)
+    shown = os.read(keyboard, 10_000).decode()
+    os.close(keyboard)
+    assert done.returncode == 0, shown
+    assert b'"majority": "gut"' in done.stdout
+    assert "2  Urteil: gut | schlecht" in shown
+    assert "Column of the texts [Meinung]:" in shown
+    assert "There is no such column" in shown
+    assert "Column of the labels [Urteil]:" in shown
+
+
+def test_without_a_terminal_it_says_what_to_pass(cli: Run, file: Path) -> None:
+    for arguments in (["datasets", "upload", str(file)], ["train", str(file)]):
+        result = cli(*arguments)
+        assert result.exit_code == 3
+        assert "--text-column Meinung --label-column Urteil" in result.stderr
+        assert "(missing_column)" in result.stderr
+    local = cli("datasets", "check", str(file))
+    assert (local.exit_code, "--label-column Urteil" in local.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("sitting")
+def test_an_upload_is_sent_again_with_the_columns(cli: Run, file: Path) -> None:
+    dataset = answer(cli("datasets", "upload", str(file), "--json", input="\n\n"))
+    assert (dataset["text_column"], dataset["label_column"]) == ("Meinung", "Urteil")
+    assert dataset["rows"] == 20
+    shown = cli("datasets", "show", "meine-filme").stdout
+    assert "UTF-8, cells separated by semicolons" in shown
+    texts = answer(
+        cli("datasets", "upload", str(file), "--purpose", "predict", "--json", input="Meinung\n")
+    )
+    assert (texts["text_column"], texts["label_column"]) == ("Meinung", None)
+
+
+@pytest.mark.usefixtures("sitting")
+def test_train_uploads_the_file(cli: Run, file: Path) -> None:
+    job = answer(cli("train", str(file), "--json", input="\n\n"))
+    assert job["spec"]["data"]["source"] == "meine-filme:1"
+    assert job["spec"]["data"]["label_column"] == "Urteil"
+    parts = answer(
+        cli(
+            "train", "--data", f"train={file}", "--data", "test=meine-filme", "--text-column",
+            "Meinung", "--label-column", "Urteil", "--json",
+        )
+    )  # fmt: skip
+    assert parts["spec"]["data"]["source"] == {"train": "meine-filme:1", "test": "meine-filme:1"}
+    dry = cli("train", str(file), "--dry-run")
+    assert (dry.exit_code, "(file_not_uploaded)" in dry.stderr) == (2, True)
+    both = cli("train", str(file), "--data", "imdb")
+    assert (both.exit_code, "(wrong_usage)" in both.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("sitting")
+def test_a_name_with_spaces_is_the_title(cli: Run, file: Path) -> None:
+    named = ["--name", "Größe (Mai)", "--text-column", "Meinung", "--label-column", "Urteil"]
+    result = cli("datasets", "upload", str(file), *named)
+    assert result.exit_code == 0, result.output
+    assert "title       Größe (Mai)" in result.stdout
+    assert "grosse-mai:1" in result.stdout

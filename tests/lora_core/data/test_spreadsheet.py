@@ -1,0 +1,308 @@
+"""Workbooks made by XlsxWriter, and by hand where nothing makes such."""
+
+import datetime
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xlsxwriter
+
+from lora_core.data import contents, files, sources, table
+from lora_core.data.rows import Columns, Row
+from lora_core.errors import LoraCoreError
+from lora_core.errors.data import (
+    BrokenRows,
+    DataTooLarge,
+    EmptyData,
+    EmptyText,
+    MissingSheet,
+    UnsupportedFormat,
+    WrongSeparator,
+)
+from lora_core.specs.data import Split
+
+Sheets = dict[str, list[list[Any]]]
+ONE = [["text", "label"], ["a", "x"], ["b", "y"]]
+
+
+def workbook(path: Path, sheets: Sheets, **options: Any) -> Path:
+    """A file with these rows from A1 on; None leaves a cell out."""
+    with xlsxwriter.Workbook(path, {"default_date_format": "dd/mm/yyyy", **options}) as made:
+        for name, rows in sheets.items():
+            sheet = made.add_worksheet(name)
+            for number, cells in enumerate(rows):
+                sheet.write_row(number, 0, cells)
+    return path
+
+
+def read(path: Path, sheet: str | None = None) -> list[Row]:
+    return files.read(path, Columns(sheet=sheet))
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (1, "1"),
+        (1.0, "1"),
+        (-3, "-3"),
+        (2.5, "2.5"),
+        (0.1 + 0.2, "0.3"),
+        (True, "true"),
+        (" good ", "good"),
+        ("1.0", "1.0"),
+        (datetime.date(2026, 3, 31), "2026-03-31"),
+        (datetime.datetime(2026, 3, 31, 14, 30), "2026-03-31 14:30:00"),
+    ],
+)
+def test_labels_are_written_as_people_see_them(tmp_path: Path, value: object, label: str) -> None:
+    path = workbook(tmp_path / "a.xlsx", {"S": [["text", "label"], ["a", value], ["b", "y"]]})
+    assert [row.label for row in read(path)] == [label, "y"]
+
+
+def test_texts_may_be_numbers_and_have_several_lines(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [
+        ["label", "text"],
+        ["x", 1917],
+        ["y", "two\nlines, “ö”"],
+        ["x", "a_x000D_\nb"],
+    ]
+    path = workbook(tmp_path / "a.xlsx", {"S": rows})
+    assert [row.text for row in read(path)] == ["1917", "two\nlines, “ö”", "a\nb"]
+
+
+def test_rows_are_counted_as_the_program_shows_them(tmp_path: Path) -> None:
+    sheet: list[list[Any]] = [[], ["text", "label"], ["a", "x"], [], ["b", "y"], [" ", None], []]
+    path = workbook(tmp_path / "a.xlsx", {"S": sheet})
+    found, reading = files.read_opened(path, Columns())
+    assert found == [Row(1, "a", "x"), Row(3, "b", "y")]
+    assert reading.blank_rows == 2
+    rows = [*sheet, ["c", None]]
+    with pytest.raises(LoraCoreError, match="no label in 1 of the rows, first in 6"):
+        read(workbook(tmp_path / "a.xlsx", {"S": rows}))
+
+
+def test_the_first_sheet_with_rows_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
+    sheets: Sheets = {"Empty": [], "2025": ONE, "2026": [["text", "label"], ["c", 1], ["d", 2]]}
+    path = workbook(tmp_path / "a.xlsx", sheets)
+    found = contents.read(path, Columns())
+    assert [row.text for row in found.rows] == ["a", "b"]
+    assert (found.reading.sheet, found.reading.sheets) == ("2025", ("Empty", "2025", "2026"))
+    assert [row.text for row in read(path, "2026")] == ["c", "d"]
+    with pytest.raises(MissingSheet, match=r"no sheet '2024'. Sheets: Empty, 2025, 2026"):
+        read(path, "2024")
+    with pytest.raises(EmptyData):
+        read(path, "Empty")
+
+
+def test_each_part_of_a_run_may_be_a_sheet(tmp_path: Path) -> None:
+    sheets: Sheets = {"Train": ONE, "Test": [["text", "label"], ["c", "x"]]}
+    path = workbook(tmp_path / "Reviews.XLSX", sheets)
+    parts = {Split.TRAIN: f"{path}#Train", Split.TEST: f"{path}#Test"}
+    found = sources.read(parts, Columns())
+    assert {part: [row.text for row in rows] for part, rows in found.items()} == {
+        Split.TRAIN: ["a", "b"],
+        Split.TEST: ["c"],
+    }
+    with pytest.raises(MissingSheet, match=r"^Reviews\.XLSX has no sheet 'Dev'"):
+        sources.read(f"{path}#Dev", Columns())
+
+
+def test_a_hidden_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    with xlsxwriter.Workbook(path) as made:
+        made.add_worksheet("Shown")
+        hidden = made.add_worksheet("Hidden")
+        for number, cells in enumerate(ONE):
+            hidden.write_row(number, 0, cells)
+        hidden.hide()
+    with pytest.raises(EmptyData):
+        read(path)
+    assert len(read(path, "Hidden")) == 2
+
+
+def test_a_sheet_of_another_file_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,x\nb,y\n")
+    with pytest.raises(MissingSheet, match=r"only \.xlsx files have any"):
+        read(path, "S")
+
+
+def test_formulas_give_what_was_computed_last(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    with xlsxwriter.Workbook(path) as made:
+        sheet = made.add_worksheet()
+        sheet.write_row(0, 0, ["text", "label", "note"])
+        sheet.write_formula(1, 0, '=A1&"s"', None, "texts")
+        sheet.write_row(1, 1, ["x"])
+        sheet.write_row(2, 0, ["b", "y"])
+        sheet.write_formula(2, 2, "=1/0", None, "#DIV/0!")  # in a column that nobody reads
+    assert read(path) == [Row(1, "texts", "x"), Row(2, "b", "y")]
+    assert [record.cells["note"] for record in table.read(path, "text")] == ["", "#DIV/0!"]
+    with xlsxwriter.Workbook(path) as made:
+        sheet = made.add_worksheet()
+        sheet.write_row(0, 0, ["text", "label"])
+        sheet.write_row(1, 0, ["a", "x"])
+        sheet.write_row(2, 0, ["b"])
+        sheet.write_formula(2, 1, "=VLOOKUP(1,D1:E2,2)", None, "#N/A")
+    with pytest.raises(BrokenRows, match="row 2: a formula gives the error #N/A"):
+        read(path)
+
+
+def test_links_notes_and_what_the_library_would_lose_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    with xlsxwriter.Workbook(path) as made:
+        sheet = made.add_worksheet()
+        for number, cells in enumerate(ONE):
+            sheet.write_row(number, 0, cells)
+        sheet.write_formula(1, 3, "='/etc/[passwd]S'!A1", None, "linked")
+        sheet.write_comment(1, 0, "a note")
+        sheet.add_sparkline(2, 3, {"range": "A1:A2"})  # an extension, of which it warns
+        sheet.data_validation(1, 1, 2, 1, {"validate": "list", "source": ["x", "y"]})
+        sheet.conditional_format(1, 0, 2, 0, {"type": "2_color_scale"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(BrokenRows, match="cell D2 is in a column without a name"):
+            read(path)
+
+
+def test_one_column_with_all_cells_in_it_is_told(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", {"S": [["text;label"], ["a;x"], ["b;y"]]})
+    with pytest.raises(WrongSeparator, match="seem to be separated by ';'"):
+        read(path)
+
+
+def test_prediction_runs_get_whole_rows(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", {"S": [["id", "text", "on"], [7, "a", True], [8, "b"]]})
+    assert [record.cells for record in table.read(path, "text")] == [
+        {"id": "7", "text": "a", "on": "true"},
+        {"id": "8", "text": "b", "on": ""},
+    ]
+    workbook(path, {"S": [["id", "text"], [7, "a"], [8, None]]})
+    with pytest.raises(EmptyText):
+        list(table.read(path, "text"))
+
+
+# -- hostile ones -----------------------------------------------------------------------------
+
+
+def rewritten(path: Path, part: str, change: Callable[[bytes], bytes]) -> Path:
+    """The same archive with one part changed."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {each.filename: archive.read(each) for each in archive.infolist()}
+    parts[part] = change(parts[part])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return path
+
+
+NAMES = (b"text", b"label")
+SHEET = "xl/worksheets/sheet1.xml"
+
+
+def in_rows(rows: bytes) -> Callable[[bytes], bytes]:
+    data = b"<sheetData>" + rows + b"</sheetData>"
+    return lambda xml: re.sub(b"<sheetData>.*</sheetData>", lambda _: data, xml, flags=re.DOTALL)
+
+
+def claimed(path: Path, size: int) -> None:
+    """The directory of the archive claims another size for the sheet."""
+    content = bytearray(path.read_bytes())
+    claim = content.rindex(SHEET.encode()) - 46 + 24
+    assert content[claim - 24 :].startswith(b"PK\x01\x02")
+    content[claim : claim + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+def unpacked_size(path: Path) -> None:
+    claimed(path, 501_000_000)
+
+
+def more_than_it_claims(path: Path) -> None:
+    rewritten(path, SHEET, lambda xml: xml + b" " * 1_000_000)
+    claimed(path, 1_000)
+
+
+def columns(path: Path) -> None:
+    cells = b"".join(b'<c t="inlineStr"><is><t>c%d</t></is></c>' % i for i in range(20_000))
+    rewritten(path, SHEET, in_rows(b"<row>" + cells + b"</row>"))
+
+
+def far_row(path: Path) -> None:
+    cells = b"".join(b'<c t="inlineStr"><is><t>%b</t></is></c>' % name for name in NAMES)
+    rows = b'<row r="1">%b</row><row r="9999999999">%b</row>' % (cells, cells)
+    rewritten(path, SHEET, in_rows(rows))
+
+
+def laughs(path: Path) -> None:
+    entities = b"".join(b'<!ENTITY e%d "%b">' % (i + 1, b"&e%d;" % i * 10) for i in range(12))
+    doctype = b'<!DOCTYPE w [<!ENTITY e0 "ha">' + entities + b"]>"
+    bomb = b'<row><c t="inlineStr"><is><t>&e12;</t></is></c></row>'
+    rewritten(path, SHEET, in_rows(bomb))
+    rewritten(path, SHEET, lambda xml: xml.replace(b"?>", b"?>" + doctype, 1))
+
+
+def outside(path: Path) -> None:
+    doctype = b'<!DOCTYPE w [<!ENTITY e SYSTEM "file:///etc/passwd">]>'
+    row = b'<row><c t="inlineStr"><is><t>&e;</t></is></c></row>'
+    rewritten(path, SHEET, in_rows(row))
+    rewritten(path, SHEET, lambda xml: xml.replace(b"?>", b"?>" + doctype, 1))
+
+
+def no_strings(path: Path) -> None:
+    rewritten(path, "xl/sharedStrings.xml", lambda _: b"<sst/>")
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    at = content.index(SHEET.encode()) + 60
+    content[at : at + 200] = bytes(200)
+    path.write_bytes(content)
+
+
+def other_archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", "text,label\n")
+
+
+def no_archive(path: Path) -> None:
+    path.write_text("text,label\na,x\n")
+
+
+def password(path: Path) -> None:
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (unpacked_size, DataTooLarge, "its unpacked size"),
+        (more_than_it_claims, UnsupportedFormat, "damaged"),
+        (columns, DataTooLarge, "the number of columns"),
+        (far_row, DataTooLarge, "the number of rows"),
+        (laughs, UnsupportedFormat, "damaged"),
+        (outside, UnsupportedFormat, "damaged"),
+        (no_strings, UnsupportedFormat, "damaged"),
+        (half, UnsupportedFormat, "damaged"),
+        (flipped, UnsupportedFormat, "damaged"),
+        (other_archive, UnsupportedFormat, "damaged"),
+        (no_archive, UnsupportedFormat, "not an Excel workbook"),
+        (password, UnsupportedFormat, "has a password, or is of an old kind; save it as .xlsx"),
+    ],
+)
+def test_a_workbook_that_is_none_or_would_fill_the_memory_is_refused(
+    tmp_path: Path, damage: Callable[[Path], None], error: type[LoraCoreError], message: str
+) -> None:
+    path = workbook(tmp_path / "a.xlsx", {"S": ONE})
+    damage(path)
+    with pytest.raises(error, match=message):
+        read(path)
+    path.unlink()
