@@ -70,6 +70,10 @@ class Client(SweepCalls):
     def jobs(self, limit: int, **filters: str | None) -> list[JobListItem]:
         return list(self.pages("/v1/jobs", limit, **filters))
 
+    def update_job(self, job_id: str, changes: Json) -> Job:
+        job: Job = self.json("PATCH", path_of("jobs", job_id), json=changes)
+        return job
+
     def cancel(self, job_id: str) -> Job:
         job: Job = self.json("POST", f"{path_of('jobs', job_id)}/cancel")
         return job

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.answers import State
+from app.cli.answers import Json, State
 from app.cli.client import Client
 from app.cli.download import unpack
 from app.cli.errors import Misuse
@@ -18,7 +18,7 @@ from app.cli.watch import submitted
 from lora_core.specs.method import MethodName
 
 app = typer.Typer(
-    help="List, look at, compare, cancel, retry and delete jobs; download their models."
+    help="List, look at, compare, tag, cancel, retry and delete jobs; download their models."
 )
 
 StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
@@ -30,6 +30,16 @@ SplitFilter = Annotated[
 ]
 FigureFilter = Annotated[
     str | None, typer.Option("--name", help="Only this figure, such as loss or accuracy.")
+]
+TagFilter = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]
+AddTag = Annotated[
+    list[str] | None, typer.Option("--add-tag", metavar="TAG", help="Tag to add; repeatable.")
+]
+RemoveTag = Annotated[
+    list[str] | None, typer.Option("--remove-tag", metavar="TAG", help="Tag to remove; repeatable.")
+]
+Notes = Annotated[
+    str | None, typer.Option("--notes", help="New notes, instead of the old; '' for none.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end in silence.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow live to the end.")]
@@ -44,20 +54,22 @@ def list_jobs(
     client: Client,
     state: StateFilter = None,
     method: MethodFilter = None,
+    tag: TagFilter = None,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """The newest jobs."""
-    jobs = client.jobs(limit, state=state, method=method)
+    jobs = client.jobs(limit, state=state, method=method, tag=tag)
     if as_json:
         print_json(jobs)
         return
     table(
-        ["job", "name", "method", "state", ">step", ">accuracy", "model", "created"],
+        ["job", "name", "tags", "method", "state", ">step", ">accuracy", "model", "created"],
         [
             (
                 job["id"],
                 job["name"],
+                ", ".join(job["tags"]),
                 job["method"],
                 job["state"],
                 f"{job['step']}/{job['total_steps'] or '-'}",
@@ -84,6 +96,8 @@ def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
         [
             ("job", found["id"]),
             ("name", found["name"]),
+            ("tags", ", ".join(found["tags"]) or None),
+            ("notes", found["notes"]),
             ("state", found["state"]),
             ("method", found["method"]),
             ("base", found["base"]),
@@ -104,6 +118,37 @@ def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
 
 
 app.command("compare")(compare)
+
+
+@app.command("edit")
+@connected
+def edit_job(
+    client: Client,
+    job: JobId,
+    add_tag: AddTag = None,
+    remove_tag: RemoveTag = None,
+    notes: Notes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tag a job, or write notes about it, whatever its state."""
+    changes: Json = {} if notes is None else {"notes": notes}
+    if add_tag or remove_tag:
+        removed = {" ".join(tag.split()).lower() for tag in remove_tag or ()}
+        kept = [tag for tag in client.job(job)["tags"] if tag not in removed]
+        changes["tags"] = kept + (add_tag or [])
+    if not changes:
+        raise Misuse("give --add-tag, --remove-tag or --notes", "wrong_usage")
+    found = client.update_job(job, changes)
+    if as_json:
+        print_json(found)
+    else:
+        facts(
+            [
+                ("job", found["id"]),
+                ("tags", ", ".join(found["tags"]) or "-"),
+                ("notes", found["notes"] or "-"),
+            ]
+        )
 
 
 @app.command("cancel")

@@ -1,4 +1,4 @@
-"""Jobs: create, watch, cancel, delete."""
+"""Jobs: create, watch, update, cancel, delete."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +24,7 @@ from app.jobs.schemas import (
     EventView,
     JobCreate,
     JobListItem,
+    JobUpdate,
     JobView,
     Log,
     Plan,
@@ -32,6 +33,7 @@ from app.jobs.schemas import (
 from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import Streams, follow
+from app.jobs.tags import Tag
 from app.keys.auth import check_scope, requires, still_good
 from app.pagination import After, Limit, Page, decode, encode
 from app.settings import Settings
@@ -78,9 +80,10 @@ def _filter(
     search: Annotated[
         Annotated[str, Text(200)] | None, Query(description="In the name, the base or the data.")
     ] = None,
+    tag: Annotated[Tag | None, Query(description="With this tag.")] = None,
     cells: Annotated[bool, Query(description="Those that sweeps made, too.")] = True,
 ) -> Filter:
-    return Filter(state=state, method=method, search=search, cells=cells)
+    return Filter(state=state, method=method, search=search, tag=tag, cells=cells)
 
 
 FilterDep = Annotated[Filter, Depends(_filter)]
@@ -135,7 +138,8 @@ def read_page(
 ) -> Page[JobListItem]:
     """Jobs, the newest first, without their results in full.
 
-    A search looks through 10,000 jobs at a time: a page of it may be empty and yet have a `next`.
+    A search looks through 10,000 jobs at a time, `tag` through 10,000 that have tags: a page may be
+    empty and yet have a `next`.
     """
     with database.read() as session:
         jobs, last = repository.page(session, after=decode(after), limit=limit, only=only)
@@ -159,6 +163,13 @@ def read(job_id: JobId, database: DatabaseDep) -> JobView:
     with database.read() as session:
         job = repository.get(session, job_id)
         return JobView.of(job, repository.positions(session, [job_id]).get(job_id))
+
+
+@router.patch("/{job_id}", dependencies=WRITE)
+def update(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
+    """Set the tags or notes of a job, whatever its state."""
+    with database.write() as session:
+        return service.update(session, job_id=job_id, body=body)
 
 
 @router.post(

@@ -51,6 +51,26 @@ def test_flags_become_the_description_of_the_run(cli: Run) -> None:
     assert (job["name"], job["register_as"], job["priority"]) == ("mine", "sentiment", 5)
 
 
+def test_a_job_is_tagged_and_found_again(cli: Run) -> None:
+    job_id = submitted(cli, "--tag", "first try", "--tag", "German", "--notes", "Old data.")
+    submitted(cli)
+    edit = ("jobs", "edit", job_id)
+    changed = answer(cli(*edit, "--add-tag", "Keep", "--remove-tag", "FIRST  try", "--json"))
+    assert (changed["tags"], changed["notes"]) == (["german", "keep"], "Old data.")
+    changed = answer(cli(*edit, "--notes", "", "--json"))
+    assert (changed["tags"], changed["notes"]) == (["german", "keep"], None)
+    assert [job["id"] for job in answer(cli("jobs", "list", "--tag", "Keep", "--json"))] == [job_id]
+    assert answer(cli("jobs", "list", "--tag", "first try", "--json")) == []
+    assert "german, keep" in cli("jobs", "list").stdout
+    cli(*edit, "--notes", "Why\nnot.")
+    assert "notes                 Why not." in cli("jobs", "show", job_id).stdout
+    refused = cli(*edit)
+    assert (refused.exit_code, "--add-tag" in refused.stderr) == (2, True)
+    refused = cli(*edit, "--add-tag", "a,b")
+    assert refused.exit_code == 3
+    assert "tags.2" in refused.stderr
+
+
 def test_all_means_every_linear_layer(cli: Run) -> None:
     plan = answer(cli("train", "--target", "all", "--dry-run", "--json"))
     assert plan["spec"]["method"]["targets"] == ["query", "key", "value", "projection", "mlp"]
