@@ -1,17 +1,18 @@
 """`loraworks jobs …`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from app.cli.answers import Json, State
 from app.cli.client import Client
-from app.cli.download import unpack
+from app.cli.download import keep, unpack
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, moment, percent, reason, say, table
+from app.cli.prediction_runs import FORMATS, check_out
 from app.cli.results import print_results
 from app.cli.side_by_side import compare
 from app.cli.watch import submitted
@@ -20,6 +21,8 @@ from lora_core.specs.method import MethodName
 app = typer.Typer(
     help="List, look at, compare, tag, cancel, retry and delete jobs; download their models."
 )
+
+EXCERPT = 200  # characters of a text in a table
 
 StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
 MethodFilter = Annotated[
@@ -43,6 +46,13 @@ Notes = Annotated[
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end in silence.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow live to the end.")]
+HeldOut = Annotated[
+    Literal["validation", "test"], typer.Option("--split", help="The part: validation or test.")
+]
+MistakesOut = Annotated[
+    Path | None,
+    typer.Option("--out", help="New .csv or .jsonl for all of them, instead of the first ones."),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", help="New folder. Default: the id of the artifact.")
 ]
@@ -216,6 +226,42 @@ def metrics(
         [(point["split"], point["name"], point["step"], point["value"]) for point in points],
         empty="No points yet.",
     )
+
+
+@app.command("mistakes")
+@connected
+def show_mistakes(
+    client: Client,
+    job: JobId,
+    split: HeldOut = "test",
+    limit: Limit = 20,
+    out: MistakesOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """The texts that a job answered wrongly, the surest first."""
+    if out is not None:
+        check_out(out)
+        with client.mistakes_file(job, split, FORMATS[out.suffix.lower()]) as pieces:
+            keep(pieces, out)
+        say(f"The mistakes are in {out}.")
+        return
+    found = client.mistakes(job, limit, split)
+    if as_json:
+        print_json(found)
+        return
+    table(
+        [">row", "label", "predicted", ">probability", "text"],
+        [
+            (each["row"], each["label"], each["predicted"], percent(each["score"]), _excerpt(each))
+            for each in found
+        ],
+        empty=f"It answered every text of the {split} part rightly.",
+    )
+
+
+def _excerpt(mistake: Json) -> str | None:
+    text: str | None = mistake["text"]
+    return text if text is None or len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
 
 
 @app.command("download")

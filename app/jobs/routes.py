@@ -10,6 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Respons
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.artifacts import repository as artifacts
+from app.artifacts.store import Store
+from app.db.engines import Database
 from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import Text, id_or
 from app.idempotency import service as idempotency
@@ -245,6 +247,30 @@ def read_curves(
         return curves.read(session, job_id, most=points, names=name)
 
 
+@router.get(
+    "/{job_id}/mistakes/download",
+    dependencies=READ,
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in ("text/csv", "application/jsonl")}}},
+)
+def download_mistakes(
+    job_id: JobId,
+    database: DatabaseDep,
+    store: StoreDep,
+    split: mistakes.Part = "test",
+    format: mistakes.Format = "csv",
+) -> Response:
+    """All of them as a file. In CSV, cells that look like formulas begin with an apostrophe."""
+    found = _mistakes(job_id, database, store, split=split, limit=mistakes.MOST)
+    write = mistakes.as_csv if format == "csv" else mistakes.as_jsonl
+    name = f"mistakes-{split}-{job_id}.{format}"
+    return Response(
+        write(found),
+        media_type=mistakes.MEDIA_TYPES[format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
 @router.get("/{job_id}/mistakes", dependencies=READ)
 def read_mistakes(
     job_id: JobId,
@@ -254,6 +280,12 @@ def read_mistakes(
     limit: Annotated[int, Query(ge=1, le=mistakes.MOST)] = 20,
 ) -> list[MistakeView]:
     """The texts that it answered most wrongly, the surest first."""
+    return _mistakes(job_id, database, store, split=split, limit=limit)
+
+
+def _mistakes(
+    job_id: UUID, database: Database, store: Store, *, split: mistakes.Part, limit: int
+) -> list[MistakeView]:
     with database.read() as session:
         job = repository.get(session, job_id)
         if job.artifact_id is None:
