@@ -12,6 +12,7 @@ from app.web import (
     more_cells,
     new_job,
     new_sweep,
+    predictions,
     problem,
     registry,
     sign_in,
@@ -25,7 +26,7 @@ PAGES = (
     *(assets.router, guide.router, sign_in.router),
     *(jobs.router, new_job.router, job.router, compare.router),
     *(sweeps.router, new_sweep.router, sweep.router, more_cells.router),
-    *(registry.router, datasets.router, try_it.router),
+    *(registry.router, datasets.router, try_it.router, predictions.router),
 )
 
 
