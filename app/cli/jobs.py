@@ -16,6 +16,7 @@ from app.cli.prediction_runs import FORMATS, check_out
 from app.cli.results import print_results
 from app.cli.side_by_side import compare
 from app.cli.watch import submitted
+from app.jobs.tags import spelled
 from lora_core.specs.method import MethodName
 
 app = typer.Typer(
@@ -143,7 +144,7 @@ def edit_job(
     """Tag a job, or write notes about it, whatever its state."""
     changes: Json = {} if notes is None else {"notes": notes}
     if add_tag or remove_tag:
-        removed = {" ".join(tag.split()).lower() for tag in remove_tag or ()}
+        removed = {spelled(tag) for tag in remove_tag or ()}
         kept = [tag for tag in client.job(job)["tags"] if tag not in removed]
         changes["tags"] = kept + (add_tag or [])
     if not changes:

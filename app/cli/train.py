@@ -24,7 +24,7 @@ RegisterAs = Annotated[
 Name = Annotated[str | None, typer.Option("--name", help="Name of the job.", rich_help_panel=JOB)]
 Tags = Annotated[
     list[str] | None,
-    typer.Option("--tag", help="Tag of the job; repeatable.", rich_help_panel=JOB),
+    typer.Option("--tag", metavar="TAG", help="Tag of the job; repeatable.", rich_help_panel=JOB),
 ]
 Notes = Annotated[
     str | None, typer.Option("--notes", help="Notes about the job.", rich_help_panel=JOB)

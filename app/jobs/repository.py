@@ -5,7 +5,7 @@ Whoever asks by id or for a list gets one kind of row; the queue is one for both
 What a worker writes is in `ownership`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -229,6 +229,17 @@ def add(session: Session, job: Job) -> None:
     session.add(job)
     session.flush()
     append(session, job, Told("queued", "info", "The job was queued.", {}))
+
+
+def update_columns(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job:
+    """Set what no worker writes; one UPDATE, since the job may just be deleted.
+
+    Raises `JobNotFound`.
+    """
+    if values:
+        mine = (Job.id == job_id, Job.kind == Kind.TRAINING)
+        session.execute(update(Job).where(*mine).values(values), execution_options=UNSYNCED)
+    return get(session, job_id)
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:

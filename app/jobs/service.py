@@ -124,10 +124,9 @@ def add(session: Session, job: Job, *, created_by: UUID) -> None:
 
 def update(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
     """Set the tags and notes that the body names, and commit. Raises `JobNotFound`."""
-    job = repository.get(session, job_id)
-    changes = body.model_dump(exclude_unset=True)
-    for name, value in changes.items():
-        setattr(job, name, value or None)
+    sent = body.model_dump(exclude_unset=True)
+    changes = {name: value or None for name, value in sent.items()}
+    job = repository.update_columns(session, job_id, changes)
     view = JobView.of(job, repository.positions(session, [job_id]).get(job_id))
     session.commit()
     audit.note("job_updated", job=str(job_id), fields=sorted(changes))

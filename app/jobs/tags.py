@@ -18,9 +18,13 @@ MOST = 16  # tags of a job
 _RESERVED = frozenset('",\\')
 
 
-def _normalize(text: str) -> str:
-    """One spelling of a tag: lower case, single spaces."""
-    tag = " ".join(text.split()).lower()
+def spelled(text: str) -> str:
+    """A tag in the one spelling that is stored: lower case, single spaces."""
+    return " ".join(text.split()).lower()
+
+
+def _checked(text: str) -> str:
+    tag = spelled(text)
     if not tag:
         raise PydanticCustomError("blank_tag", "must not be blank")
     if not tag.isprintable() or not _RESERVED.isdisjoint(tag):
@@ -38,7 +42,7 @@ def _distinct(tags: list[str]) -> list[str]:
     return distinct
 
 
-Tag = Annotated[Annotated[str, Text(LONGEST)], AfterValidator(_normalize)]
+Tag = Annotated[Annotated[str, Text(LONGEST)], AfterValidator(_checked)]
 Tags = Annotated[list[Tag], AfterValidator(_distinct)]
 
 

@@ -29,7 +29,13 @@ def downgrade() -> None:
     _index("ix_jobs_queue", _QUEUE, "state = 'queued'")
 
 
-_QUEUE: list[str | sa.TextClause] = [sa.text("priority DESC"), "created_at", "id", "lane", "run_after"]
+_QUEUE: list[str | sa.TextClause] = [
+    sa.text("priority DESC"),
+    "created_at",
+    "id",
+    "lane",
+    "run_after",
+]
 
 
 def _index(name: str, columns: list[str | sa.TextClause], where: str) -> None:
