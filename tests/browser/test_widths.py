@@ -22,7 +22,7 @@ LABELS = {
     13: tuple(f"{'x' * 200}{i}" for i in range(13)),
     200: tuple(f"intent_{i}" for i in range(200)),
 }
-FITS = {2: 320, 3: 320, 7: 768, 12: 1280}  # from where on the table needs no scrolling
+FITS = {2: 320, 3: 320, 7: 390, 12: 1280}  # from where on the table needs no scrolling
 
 
 @pytest.fixture(scope="module")
