@@ -1,4 +1,5 @@
-"""Who did what to keys and models: one log line of the event `audit` for each, whatever the level.
+"""Who did what to keys, models and the notes of jobs: one log line of the event `audit` for each,
+whatever the level.
 
 A line about a request names its `request_id` and the `key_id` of the caller.
 """

@@ -18,10 +18,12 @@ def described(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any]:
         return dict(json.loads(store.read(ref, manifest.MANIFEST)))
 
 
-def lines(store: Store, ref: ArtifactRef, file: str, *, name: str) -> list[dict[str, Any]]:
-    """A small file of JSON lines. Raises `ArtifactDamaged`, which speaks of `name`."""
+def lines(
+    store: Store, ref: ArtifactRef, file: str, *, name: str, most: int | None = None
+) -> list[dict[str, Any]]:
+    """The first lines of a small file of JSON. Raises `ArtifactDamaged`, which speaks of `name`."""
     with _speaking_of(name):
-        return [json.loads(line) for line in store.read(ref, file).splitlines()]
+        return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:most] if line]
 
 
 def opened(store: Store, ref: ArtifactRef, *, name: str) -> tuple[Path, dict[str, Any]]:

@@ -26,7 +26,7 @@ def landscape(board: Board) -> Picture | None:
     if len(axes) < 2:
         return None
     x, y = two(axes)
-    draw = _squares if max(len(x.texts), len(y.texts)) <= MOST else _points
+    draw = _squares if _are_few((x, y)) else _points
     what = f"{objective(board)} over {x.label} and {y.label}"
     best = cells[0]
     return Picture(
@@ -36,7 +36,15 @@ def landscape(board: Board) -> Picture | None:
         f"stands at {x.label} = {x.texts[x.position(best)]}, "
         f"{y.label} = {y.texts[y.position(best)]}.",
         figure=draw(board, cells, x, y),
+        map=True,
     )
+
+
+def squares_over(board: Board) -> set[str]:
+    """The two fields of the map once all cells have run; none where it is not made of squares."""
+    axes = varied(board, board.cells)
+    pair = two(axes) if len(axes) >= 2 else ()
+    return {axis.field for axis in pair} if _are_few(pair) else set()
 
 
 def two(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
@@ -46,6 +54,10 @@ def two(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
         return names[R], names[ALPHA]
     # The first of equals, so that the order of the space is kept.
     return max(combinations(axes, 2), key=lambda pair: sum(len(axis.texts) for axis in pair))
+
+
+def _are_few(axes: Sequence[Axis]) -> bool:
+    return all(len(axis.texts) <= MOST for axis in axes)
 
 
 def _squares(board: Board, cells: Sequence[Cell], x: Axis, y: Axis) -> Any:

@@ -24,6 +24,7 @@ class Picture:
     alt: str
     figure: Any  # plotly.graph_objects.Figure
     wide: bool = False  # needs the breadth of the page
+    map: bool = False  # the objective over two fields
 
 
 def objective(board: Board) -> str:

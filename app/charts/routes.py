@@ -1,8 +1,8 @@
 """Pictures of a sweep over HTTP."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -29,13 +29,18 @@ class PictureView(View):
 
 
 @router.get("/{sweep_id}/pictures", dependencies=[requires("jobs:read")])
-def read_pictures(sweep_id: SweepId, database: DatabaseDep) -> list[PictureView]:
+def read_pictures(
+    sweep_id: SweepId,
+    database: DatabaseDep,
+    map: Annotated[bool, Query(description="With the map over two fields.")] = True,
+) -> list[PictureView]:
     """What there is to see in the cells that ran whole: map, importance, settings, cost."""
     with database.read() as session:
         board = results.board(session, repository.get(session, sweep_id))
     return [
         PictureView(**{**vars(picture), "figure": picture.figure.to_dict()})
         for picture in pictures.of(board)
+        if map or not picture.map
     ]
 
 

@@ -30,6 +30,7 @@ class JobListItem(TypedDict):
 
     id: str
     name: str | None
+    tags: list[str]
     state: State
     method: str
     base: str
@@ -53,6 +54,7 @@ class JobListItem(TypedDict):
 class Job(JobListItem):
     """One job, with its result."""
 
+    notes: str | None
     summary: Json | None
 
 

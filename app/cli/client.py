@@ -70,6 +70,21 @@ class Client(SweepCalls):
     def jobs(self, limit: int, **filters: str | None) -> list[JobListItem]:
         return list(self.pages("/v1/jobs", limit, **filters))
 
+    def update_job(self, job_id: str, changes: Json) -> Job:
+        job: Job = self.json("PATCH", path_of("jobs", job_id), json=changes)
+        return job
+
+    def mistakes(self, job_id: str, limit: int, split: str) -> list[Json]:
+        """The surest first."""
+        path = f"{path_of('jobs', job_id)}/mistakes"
+        found: list[Json] = self.json("GET", path, params={"split": split, "limit": limit})
+        return found
+
+    def mistakes_file(self, job_id: str, split: str, format: str) -> Pieces:
+        """All of them, as the bytes of a file."""
+        path = f"{path_of('jobs', job_id)}/mistakes/download"
+        return self.pieces(path, split=split, format=format)
+
     def cancel(self, job_id: str) -> Job:
         job: Job = self.json("POST", f"{path_of('jobs', job_id)}/cancel")
         return job

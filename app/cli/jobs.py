@@ -1,25 +1,29 @@
 """`loraworks jobs …`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from app.cli.answers import State
+from app.cli.answers import Json, State
 from app.cli.client import Client
-from app.cli.download import unpack
+from app.cli.download import keep, unpack
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, moment, percent, reason, say, table
+from app.cli.prediction_runs import FORMATS, check_out
 from app.cli.results import print_results
 from app.cli.side_by_side import compare
 from app.cli.watch import submitted
+from app.jobs.tags import spelled
 from lora_core.specs.method import MethodName
 
 app = typer.Typer(
-    help="List, look at, compare, cancel, retry and delete jobs; download their models."
+    help="List, look at, compare, tag, cancel, retry and delete jobs; download their models."
 )
+
+EXCERPT = 200  # characters of a text in a table
 
 StateFilter = Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")]
 MethodFilter = Annotated[
@@ -31,8 +35,25 @@ SplitFilter = Annotated[
 FigureFilter = Annotated[
     str | None, typer.Option("--name", help="Only this figure, such as loss or accuracy.")
 ]
+TagFilter = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]
+AddTag = Annotated[
+    list[str] | None, typer.Option("--add-tag", metavar="TAG", help="Tag to add; repeatable.")
+]
+RemoveTag = Annotated[
+    list[str] | None, typer.Option("--remove-tag", metavar="TAG", help="Tag to remove; repeatable.")
+]
+Notes = Annotated[
+    str | None, typer.Option("--notes", help="New notes, instead of the old; '' for none.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end in silence.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow live to the end.")]
+HeldOut = Annotated[
+    Literal["validation", "test"], typer.Option("--split", help="The part: validation or test.")
+]
+MistakesOut = Annotated[
+    Path | None,
+    typer.Option("--out", help="New .csv or .jsonl for all of them, instead of the first ones."),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", help="New folder. Default: the id of the artifact.")
 ]
@@ -44,20 +65,22 @@ def list_jobs(
     client: Client,
     state: StateFilter = None,
     method: MethodFilter = None,
+    tag: TagFilter = None,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """The newest jobs."""
-    jobs = client.jobs(limit, state=state, method=method)
+    jobs = client.jobs(limit, state=state, method=method, tag=tag)
     if as_json:
         print_json(jobs)
         return
     table(
-        ["job", "name", "method", "state", ">step", ">accuracy", "model", "created"],
+        ["job", "name", "tags", "method", "state", ">step", ">accuracy", "model", "created"],
         [
             (
                 job["id"],
                 job["name"],
+                ", ".join(job["tags"]),
                 job["method"],
                 job["state"],
                 f"{job['step']}/{job['total_steps'] or '-'}",
@@ -84,6 +107,8 @@ def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
         [
             ("job", found["id"]),
             ("name", found["name"]),
+            ("tags", ", ".join(found["tags"]) or None),
+            ("notes", found["notes"]),
             ("state", found["state"]),
             ("method", found["method"]),
             ("base", found["base"]),
@@ -104,6 +129,37 @@ def show_job(client: Client, job: JobId, as_json: AsJson = False) -> None:
 
 
 app.command("compare")(compare)
+
+
+@app.command("edit")
+@connected
+def edit_job(
+    client: Client,
+    job: JobId,
+    add_tag: AddTag = None,
+    remove_tag: RemoveTag = None,
+    notes: Notes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tag a job, or write notes about it, whatever its state."""
+    changes: Json = {} if notes is None else {"notes": notes}
+    if add_tag or remove_tag:
+        removed = {spelled(tag) for tag in remove_tag or ()}
+        kept = [tag for tag in client.job(job)["tags"] if tag not in removed]
+        changes["tags"] = kept + (add_tag or [])
+    if not changes:
+        raise Misuse("give --add-tag, --remove-tag or --notes", "wrong_usage")
+    found = client.update_job(job, changes)
+    if as_json:
+        print_json(found)
+    else:
+        facts(
+            [
+                ("job", found["id"]),
+                ("tags", ", ".join(found["tags"]) or "-"),
+                ("notes", found["notes"] or "-"),
+            ]
+        )
 
 
 @app.command("cancel")
@@ -171,6 +227,42 @@ def metrics(
         [(point["split"], point["name"], point["step"], point["value"]) for point in points],
         empty="No points yet.",
     )
+
+
+@app.command("mistakes")
+@connected
+def show_mistakes(
+    client: Client,
+    job: JobId,
+    split: HeldOut = "test",
+    limit: Limit = 20,
+    out: MistakesOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """The texts that a job answered wrongly, the surest first."""
+    if out is not None:
+        check_out(out)
+        with client.mistakes_file(job, split, FORMATS[out.suffix.lower()]) as pieces:
+            keep(pieces, out)
+        say(f"The mistakes are in {out}.")
+        return
+    found = client.mistakes(job, limit, split)
+    if as_json:
+        print_json(found)
+        return
+    table(
+        [">row", "label", "predicted", ">probability", "text"],
+        [
+            (each["row"], each["label"], each["predicted"], percent(each["score"]), _excerpt(each))
+            for each in found
+        ],
+        empty=f"It answered every text of the {split} part rightly.",
+    )
+
+
+def _excerpt(mistake: Json) -> str | None:
+    text: str | None = mistake["text"]
+    return text if text is None or len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
 
 
 @app.command("download")

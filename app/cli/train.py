@@ -32,6 +32,13 @@ RegisterAs = Annotated[
     typer.Option("--register-as", help="Model that gets the result.", rich_help_panel=JOB),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the job.", rich_help_panel=JOB)]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="TAG", help="Tag of the job; repeatable.", rich_help_panel=JOB),
+]
+Notes = Annotated[
+    str | None, typer.Option("--notes", help="Notes about the job.", rich_help_panel=JOB)
+]
 Priority = Annotated[
     int | None,
     typer.Option("--priority", help="-100 to 100, higher goes first.", rich_help_panel=JOB),
@@ -63,6 +70,8 @@ def train(  # noqa: PLR0913 - one parameter per option
     body: Json,
     file: File = None,
     name: Name = None,
+    tags: Tags = None,
+    notes: Notes = None,
     register_as: RegisterAs = None,
     priority: Priority = None,
     dry_run: DryRun = False,
@@ -78,12 +87,14 @@ def train(  # noqa: PLR0913 - one parameter per option
     """
     if file is not None:
         _name_data(body, file)
-    about = {"name": name, "register_as": register_as, "priority": priority}
+    about: Json = {"name": name, "tags": tags, "notes": notes}
+    about |= {"register_as": register_as, "priority": priority}
     given = {field: value for field, value in about.items() if value is not None}
     if local:
         if given or dry_run or out is None:
             raise Misuse(
-                "--local needs --out DIR and takes no --name, --register-as, --priority, --dry-run",
+                "--local needs --out DIR and takes no --name, --tag, --notes, --register-as, "
+                "--priority, --dry-run",
                 "wrong_usage",
             )
         settle(body)

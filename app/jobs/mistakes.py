@@ -1,5 +1,8 @@
-"""The texts that a job answered most wrongly, from what it left."""
+"""The texts that a job answered wrongly, from what it left, and as files."""
 
+import csv
+import io
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +13,16 @@ from app.artifacts.store import ArtifactRef, Store
 from app.fields import View
 from app.jobs.errors import NoAnswers
 from app.jobs.tables import Job
+from app.spreadsheet import inert
 from lora_core.training import mistakes
 
 Part = Literal["validation", "test"]
+Format = Literal["csv", "jsonl"]
 MOST = mistakes.KEPT
+MEDIA_TYPES: dict[Format, str] = {
+    "csv": "text/csv; charset=utf-8; header=present",
+    "jsonl": "application/jsonl; charset=utf-8",
+}
 
 
 class MistakeView(View):
@@ -34,10 +43,27 @@ def read(store: Store, job: Job, ref: ArtifactRef, *, part: Part, most: int) -> 
     facts = described(store, ref, name=name)
     kept, answers = f"{mistakes.FOLDER}/{part}.jsonl", f"predictions/{part}.jsonl"
     if kept in facts["files"]:
-        return [MistakeView(**line) for line in lines(store, ref, kept, name=name)[:most]]
+        return [MistakeView(**line) for line in lines(store, ref, kept, name=name, most=most)]
     if answers not in facts["files"]:
         raise NoAnswers(job_id=job.id, part=part)
     return _without_texts(lines(store, ref, answers, name=name), facts, most)
+
+
+def as_jsonl(found: Iterable[MistakeView]) -> str:
+    """A line each."""
+    return "".join(f"{each.model_dump_json()}\n" for each in found)
+
+
+def as_csv(found: Iterable[MistakeView]) -> str:
+    """A header and a row each. No cell of it is a formula to a spreadsheet."""
+    text = io.StringIO()
+    # Lines end in \r\n (RFC 4180): only so does Python 3.11 quote a lone \r inside a value.
+    rows = csv.DictWriter(text, MistakeView.model_fields)
+    rows.writeheader()
+    for each in found:
+        cells = each.model_dump() | {"cut": "true" if each.cut else "false"}
+        rows.writerow({name: inert(value) for name, value in cells.items()})
+    return text.getvalue()
 
 
 def _without_texts(

@@ -5,7 +5,7 @@ Whoever asks by id or for a list gets one kind of row; the queue is one for both
 What a worker writes is in `ownership`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,6 +21,7 @@ from app.jobs.figures import PARTS, Figures
 from app.jobs.guards import UNSYNCED, append
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job, JobEvent, MetricPoint
+from app.jobs.tags import stored
 
 FINAL = tuple(state for state in JobState if state.final)
 UNENDED = tuple(state for state in JobState if not state.final)
@@ -44,6 +45,7 @@ class Filter:
     state: JobState | None = None
     method: str | None = None
     search: str | None = None  # stands in the name, the base or the data
+    tag: str | None = None
     cells: bool = True  # those that sweeps made, too
     dataset: UUID | None = None  # an upload that they read
 
@@ -86,8 +88,9 @@ def page(
 ) -> Listed:
     """The newest first, without what grows with the labels: summaries and details of errors.
 
-    An index leads to all that a filter may ask for, but for `search` and `dataset`: those look
-    through `SEARCHED` jobs at a time, so a page of them may have few jobs or none and yet a next.
+    An index leads to all that a filter may ask for, but for `search` and `dataset`, and for `tag`
+    to the jobs that have any: those look through `SEARCHED` jobs at a time, so a page of them may
+    have few jobs or none and yet a next.
     """
     statement = select(Job).options(*_GROWING).where(Job.kind == kind).order_by(Job.id.desc())
     if after is not None:
@@ -98,11 +101,13 @@ def page(
         statement = statement.where(Job.method == only.method)
     if not only.cells:
         statement = statement.where(Job.sweep_id.is_(None))
+    if only.tag is not None:
+        statement = statement.where(Job.tags.is_not(None))
     last = None
-    if only.search is not None or only.dataset is not None:
+    if conditions := list(_found_by_reading(only)):
         window = statement.with_only_columns(Job.id).offset(SEARCHED - 1).limit(1)
         last = session.scalars(window).first()
-        statement = statement.where(*_found_by_reading(only))
+        statement = statement.where(*conditions)
         if last is not None:
             statement = statement.where(Job.id >= last)
     jobs = session.scalars(statement.limit(limit + 1)).all()
@@ -126,12 +131,14 @@ def figures(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Figures]:
     return {job_id: Figures(*found) for job_id, *found in rows}
 
 
-_GROWING = tuple(defer(each, raiseload=True) for each in (Job.summary, Job.error_detail))
+_GROWING = tuple(defer(each, raiseload=True) for each in (Job.summary, Job.error_detail, Job.notes))
 
 
 def _found_by_reading(only: Filter) -> Iterator[ColumnElement[bool]]:
     if only.search is not None:
         yield _mentions(only.search)
+    if only.tag is not None:
+        yield cast(Job.tags, String).contains(stored(only.tag), autoescape=True)
     if only.dataset is not None:
         yield cast(Job.dataset_ids, String).contains(str(only.dataset))
 
@@ -222,6 +229,17 @@ def add(session: Session, job: Job) -> None:
     session.add(job)
     session.flush()
     append(session, job, Told("queued", "info", "The job was queued.", {}))
+
+
+def update_columns(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job:
+    """Set what no worker writes; one UPDATE, since the job may just be deleted.
+
+    Raises `JobNotFound`.
+    """
+    if values:
+        mine = (Job.id == job_id, Job.kind == Kind.TRAINING)
+        session.execute(update(Job).where(*mine).values(values), execution_options=UNSYNCED)
+    return get(session, job_id)
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:

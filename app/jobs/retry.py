@@ -28,8 +28,16 @@ from app.settings import Settings
 from lora_core.training.version import TRAINING_VERSION
 
 COPIED = (
-    *("name", "labels", "method", "lane", "priority", "spec", "spec_version", "dataset_ids"),
-    *("base", "register_as", "promote_to", "plan", "cell_sha256", "time_limit_seconds"),
+    *("name", "tags", "notes", "labels", "method", "lane", "priority", "spec", "spec_version"),
+    *(
+        "dataset_ids",
+        "base",
+        "register_as",
+        "promote_to",
+        "plan",
+        "cell_sha256",
+        "time_limit_seconds",
+    ),
 )
 
 log = structlog.get_logger(__name__)

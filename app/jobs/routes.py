@@ -1,4 +1,4 @@
-"""Jobs: create, watch, cancel, delete."""
+"""Jobs: create, watch, update, cancel, delete."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,6 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Respons
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.artifacts import repository as artifacts
+from app.artifacts.store import Store
+from app.db.engines import Database
 from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import Text, id_or
 from app.idempotency import service as idempotency
@@ -24,6 +26,7 @@ from app.jobs.schemas import (
     EventView,
     JobCreate,
     JobListItem,
+    JobUpdate,
     JobView,
     Log,
     Plan,
@@ -32,6 +35,7 @@ from app.jobs.schemas import (
 from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import Streams, follow
+from app.jobs.tags import Tag
 from app.keys.auth import check_scope, requires, still_good
 from app.pagination import After, Limit, Page, decode, encode
 from app.settings import Settings
@@ -78,9 +82,10 @@ def _filter(
     search: Annotated[
         Annotated[str, Text(200)] | None, Query(description="In the name, the base or the data.")
     ] = None,
+    tag: Annotated[Tag | None, Query(description="With this tag.")] = None,
     cells: Annotated[bool, Query(description="Those that sweeps made, too.")] = True,
 ) -> Filter:
-    return Filter(state=state, method=method, search=search, cells=cells)
+    return Filter(state=state, method=method, search=search, tag=tag, cells=cells)
 
 
 FilterDep = Annotated[Filter, Depends(_filter)]
@@ -135,7 +140,8 @@ def read_page(
 ) -> Page[JobListItem]:
     """Jobs, the newest first, without their results in full.
 
-    A search looks through 10,000 jobs at a time: a page of it may be empty and yet have a `next`.
+    A search looks through 10,000 jobs at a time, `tag` through 10,000 that have tags: a page may be
+    empty and yet have a `next`.
     """
     with database.read() as session:
         jobs, last = repository.page(session, after=decode(after), limit=limit, only=only)
@@ -159,6 +165,13 @@ def read(job_id: JobId, database: DatabaseDep) -> JobView:
     with database.read() as session:
         job = repository.get(session, job_id)
         return JobView.of(job, repository.positions(session, [job_id]).get(job_id))
+
+
+@router.patch("/{job_id}", dependencies=WRITE)
+def update(job_id: JobId, body: JobUpdate, database: DatabaseDep) -> JobView:
+    """Set the tags or notes of a job, whatever its state."""
+    with database.write() as session:
+        return service.update(session, job_id=job_id, body=body)
 
 
 @router.post(
@@ -234,6 +247,30 @@ def read_curves(
         return curves.read(session, job_id, most=points, names=name)
 
 
+@router.get(
+    "/{job_id}/mistakes/download",
+    dependencies=READ,
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in ("text/csv", "application/jsonl")}}},
+)
+def download_mistakes(
+    job_id: JobId,
+    database: DatabaseDep,
+    store: StoreDep,
+    split: mistakes.Part = "test",
+    format: mistakes.Format = "csv",
+) -> Response:
+    """All of them as a file. In CSV, cells that look like formulas begin with an apostrophe."""
+    found = _mistakes(job_id, database, store, split=split, limit=mistakes.MOST)
+    write = mistakes.as_csv if format == "csv" else mistakes.as_jsonl
+    name = f"mistakes-{split}-{job_id}.{format}"
+    return Response(
+        write(found),
+        media_type=mistakes.MEDIA_TYPES[format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
 @router.get("/{job_id}/mistakes", dependencies=READ)
 def read_mistakes(
     job_id: JobId,
@@ -243,6 +280,12 @@ def read_mistakes(
     limit: Annotated[int, Query(ge=1, le=mistakes.MOST)] = 20,
 ) -> list[MistakeView]:
     """The texts that it answered most wrongly, the surest first."""
+    return _mistakes(job_id, database, store, split=split, limit=limit)
+
+
+def _mistakes(
+    job_id: UUID, database: Database, store: Store, *, split: mistakes.Part, limit: int
+) -> list[MistakeView]:
     with database.read() as session:
         job = repository.get(session, job_id)
         if job.artifact_id is None:

@@ -6,15 +6,17 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.fields import Metadata, Slug, Text, Timestamp, View
+from app.fields import Body, Metadata, Slug, Text, Timestamp, View
 from app.jobs import figures
 from app.jobs.figures import Figures
 from app.jobs.states import JobState
 from app.jobs.tables import Job
+from app.jobs.tags import Tags
 from lora_core.specs.frozen import Float
 from lora_core.specs.train import TrainSpec
 
 Item = TypeVar("Item")
+Notes = Annotated[str, Text(4000, min_length=0)]
 
 
 class JobCreate(TrainSpec):
@@ -26,6 +28,8 @@ class JobCreate(TrainSpec):
     """
 
     name: Annotated[str, Text(200)] | None = None
+    tags: Tags = Field(default_factory=list, description="Short words to find it by.")
+    notes: Notes | None = None
     metadata: Metadata = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-100, le=100, description="Higher is sooner.")
     register_as: Slug | None = Field(
@@ -49,6 +53,15 @@ class JobCreate(TrainSpec):
     def spec(self) -> TrainSpec:
         """The run alone."""
         return TrainSpec(**{field: getattr(self, field) for field in TrainSpec.model_fields})
+
+
+class JobUpdate(Body):
+    """What can be changed about a job in any state. What is left out stays as it is."""
+
+    tags: Tags | None = Field(
+        default=None, description="Replace the tags that it has; null or `[]`: none."
+    )
+    notes: Notes | None = Field(default=None, description="Null or empty: none.")
 
 
 class Parameters(View):
@@ -107,6 +120,7 @@ class JobListItem(Queued):
     prefix = "/v1/jobs"
 
     name: str | None
+    tags: list[str]
     metadata: dict[str, str]
     state: JobState
     method: str
@@ -148,6 +162,7 @@ class JobListItem(Queued):
 class JobView(JobListItem):
     """A job."""
 
+    notes: str | None
     summary: dict[str, Any] | None
     error: JobError | None
 
@@ -155,12 +170,13 @@ class JobView(JobListItem):
     def of(cls, job: Job, queue_position: int | None) -> "JobView":
         """`queue_position` is not in the row: it depends on the other jobs."""
         fields = _fields(job, queue_position, figures.of(job.summary))
-        return cls(**fields, summary=job.summary, error=why_failed(job))
+        return cls(**fields, notes=job.notes, summary=job.summary, error=why_failed(job))
 
 
 def _fields(job: Job, queue_position: int | None, figures: Figures) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in _SAME},
+        "tags": job.tags or [],
         "metadata": job.labels,
         "progress": progress(job),
         "queue_position": queue_position,

@@ -1,4 +1,4 @@
-"""What callers do with jobs: plan, submit, cancel, delete."""
+"""What callers do with jobs: plan, submit, update, cancel, delete."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.artifacts import service as artifacts
 from app.artifacts.store import Store
 from app.db.clock import now
@@ -17,7 +18,7 @@ from app.jobs import bases, checkpoints, data, repository
 from app.jobs.bases import Base
 from app.jobs.draft import Draft, Drafter, digest
 from app.jobs.errors import TooManyJobs
-from app.jobs.schemas import JobCreate, JobListItem, JobView, Plan, Queued
+from app.jobs.schemas import JobCreate, JobListItem, JobUpdate, JobView, Plan, Queued
 from app.jobs.states import Lane
 from app.jobs.tables import Checkpoint, Job
 from app.queue import JobQueue
@@ -73,6 +74,8 @@ def submit(
     job = Job(
         **draft.columns(),
         name=body.name,
+        tags=body.tags or None,
+        notes=body.notes or None,
         labels=body.metadata,
         priority=body.priority,
         register_as=body.register_as,
@@ -117,6 +120,17 @@ def add(session: Session, job: Job, *, created_by: UUID) -> None:
     job.created_by, job.spec_sha256 = created_by, digest(job.spec)
     job.dispatched_at = now()
     repository.add(session, job)
+
+
+def update(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
+    """Set the tags and notes that the body names, and commit. Raises `JobNotFound`."""
+    sent = body.model_dump(exclude_unset=True)
+    changes = {name: value or None for name, value in sent.items()}
+    job = repository.update_columns(session, job_id, changes)
+    view = JobView.of(job, repository.positions(session, [job_id]).get(job_id))
+    session.commit()
+    audit.note("job_updated", job=str(job_id), fields=sorted(changes))
+    return view
 
 
 def cancel(session: Session, *, job_id: UUID) -> Job:

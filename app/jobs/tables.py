@@ -6,6 +6,7 @@ A prediction run is a row among them, of another kind: see `app.predictions`.
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     CheckConstraint,
     Double,
     ForeignKey,
@@ -47,6 +48,9 @@ class Job(Base):
         String(16), default=Kind.TRAINING, server_default=text("'training'")
     )
     name: Mapped[str | None] = mapped_column(String(200))
+    # None: it has none, so that an index holds only the jobs that have some.
+    tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    notes: Mapped[str | None] = mapped_column(Text)
     labels: Mapped[JsonObject] = mapped_column("metadata")  # the caller's own key-value pairs
     method: Mapped[str] = mapped_column(String(32))
     lane: Mapped[str] = mapped_column(String(8))
@@ -117,6 +121,7 @@ class Job(Base):
         ),
         # Lists by id, narrowed by the other columns without a look at the rows.
         Index("ix_jobs_list", "kind", "id", "state", "method", "sweep_id"),
+        _partial_index("ix_jobs_tagged", "kind", "id", where="tags IS NOT NULL"),
         Index("ix_jobs_counts", "kind", "state", "sweep_id", "method"),
         Index("ix_jobs_created_by", "created_by", "state"),
         _partial_index(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
+from app.spreadsheet import inert
 from lora_core.specs.predict import LABEL, SCORE, SCORES
 
 Format = Literal["jsonl", "csv"]
@@ -25,15 +26,22 @@ def as_lines(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
-def as_csv(file: BinaryIO, *, columns: Sequence[str], labels: Sequence[str]) -> Iterator[bytes]:
+def as_csv(
+    file: BinaryIO, *, columns: Sequence[str], labels: Sequence[str], spreadsheet: bool = False
+) -> Iterator[bytes]:
     """A header and one row a line: the file's `columns`, label, score, the score of each label.
 
-    Lists and objects are written as JSON, true and false as JSON has them, null as nothing.
+    Lists and objects are written as JSON, true and false as JSON has them, null as nothing. With
+    `spreadsheet` no cell is a formula to one.
     """
+
+    def written(rows: list[list[Any]]) -> bytes:
+        return _rows([[inert(cell) for cell in row] for row in rows] if spreadsheet else rows)
+
     with file:
-        yield _rows([[*columns, LABEL, SCORE, *(f"{SCORES}.{label}" for label in labels)]])
+        yield written([[*columns, LABEL, SCORE, *(f"{SCORES}.{label}" for label in labels)]])
         while lines := list(islice(file, ROWS)):
-            yield _rows([_cells(json.loads(line), columns, labels) for line in lines])
+            yield written([_cells(json.loads(line), columns, labels) for line in lines])
 
 
 def _cells(row: dict[str, Any], columns: Sequence[str], labels: Sequence[str]) -> list[Any]:

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import StreamingResponse
 
 from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
@@ -88,7 +88,14 @@ def cancel(run_id: RunId, response: Response, database: DatabaseDep) -> Predicti
     responses={200: {"content": {kind: {} for kind in ("application/jsonl", "text/csv")}}},
 )
 def read_results(
-    run_id: RunId, database: DatabaseDep, store: StoreDep, format: Format = "jsonl"
+    run_id: RunId,
+    database: DatabaseDep,
+    store: StoreDep,
+    format: Format = "jsonl",
+    spreadsheet: Annotated[
+        bool,
+        Query(description="In CSV, put an apostrophe before cells that would be run as formulas."),
+    ] = False,
 ) -> StreamingResponse:
     """The rows of the file with label, score, and the score of every label; in its order."""
     directory, facts = service.results(database, store, run_id=run_id)
@@ -96,7 +103,9 @@ def read_results(
     if format == "jsonl":
         pieces = as_lines(file)
     else:
-        pieces = as_csv(file, columns=facts["columns"], labels=facts["labels"])
+        pieces = as_csv(
+            file, columns=facts["columns"], labels=facts["labels"], spreadsheet=spreadsheet
+        )
     return StreamingResponse(
         pieces,
         media_type=MEDIA_TYPES[format],

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from app.spreadsheet import inert
 from app.sweeps.board import FIGURES, PARTS, Board, Cell
 from lora_core.specs.method import Head, LoraSpec, Role
 
-# What a spreadsheet takes for the begin of a formula (OWASP, "CSV Injection"), the wide forms too.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 LINE = "-" * 48
 ACCURACIES = ("Train acc: ", "Val acc:   ", "Test acc:  ")  # of PARTS
 
@@ -64,9 +63,7 @@ def _plain(value: Any) -> Any:
         value = "+".join(str(each) for each in value)
     elif isinstance(value, bool | dict):
         value = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value
+    return inert(value)
 
 
 def _block(cell: Cell) -> Iterator[str]:

@@ -1,12 +1,14 @@
-"""A confusion matrix as a table: what a label was taken for."""
+"""A confusion matrix: a table while its labels fit into one, a map of squares beyond."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SHADES = 9  # of a cell, by its share of the row
-MOST_LABELS = 12  # with more of them a table cannot be read
+MOST_LABELS = 12  # of the table; with more of them it cannot be read
+SHORT = 12  # characters of a label that can head a column; longer ones are numbered
 MOST_PAIRS = 12
+MOST_SQUARES = 5000  # of the map, the largest
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Square:
+    """A cell of the map that is not empty."""
+
+    x: int  # number of the answer, from 0
+    y: int  # number of the true label
+    texts: int
+    shade: int  # 1 to `SHADES`
+    right: bool
+
+
+@dataclass(frozen=True)
 class Confusion:
-    """Rows by true label. `pairs` are (label, taken for, texts), the most frequent first."""
+    """Rows by true label. `pairs` are mistakes, (label, answer, texts), the most frequent first."""
 
     labels: Sequence[str]
     rows: list[Row]
@@ -69,3 +82,30 @@ class Confusion:
     def small(self) -> bool:
         """Whether the table can be read."""
         return len(self.labels) <= MOST_LABELS
+
+    @property
+    def numbered(self) -> bool:
+        """Whether columns are headed by the numbers of the labels."""
+        return max(map(len, self.labels)) > SHORT
+
+    @property
+    def texts(self) -> int:
+        """All of the part."""
+        return sum(row.texts for row in self.rows)
+
+    @property
+    def wrong(self) -> int:
+        """Texts that got another label than theirs."""
+        return sum(cell.texts for row in self.rows for cell in row.cells if not cell.right)
+
+    @property
+    def squares(self) -> list[Square]:
+        """The map, without its empty cells."""
+        found = [
+            Square(x, y, cell.texts, max(1, cell.shade), cell.right)
+            for y, row in enumerate(self.rows)
+            for x, cell in enumerate(row.cells)
+            if cell.texts
+        ]
+        found.sort(key=lambda square: -square.texts)
+        return found[:MOST_SQUARES]

@@ -31,6 +31,7 @@ from app.web.sketch import HEIGHT, WIDTH, Sketch
 
 EVENTS = 200  # the newest, that are shown
 MISTAKES = 12
+EXCERPT = 400  # characters of a text among them
 PARTS: tuple[Part, ...] = ("test", "validation")
 SKETCHED = ("loss", "accuracy")
 POINTS = 300  # of a curve of a sketch
@@ -88,6 +89,7 @@ def job(
         judged=judged,
         confusion=Confusion.of(summary["labels"], summary[judged]) if judged else None,
         left=left,
+        excerpt=EXCERPT,
         rival=summary.get("linear", {}).get("validation", {}).get("accuracy"),
         settings={field: text(value) for field, value in flat(shown.spec).items()},
     )

@@ -13,6 +13,7 @@ from app.jobs import curves, repository, service
 from app.jobs.repository import Filter
 from app.jobs.schemas import JobListItem
 from app.jobs.states import JobState
+from app.jobs.tags import spelled
 from app.keys.auth import requires
 from app.pagination import decode, encode
 from app.web import lists, words
@@ -43,6 +44,7 @@ class Wanted(lists.Wanted):
     q: Annotated[Annotated[str, Text(200)] | None, Filled] = None
     state: Annotated[JobState | None, Filled] = None
     method: Annotated[MethodName | None, Filled] = None
+    tag: Annotated[Annotated[str, Text(200)] | None, Filled] = None
     cells: bool = False
 
 
@@ -95,7 +97,8 @@ def jobs(
 
 
 def _rows(session: Session, wanted: Wanted) -> tuple[list[Row], str | None]:
-    only = Filter(wanted.state, wanted.method, wanted.q, wanted.cells)
+    tag = spelled(wanted.tag or "") or None  # also one that no job can have, while it is typed
+    only = Filter(wanted.state, wanted.method, wanted.q, tag, wanted.cells)
     shown, last = repository.page(session, after=decode(wanted.after), limit=ROWS, only=only)
     drawn = curves.small_curves(session, shown)
     rows = [

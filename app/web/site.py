@@ -6,11 +6,13 @@ from app.web import (
     assets,
     compare,
     datasets,
+    guide,
     job,
     jobs,
     more_cells,
     new_job,
     new_sweep,
+    predictions,
     problem,
     registry,
     sign_in,
@@ -19,12 +21,12 @@ from app.web import (
     try_it,
 )
 
-PUBLIC = (*assets.router.routes, *sign_in.router.routes)  # need no key
+PUBLIC = (*assets.router.routes, *guide.router.routes, *sign_in.router.routes)  # need no key
 PAGES = (
-    *(assets.router, sign_in.router),
+    *(assets.router, guide.router, sign_in.router),
     *(jobs.router, new_job.router, job.router, compare.router),
     *(sweeps.router, new_sweep.router, sweep.router, more_cells.router),
-    *(registry.router, datasets.router, try_it.router),
+    *(registry.router, datasets.router, try_it.router, predictions.router),
 )
 
 

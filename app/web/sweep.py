@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 
 from app.charts import picture, pictures, sentences, tables
 from app.charts.fields import labels, settings
+from app.charts.landscape import squares_over
 from app.deps import DatabaseDep
 from app.keys.auth import requires
 from app.sweeps import notation, progress, repository, results
@@ -101,6 +102,7 @@ def sweep(
         judged_by=picture.objective(board),
         grid=grid,
         several=grid is not None and grid.several,
+        with_map=grid is None or grid.fields != squares_over(board),  # else the same twice
         axes=sweep_grid.axes(board),
         tiles=[] if grid else sweep_grid.tiles(board),
         rows=_rows(board, look),

@@ -39,6 +39,11 @@ class Grid:
     rows: Sequence[Sequence[Square | None]]
 
     @property
+    def fields(self) -> set[str]:
+        """Those that it is drawn over."""
+        return {axis.field for axis in (self.x, self.y) if axis}
+
+    @property
     def several(self) -> bool:
         """Whether more than one cell stands at some place: fields vary that are not shown."""
         return any(square and square.cells > 1 for row in self.rows for square in row)

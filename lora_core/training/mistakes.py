@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lora_core.data.records import Example
 
-KEPT = 50  # of each part
-EXCERPT = 500  # characters of its text
+KEPT = 10_000  # of each part
+EXCERPT = 2000  # characters of its text
 FOLDER = "mistakes"
 
 

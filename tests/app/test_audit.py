@@ -1,4 +1,4 @@
-"""Each thing that is done to a key or a model leaves exactly one line that says who did it."""
+"""Changes of keys, models and notes leave exactly one line each, which says who made them."""
 
 import json
 from collections.abc import Callable
@@ -48,6 +48,16 @@ def test_keys(told: Told, new_key: Callable[..., NewKey], database: Database) ->
         service.revoke(session, key_id=made.key.id)
     (line,) = told()
     assert (line["action"], line["key"]) == ("key_revoked", str(made.key.id))
+
+
+def test_jobs(told: Told, client: TestClient) -> None:
+    job_id = client.post("/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
+    told()
+    assert client.patch(f"/v1/jobs/{job_id}", json={"notes": "A secret.", "tags": []}).is_success
+    (line,) = told()
+    assert (line["action"], line["job"]) == ("job_updated", job_id)
+    assert line["fields"] == ["notes", "tags"]
+    assert "secret" not in str(line)
 
 
 def test_models(

@@ -14,12 +14,14 @@ from app.keys import service
 from app.keys.scopes import ALL_SCOPES
 from app.main import create_app
 from app.settings import Settings
-from app.web import assets
+from app.web import assets, guide
 
 PUBLIC = {"/livez", "/readyz", "/health", "/ping"}
 # Of the page: they tell nothing, or are how one signs in.
 FRAME = {"/sign-in", "/sign-out"} | {
-    context.path or "" for context in iter_route_contexts(assets.router.routes)
+    context.path or ""
+    for each in (assets.router, guide.router)
+    for context in iter_route_contexts(each.routes)
 }
 DOCUMENTATION = {"/docs", "/docs/{name}", "/openapi.json"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO")

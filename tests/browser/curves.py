@@ -6,10 +6,13 @@ from playwright.sync_api import Page
 
 from tests.browser.service import Service
 
-# What Plotly has drawn: the chart, the curve, and its points.
-DRAWN = """() => [...document.querySelectorAll(".js-plotly-plot")].flatMap(
-  (chart) => chart.data.map(
-    (trace) => [chart.id, trace.name, Array.from(trace.x, (x, i) => [x, trace.y[i]])]))"""
+# What Plotly has drawn, also where it is folded: the chart, the curve, and its points.
+DRAWN = """() => {
+  document.getElementById("more-curves").open = true;
+  return [...document.querySelectorAll(".js-plotly-plot")].flatMap(
+    (chart) => chart.data.map(
+      (trace) => [chart.id, trace.name, Array.from(trace.x, (x, i) => [x, trace.y[i]])]));
+}"""
 CHARTS = {
     "loss": "loss",
     "accuracy": "accuracy",

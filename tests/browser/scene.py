@@ -36,6 +36,7 @@ class Scene:
     folder: Path
     jobs: dict[str, str] = field(default_factory=dict)  # name → id
     sweep: str = ""
+    prediction: str = ""
 
     def build(self) -> None:
         """All that is there for every test."""
@@ -55,7 +56,13 @@ class Scene:
         for name in (BEST, SMALL):  # version 1 and version 2, whichever ended first
             self.service.post(f"/v1/models/{MODEL}/versions", {"job_id": self.jobs[name]})
         self.promote(1)
+        self.prediction = self.service.post("/v1/predictions", {"dataset": "tickets"})["id"]
         self.sweep_ended(self.sweep)
+        path = f"/v1/predictions/{self.prediction}"
+        self.service.wait(
+            "the end of the prediction run",
+            lambda: self.service.get(path)["state"] == "succeeded",
+        )
 
     def submit(self, name: str, **body: Any) -> str:
         """A job over the reviews that takes seconds."""

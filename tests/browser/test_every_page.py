@@ -36,8 +36,12 @@ PAGES = {
     "models": "/models",
     "model": "/models/sentiment",
     "try": "/try?model=sentiment:1&beside=sentiment:2",
+    "predictions": "/predictions",
+    "prediction": "/predictions/{prediction}",
     "datasets": "/datasets",
     "dataset": "/datasets/tickets",
+    "guide": "/guide",
+    "document": "/guide/how-to/own-data.md",
     "missing": "/nothing",
 }
 # Rules of axe that are off by themselves. Its own list of what to report is that of the package.
@@ -76,7 +80,7 @@ def show(scene: Scene, empty: Service, locked: str, visit: Visit, complaints: Co
 def address(name: str, scene: Scene) -> str:
     jobs = {"best": BEST, "small": SMALL, "last": LAST, "held": HELD, "failed": FAILED}
     ids = {word: scene.jobs[job] for word, job in jobs.items()}
-    return PAGES[name].format(**ids, sweep=scene.sweep)
+    return PAGES[name].format(**ids, sweep=scene.sweep, prediction=scene.prediction)
 
 
 def faults(page: Page) -> list[str]:

@@ -32,7 +32,8 @@ def hostile(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     scene.service.upload(path, NAME)
     run = scene.quick(data={"source": NAME, "max_length": 48}, method={"type": "lora"})
     told = {"name": EVIL, "metadata": {"from": EVIL}}
-    job = scene.service.submit(**run, **told, register_as=NAME)
+    tagged = {"tags": ["<img src=x onerror=caught=1>"], "notes": EVIL}
+    job = scene.service.submit(**run, **told, **tagged, register_as=NAME)
     failed = scene.service.submit(**{**run, "method": {"type": "full"}, "optim": TOO_FAST}, **told)
     sent = {"job": run, "space": {"method.r": [2, 4]}, **told}
     sweep = str(scene.service.post("/v1/sweeps", sent)["id"])
@@ -48,6 +49,7 @@ PAGES = {
     "/?q=%3Cimg%20no": True,
     "/jobs/new?from={job}": True,
     "/jobs/new?data=%3Cimg%20src=x%20onerror=caught=1%3E": False,
+    "/?tag=%3Cimg%20src=x%20onerror=caught=1%3E": True,
     "/jobs/{job}": True,
     "/jobs/{failed}": True,
     "/compare?job={job}&job={best}": True,

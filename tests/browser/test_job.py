@@ -7,6 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from tests.browser.complaints import Complaints
 from tests.browser.curves import drawn, told, wait_for
 from tests.browser.scene import BEST, END, FAILED, HELD, MODEL, Scene
 from tests.browser.stays import stays
@@ -102,6 +103,7 @@ def test_a_job_that_has_ended_shows_what_came_out(page: Page, scene: Scene, tmp_
     assert texts == summary["examples"]["test"]
     wrong = page.locator("#mistakes li")
     assert 0 < wrong.count() <= round((1 - summary["test"]["accuracy"]) * texts)
+    assert wrong.count() <= 3
     expect(wrong.first).to_contain_text(re.compile(r"It says \w+ with [\d.]+ %; the label is \w+"))
     expect(page.get_by_role("link", name=f"{MODEL}:1")).to_be_visible()
     with page.expect_download() as download:
@@ -113,10 +115,51 @@ def test_a_job_that_has_ended_shows_what_came_out(page: Page, scene: Scene, tmp_
 
 def test_its_settings_and_where_it_comes_from_are_there_to_read(page: Page, scene: Scene) -> None:
     page.goto(f"/jobs/{scene.jobs[BEST]}")
+    page.get_by_text("Settings and origin").click()
     expect(page.locator("#origin").get_by_role("link", name="reviews")).to_be_visible()
     page.get_by_text("All settings").click()
     row = page.get_by_role("row").filter(has_text="method.r")
     expect(row).to_contain_text("8")
+
+
+def test_curves_that_are_folded_are_drawn_once_they_are_opened(page: Page, scene: Scene) -> None:
+    page.goto(f"/jobs/{scene.jobs[BEST]}")
+    expect(page.locator("#loss .main-svg").first).to_be_visible()
+    speed = page.locator("#speed .main-svg")
+    expect(speed).to_have_count(0)
+    page.get_by_text("More curves").click()
+    expect(speed.first).to_be_visible()
+    width = page.locator("#speed").bounding_box()
+    picture = speed.first.bounding_box()
+    assert width is not None
+    assert picture is not None
+    assert abs(width["width"] - picture["width"]) < 2
+
+
+def test_tags_and_notes_are_edited_in_place(
+    page: Page, scene: Scene, complaints: Complaints
+) -> None:
+    complaints.expect(422)
+    job_id = scene.jobs[FAILED]
+    page.goto(f"/jobs/{job_id}")
+    page.get_by_text("Add tags or notes").click()
+    tags, save = page.get_by_label("Tags"), page.get_by_role("button", name="Save")
+    tags.fill('too fast, a"b')
+    save.click()
+    expect(page.locator("#describe-error")).to_contain_text('a"b must not contain')
+    expect(tags).to_be_focused()
+    tags.fill("Too  fast , lesson")
+    page.get_by_label("Notes").fill("The rate was a typo.\nDo not repeat.")
+    save.click()
+    expect(page.locator("#tagged .chip")).to_have_text(["lesson", "too fast"])
+    expect(page.locator("#tagged .notes")).to_contain_text("Do not repeat.")
+    job = scene.service.get(f"/v1/jobs/{job_id}")
+    assert job["notes"] == "The rate was a typo.\nDo not repeat."
+    page.locator("#tagged").get_by_role("link", name="too fast").click()
+    expect(page.locator("#jobs tbody tr")).to_have_count(1)
+    expect(page.get_by_label("Tag")).to_have_value("too fast")
+    page.get_by_label("Tag").fill("nothing")
+    expect(page.locator("#jobs")).to_contain_text("No job is like that")
 
 
 def test_a_part_of_a_run_has_a_page_too(page: Page, scene: Scene) -> None:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.complaints import Complaints
 from tests.browser.scene import MODEL, Scene
@@ -39,6 +39,46 @@ def test_the_answer_comes_as_one_types_and_changes_with_the_text(
     expect(bars.first).to_contain_text(re.compile(r"(bad|good)[\d.]+ %"))
     box.fill("")
     expect(page.locator("#answer-model")).to_have_count(0)
+
+
+def test_it_says_at_once_that_it_waits_and_soon_that_the_model_is_loaded(
+    box: Locator, page: Page, scene: Scene
+) -> None:
+    held: list[Route] = []
+    page.route(
+        "**/predict", lambda route: held.append(route)
+    )  # as a model that is loaded for the first answer
+    box.fill(TEXT)
+    panel = page.locator("#answer-model")
+    waiting = panel.get_by_role("status").first
+    expect(waiting).to_have_text("Asking the model…")
+    expect(panel.get_by_role("progressbar")).to_be_visible()
+    expect(waiting).to_contain_text("The model is being loaded.")
+    with page.expect_request("**/predict"):
+        box.press_sequentially("s")
+    expect(waiting).to_contain_text("The model is being loaded.")  # still so for the next question
+    loading = {"error": "Loading.", "error_type": "Unhealthy", "code": "model_loading"}
+    headers = {"Retry-After": "1", "Content-Type": "application/json"}
+    held[-1].fulfill(status=503, json=loading, headers=headers)
+    expect(waiting).to_contain_text("The model is being loaded.")
+    expect(panel.get_by_role("alert")).to_be_hidden()
+    page.unroute("**/predict")
+    expect(panel.locator(".verdict")).to_have_text(asked(scene, f"{TEXT}s"))
+    expect(panel.get_by_role("progressbar")).to_be_hidden()
+
+
+def test_what_went_wrong_stands_beside_the_model_of_which_it_is_true(
+    box: Locator, page: Page, scene: Scene, complaints: Complaints
+) -> None:
+    complaints.expect(409)
+    damaged = {"error": "The files are damaged.", "error_type": "Backend", "code": "x"}
+    page.route(re.compile(r"%3A2/predict$"), lambda route: route.fulfill(status=409, json=damaged))
+    page.get_by_label("Beside it").select_option(f"{MODEL}:2")
+    box.fill(TEXT)
+    expect(page.locator("#answer-beside").get_by_role("alert")).to_have_text(damaged["error"])
+    expect(page.locator("#answer-beside").get_by_role("progressbar")).to_be_hidden()
+    expect(page.locator("#answer-model .verdict")).to_have_text(asked(scene, TEXT))
+    expect(page.locator("#answer-model").get_by_role("alert")).to_be_hidden()
 
 
 def test_it_says_which_words_drove_the_answer(box: Locator, page: Page) -> None:

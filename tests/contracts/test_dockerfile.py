@@ -84,5 +84,5 @@ def test_only_what_is_installed_is_sent_to_the_builder() -> None:
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
     metadata = {"LICENSE", "README.md", "pyproject.toml", "requirements.lock"}
-    assert allowed == metadata | {"app", "lora_core", "migrations", "worker"}
+    assert allowed == metadata | {"app", "docs", "lora_core", "migrations", "worker"}
     assert all((ROOT / name).exists() for name in allowed)

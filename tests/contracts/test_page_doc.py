@@ -16,7 +16,7 @@ def addresses() -> set[str]:
     found = set()
     for router in site.PAGES:
         for context in iter_route_contexts(router.routes):
-            path = re.sub(r"\{\w*id\}|\{ref\}", "{id}", context.path or "")
+            path = re.sub(r"\{\w*id\}|\{ref\}", "{id}", context.path or "").replace(":path}", "}")
             if not path.startswith(FRAME):
                 found.add(path)
     return found

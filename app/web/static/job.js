@@ -26,6 +26,8 @@ const CHARTS = [
   { id: "norm", name: "grad_norm", parts: ["train"], words: figure },
 ];
 
+const more = place("more-curves"); // folded: nothing is drawn in there until it is opened
+
 let curves = new Curves();
 let rival = Number(root.dataset.rival) || null; // validation accuracy of the linear one
 let steps; // of the whole run, once they are known
@@ -104,7 +106,8 @@ function paint(charts = CHARTS) {
   const shown = charts.map((chart) => chart.parts.filter((part) => curves.has(part, chart.name)).map((part) => [PARTS[part], curves.get(part, chart.name)]));
   charts.forEach(({ id }, i) => (place(id).closest("figure").hidden = !shown[i].length)); // before any is drawn: all share the width
   place("no-curves").hidden ||= shown.some((lines) => lines.length);
-  charts.forEach((chart, i) => shown[i].length && drawChart(chart, shown[i]));
+  if (charts.some((chart, i) => !chart.first && shown[i].length)) more.hidden = false;
+  charts.forEach((chart, i) => shown[i].length && (chart.first || more.open) && drawChart(chart, shown[i]));
 }
 
 function drawChart(chart, lines) {
@@ -130,6 +133,25 @@ document.addEventListener("visibilitychange", () => {
   else load();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => paint());
+more.addEventListener("toggle", () => more.open && paint());
+
+place("describe").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { tags, notes } = event.target.elements;
+  const named = tags.value.split(",").map((tag) => tag.trim()).filter(Boolean);
+  for (const field of [tags, notes]) field.removeAttribute("aria-invalid");
+  try {
+    await call("PATCH", url, { tags: named, notes: notes.value });
+    location.reload();
+  } catch (problem) {
+    const [{ at, message } = {}] = problem.errors ?? [];
+    const wrong = at?.startsWith("notes") ? notes : tags;
+    place("describe-error").textContent = at ? `${named[at.split(".")[1]] ?? "This"} ${message}.` : problem.message;
+    if (!at) return;
+    wrong.setAttribute("aria-invalid", "true");
+    wrong.focus();
+  }
+});
 
 document.addEventListener("submit", async (event) => {
   if (event.target.id !== "register") return;

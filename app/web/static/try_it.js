@@ -4,7 +4,9 @@ import { Problem, request } from "./api.js";
 
 const ANSWER_WAIT = 120; // ms after the last key
 const REASONS_WAIT = 600; // ms after the answer: it costs the model hundreds of texts
+const LOADING_WAIT = 1000; // ms without an answer: the model is most likely being loaded
 const AGAIN = [429, 503]; // busy, or still loading: the service says when to come back
+const LOADING = "The model is being loaded. The first answer after a pause takes some seconds, the next ones come at once.";
 const EXAMPLES = 4;
 const LONGEST_EXAMPLE = 160; // characters
 
@@ -30,10 +32,14 @@ class Asked {
   ask() {
     this.stop();
     const text = box.value;
-    if (!this.pick.value || !text.trim()) return this.place.remove();
+    if (!this.pick.value || !text.trim()) {
+      this.busy(false);
+      return this.place.remove();
+    }
     if (!this.place.isConnected) answers.append(this.place);
     this.part("h2").textContent = this.pick.selectedOptions[0].textContent;
     for (const part of [".reasons", ".looking"]) this.part(part).hidden = true; // of the text before
+    this.trouble("");
     this.busy(true);
     this.timer = setTimeout(() => this.answer(text), ANSWER_WAIT);
   }
@@ -83,22 +89,39 @@ class Asked {
       if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
       if (this.shown !== body.inputs) this.clear();
+      this.busy(false);
       this.part(".looking").hidden = true;
       const later = AGAIN.includes(problem.status);
-      this.trouble(later ? `${problem.message} This page asks again by itself.` : problem.message);
+      const loading = problem.code === "model_loading"; // not a problem, only a matter of time
+      if (loading) this.wait(LOADING);
+      const told = later ? `${problem.message} This page asks again by itself.` : problem.message;
+      this.trouble(loading ? "" : told);
       if (later) this.timer = setTimeout(again, 1000 * (problem.retryAfter || 1));
     }
   }
 
   /** No answer of an older text may stand beside a text that has none. */
   clear() {
-    this.busy(false);
+    this.shown = undefined;
     this.part(".bars").replaceChildren();
     for (const part of [".verdict", ".facts"]) this.part(part).textContent = "";
   }
 
+  /** An answer is under way: told at once where the panel is empty, else once it takes long. */
   busy(is) {
-    this.place.setAttribute("aria-busy", String(is));
+    this.part(".given").setAttribute("aria-busy", String(is));
+    clearTimeout(this.slow);
+    if (!is) this.since = undefined;
+    else this.since ??= performance.now();
+    const left = is ? this.since + LOADING_WAIT - performance.now() : Infinity;
+    if (left <= 0) return this.wait(LOADING);
+    this.wait(is && this.shown === undefined ? "Asking the model…" : "");
+    if (is) this.slow = setTimeout(() => this.wait(LOADING), left);
+  }
+
+  wait(text) {
+    this.part(".waiting p").textContent = text;
+    this.part(".waiting").hidden = !text;
   }
 
   trouble(text) {
@@ -133,6 +156,7 @@ box.addEventListener("input", () => asked.forEach((each) => each.ask()));
 for (const each of asked) {
   each.pick.addEventListener("change", () => {
     each.label = null;
+    each.clear(); // it was the answer of another model
     each.ask();
     address();
     if (each === asked[0]) offer();

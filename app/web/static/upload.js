@@ -1,5 +1,6 @@
-// Sends a file, chosen or dropped, and says how far it is and what is wrong with it.
-import { Problem, token } from "./api.js";
+// Sends a file, chosen or dropped, and says how far it is and what is wrong with it. A form with a field `model`
+// then has the rows predicted.
+import { call, Problem, token } from "./api.js";
 
 const form = document.getElementById("upload");
 const field = form.elements.file;
@@ -24,8 +25,16 @@ function send(address, body, progress) {
 /** What the form says, without what was left empty. */
 function body() {
   const said = new FormData(form);
-  for (const [name, value] of [...said]) if (value === "") said.delete(name);
+  for (const [name, value] of [...said]) if (value === "" || name === "model") said.delete(name);
   return said;
+}
+
+/** The page to go to. */
+async function next({ id }) {
+  if (!form.elements.model) return `/datasets/${id}`;
+  show("upload-state", "Starting the run");
+  const run = await call("POST", "/v1/predictions", { dataset: id, model: form.elements.model.value });
+  return `/predictions/${run.id}`;
 }
 
 function tell(problem) {
@@ -59,11 +68,12 @@ function element(name, text) {
 /** Shows the first rows of the file and lets one say which columns are meant. */
 function pick(found) {
   offer(document.getElementById("pick-text"), found.columns, found.text_column);
-  offer(document.getElementById("pick-label"), found.columns, found.label_column);
   offer(document.getElementById("pick-sheet"), found.sheets, found.sheet);
-  const predict = form.elements.purpose.checked;
-  if (predict) form.elements.label_column.value = "";
-  document.getElementById("pick-labels").hidden = predict;
+  const labels = document.getElementById("pick-labels"); // not where a file is only predicted
+  if (labels) {
+    labels.hidden = form.elements.purpose.checked;
+    offer(document.getElementById("pick-label"), found.columns, labels.hidden ? "" : found.label_column);
+  }
   document.getElementById("pick-sheets").hidden = found.sheets.length < 2;
   const row = (kind, cells) => {
     const made = document.createElement("tr");
@@ -113,11 +123,12 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   tell(null);
   if (!field.files.length) return tell({ message: "Choose a file, or drop one here." });
+  if (field.files[0].size > form.dataset.most) return tell({ message: "The file is larger than this installation takes." });
   busy(true);
   progress(0);
   try {
     const dataset = await send("/v1/datasets", body(), progress);
-    location.assign(`/datasets/${dataset.id}`);
+    location.assign(await next(dataset));
   } catch (problem) {
     busy(false);
     const picked = !document.getElementById("pick").hidden;

@@ -23,6 +23,7 @@ def test_pictures_are_those_of_the_report(client: TestClient, resources: Resourc
     kinds = [each["figure"]["data"][0]["type"] for each in found]
     assert kinds == ["heatmap", "bar", *["scatter"] * 3]
     assert [each["wide"] for each in found] == [False, False, True, False, False]
+    assert client.get(f"{address}/pictures?map=false").json() == found[1:]
     report = client.get(f"{address}/report").text
     for each in found:
         assert each["title"] in report

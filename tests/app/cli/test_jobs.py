@@ -6,12 +6,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from app.cli.client import Client
 from app.cli.download import unpack
 from app.cli.errors import Unreachable
+from app.resources import Resources
 from lora_core import manifest
 from tests.app.cli.conftest import FakeWorker, Run, answer
+from tests.app.web.finished import succeed
 
 
 def submitted(cli: Run, *options: str) -> str:
@@ -49,6 +53,44 @@ def test_flags_become_the_description_of_the_run(cli: Run) -> None:
     assert spec["task"]["class_weights"] == "balanced"
     assert (spec["runtime"]["seed"], spec["runtime"]["precision"]) == (7, "fp32")
     assert (job["name"], job["register_as"], job["priority"]) == ("mine", "sentiment", 5)
+
+
+def test_a_job_is_tagged_and_found_again(cli: Run) -> None:
+    job_id = submitted(cli, "--tag", "first try", "--tag", "German", "--notes", "Old data.")
+    submitted(cli)
+    edit = ("jobs", "edit", job_id)
+    changed = answer(cli(*edit, "--add-tag", "Keep", "--remove-tag", "FIRST  try", "--json"))
+    assert (changed["tags"], changed["notes"]) == (["german", "keep"], "Old data.")
+    changed = answer(cli(*edit, "--notes", "", "--json"))
+    assert (changed["tags"], changed["notes"]) == (["german", "keep"], None)
+    assert [job["id"] for job in answer(cli("jobs", "list", "--tag", "Keep", "--json"))] == [job_id]
+    assert answer(cli("jobs", "list", "--tag", "first try", "--json")) == []
+    assert "german, keep" in cli("jobs", "list").stdout
+    cli(*edit, "--notes", "Why\nnot.")
+    assert "notes                 Why not." in cli("jobs", "show", job_id).stdout
+    refused = cli(*edit)
+    assert (refused.exit_code, "--add-tag" in refused.stderr) == (2, True)
+    refused = cli(*edit, "--add-tag", "a,b")
+    assert refused.exit_code == 3
+    assert "tags.2" in refused.stderr
+
+
+def test_mistakes_are_shown_and_downloaded(
+    cli: Run, app: FastAPI, resources: Resources, tmp_path: Path
+) -> None:
+    job_id = succeed(TestClient(app), resources, right=7, of=10)
+    shown = cli("jobs", "mistakes", job_id, "--limit", "2")
+    assert "text 9" in shown.stdout
+    assert "text 7" not in shown.stdout
+    found = answer(cli("jobs", "mistakes", job_id, "--json"))
+    assert [each["row"] for each in found] == [10, 9, 8]
+    for name in ("all.csv", "all.jsonl"):
+        assert cli("jobs", "mistakes", job_id, "--out", str(tmp_path / name)).exit_code == 0
+    lines = (tmp_path / "all.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == found
+    assert (tmp_path / "all.csv").read_text().startswith("row,text,cut,label,predicted,score")
+    assert cli("jobs", "mistakes", job_id, "--out", str(tmp_path / "all.csv")).exit_code == 2
+    assert "no_answers" in cli("jobs", "mistakes", job_id, "--split", "validation").stderr
 
 
 def test_all_means_every_linear_layer(cli: Run) -> None:

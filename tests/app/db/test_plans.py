@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, event, select, update
 from starlette.testclient import TestClient
 
 from app.db.engines import Database
@@ -140,12 +140,17 @@ def test_lists_read_few_rows(
         job_id = session.scalars(some.order_by(Job.id.desc()).limit(1)).one()
     found = ["jobs", "jobs?state=running", "jobs?state=failed&method=full&cells=false", "models"]
     found += ["predictions?state=succeeded", "sweeps?limit=1", "datasets", f"jobs/{job_id}/events"]
+    with watched.write() as session:
+        tagged = session.scalars(some.limit(50)).all()
+        session.execute(update(Job).where(Job.id.in_(tagged)).values(tags=["kept"]))
+        session.commit()
+    found.append("jobs?tag=kept&state=succeeded")
     none = "jobs?search=nothing+like+it"
     for path in (*found, none):
         answer = client.get(f"/v1/{path}")
         assert answer.status_code == 200, answer.text
         assert bool(answer.json()["data"]) is (path != none), path
-    pages = ["/", "/?cells=true", f"/jobs/{job_id}", "/datasets/texts-1"]
+    pages = ["/", "/?cells=true", "/?tag=kept", f"/jobs/{job_id}", "/datasets/texts-1"]
     for path in (*pages, f"/v1/jobs/{job_id}/curves"):
         assert client.get(path).status_code == 200
     assert "200+ succeeded" in client.get("/").text

@@ -1,6 +1,9 @@
 """What a job answered most wrongly, over HTTP."""
 
+import csv
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,12 +98,51 @@ def test_a_job_that_has_not_ended_has_none(client: TestClient, submit: Submit) -
     assert (answer.status_code, answer.json()["code"]) == (404, "no_answers")
 
 
-@pytest.mark.parametrize("query", ["split=train", "limit=0", "limit=51", "limit=x"])
+@pytest.mark.parametrize("query", ["split=train", "limit=0", "limit=10001", "limit=x"])
 def test_what_is_not_kept_cannot_be_asked_for(
     client: TestClient, submit: Submit, query: str
 ) -> None:
     answer = client.get(f"/v1/jobs/{submit()['id']}/mistakes?{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_all_of_them_come_as_a_file(client: TestClient, finish: Callable[..., str]) -> None:
+    address = f"/v1/jobs/{finish(texts=True)}/mistakes"
+    listed = client.get(address, params={"limit": 1000}).json()
+    assert len(listed) > 20
+    answer = client.get(f"{address}/download?format=jsonl")
+    assert [json.loads(line) for line in answer.text.splitlines()] == listed
+    assert answer.headers["content-type"].startswith("application/jsonl")
+    answer = client.get(f"{address}/download")
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.headers["content-disposition"].startswith('attachment; filename="mistakes-test-')
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    assert [int(row["row"]) for row in rows] == [each["row"] for each in listed]
+    assert [row["text"] for row in rows] == [each["text"] for each in listed]
+    assert [float(row["true_score"]) for row in rows] == [each["true_score"] for each in listed]
+    missing = client.get(f"{address}/download?split=validation")
+    assert (missing.status_code, missing.json()["code"]) == (404, "no_answers")
+
+
+def test_no_cell_of_the_csv_is_a_formula(
+    client: TestClient, finish: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", 'a "b", c', "a\r=1"]  # noqa: RUF001
+    labels = ("-no", "=yes()", "fine")
+    hostile = [Example(i + 1, texts[i % len(texts)], each.label) for i, each in enumerate(EXAMPLES)]
+    module = sys.modules[__name__]
+    monkeypatch.setattr(module, "EXAMPLES", hostile)
+    monkeypatch.setattr(module, "LABELS", labels)
+    address = f"/v1/jobs/{finish(texts=True)}/mistakes"
+    exact = [
+        json.loads(line) for line in client.get(f"{address}/download?format=jsonl").iter_lines()
+    ]
+    assert {each["text"] for each in exact} == set(texts)
+    rows = list(csv.DictReader(io.StringIO(client.get(f"{address}/download").text, newline="")))
+    for row, each in zip(rows, exact, strict=True):
+        for name in ("text", "label", "predicted"):
+            harmless = each[name] in ("fine", 'a "b", c', "a\r=1")
+            assert row[name] == (each[name] if harmless else f"'{each[name]}")
 
 
 def test_a_damaged_file_is_told(

@@ -18,7 +18,7 @@ from app.keys.service import NewKey
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
-from tests.app.predictions.conftest import SUMMARY, Answer, answered
+from tests.app.predictions.conftest import ROWS, SUMMARY, Answer, answered, store_results
 from tests.job_rows import change, job, take
 from tests.prediction_rows import add_model
 
@@ -110,6 +110,21 @@ def test_results_are_the_rows_with_their_answers(client: TestClient, answer: Ans
     got = client.get(f"{URL}/{run['id']}/results")
     assert got.headers["content-type"].startswith("application/jsonl")
     assert [json.loads(line) for line in got.text.splitlines()] == answered()
+
+
+def test_for_a_spreadsheet_no_cell_is_a_formula(
+    client: TestClient, resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROWS[0], "body", "=HYPERLINK(1)")
+    run = submit(client)
+    store_results(resources, tmp_path / "results")
+
+    def body(**params: Any) -> str:
+        got = client.get(f"{URL}/{run['id']}/results", params={"format": "csv", **params})
+        return next(csv.DictReader(io.StringIO(got.text)))["body"]
+
+    assert body() == "=HYPERLINK(1)"
+    assert body(spreadsheet=True) == "'=HYPERLINK(1)"
 
 
 def test_results_as_csv_have_a_column_for_each_label(client: TestClient, answer: Answer) -> None:

@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+import httpx2
 import numpy as np
-from starlette.testclient import TestClient
 
 from app.artifacts import repository as artifacts
 from app.artifacts.tables import MODEL
@@ -23,7 +23,7 @@ from tests.job_rows import FACTS
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def add(client: TestClient, **fields: Any) -> str:
+def add(client: httpx2.Client, **fields: Any) -> str:
     """A job in the queue."""
     answer = client.post("/v1/jobs", json={"method": {"type": "baseline"}, **fields})
     assert answer.status_code == 202, answer.text
@@ -40,7 +40,7 @@ def end(resources: Resources, ending: Ending, *, step: int = 3) -> None:
 
 
 def succeed(
-    client: TestClient,
+    client: httpx2.Client,
     resources: Resources,
     *,
     right: int = 8,

@@ -38,7 +38,7 @@ def test_a_job_that_waits(client: TestClient) -> None:
     assert f'href="/jobs/new?from={job_id}"' in page
     assert f"DELETE /v1/jobs/{job_id}" not in page
     assert "T-1" in plain(page)
-    assert live(page) == {"actions", "status", "outcome", "log"}
+    assert live(page) == {"actions", "tagged", "status", "result", "outcome", "log"}
     assert "next in the queue" in plain(text(client, ahead))
 
 
@@ -122,8 +122,8 @@ def test_a_job_that_succeeded_shows_what_came_of_it(
     assert "Accuracy of the linear rival 55.0 %" in read
     assert "Balanced accuracy 60.0 %" in read
     assert "1,234 of 5,678 parameters trained in 3.0 s; the weights of step 2 were kept." in read
-    assert "no 4 1 50.0 % 25.0 % 75.0 %" in read  # of even places 8 is wrong
-    assert "yes 2 3 50.0 % 25.0 % 75.0 %" in read
+    assert "True no yes no 4 1 yes 2 3 Label" in read  # of even places 8 is wrong
+    assert "no 5 50.0 % 25.0 % 75.0 % yes 5 50.0 % 25.0 % 75.0 %" in read
     assert 'data-rival="0.45"' in page
     assert "data-ended" in page
 
@@ -131,10 +131,47 @@ def test_a_job_that_succeeded_shows_what_came_of_it(
 def test_what_it_gets_most_wrong_stands_as_text(client: TestClient, resources: Resources) -> None:
     page = text(client, succeed(client, resources, right=8, of=10))
     read = plain(page.partition('id="mistakes"')[2].partition("</ol>")[0])
-    assert read.startswith(f'class="mistakes"> text 9 {HOSTILE} It says no with 94.8 %')
+    assert read.startswith(f'class="mistakes" start="1"> text 9 {HOSTILE} It says no with 94.8 %')
     assert "the label is yes . Row 10." in read
     assert f"text 8 {HOSTILE}" in read
     assert "text 7" not in read
+
+
+def test_more_mistakes_are_folded_and_all_can_be_downloaded(
+    client: TestClient, resources: Resources
+) -> None:
+    job_id = succeed(client, resources, right=15, of=20)
+    page = text(client, job_id)
+    shown, _, folded = page.partition('id="mistakes"')[2].partition('<details id="more-mistakes">')
+    assert [f"text {i} " in shown for i in (19, 18, 17, 16)] == [True, True, True, False]
+    assert 'start="4"' in folded
+    assert "text 15 " in folded
+    assert "<summary>2 more</summary>" in folded
+    links = re.findall(r'href="(/v1/jobs/[^"]+/mistakes/download[^"]+)"', page)
+    csv, jsonl = (client.get(unescape(link)) for link in links)
+    assert len(jsonl.text.splitlines()) == 5
+    assert len(csv.text.splitlines()) == 6
+
+
+def test_a_long_text_is_cut(client: TestClient, resources: Resources) -> None:
+    page = text(client, succeed(client, resources, right=9, texts="long " * 1000))
+    assert "long …" in page
+    assert 79 < page.count("long ") < 82
+
+
+def test_tags_lead_to_their_jobs_and_notes_are_text(client: TestClient) -> None:
+    job_id = add(client, tags=["50 % & more"], notes=f"First line.\n{HOSTILE}")
+    page = text(client, job_id)
+    assert HOSTILE not in page
+    assert unescape(page).count(f"First line.\n{HOSTILE}") == 2  # to be read, and to be edited
+    assert 'value="50 % &amp; more"' in page
+    (link,) = set(re.findall(r'<a class="chip" href="([^"]+)"', page))
+    add(client, name="another")
+    listed = client.get(unescape(link)).text
+    assert f'href="/jobs/{job_id}"' in listed
+    assert "another" not in listed
+    assert link in listed
+    assert "Add tags or notes" in text(client, add(client))
 
 
 def test_its_model_can_be_downloaded_registered_and_promoted(
@@ -193,7 +230,7 @@ def test_a_job_that_is_not_there(client: TestClient, address: str) -> None:
     assert "<code>job_not_found</code>" in answer.text
 
 
-def test_many_labels_are_told_as_the_most_frequent_mistakes() -> None:
+def test_many_labels_are_a_map_and_the_most_frequent_mistakes() -> None:
     labels = [f"label {i}" for i in range(20)]
     matrix = [[9 if i == j else i if j == 0 else 0 for j in range(20)] for i in range(20)]
     one = {"precision": 0, "recall": 0, "f1": 0}
@@ -202,6 +239,14 @@ def test_many_labels_are_told_as_the_most_frequent_mistakes() -> None:
     assert not found.small
     assert found.pairs[0] == ("label 19", "label 0", 19)
     assert len(found.pairs) == 12
+    assert (found.texts, found.wrong) == (20 * 9 + 190, 190)
+    assert [(each.x, each.y, each.texts) for each in found.squares[:2]] == [
+        (0, 19, 19),
+        (0, 18, 18),
+    ]
+    assert len(found.squares) == 39  # those that are not empty
+    assert {each.right for each in found.squares if each.x == each.y} == {True}
+    assert min(each.shade for each in found.squares) == 1
 
 
 def test_a_cell_is_shaded_by_its_share_of_the_row() -> None:

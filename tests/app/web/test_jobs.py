@@ -42,6 +42,23 @@ def test_a_name_is_text(client: TestClient) -> None:
     assert HOSTILE in unescape(page)
 
 
+def test_a_tag_narrows_the_list_also_while_it_is_typed(client: TestClient) -> None:
+    tagged = add(client, "first", tags=["night run"])
+    other = add(client, "second")
+    for typed, found in {
+        "Night  run": True,
+        "night": False,
+        'night", "x': False,
+        "a,": False,
+    }.items():
+        page = client.get("/", params={"tag": typed})
+        assert page.status_code == 200
+        assert (f"/jobs/{tagged}" in page.text) is found, typed
+        assert f"/jobs/{other}" not in page.text
+    for blank in ("", " "):
+        assert f"/jobs/{other}" in client.get("/", params={"tag": blank}).text
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [

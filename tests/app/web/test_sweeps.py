@@ -191,6 +191,17 @@ def test_the_winner_is_told_with_why(client: TestClient, worker: StandIn) -> Non
     assert rows(page)[:2] == ["9", "8"]
 
 
+def test_the_map_is_not_drawn_where_the_grid_shows_the_same(client: TestClient) -> None:
+    space = {"method.r": [2, 4], "method.alpha": [8, 16], "runtime.seed": [1, 2]}
+    sweep_id = start(client, space=space)
+    without = f'data-from="/v1/sweeps/{sweep_id}/pictures?map=false"'
+    assert without in look(client, sweep_id)
+    assert without in look(client, sweep_id, "?x=method.alpha&y=method.r")
+    assert without not in look(client, sweep_id, "?x=runtime.seed")
+    wide = {"method.r": [2, 4], "method.alpha": [float(n) for n in range(1, 18)]}
+    assert "map=false" not in look(client, start(client, space=wide))  # no grid of 17 columns
+
+
 def test_pictures_have_another_version_only_when_results_have_changed(
     client: TestClient, worker: StandIn
 ) -> None:

@@ -1,0 +1,87 @@
+"""The pages of prediction runs. What the form's script does is tested in a browser."""
+
+from uuid import uuid4
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.jobs import ownership
+from app.jobs.endings import Failed
+from app.resources import Resources
+from tests.app.predictions.conftest import Answer, answer, model, texts
+from tests.app.web.markup import elements, plain
+from tests.job_rows import take
+
+__all__ = ["answer", "model", "texts"]
+
+PAGE = {"Accept": "text/html"}
+
+
+def submit(client: TestClient, **fields: str) -> str:
+    sent = client.post("/v1/predictions", json={"dataset": "texts", **fields})
+    assert sent.status_code == 202, sent.text
+    made: str = sent.json()["id"]
+    return made
+
+
+def text(client: TestClient, run_id: str = "") -> str:
+    shown = client.get(f"/predictions/{run_id}" if run_id else "/predictions", headers=PAGE)
+    assert shown.status_code == 200, shown.text
+    return shown.text
+
+
+def test_the_first_visit_says_what_to_do(client: TestClient) -> None:
+    page = text(client)
+    assert "No model yet" in page
+    assert "upload.js" not in page
+
+
+@pytest.mark.usefixtures("model")
+def test_the_form_offers_what_can_be_asked_and_says_how_much_it_takes(client: TestClient) -> None:
+    page = text(client)
+    refs = [each["value"] for each in elements(page, "option")]
+    assert refs == ["sentiment", "sentiment:1"]
+    chosen = elements(client.get("/predictions?model=sentiment:1").text, "option")
+    assert [each["value"] for each in chosen if each.get("selected") is not None] == refs[1:]
+    most = client.app.state.settings.max_upload_bytes  # type: ignore[attr-defined]
+    assert f'data-most="{most}"' in page
+
+
+@pytest.mark.usefixtures("model", "texts")
+def test_a_run_is_followed_to_its_results(client: TestClient, answer: Answer) -> None:
+    run_id = submit(client, name="<b>mine</b>")
+    page = text(client, run_id)
+    assert "<b>mine" not in page
+    assert "queued next in the queue" in plain(page)
+    assert f'data-call="POST /v1/predictions/{run_id}/cancel"' in page
+    assert " data-live" in page
+    assert "results?format" not in page
+    answer()
+    page = text(client, run_id)
+    assert "succeeded 3 rows, just now" in plain(page)
+    assert "good 1 50.0 % bad 1 50.0 %" in plain(page)
+    assert " data-live" not in page
+    assert f'data-call="DELETE /v1/predictions/{run_id}"' in page
+    links = [each["href"] for each in elements(page, "a") if "/results?" in each["href"]]
+    assert [client.get(link).status_code for link in links] == [200, 200]
+    assert links[0] in [each["href"] for each in elements(text(client), "a")]
+
+
+@pytest.mark.usefixtures("model", "texts")
+def test_a_run_that_failed_says_why(client: TestClient, resources: Resources) -> None:
+    run_id = submit(client)
+    claimed = take(resources.database)
+    with resources.database.write() as session:
+        assert ownership.finish(
+            session, claimed.lease, Failed("x_code", "The model is gone.", {"n": 1})
+        )
+        session.commit()
+    page = plain(text(client, run_id))
+    assert "Why it failed The model is gone. Code x_code · n 1" in page
+    assert "failed" in plain(text(client))
+
+
+def test_a_run_that_is_not_there(client: TestClient) -> None:
+    shown = client.get(f"/predictions/{uuid4()}", headers=PAGE)
+    assert shown.status_code == 404
+    assert "<code>prediction_not_found</code>" in shown.text

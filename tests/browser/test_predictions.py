@@ -1,0 +1,66 @@
+"""A file is predicted on the page: sent, followed, downloaded; what is wrong stands in the form."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import FilePayload, Page, expect
+
+from tests.browser.complaints import Complaints
+from tests.browser.scene import END, MODEL, Scene
+
+TABLE = "id,text\n1,a lovely film\n2,=1+1\n3,a bad end\n"
+
+
+def file(content: str = TABLE, name: str = "new.csv") -> FilePayload:
+    return {"name": name, "mimeType": "text/csv", "buffer": content.encode()}
+
+
+@pytest.fixture
+def form(page: Page) -> Page:
+    page.goto(f"/predictions?model={MODEL}:2")
+    expect(page.get_by_label("Model")).to_have_value(f"{MODEL}:2")
+    return page
+
+
+def test_a_file_is_sent_answered_and_downloaded(form: Page, tmp_path: Path) -> None:
+    form.get_by_label("File", exact=True).set_input_files(file())
+    form.get_by_role("button", name="Predict").click()
+    form.wait_for_url("**/predictions/*-*")
+    expect(form.get_by_role("status")).to_contain_text("succeeded", timeout=END)
+    expect(form.locator("#status")).to_contain_text("3 rows")
+    expect(form.locator("#predicted tbody tr").first).to_contain_text("%")
+    with form.expect_download() as download:
+        form.get_by_role("link", name="Download CSV").click()
+    download.value.save_as(tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [(row["id"], row["text"]) for row in rows] == [
+        ("1", "a lovely film"), ("2", "'=1+1"), ("3", "a bad end")
+    ]  # fmt: skip
+    assert {row["predicted_label"] for row in rows} <= {"good", "bad"}
+    form.get_by_role("link", name="Predictions").first.click()
+    expect(form.locator("#runs")).to_contain_text("new-to-predict:1")
+
+
+def test_what_is_wrong_with_the_file_stands_at_its_field(
+    form: Page, scene: Scene, complaints: Complaints
+) -> None:
+    complaints.expect(422)
+    runs = len(scene.service.get("/v1/predictions")["data"])
+    error, send = form.locator("#upload-error"), form.get_by_role("button", name="Predict")
+    send.click()
+    expect(error).to_have_text("Choose a file, or drop one here.")
+    form.get_by_label("File", exact=True).set_input_files(file("id,body\n1,a film\n", "other.csv"))
+    send.click()
+    expect(error).to_contain_text("text")
+    column = form.get_by_label("Text column")
+    expect(column).to_have_attribute("aria-invalid", "true")
+    expect(column).to_be_focused()
+    form.locator("#upload").evaluate("(each) => (each.dataset.most = 10)")
+    send.click()
+    expect(error).to_contain_text("larger than this installation takes")
+    assert len(scene.service.get("/v1/predictions")["data"]) == runs
+    form.locator("#upload").evaluate("(each) => (each.dataset.most = 1e6)")
+    column.fill("body")
+    send.click()
+    form.wait_for_url("**/predictions/*-*")
