@@ -1,11 +1,11 @@
 """What a description leaves open and its base decides, from `config.json` alone."""
 
 from lora_core.fit import Shape
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Variant
+from lora_core.specs.method import BaselineSpec, EncoderMethod, LoraSpec, Variant
 from lora_core.specs.train import TrainSpec
 
 
-def learning_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> float:
+def learning_rate(method: EncoderMethod, width: int) -> float:
     """A rate that trains well: LoRA takes ten to twenty times that of full fine-tuning.
 
     `width` is the hidden size of the base; wider bases take smaller rates. `unscaled` moves its
@@ -25,7 +25,7 @@ def learning_rate(method: BaselineSpec | LoraSpec | FullSpec, width: int) -> flo
 
 def settled(spec: TrainSpec, shape: Shape) -> tuple[TrainSpec, float, int]:
     """The same spec with what depends on the base decided, and its learning rate and max_length."""
-    rate = spec.optim.learning_rate or learning_rate(spec.method, shape.width)
+    rate = spec.optim.learning_rate or learning_rate(spec.encoder_method, shape.width)
     length = shape.max_length(spec.data.max_length)
     found = {
         "data": spec.data.model_copy(update={"max_length": length}),

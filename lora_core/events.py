@@ -58,7 +58,7 @@ class Started(_Event):
     device: str
     precision: str
     threads: int
-    learning_rate: float
+    learning_rate: float | None  # None: the method has none
 
 
 class StepLogged(_Event):

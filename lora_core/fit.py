@@ -9,9 +9,15 @@ from typing import Any
 
 from lora_core.encoders import FAMILIES
 from lora_core.errors.base import BrokenBase, UnsupportedEncoder
-from lora_core.errors.spec import LayerOutOfRange, LengthTooLarge, RankTooLarge, RoleNotFound
+from lora_core.errors.spec import (
+    LayerOutOfRange,
+    LengthTooLarge,
+    NoPartialRun,
+    RankTooLarge,
+    RoleNotFound,
+)
 from lora_core.specs.data import MAX_LENGTH
-from lora_core.specs.method import BaselineSpec, FullSpec, Head, LoraSpec, Role
+from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, Head, LoraSpec, Role
 from lora_core.specs.train import TrainSpec
 
 _LARGEST = 10_000_000  # no side of a real encoder is longer
@@ -112,6 +118,12 @@ def check(shape: Shape, spec: TrainSpec) -> None:
             _check_lora(shape, lora)
 
 
+def check_linear(spec: TrainSpec) -> None:
+    """The same for the method `linear`, which has no base. Raises `NoPartialRun`."""
+    if spec.trial is not None:
+        raise NoPartialRun(method=spec.method.type)
+
+
 def _check_lora(shape: Shape, lora: LoraSpec) -> None:
     for layer in lora.layers or ():
         if layer >= shape.layers:
@@ -124,7 +136,7 @@ def _check_lora(shape: Shape, lora: LoraSpec) -> None:
                 )
 
 
-def census(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, n_labels: int) -> Census:
+def census(shape: Shape, method: EncoderMethod, n_labels: int) -> Census:
     """The exact counts for a base with a head for `n_labels` labels.
 
     With `head: lora` the rank of a head layer is at most its smaller side: a layer of n_labels

@@ -11,7 +11,7 @@ block is counted whole, though a classifier needs less of it (`encoders/first_to
 """
 
 from lora_core.fit import Shape, adapted
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec
 
 
 def forward(shape: Shape, *, length: float) -> float:
@@ -20,7 +20,7 @@ def forward(shape: Shape, *, length: float) -> float:
     return linears + attention
 
 
-def training(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, *, length: float) -> float:
+def training(shape: Shape, method: EncoderMethod, *, length: float) -> float:
     """FLOPs a token for one forward and backward pass."""
     linears, attention = _parts(shape, length)
     into_block = 6 * shape.width**2  # the gradient that the lowest block need not hand down
@@ -41,7 +41,7 @@ def training(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec, *, length
             return linears + attention + backward + 6 * thin - into_block
 
 
-def frozen_share(shape: Shape, method: BaselineSpec | LoraSpec | FullSpec) -> float:
+def frozen_share(shape: Shape, method: EncoderMethod) -> float:
     """The share of the blocks that lie below the lowest one that trains."""
     match method:
         case BaselineSpec(blocks=blocks):

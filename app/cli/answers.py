@@ -32,7 +32,7 @@ class JobListItem(TypedDict):
     name: str | None
     state: State
     method: str
-    base: str
+    base: str | None
     register_as: str | None
     spec: Json
     step: int
@@ -159,7 +159,7 @@ class Version(TypedDict):
     ref: str
     artifact_id: str
     job_id: str | None
-    base: str
+    base: str | None
     method: str
     metrics: Json
 

@@ -38,18 +38,22 @@ class Base:
 
 
 def find(
-    name: str,
+    name: str | None,
     revision: str | None,
     *,
     database: Database,
     store: Store,
     settings: Settings,
-) -> Base:
+) -> Base | None:
     """Look a base up; call it outside a transaction, since it may ask the hub.
+
+    None: the method has no base, so there is nothing to look up.
 
     Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutside`, `RevisionMismatch`, and the kinds of
     `lora_core.errors.base.BaseError`.
     """
+    if name is None:
+        return None
     base = _local(name, database=database, store=store, settings=settings)
     if base is None:
         base = _from_hub(name, revision, settings)
@@ -59,9 +63,9 @@ def find(
     return base
 
 
-def check_there(session: Session, base: Base) -> None:
+def check_there(session: Session, base: Base | None) -> None:
     """A version may have been deleted since it was looked up. Raises `BaseNotFound`."""
-    if base.own:
+    if base is not None and base.own:
         _version(session, base.name)
 
 
@@ -82,6 +86,8 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
         version = _version(session, name)
     if version is None:
         return None
+    if _is_linear(store, version):
+        raise BaseNotFound(base=name, reason="it is a linear model, which has no encoder to train")
     try:
         content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
     except ArtifactCorrupt as error:
@@ -103,6 +109,14 @@ def _version(session: Session, name: str) -> registry.Resolved | None:
         if "@" in name or ":" in name:
             raise BaseNotFound(base=name, reason="this installation has no such model") from error
         return None
+
+
+def _is_linear(store: Store, version: registry.Resolved) -> bool:
+    try:
+        store.read(version.artifact, manifest.LINEAR)
+    except ArtifactCorrupt:  # there is no such file
+        return False
+    return True
 
 
 def _from_directory(name: str, settings: Settings) -> Base:

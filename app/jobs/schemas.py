@@ -110,7 +110,7 @@ class JobListItem(Queued):
     metadata: dict[str, str]
     state: JobState
     method: str
-    base: str
+    base: str | None = Field(description="Null: the method `linear` has none.")
     register_as: str | None
     promote_to: str | None = Field(description="The alias that moves to what it registers.")
     sweep_id: UUID | None = Field(description="The sweep that it was made for.")
@@ -162,6 +162,7 @@ def _fields(job: Job, queue_position: int | None, figures: Figures) -> dict[str,
     return {
         **{name: getattr(job, name) for name in _SAME},
         "metadata": job.labels,
+        "base": job.base or None,
         "progress": progress(job),
         "queue_position": queue_position,
         "waiting": waiting_for(job),

@@ -56,8 +56,8 @@ class Prepared:
 def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
     runtime = start(spec.runtime)
-    base = locate(spec.base, spec.base_revision)
-    shape = fit.read_shape(base.config, base=spec.base)
+    base = locate(spec.encoder_base, spec.base_revision)
+    shape = fit.read_shape(base.config, base=base.name)
     fit.check(shape, spec)
     spec, learning_rate, max_length = defaults.settled(spec, shape)
     spec = _on(spec, runtime)
@@ -75,7 +75,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     # drawn on the CPU, so that it is the same on every device. `recompute` wraps what is there, so
     # it comes after the last block was changed. `hold` copies on the device, so it comes last.
     base_sha256 = fingerprint(model, family)
-    method = methods.build(spec.method)
+    method = methods.build(spec.encoder_method)
     method.prepare(model, family)
     first_token_only(model, family)
     if unfused.pays(runtime.device, runtime.precision):
