@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-linear notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,9 @@ bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 F
 
 bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and PostgreSQL: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.scale $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-linear: .venv/.dev  ## Texts a second that a linear version answers over HTTP
+	$(BIN)/python -m benchmarks.linear
 
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
 	$(BIN)/python -m tests.notebooks $(ONLY)
