@@ -1,6 +1,7 @@
 """From the name of a base to its config, before anything is promised to the caller."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +87,11 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
         version = _version(session, name)
     if version is None:
         return None
-    if _is_linear(store, version):
-        raise BaseNotFound(base=name, reason="it is a linear model, which has no encoder to train")
     try:
+        listing = json.loads(store.read(version.artifact, manifest.MANIFEST))
+        if manifest.LINEAR in listing["files"]:
+            reason = "it is a linear model, which has no encoder to train"
+            raise BaseNotFound(base=name, reason=reason)
         content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error
@@ -109,14 +112,6 @@ def _version(session: Session, name: str) -> registry.Resolved | None:
         if "@" in name or ":" in name:
             raise BaseNotFound(base=name, reason="this installation has no such model") from error
         return None
-
-
-def _is_linear(store: Store, version: registry.Resolved) -> bool:
-    try:
-        store.read(version.artifact, manifest.LINEAR)
-    except ArtifactCorrupt:  # there is no such file
-        return False
-    return True
 
 
 def _from_directory(name: str, settings: Settings) -> Base:
