@@ -114,7 +114,9 @@ class JobListItem(Queued):
     register_as: str | None
     promote_to: str | None = Field(description="The alias that moves to what it registers.")
     sweep_id: UUID | None = Field(description="The sweep that it was made for.")
-    continues: UUID | None = Field(description="The job whose last checkpoint it began with.")
+    continues: UUID | None = Field(
+        description="The job that it continues, from its last checkpoint if it had one."
+    )
     priority: int
     spec: dict[str, Any]
     time_limit_seconds: float | None
