@@ -13,7 +13,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-small notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-browser chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-small bench-linear notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and Pos
 
 bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.small $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+bench-linear: .venv/.dev  ## Texts a second that a linear version answers over HTTP
+	$(BIN)/python -m benchmarks.linear
 
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
 	$(BIN)/python -m tests.notebooks $(ONLY)

@@ -19,16 +19,18 @@ from lora_core.arguments import parser
 from lora_core.data.rows import Columns
 from lora_core.errors import LoraCoreError
 from lora_core.errors.spec import InvalidSpec
-from lora_core.errors.training import Stopped
+from lora_core.errors.training import CheckpointMismatch, Stopped
 from lora_core.events import Event, Failed
 from lora_core.lifeline import Lifeline
 from lora_core.process import (
     importing,
+    is_first_of_run,
     keep_freed_memory,
     of_one_run,
     start_anew,
     wait_passively,
 )
+from lora_core.specs.method import LinearSpec
 from lora_core.specs.predict import Answer, PredictSpec, Score
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
@@ -84,11 +86,20 @@ def _train(arguments: argparse.Namespace, lines: Lines) -> None:
 
 def _train_one(arguments: argparse.Namespace, lines: Lines, lifeline: Lifeline) -> None:
     spec = read_spec(arguments.spec)
+    out, resume = arguments.out, arguments.resume
+    if isinstance(spec.method, LinearSpec):
+        if resume is not None:
+            raise CheckpointMismatch(path=resume.name, what="the method linear saves none")
+        if is_first_of_run():  # of several processes one is enough
+            with importing():
+                from lora_core.training import linear
+
+            linear.run(spec, out_dir=out, observer=lines, stop=lifeline)
+        return
     with importing():
         from lora_core.training.run import run
 
     plan = _plan(arguments)
-    out, resume = arguments.out, arguments.resume
     run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
 
 
@@ -158,9 +169,9 @@ def _look(arguments: argparse.Namespace, lines: Lines) -> None:
 
 def _predict(arguments: argparse.Namespace, lines: Lines) -> None:
     with importing():
-        from lora_core.inference.predictor import Predictor
+        from lora_core.inference.load import load
 
-    predictor = Predictor.load(arguments.artifact)
+    predictor = load(arguments.artifact)
     for text, answer in zip(arguments.text, predictor.predict(arguments.text), strict=True):
         lines.write(Answer(text=text, labels=[Score(label=n, score=s) for n, s in answer]))
 

@@ -7,10 +7,12 @@ head.safetensors          the head of such a run, for serving on a base that oth
 golden.json               a few held-out texts with their logits
 predictions/*.jsonl       the answer to every validation and test text
 mistakes/*.jsonl          those that were most wrong, with their texts
+
+A linear model has `linear.json` and `linear.safetensors` (`lora_core/linear/files.py`) in place of
+`merged/`, adapter and head.
 """
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +25,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
-from lora_core.data.records import Example
 from lora_core.data.tokens import special_tokens
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import silence_transformers
 from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import MERGED
 from lora_core.specs.method import LoraSpec
+from lora_core.stored_answers import compare, write_json
 
 FORMAT = manifest.FORMAT
-GOLDEN_TEXTS = 16
-TOLERANCE = 1e-4  # see `compare`; for what is computed in float32
 HEAD = ("first", "last")  # names of its layers in head.safetensors
 
 
@@ -154,18 +154,6 @@ def labels_of(directory: Path) -> list[str]:
     return [names[str(i)] for i in range(len(names))]
 
 
-def compare(
-    found: NDArray[np.float32], kept: NDArray[np.float32], tolerance: float = TOLERANCE
-) -> tuple[float, float]:
-    """The largest difference of logits (texts, labels), and the limit for it.
-
-    The limit is `tolerance` of the largest kept logit, and at least `tolerance` itself. Only
-    `difference <= limit` tells that they agree: a difference may be NaN.
-    """
-    difference = float(np.abs(found - kept).max())
-    return difference, tolerance * max(1.0, float(np.abs(kept).max()))
-
-
 def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
     """The largest difference of logits. Raises `MergeMismatch` above the limit, or if NaN."""
     difference, limit = compare(merged, unmerged)
@@ -174,45 +162,6 @@ def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> f
     return difference
 
 
-def save_golden(directory: Path, texts: Sequence[str], logits: NDArray[np.float32]) -> None:
-    """Inputs with the merged model's float32 logits: what any other engine must reproduce."""
-    rows = [
-        {"text": text, "logits": [float(x) for x in row]}
-        for text, row in zip(texts[:GOLDEN_TEXTS], logits[:GOLDEN_TEXTS], strict=True)
-    ]
-    write_json(directory / "golden.json", rows)
-
-
-def load_golden(directory: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """What `save_golden` wrote: texts, and logits (texts, labels)."""
-    rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
-    logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-    return [row["text"] for row in rows], logits
-
-
-def save_predictions(
-    directory: Path, split: str, examples: Iterable[Example], logits: NDArray[np.float32]
-) -> None:
-    """One line a text: row in the source, true and given label, logits."""
-    (directory / "predictions").mkdir(exist_ok=True)
-    with (directory / "predictions" / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-        for example, row in zip(examples, logits, strict=True):
-            line = {
-                "row": example.row,
-                "label": example.label,
-                "predicted": int(row.argmax()),
-                "logits": [round(float(x), 6) for x in row],
-            }
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-
-
 def _config(directory: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((directory / MERGED / "config.json").read_text("utf-8"))
     return config
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A file of one JSON value, for people too."""
-    path.write_text(
-        json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"
-    )

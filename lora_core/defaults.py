@@ -54,7 +54,7 @@ def settled(
     `texts`: the size of each part; None leaves open what depends on it. Also returns the learning
     rate and max_length.
     """
-    rate = spec.optim.learning_rate or learning_rate(spec.method, shape.width)
+    rate = spec.optim.learning_rate or learning_rate(spec.encoder_method, shape.width)
     length = shape.max_length(spec.data.max_length)
     optim, stop = spec.optim, spec.stop
     if texts is not None:

@@ -12,6 +12,7 @@ from lora_core.errors.base import BrokenBase, UnsupportedEncoder
 from lora_core.errors.spec import (
     LayerOutOfRange,
     LengthTooLarge,
+    NoPartialRun,
     PoolingFixed,
     RankTooLarge,
     RoleNotFound,
@@ -140,6 +141,12 @@ def check(shape: Shape, spec: TrainSpec) -> None:
             raise LayerOutOfRange(layer=blocks - 1, count=shape.layers, last=shape.layers - 1)
         case LoraSpec() as lora:
             _check_lora(shape, lora)
+
+
+def check_linear(spec: TrainSpec) -> None:
+    """The same for the method `linear`, which has no base. Raises `NoPartialRun`."""
+    if spec.trial is not None:
+        raise NoPartialRun(method=spec.method.type)
 
 
 def _check_lora(shape: Shape, lora: LoraSpec) -> None:

@@ -6,7 +6,7 @@ A directory with a manifest that verifies is complete; one without is not there.
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 MANIFEST = "manifest.json"
 FORMAT = 1  # of an artifact
 MERGED = "merged"  # the plain transformers checkpoint inside an artifact
+LINEAR = "linear.json"  # a linear model has this instead, and linear.safetensors
 # No such file. Any other word of the system tells nothing about what was written.
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -42,9 +43,15 @@ def write(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
+def holds_model(manifest: Mapping[str, Any]) -> bool:
+    """Whether the directory of this manifest holds a model, or figures and answers alone."""
+    return any(name in manifest["files"] for name in (f"{MERGED}/config.json", LINEAR))
+
+
 def created_by() -> dict[str, str]:
     """This program and the libraries that compute, with their versions: what made a directory."""
-    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    names = ("torch", "transformers", "tokenizers", "scikit-learn")
+    libraries = {name: version(name) for name in names}
     return {"loraworks": __version__, **libraries}
 
 

@@ -35,6 +35,11 @@ def of_one_run() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first_of_run() -> bool:
+    """Whether this is the process of its run that speaks and saves."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def wait_passively() -> None:
     """Idle OpenMP threads spin for some microseconds, then sleep.
 

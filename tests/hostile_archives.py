@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 
 from app.artifacts.archive import tar_stream
 from lora_core import manifest
-from lora_core.artifact import load_golden
 from lora_core.imports.archive import unpack
 from lora_core.specs.method import LoraSpec
+from lora_core.stored_answers import load_golden
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
 

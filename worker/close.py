@@ -56,7 +56,7 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
     lease = claimed.lease
     kind = WORK[claimed.kind].artifact
-    if kind == MODEL and f"{manifest.MERGED}/config.json" not in facts["files"]:
+    if kind == MODEL and not manifest.holds_model(facts):
         kind = FIGURES
     artifact = artifacts.add(session, job_id=lease.job_id, kind=kind, ref=ref)
     grades.keep(session, lease.job_id, facts.get("graded", {}))

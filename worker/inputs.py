@@ -76,7 +76,7 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
             part: datasets.get(session, UUID(dataset_id))
             for part, dataset_id in claimed.dataset_ids.items()
         }
-        version = registry.resolve(session, model) if is_version(model) else None
+        version = registry.resolve(session, model) if model and is_version(model) else None
     sources: dict[str, str] = {}
     for part, upload in uploads.items():
         name = f"{upload.name}:{upload.version}"

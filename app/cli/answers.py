@@ -33,7 +33,7 @@ class JobListItem(TypedDict):
     tags: list[str]
     state: State
     method: str
-    base: str
+    base: str | None
     register_as: str | None
     spec: Json
     step: int
@@ -167,7 +167,7 @@ class Version(TypedDict):
     ref: str
     artifact_id: str
     job_id: str | None
-    base: str
+    base: str | None
     method: str
     metrics: Json
 

@@ -62,3 +62,10 @@ def _received(pieces: Iterator[bytes], work: Path) -> tuple[Path, Path]:
     except (tarfile.TarError, ArtifactCorrupt, ValueError) as error:
         raise Unreachable(f"the download is not complete: {error}", "broken_archive") from error
     return archive, complete
+
+
+def where_it_is(directory: Path) -> str:
+    """A sentence about the folder of a model."""
+    if manifest.LINEAR in manifest.read(directory)["files"]:
+        return f"The model is in {directory}; `python -m lora_core predict` answers with it."
+    return f"The model is in {directory}; merged/ in it is a plain transformers checkpoint."

@@ -127,7 +127,9 @@ def _convert(
     if form is Format.TRANSFORMERS:
         library("export", str(artifact), "--format", form, "--out", str(out))
         return
-    if base is None and is_version(version["base"]):  # known to the service alone
+    if (
+        base is None and version["base"] and is_version(version["base"])
+    ):  # known to the service alone
         origin = find_version(client, version["base"])
         base = str(_download(client, origin, work / "base") / manifest.MERGED)
     more = ["--base", base] if base else []

@@ -7,7 +7,7 @@ import typer
 
 from app.cli.answers import Json, State
 from app.cli.client import Client
-from app.cli.download import keep, unpack
+from app.cli.download import keep, unpack, where_it_is
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
@@ -278,4 +278,4 @@ def download(client: Client, job: JobId, out: Out = None, as_json: AsJson = Fals
     if as_json:
         print_json({"directory": str(directory), "artifact_id": artifact_id})
     else:
-        say(f"The model is in {directory}; merged/ in it is a plain transformers checkpoint.")
+        say(where_it_is(directory))

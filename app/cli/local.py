@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from app.cli.answers import Json
 from app.cli.display import Display, open_display
+from app.cli.download import where_it_is
 from app.cli.errors import CliError, Misuse, RunFailed
 from app.cli.library import PROGRAM, tail
 from app.cli.output import as_json as print_json
@@ -50,7 +51,7 @@ def train_here(body: Json, out: Path, *, as_json: bool) -> None:
         print_json({"directory": str(out), "summary": last.summary})
         return
     print_results(spec.method.type, last.summary)
-    say(f"The model is in {out}; merged/ in it is a plain transformers checkpoint.")
+    say(where_it_is(out))
 
 
 def _checked(body: Json) -> TrainSpec:

@@ -40,7 +40,7 @@ def _roles(values: list[str]) -> list[str]:
     return roles
 
 
-def _layers(text: str) -> list[int]:
+def _numbers(text: str) -> list[int]:
     """`0,1,5`"""
     try:
         return [int(number) for number in text.split(",")]
@@ -82,6 +82,19 @@ FLAGS: dict[str, Any] = {
     ),
     "method.blocks": _flag(
         Count, "--blocks", group=METHOD, text="baseline: also train the last so many blocks."
+    ),
+    "method.C": _flag(
+        Number, "--c", group=METHOD, text="linear: inverse strength of the regularization."
+    ),
+    "method.ngram_range": _flag(
+        Word,
+        "--ngram-range",
+        group=METHOD,
+        metavar="MIN,MAX",
+        text="linear: words in a term. Default: 1,2.",
+    ),
+    "method.min_df": _flag(
+        Count, "--min-df", group=METHOD, text="linear: texts that a term must occur in."
     ),
     "method.r": _flag(Count, "--r", "--lora-r", group=LORA, text="Rank."),
     "method.alpha": _flag(Number, "--alpha", "--lora-alpha", group=LORA, text="Scale."),
@@ -145,7 +158,8 @@ FLAGS: dict[str, Any] = {
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "method.targets": _roles,
-    "method.layers": _layers,
+    "method.layers": _numbers,
+    "method.ngram_range": _numbers,
     "data.source": _source,
     "data.train_size": _sizes,
     "data.validation_size": _sizes,

@@ -1,6 +1,7 @@
 """From the name of a base to its config, before anything is promised to the caller."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,18 +39,22 @@ class Base:
 
 
 def find(
-    name: str,
+    name: str | None,
     revision: str | None,
     *,
     database: Database,
     store: Store,
     settings: Settings,
-) -> Base:
+) -> Base | None:
     """Look a base up; call it outside a transaction, since it may ask the hub.
+
+    None: the method has no base, so there is nothing to look up.
 
     Raises `InvalidBase`, `BaseDirectoriesOff`, `BaseOutside`, `RevisionMismatch`, and the kinds of
     `lora_core.errors.base.BaseError`.
     """
+    if name is None:
+        return None
     base = _local(name, database=database, store=store, settings=settings)
     if base is None:
         base = _from_hub(name, revision, settings)
@@ -59,9 +64,9 @@ def find(
     return base
 
 
-def check_there(session: Session, base: Base) -> None:
+def check_there(session: Session, base: Base | None) -> None:
     """A version may have been deleted since it was looked up. Raises `BaseNotFound`."""
-    if base.own:
+    if base is not None and base.own:
         _version(session, base.name)
 
 
@@ -83,6 +88,10 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
     if version is None:
         return None
     try:
+        listing = json.loads(store.read(version.artifact, manifest.MANIFEST))
+        if manifest.LINEAR in listing["files"]:
+            reason = "it is a linear model, which has no encoder to train"
+            raise BaseNotFound(base=name, reason=reason)
         content = store.read(version.artifact, f"{manifest.MERGED}/config.json")
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error

@@ -20,6 +20,7 @@ from lora_core.training.version import TRAINING_VERSION
 
 LAST_JOBS = 5  # whose speed an estimate goes by
 SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
+WHOLE_TEXTS = 1_000_000  # tokens: a linear model cuts none
 GUESSED_LABELS = 2  # of a hub data set, which is not read before the job runs
 
 # Of a description: what is known by its content instead, and what changes no figure but the last
@@ -33,7 +34,7 @@ class Draft:
     """A job that could run."""
 
     spec: TrainSpec
-    base: Base
+    base: Base | None  # None: the method has none
     dataset_ids: dict[str, str]
     lane: Lane
     parameters: Parameters
@@ -48,7 +49,7 @@ class Draft:
             "spec": self.spec.model_dump(mode="json"),
             "spec_version": self.spec.spec_version,
             "dataset_ids": self.dataset_ids,
-            "base": self.spec.base,
+            "base": self.spec.base or "",
             "cell_sha256": self.cell_sha256,
             "plan": {
                 "parameters": self.parameters.model_dump(),
@@ -66,12 +67,14 @@ class Drafter:
         self._data: dict[tuple[str, int], Data] = {}
         self._speeds: dict[Lane, float] = {}
 
-    def draft(self, asked: TrainSpec, base: Base, *, since: float = 0.0) -> Draft:
+    def draft(self, asked: TrainSpec, base: Base | None, *, since: float = 0.0) -> Draft:
         """`base` was looked up by `bases.find`; `since`: as `estimate.cost` has it.
 
         Raises `BaseNotFound` when it was deleted since, the kinds of `SpecError` when the spec does
         not fit it, and what `data.resolve` raises.
         """
+        if base is None:
+            return self._linear(asked)
         bases.check_there(self._session, base)
         asked = asked.model_copy(update={"base": base.name, "base_revision": base.revision})
         shape = fit.read_shape(base.config, base=base.name, pooling=asked.pooling)
@@ -79,7 +82,7 @@ class Drafter:
         found = self._resolved(asked, shape.max_length(asked.data.max_length))
         spec = asked.model_copy(update={"data": found.spec})
         lane = _lane(spec.runtime.device)
-        census = fit.census(shape, spec.method, found.label_count or GUESSED_LABELS)
+        census = fit.census(shape, spec.encoder_method, found.label_count or GUESSED_LABELS)
         parameters = Parameters(
             trainable=census.trainable, total=census.total, exact=found.label_count is not None
         )
@@ -93,6 +96,22 @@ class Drafter:
             parameters=parameters,
             cost=estimate.cost(spec, shape=shape, data=found, speed=speed, since=since),
             cell_sha256=_cell(resolved, base, found),
+        )
+
+    def _linear(self, asked: TrainSpec) -> Draft:
+        """Of the method without a base. Which terms there are is known once the texts are read."""
+        fit.check_linear(asked)
+        found = self._resolved(asked, WHOLE_TEXTS)
+        spec = asked.model_copy(update={"data": found.spec})
+        weights = estimate.linear_weights(found, found.label_count or GUESSED_LABELS)
+        return Draft(
+            spec=spec,
+            base=None,
+            dataset_ids=found.dataset_ids,
+            lane=_lane(spec.runtime.device),
+            parameters=Parameters(trainable=weights, total=weights, exact=False),
+            cost=estimate.linear_cost(found, found.label_count or GUESSED_LABELS),
+            cell_sha256=_cell(spec, None, found),
         )
 
     def _resolved(self, asked: TrainSpec, max_length: int) -> Data:
@@ -125,12 +144,12 @@ def digest(value: JsonObject) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _cell(spec: TrainSpec, base: Base, found: Data) -> str:
+def _cell(spec: TrainSpec, base: Base | None, found: Data) -> str:
     """Names the figures of a run, wherever its base and data lie and however they are called."""
     told = spec.model_dump(mode="json", exclude=_NAMES)
     told["data"]["source"] = dict(found.content)
     told["runtime"] = {name: v for name, v in told["runtime"].items() if name not in _PLACE}
-    return digest({**told, "base": base.content, "training_version": TRAINING_VERSION})
+    return digest({**told, "base": base and base.content, "training_version": TRAINING_VERSION})
 
 
 def _lane(device: str) -> Lane:

@@ -13,6 +13,7 @@ from app.jobs.states import Lane
 from lora_core import flops
 from lora_core.defaults import schedule
 from lora_core.fit import Shape
+from lora_core.linear.limits import most_terms, rows_of
 from lora_core.specs.data import Split, count_of
 from lora_core.specs.train import TrainSpec
 
@@ -25,12 +26,17 @@ RIVAL_TEXTS = 20_000
 SPREAD = 1.25  # E[L²] / E[L] over the mean length, as in film reviews
 
 
+LINEAR_START_SECONDS = 3.0  # the same of a linear model, which needs no torch
+TERMS_PER_TOKEN = 0.12  # of words and word pairs that occur twice, in the samples
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a job will take. `flops_per_token`: of the training, over all tokens it sees."""
 
     seconds: int
     flops_per_token: float
+    start_seconds: float = START_SECONDS  # of `seconds`, before anything is computed
 
 
 def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: float = 0.0) -> Cost:
@@ -38,10 +44,12 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     length = data.mean_tokens * SPREAD
     texts = parts(data)
     epochs, _ = schedule(spec.optim, texts[Split.TRAIN])
-    training = flops.training(shape, spec.method, length=length)
+    training = flops.training(shape, spec.encoder_method, length=length)
     forward = flops.forward(shape, length=length)
     # What lies below the lowest trained block answers each text once (lora_core/training/trunk.py).
-    share = flops.frozen_share(shape, spec.method) if spec.optim.encoder_dropout == 0 else 0.0
+    share = (
+        flops.frozen_share(shape, spec.encoder_method) if spec.optim.encoder_dropout == 0 else 0.0
+    )
     trunk = forward * share
     if spec.runtime.gradient_checkpointing:
         training += forward - trunk
@@ -57,6 +65,20 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     seen = epochs * max(1, texts[Split.TRAIN])
     per_token = training - trunk + trunk * sum(texts.values()) / seen
     return Cost(seconds=round(seconds), flops_per_token=per_token)
+
+
+def linear_weights(data: Data, labels: int) -> int:
+    """Roughly, how many a linear model of these texts will have."""
+    words = parts(data)[Split.TRAIN] * data.mean_tokens
+    terms = min(most_terms(labels), round(TERMS_PER_TOKEN * words))
+    return (terms + 1) * rows_of(labels)
+
+
+def linear_cost(data: Data, labels: int) -> Cost:
+    """That of a linear model, which is fitted in one step."""
+    words = sum(parts(data).values()) * data.mean_tokens
+    work = words * RIVAL_SECONDS_PER_TOKEN * max(1.0, rows_of(labels) / 2)
+    return Cost(round(LINEAR_START_SECONDS + work), 0.0, LINEAR_START_SECONDS)
 
 
 def _evaluated(spec: TrainSpec, texts: Mapping[Split, int], epochs: int, since: float) -> int:

@@ -1,4 +1,7 @@
-"""Retry: a new job that continues one that failed or was cancelled, from its last checkpoint."""
+"""Retry: a new job that continues one that failed or was cancelled, from its last checkpoint.
+
+A job of the method `linear` has none and begins anew.
+"""
 
 from uuid import UUID
 
@@ -25,6 +28,7 @@ from app.jobs.states import JobState, Kind
 from app.jobs.tables import Checkpoint, Job
 from app.queue import JobQueue
 from app.settings import Settings
+from lora_core.specs.method import LinearSpec
 from lora_core.training.version import TRAINING_VERSION
 
 COPIED = (
@@ -39,6 +43,8 @@ COPIED = (
         "time_limit_seconds",
     ),
 )
+
+LINEAR = LinearSpec().type
 
 log = structlog.get_logger(__name__)
 
@@ -58,23 +64,24 @@ def retry(
     take_turns(session, f"retries of {job_id}")
     old = _get(session, job_id)
     start = find_start(session, old)
-    if (other := repository.continued_by(session, start.job_id)) is not None:
+    first = start.job_id if start else job_id
+    if (other := repository.continued_by(session, first)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
     bases.check_name(session, old.base)
     data.hold(session, old.dataset_ids)
-    job = Job(**{column: getattr(old, column) for column in COPIED}, continues=start.job_id)
+    job = Job(**{column: getattr(old, column) for column in COPIED}, continues=first)
     view = enqueue(
         session, job, view_of=JobView.of, settings=settings, queue=queue, call=call, start=start
     )
-    log.info("job retried", job_id=str(job.id), of=str(job_id), step=start.step)
+    log.info("job retried", job_id=str(job.id), of=str(job_id), step=start.step if start else 0)
     return view
 
 
-def find_start(session: Session, job: Job) -> Checkpoint:
+def find_start(session: Session, job: Job) -> Checkpoint | None:
     """The checkpoint that a retry begins with: the job's own, or the one that it began with itself.
 
-    Raises `JobNotFinished`, `JobSucceeded`, `TrialNotRetried`, `NoCheckpoint`,
-    `TrainingVersionChanged`.
+    None: it begins anew, since its method saves none. Raises `JobNotFinished`, `JobSucceeded`,
+    `TrialNotRetried`, `NoCheckpoint`, `TrainingVersionChanged`.
     """
     if job.state not in FINAL:
         raise JobNotFinished(job_id=job.id, state=job.state)
@@ -82,6 +89,8 @@ def find_start(session: Session, job: Job) -> Checkpoint:
         raise JobSucceeded(job_id=job.id)
     if job.sweep_id is not None:
         raise TrialNotRetried(job_id=job.id, sweep_id=job.sweep_id)
+    if job.method == LINEAR:
+        return None
     start = checkpoints.last(session, job.id)
     if start is None and job.continues is not None:
         start = checkpoints.last(session, job.continues)

@@ -124,11 +124,13 @@ class JobListItem(Queued):
     metadata: dict[str, str]
     state: JobState
     method: str
-    base: str
+    base: str | None = Field(description="Null: the method `linear` has none.")
     register_as: str | None
     promote_to: str | None = Field(description="The alias that moves to what it registers.")
     sweep_id: UUID | None = Field(description="The sweep that it was made for.")
-    continues: UUID | None = Field(description="The job whose last checkpoint it began with.")
+    continues: UUID | None = Field(
+        description="The job that it continues, from its last checkpoint if it had one."
+    )
     priority: int
     spec: dict[str, Any]
     time_limit_seconds: float | None
@@ -178,6 +180,7 @@ def _fields(job: Job, queue_position: int | None, figures: Figures) -> dict[str,
         **{name: getattr(job, name) for name in _SAME},
         "tags": job.tags or [],
         "metadata": job.labels,
+        "base": job.base or None,
         "progress": progress(job),
         "queue_position": queue_position,
         "waiting": waiting_for(job),

@@ -29,7 +29,7 @@ Shown = TypeVar("Shown", bound=Queued)
 log = structlog.get_logger(__name__)
 
 
-def resolve(session: Session, *, body: JobCreate, base: Base, settings: Settings) -> Draft:
+def resolve(session: Session, *, body: JobCreate, base: Base | None, settings: Settings) -> Draft:
     """The job that a description means, before any write: that takes longer than to store it.
 
     `base` was looked up by `bases.find`. Raises what `Drafter.draft` raises.

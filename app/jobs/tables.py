@@ -59,7 +59,7 @@ class Job(Base):
     spec_version: Mapped[int]
     spec_sha256: Mapped[str] = mapped_column(String(64))
     dataset_ids: Mapped[JsonObject]  # uploaded data sets this job reads, {"all" or a split: id}
-    base: Mapped[str] = mapped_column(String(512))
+    base: Mapped[str] = mapped_column(String(512))  # empty: the method has none
     register_as: Mapped[str | None] = mapped_column(String(64))
     plan: Mapped[JsonObject] = mapped_column(default=dict)  # parameters and cost, as of the submit
     # Names what its figures depend on: a sweep takes them from any job. None: older than sweeps.

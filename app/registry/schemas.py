@@ -29,7 +29,7 @@ class VersionView(View):
     ref: str
     artifact_id: UUID
     job_id: UUID | None
-    base: str
+    base: str | None = Field(description="Null: a linear model has none.")
     method: str
     metrics: dict[str, Any]
     created_at: Timestamp
@@ -41,7 +41,7 @@ class VersionView(View):
             ref=f"{name}:{version.number}",
             artifact_id=version.artifact_id,
             job_id=version.job_id,
-            base=version.base,
+            base=version.base or None,
             method=version.method,
             metrics=shown(version.metrics) if version.imported else version.metrics,
             created_at=version.created_at,

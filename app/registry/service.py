@@ -57,7 +57,7 @@ def register(
         number=number,
         artifact_id=artifact.id,
         job_id=artifact.job_id,
-        base=facts["spec"]["base"],
+        base=facts["spec"]["base"] or "",
         method=facts["spec"]["method"]["type"],
         metrics=facts["metrics"],
     )

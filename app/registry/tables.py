@@ -36,7 +36,7 @@ class ModelVersion(Base):
     number: Mapped[int]
     artifact_id: Mapped[UUID] = mapped_column(ForeignKey("artifacts.id"), index=True)
     job_id: Mapped[UUID | None] = mapped_column(index=True)
-    base: Mapped[str] = mapped_column(String(512))
+    base: Mapped[str] = mapped_column(String(512))  # empty: a linear model has none
     method: Mapped[str] = mapped_column(String(32))
     metrics: Mapped[JsonObject]
     created_at: Mapped[float] = mapped_column(Double, default=now())

@@ -30,6 +30,9 @@ class Encoded(Protocol):
     def ids(self) -> Sequence[int]: ...
 
     @property
+    def length(self) -> int: ...
+
+    @property
     def truncated(self) -> bool: ...
 
 
@@ -106,14 +109,20 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The texts of a call as token ids."""
+    """The texts of a call as the model reads them, each with its `length` and `truncated`."""
 
-    items: Sequence[Encoded]
+    items: Sequence[Any]
     seconds: float
+    weight: float = 1.0  # of a token: what it costs, in tokens of an encoder
 
     @property
     def tokens(self) -> int:
-        return sum(len(item.ids) for item in self.items)
+        return sum(item.length for item in self.items)
+
+    @property
+    def cost(self) -> int:
+        """In tokens of an encoder."""
+        return math.ceil(self.tokens * self.weight)
 
     @property
     def truncated(self) -> int:

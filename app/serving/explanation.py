@@ -1,8 +1,12 @@
-"""Which words drove an answer: the model is asked the text again and again, with words left out."""
+"""Which words drove an answer: the model is asked the text again and again, with words left out.
+
+A linear model is not asked again: what each word adds can be computed.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
@@ -10,11 +14,21 @@ from starlette.concurrency import run_in_threadpool
 from app.serving.attribution import Kept, orders, shapley, steps
 from app.serving.deployment import Encoded, Reading, Word, Worded
 from app.serving.errors import LabelUnknown
-from app.serving.service import Serving
+from app.serving.linear import LinearDeployment
+from app.serving.service import USUAL, Serving
 
 MOST_WORDS = 32  # that are left out one by one; of more, neighbours go together
+MOST_EXACT_WORDS = 1000  # of a linear model, in an answer
 CHUNK_TOKENS = 2048  # that wait at a time: so long others wait for an explanation, and no longer
 _SHOWN = 20  # labels in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` of a text."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,10 @@ async def explain(
     if label is not None and label not in (labels := deployment.predictor.labels):
         shown = [*labels[:_SHOWN], *(["…"] if len(labels) > _SHOWN else [])]
         raise LabelUnknown(ref=resolved.ref, labels=", ".join(shown), at="label")
+    if isinstance(deployment, LinearDeployment):
+        serving.quota.take(caller, 1)
+        with serving.admission.place(caller, texts=1, tokens=min(len(text), USUAL)):
+            return await _of_linear(deployment, resolved.ref, text, label, deadline=deadline)
     whole = await deployment.words(text)
     worded = whole.grouped(MOST_WORDS)
     count = len(worded.words)
@@ -70,6 +88,40 @@ async def explain(
         truncated=whole.truncated,
         texts=len(asked),
     )
+
+
+async def _of_linear(
+    deployment: LinearDeployment, ref: str, text: str, label: str | None, *, deadline: float
+) -> Explanation:
+    reading = await deployment.tokenise([text], truncate=True, side="right")
+    rows = await deployment.compute(reading, deadline=deadline)
+    [answer] = deployment.decode(rows, None)
+    label = label or answer[0][0]
+    words, empty_score = await deployment.contributions(text, label)
+    return Explanation(
+        version=ref,
+        engine=deployment.predictor.engine.name,
+        label=label,
+        score=dict(answer)[label],
+        empty_score=empty_score,
+        words=_grouped(words),
+        grouped=len(words) > MOST_EXACT_WORDS,
+        truncated=False,
+        texts=1,
+    )
+
+
+def _grouped(words: Sequence[tuple[Word, float]]) -> Sequence[tuple[Word, float]]:
+    """At most `MOST_EXACT_WORDS`: if there are more, neighbours count as one."""
+    count = len(words)
+    if count <= MOST_EXACT_WORDS:
+        return words
+    ends = [count * i // MOST_EXACT_WORDS for i in range(MOST_EXACT_WORDS + 1)]
+    groups = (words[first:last] for first, last in pairwise(ends))
+    return [
+        (Span(group[0][0].start, group[-1][0].end), sum(score for _, score in group))
+        for group in groups
+    ]
 
 
 def _chunks(worded: Worded, asked: Sequence[Kept]) -> Iterator[Reading]:

@@ -11,7 +11,7 @@ from app.keys.auth import requires
 from app.problems import PREDICT_RESPONSES
 from app.registry.refs import Ref
 from app.registry.service import Resolved
-from app.serving.deployment import Deployment
+from app.serving.linear import AnyDeployment
 from app.serving.routes import ServingDep
 from app.serving.service import MOST_TEXTS, TOKENISING_THREADS
 from app.settings import Settings
@@ -70,7 +70,7 @@ async def read_health_of(ref: Ref, serving: ServingDep) -> Ready:
     return Ready()
 
 
-def _info(resolved: Resolved, deployment: Deployment, settings: Settings) -> Info:
+def _info(resolved: Resolved, deployment: AnyDeployment, settings: Settings) -> Info:
     predictor = deployment.predictor
     labels = dict(enumerate(predictor.labels))
     return Info(
@@ -99,4 +99,4 @@ def _info(resolved: Resolved, deployment: Deployment, settings: Settings) -> Inf
     )
 
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16"}

@@ -1,4 +1,6 @@
-"""From the files of a version to one that answers. Where the service loads torch."""
+"""From the files of a version to one that answers. Where the service loads torch, or scikit-learn
+alone for a linear model.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.serving.deployment import Predictor
+from app.serving.linear import AnyPredictor, LinearPredictor
+from lora_core import manifest
 from lora_core.errors.artifact import EngineDisagrees
 from lora_core.imports import facts
 from lora_core.process import (
@@ -37,7 +40,7 @@ class Loader:
         self._networks: Networks | None = None
         self._first = Lock()
 
-    def __call__(self, directory: Path, *, imported: bool) -> Predictor:
+    def __call__(self, directory: Path, *, imported: bool) -> AnyPredictor:
         """Raises `ArtifactCorrupt`, `EngineDisagrees`, `EngineMissing`, and for an imported version
         `ArtifactUnfit`, `TokenizerUnfit`.
 
@@ -47,6 +50,8 @@ class Loader:
         """
         if imported:
             facts.read(directory)
+        if manifest.LINEAR in manifest.read(directory)["files"]:
+            return _linear(directory)
         wait_passively()
         keep_few_kernels()
         with importing():
@@ -79,3 +84,14 @@ class Loader:
                 exempt_from_collection()  # what torch and transformers keep for good is there now
                 return replace(predictor, speeds=speeds if self._engine == AUTO else {})
         raise refused
+
+
+def _linear(directory: Path) -> LinearPredictor:
+    """One that needs no engine, and no torch. Raises what `Loader` raises."""
+    with importing():
+        from lora_core.inference import golden
+        from lora_core.inference.linear import LinearPredictor as Loaded
+
+    predictor = Loaded.load(directory)
+    golden.check(predictor, directory)
+    return predictor

@@ -15,7 +15,6 @@ from starlette.concurrency import run_in_threadpool
 from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.registry.service import Resolved
 from app.resources import Resources
-from app.serving.deployment import Deployment, Predictor
 from app.serving.errors import (
     ModelDamaged,
     ModelDisagrees,
@@ -23,6 +22,7 @@ from app.serving.errors import (
     ModelTooLarge,
     ModelUnloadable,
 )
+from app.serving.linear import AnyDeployment, AnyPredictor
 from app.serving.meanings import Meanings, Ref
 from app.serving.meters import ServingMeters
 from lora_core import manifest
@@ -37,7 +37,7 @@ from lora_core.panics import contained
 RETRY_SECONDS = 30.0  # until a version that did not load is tried again while another serves on
 
 T = TypeVar("T")
-Loading = asyncio.Task[Deployment]
+Loading = asyncio.Task[AnyDeployment]
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 class Load(Protocol):
     """What is needed of `loader.Loader`."""
 
-    def __call__(self, directory: Path, *, imported: bool) -> Predictor: ...
+    def __call__(self, directory: Path, *, imported: bool) -> AnyPredictor: ...
 
 
 class Pool:
@@ -61,7 +61,7 @@ class Pool:
         *,
         resources: Resources,
         load: Load,
-        deploy: Callable[[str, Predictor], Deployment],
+        deploy: Callable[[str, AnyPredictor], AnyDeployment],
         meters: ServingMeters,
     ) -> None:
         self._meanings = Meanings(resources.database)
@@ -74,7 +74,7 @@ class Pool:
         self._serves: dict[Ref, Resolved] = {}  # what answered last
         self._failed_at: dict[str, float] = {}  # by artifact, on the monotonic clock
 
-    async def deployment(self, ref: Ref) -> tuple[Resolved, Deployment]:
+    async def deployment(self, ref: Ref) -> tuple[Resolved, AnyDeployment]:
         """The model that `ref` means, in memory for as long as it is held; None: the only one.
 
         Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`, and what
@@ -85,7 +85,7 @@ class Pool:
         self._serves[ref] = resolved
         return resolved, deployment
 
-    async def ready(self, resolved: Resolved) -> Deployment:
+    async def ready(self, resolved: Resolved) -> AnyDeployment:
         """This version, loaded.
 
         Raises `ModelDamaged`, `ModelUnloadable`, `ModelRefused`, `ModelDisagrees`, `ModelTooLarge`,
@@ -116,7 +116,7 @@ class Pool:
         self._loads.move_to_end(key)
         return loading
 
-    async def _open(self, resolved: Resolved) -> Deployment:
+    async def _open(self, resolved: Resolved) -> AnyDeployment:
         predictor = await run_in_threadpool(self._read, resolved)
         needed = predictor.engine.nbytes + predictor.adapter.nbytes
         if needed > self._most:
@@ -145,7 +145,7 @@ class Pool:
             predictor.adapter.nbytes for predictor in loaded
         )
 
-    def _read(self, resolved: Resolved) -> Predictor:
+    def _read(self, resolved: Resolved) -> AnyPredictor:
         """In a thread: load it and compare with what it answered when it was made.
 
         Every byte that is read is checked; a base that is in memory already is not read again.

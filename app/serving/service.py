@@ -15,9 +15,10 @@ from app.registry.service import Resolved
 from app.resources import Resources
 from app.serving.admission import Admission
 from app.serving.batcher import Batcher, Computed
-from app.serving.deployment import Deployment, Predictor, Reading, Scores
+from app.serving.deployment import Deployment, Reading, Scores
 from app.serving.dialects import Question
 from app.serving.errors import InvalidTimeout, ModelLoading
+from app.serving.linear import AnyDeployment, AnyPredictor, LinearDeployment, LinearPredictor
 from app.serving.loader import Loader
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
@@ -31,7 +32,7 @@ SHARE = 0.5  # of all room, for one key
 TOKENISING_THREADS = 2
 FEW_TEXTS = 8  # between door and answer, so that there is time for a shadow
 LONGEST_SECONDS = 30.0  # until an answer comes, or never does
-_SPECIAL, _USUAL = 2, 512  # tokens that every text has besides its own; that models read
+_SPECIAL, USUAL = 2, 512  # tokens that every text has besides its own; that models read
 
 
 def request_timeout(sent: str | None) -> float:
@@ -101,7 +102,7 @@ class Serving:
         It is taken for a single text here, which needs the least; `ask` knows more. `timeout` is
         that of the caller, in seconds.
         """
-        tokens = min(size or _USUAL, _USUAL)
+        tokens = min(size or USUAL, USUAL)
         try:
             self.admission.check(caller, texts=1, tokens=tokens, timeout=timeout)
         except Overloaded as error:
@@ -120,7 +121,7 @@ class Serving:
         """
         began, texts = time.perf_counter(), question.texts
         with self._counted(question):
-            most = sum(min(len(text) + _SPECIAL, _USUAL) for text in texts)
+            most = sum(min(len(text) + _SPECIAL, USUAL) for text in texts)
             left = deadline - time.monotonic()
             with self.admission.place(caller, texts=len(texts), tokens=most, timeout=left) as place:
                 self.quota.take(caller, len(texts))  # only of what finds room
@@ -128,14 +129,14 @@ class Serving:
                 reading = await deployment.tokenise(
                     texts, truncate=question.truncate, side=question.side
                 )
-                self.admission.correct(place, caller, reading.tokens)
+                self.admission.correct(place, caller, reading.cost)
                 rows = await deployment.compute(reading, deadline=deadline)
             answer = _answer(question, resolved, deployment, reading, rows, began)
             self._measure(answer, reading)
         self.shadows.watch(question, resolved, lambda: deployment.decode(rows, None))
         return answer
 
-    async def loaded(self, ref: str | None, deadline: float) -> tuple[Resolved, Deployment]:
+    async def loaded(self, ref: str | None, deadline: float) -> tuple[Resolved, AnyDeployment]:
         """What `ref` means, in memory. Loading goes on for those who ask later.
 
         Raises what `Pool.deployment` raises, and `ModelLoading`.
@@ -146,7 +147,9 @@ class Serving:
         except TimeoutError:
             raise ModelLoading() from None
 
-    def _deploy(self, ref: str, predictor: Predictor) -> Deployment:
+    def _deploy(self, ref: str, predictor: AnyPredictor) -> AnyDeployment:
+        if isinstance(predictor, LinearPredictor):
+            return LinearDeployment(ref, predictor, self._readers)
         return Deployment(ref, predictor, self.batcher, self._readers)
 
     def _is_idle(self) -> bool:
@@ -171,7 +174,7 @@ class Serving:
         for histogram, seconds in zip(meters.call_parts, parts, strict=True):
             histogram.observe(seconds)
         for item in reading.items:
-            meters.lengths.observe(len(item.ids))
+            meters.lengths.observe(item.length)
             meters.text_seconds.observe(answer.total)
             for histogram, seconds in zip(meters.text_parts, parts, strict=True):
                 histogram.observe(seconds)
@@ -182,7 +185,7 @@ class Serving:
 def _answer(
     question: Question,
     resolved: Resolved,
-    deployment: Deployment,
+    deployment: AnyDeployment,
     reading: Reading,
     rows: Sequence[Computed],
     began: float,

@@ -12,8 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from app.db.engines import Database
 from app.registry import service as registry
 from app.registry.service import Resolved
-from app.serving.deployment import Deployment, Scores
+from app.serving.deployment import Scores
 from app.serving.dialects import Question
+from app.serving.linear import AnyDeployment
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
 
@@ -136,7 +137,7 @@ class Shadows:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _answered(deployment: Deployment, question: Question) -> list[Scores]:
+async def _answered(deployment: AnyDeployment, question: Question) -> list[Scores]:
     reading = await deployment.tokenise(question.texts, truncate=True, side=question.side)
     deadline = time.monotonic() + PATIENCE_SECONDS
     return deployment.decode(await deployment.compute(reading, deadline=deadline), None)

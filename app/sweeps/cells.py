@@ -23,7 +23,7 @@ LONGEST = 64  # characters of a value, or of a field's name, that is named
 OWN = {"spec_version", "preset", "trial", "result"}  # fields that a sweep decides on
 
 REFUSALS = (AppError, LoraCoreError)  # of a description that could never run
-Find = Callable[[str, str | None], Base]
+Find = Callable[[str | None, str | None], Base | None]
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Pinned:
         bases = {name: asdict(base) for name, base in self.bases.items()}
         return {"bases": bases, "sources": self.sources}
 
-    def base(self, spec: TrainSpec) -> Base:
-        return self.bases[base_name(spec)]
+    def base(self, spec: TrainSpec) -> Base | None:
+        return self.bases[base_name(spec)] if spec.base else None
 
     def look_up(self, specs: Iterable[TrainSpec], find: Find) -> dict[str, Exception]:
         """Find the bases that are not known yet; by name, why one cannot be had.
@@ -53,11 +53,13 @@ class Pinned:
         missing: dict[str, Exception] = {}
         for spec in specs:
             name = base_name(spec)
-            if name not in self.bases and name not in missing:
-                try:
-                    self.bases[name] = find(spec.base, spec.base_revision)
-                except REFUSALS as error:
-                    missing[name] = error
+            if name in self.bases or name in missing:
+                continue
+            try:
+                if (base := find(spec.base, spec.base_revision)) is not None:
+                    self.bases[name] = base
+            except REFUSALS as error:
+                missing[name] = error
         return missing
 
     def draft(self, drafter: Drafter, asked: TrainSpec, *, since: float = 0.0) -> Draft:
@@ -147,7 +149,8 @@ def reason(error: Exception) -> str:
 
 def base_name(spec: TrainSpec) -> str:
     """What a base is kept under."""
-    return spec.base if spec.base_revision is None else f"{spec.base}@{spec.base_revision}"
+    name = spec.base or ""
+    return name if spec.base_revision is None else f"{name}@{spec.base_revision}"
 
 
 def shown(settings: Mapping[str, Any]) -> str:

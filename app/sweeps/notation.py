@@ -19,7 +19,7 @@ from lora_core.specs.method import Role
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER})\.\.({NUMBER})(?:x(\d+))?")
 MEANT_AS_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
-LISTS = ("method.targets", "method.layers")
+LISTS = ("method.targets", "method.layers", "method.ngram_range")
 ALL_ROLES = [role.value for role in Role]
 
 

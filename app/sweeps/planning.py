@@ -150,13 +150,18 @@ def _seconds(laid: Laid, drafter: Drafter, made: Drafts, counts: Sequence[int]) 
     """Of so many cells at each rung, one after the other in warm processes; `made`: the first."""
     total, since = 0.0, 0.0
     for rung, share in enumerate(strategies.shares(laid.strategy)):
-        costs = [draft.cost.seconds for _, draft in made]
+        costs = [_warm_seconds(draft) for _, draft in made]
         if rung:
             parts = (cells.at_rung(spec, laid.strategy, rung) for spec in laid.specs)
-            costs = [laid.pinned.draft(drafter, part, since=since).cost.seconds for part in parts]
-        total += counts[rung] * (fmean(costs) - estimate.START_SECONDS + WARM_SECONDS)
+            costs = [_warm_seconds(laid.pinned.draft(drafter, part, since=since)) for part in parts]
+        total += counts[rung] * fmean(costs)
         since = share
     return total
+
+
+def _warm_seconds(draft: Draft) -> float:
+    """Of a cell in a process that has its libraries."""
+    return draft.cost.seconds - draft.cost.start_seconds + WARM_SECONDS
 
 
 def _larger(strategy: Strategy, wanted: int | None) -> Strategy:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
@@ -20,7 +21,7 @@ from app.jobs.retry import find_start
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
 from app.jobs.side_by_side import flat
-from app.jobs.tables import Checkpoint, Job
+from app.jobs.tables import Job
 from app.keys.auth import requires
 from app.registry import repository as registry
 from app.web import words
@@ -35,6 +36,8 @@ EXCERPT = 400  # characters of a text among them
 PARTS: tuple[Part, ...] = ("test", "validation")
 SKETCHED = ("loss", "accuracy")
 POINTS = 300  # of a curve of a sketch
+# Settings that say nothing about a linear model.
+WITHOUT_USE = ("base", "data.max_length", "optim.", "stop.", "runtime.", "trial")
 
 router = APIRouter(include_in_schema=False)
 
@@ -61,7 +64,7 @@ def job(
         drawn = curves.read(session, job_id, most=POINTS, names=SKETCHED).data
         events = repository.newest_events(session, job_id, limit=EVENTS)
         versions = registry.of_job(session, job_id)
-        start = _start_of_a_retry(session, row)
+        retry_step = _retry_step(session, row)
         artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
     summary = shown.summary or {}
     parts = [each for each in PARTS if "confusion_matrix" in summary.get(each, {})]
@@ -82,7 +85,8 @@ def job(
         box=(WIDTH, HEIGHT),
         sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
         events=events,
-        retry_step=start.step if start else None,
+        retry_step=retry_step,
+        linear=row.method == words.LINEAR,
         versions=versions,
         figures=Figures.of(summary),
         parts=parts,
@@ -91,15 +95,25 @@ def job(
         left=left,
         excerpt=EXCERPT,
         rival=summary.get("linear", {}).get("validation", {}).get("accuracy"),
-        settings={field: text(value) for field, value in flat(shown.spec).items()},
+        settings={field: text(value) for field, value in _used(shown.spec).items()},
     )
 
 
-def _start_of_a_retry(session: Session, job: Job) -> Checkpoint | None:
+def _retry_step(session: Session, job: Job) -> int | None:
+    """Where a retry would go on, 0 for the beginning; None: there can be none."""
     try:
-        return find_start(session, job)
+        start = find_start(session, job)
     except AppError:
         return None
+    return start.step if start else 0
+
+
+def _used(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that mean something for the method of a job."""
+    fields = flat(spec)
+    if spec["method"]["type"] != words.LINEAR:
+        return fields
+    return {name: v for name, v in fields.items() if not name.startswith(WITHOUT_USE)}
 
 
 def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part | None) -> Left:

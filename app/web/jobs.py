@@ -1,7 +1,7 @@
 """The list of jobs."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
@@ -92,7 +92,7 @@ def jobs(
         wanted=wanted,
         next=following,
         states=list(JobState),
-        methods=["baseline", "lora", "full"],
+        methods=get_args(MethodName),
     )
 
 

@@ -54,7 +54,7 @@ OPTIONS = TEXTS | NUMBERS
 DEFAULTS = {"job.method.type": "lora", "strategy.type": "grid", "objective": "accuracy"}
 # Fields of a job with inputs of their own: each may vary.
 OVER = (
-    *("method.alpha", "method.r", "method.targets"),
+    *("method.alpha", "method.r", "method.targets", "method.C"),
     *("optim.learning_rate", "runtime.seed"),
 )
 STRATEGIES: Mapping[str, tuple[str, ...]] = {

@@ -36,7 +36,10 @@ def settings(cell: Cell) -> str:
     Of where and how it is computed the seed alone counts; the cell tells the rest.
     """
     if isinstance(cell.spec, DataSpec):
-        told = {"data": cell.spec.model_dump(mode="json"), "terms": linear.TERMS, "fit": linear.FIT}
+        told = {
+            "data": cell.spec.model_dump(mode="json"),
+            "linear": linear.SPEC.model_dump(mode="json"),
+        }
     else:
         told = settled(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
         told["runtime"] = {"seed": cell.spec.runtime.seed}

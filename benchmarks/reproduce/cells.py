@@ -38,7 +38,7 @@ def settings(cell: Cell) -> dict[str, Any]:
     """
     if cell.row == LINEAR:
         data = cell.size.data.model_dump(mode="json")
-        told = {"data": data, "terms": linear.TERMS, "fit": linear.FIT}
+        told = {"data": data, "linear": linear.SPEC.model_dump(mode="json")}
     else:
         told = settled(cell.spec, _shape(cell.size.base))[0].model_dump(
             mode="json", exclude={"result", "trial"}

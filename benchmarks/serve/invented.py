@@ -12,6 +12,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
 from lora_core.merge import merge_adapters
 from lora_core.specs.method import LoraSpec, Role
+from lora_core.stored_answers import save_golden
 
 ROLES = (
     (Role.QUERY, Role.VALUE),
@@ -54,7 +55,7 @@ def save(directory: Path, number: int) -> None:
     merged = artifact.load_merged(directory)
     predictor = Predictor.of(merged, tokenizer, length)
     logits = predictor.forward(predictor.encode(TEXTS)).numpy()
-    artifact.save_golden(directory, TEXTS, logits)
+    save_golden(directory, TEXTS, logits)
     manifest.write(
         directory,
         {

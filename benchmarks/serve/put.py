@@ -54,7 +54,8 @@ def begin(task: dict[str, Any]) -> "subprocess.Popen[str]":
 def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """What it saw. Ends this process if it failed."""
     assert process.stdout is not None
-    line = process.stdout.read()
+    with process.stdout:
+        line = process.stdout.read()
     if process.wait() != 0:
         sys.exit("the load could not be put")
     seen: dict[str, Any] = json.loads(line)

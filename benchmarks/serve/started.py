@@ -44,6 +44,15 @@ class Server:
         )
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def cpu_seconds(self) -> float:
+        """What it and its children have computed, in seconds of a core."""
+        fields = [
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            for pid in _family(self.process.pid)
+        ]
+        ticks = sum(int(each[11]) + int(each[12]) for each in fields)  # in user and system mode
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         """By SIGINT; whatever is left of it, by SIGKILL."""
         self.process.send_signal(signal.SIGINT)

@@ -14,6 +14,16 @@ class OutExists(ExportError):
     message = "{path} is there already and not an empty folder; name a new one."
 
 
+class NoEncoder(ExportError):
+    """A linear model in a format for encoders."""
+
+    code = "no_encoder"
+    message = (
+        "{path} is a linear model: it has no encoder, and so no form for {program}. Its files "
+        "linear.json and linear.safetensors hold the parameters of scikit-learn."
+    )
+
+
 class NoAdapter(ExportError):
     """A model without an adapter of its own."""
 

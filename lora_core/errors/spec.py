@@ -55,6 +55,16 @@ class PoolingFixed(SpecError):
     )
 
 
+class NoPartialRun(SpecError):
+    """A part of a run of a method that has no steps."""
+
+    code = "no_partial_run"
+    message = (
+        "{method} is fitted as a whole, so there is no part of a run to compare. "
+        "Search with the strategy grid, random or tpe."
+    )
+
+
 class DeviceMissing(SpecError):
     """The device is not on this machine."""
 

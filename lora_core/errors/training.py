@@ -89,6 +89,16 @@ class OutOfHostMemory(TrainingError):
     )
 
 
+class FitOutOfMemory(TrainingError):
+    """The machine has not enough memory to fit a linear model."""
+
+    code = "oom_fit"
+    message = (
+        "The machine, or the limit set for this process, ran out of memory while the linear model "
+        "was fitted. Set data.train_size to less, or method.ngram_range to [1, 1]."
+    )
+
+
 class CheckpointCorrupt(TrainingError):
     """A checkpoint with a file missing, extra or changed."""
 

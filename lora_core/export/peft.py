@@ -19,27 +19,26 @@ from transformers import PreTrainedModel
 from lora_core import manifest, peft_format
 from lora_core.artifact import (
     SavedAdapter,
-    compare,
     label_names,
     load_adapter,
-    load_golden,
     load_merged,
     save_classifier,
-    write_json,
 )
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import Base, load_with_head, locate
 from lora_core.encoders.modules import is_pooled
 from lora_core.encoders.pooling import pool
-from lora_core.errors.export import BaseDiffers, NoAdapter
+from lora_core.errors.export import BaseDiffers, NoAdapter, NoEncoder
 from lora_core.export.folder import new_folder
 from lora_core.export.merged import copy_tokenizer
 from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
+from lora_core.linear.files import is_linear
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Variant
 from lora_core.specs.pooling import Pooling
+from lora_core.stored_answers import compare, load_golden, write_json
 
 BASE = "base"
 
@@ -50,9 +49,12 @@ def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
     `base` says where the model lies that was trained on, if not where the artifact says. It must
     be that model: the answers kept in the artifact have to come out again.
 
-    Raises `NoAdapter`, `BaseDiffers`, `ArtifactCorrupt`, `OutExists`, and what `locate` raises.
+    Raises `NoEncoder`, `NoAdapter`, `BaseDiffers`, `ArtifactCorrupt`, `OutExists`, and what
+    `locate` raises.
     """
     facts = manifest.verify(artifact)
+    if is_linear(facts["files"]):
+        raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=facts["spec"]["method"]["type"])
     adapter = load_adapter(artifact)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import compare, head_tensors, load_adapter, load_golden, load_merged
+from lora_core.artifact import head_tensors, load_adapter, load_merged
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import check as check_base
@@ -21,10 +21,13 @@ from lora_core.errors.artifact import ArtifactUnfit, GoldenMismatch
 from lora_core.imports import facts
 from lora_core.imports.header import check_header
 from lora_core.imports.trial import try_out
+from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
+from lora_core.linear.files import is_linear
 from lora_core.methods.lora import Lora
 from lora_core.panics import contained
 from lora_core.process import is_no_memory
+from lora_core.stored_answers import compare, load_golden
 
 # Settings by which a config can make transformers fetch or run something.
 _FOREIGN = re.compile("auto_map|custom|implementation|kernel|quantization")
@@ -45,9 +48,11 @@ def check(directory: Path) -> Checked:
     and the kinds of `BaseError` for what no base may be either.
     """
     facts.check_size(directory)
-    manifest.verify(directory)
+    listed = manifest.verify(directory)["files"]
     for file in directory.rglob("*.safetensors"):
         check_header(file)
+    if is_linear(listed):
+        return _check_linear(directory)
     config = check_base(directory / manifest.MERGED, manifest.MERGED)
     if foreign := [key for key in config if _FOREIGN.search(key)]:
         raise ArtifactUnfit(problem=f"merged/config.json sets {foreign[0][:100]!r}")
@@ -58,13 +63,23 @@ def check(directory: Path) -> Checked:
     texts, kept = load_golden(directory)
     with _whatever_is_wrong("merged/ does not load or compute"):
         model = load_merged(directory)
-        predictor = Predictor.of(model, tokenizer, said.max_length)
+        predictor = Predictor.of(model, tokenizer, said.max_length or 0)
         items = predictor.encode(texts)
         logits = predictor.forward(items).numpy()
         served = Predictor.load(directory).forward(items).numpy()  # perhaps by its adapter
     difference = max(_compare(each, kept) for each in (logits, served))
     if (directory / "adapter.json").exists() or (directory / "adapter.safetensors").exists():
         _check_adapter(directory, model, str(config["model_type"]))
+    return Checked(directory=directory.name, facts=said, difference=difference)
+
+
+def _check_linear(directory: Path) -> Checked:
+    said = facts.read(directory)
+    texts, kept = load_golden(directory)
+    with _whatever_is_wrong("its linear model does not load or compute"):
+        predictor = LinearPredictor.load(directory)
+        logits = predictor.forward(predictor.encode(texts))
+    difference = _compare(logits.astype(np.float32), kept)
     return Checked(directory=directory.name, facts=said, difference=difference)
 
 

@@ -22,6 +22,8 @@ from lora_core.errors.artifact import ArtifactUnfit
 from lora_core.fit import read_shape
 from lora_core.imports import tokenizer
 from lora_core.imports.figures import Calibration, Count, Figures, Kept, Labels, printable
+from lora_core.linear.files import FILES, is_linear
+from lora_core.linear.files import read as read_linear
 from lora_core.specs.base import BaseName
 from lora_core.specs.validation import first_fault
 
@@ -29,6 +31,7 @@ MANIFEST_BYTES = 1_000_000
 LEVELS = 16  # of a manifest; one of ours has 6
 GOLDEN = 64  # most texts with kept answers; a run keeps 16
 GOLDEN_BYTES = 8_000_000
+_WEIGHTS = (".safetensors", "config.json", "tokenizer.json")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -42,7 +45,7 @@ class Method(Kept):
 class Spec(Kept):
     """What it was made of."""
 
-    base: Annotated[BaseName, AfterValidator(printable)]
+    base: Annotated[BaseName, AfterValidator(printable)] | None
     method: Method
 
 
@@ -56,7 +59,7 @@ class Facts(Kept):
 
     format: int = Field(ge=manifest.FORMAT, le=manifest.FORMAT)
     spec: Spec
-    max_length: int = Field(ge=8, le=8192)
+    max_length: int | None = Field(default=None, ge=8, le=8192)  # None: a linear model
     base_sha256: Digest | None = None
     labels: Labels | None = None
     calibration: Calibration | None = None
@@ -103,22 +106,44 @@ def read(directory: Path) -> Facts:
     for name, file in facts.files.items():
         if (directory / name).is_file() and (directory / name).stat().st_size != file.bytes:
             raise ArtifactUnfit(problem=f"its manifest has a wrong size of {name}")
+    if is_linear(facts.files):
+        _check_linear(directory, facts)
+    else:
+        _check_encoder(directory, facts)
+    return facts
+
+
+def _check_linear(directory: Path, facts: Facts) -> None:
+    if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
+        raise ArtifactUnfit(problem="its manifest has no labels, or one of them twice")
+    if odd := [name for name in facts.files if name not in FILES and name.endswith(_WEIGHTS)]:
+        raise ArtifactUnfit(problem=f"it is a linear model, and has {odd[0]}")
+    _check_golden(directory, len(facts.labels))
+    read_linear(directory, len(facts.labels))
+
+
+def _check_encoder(directory: Path, facts: Facts) -> None:
+    if facts.max_length is None or facts.spec.base is None:
+        raise ArtifactUnfit(problem="its manifest has no max_length, or no base")
     config = _json(directory, f"{manifest.MERGED}/config.json", MANIFEST_BYTES)
     if not isinstance(config, dict):
         raise ArtifactUnfit(problem="its config is no object")
     if facts.labels not in (None, labels := _labels(config)):
         raise ArtifactUnfit(problem="its manifest and its config have different labels")
-    answers = _json(directory, "golden.json", GOLDEN_BYTES)
-    golden = _parsed(_Answers, {"rows": answers}, "golden.json").rows
-    if any(len(row.logits) != len(labels) for row in golden):
-        raise ArtifactUnfit(problem="golden.json has another number of labels than the model")
+    _check_golden(directory, len(labels))
     largest_id = tokenizer.check(directory / manifest.MERGED / "tokenizer.json")
     shape = read_shape(config, base=manifest.MERGED)
     if facts.max_length > shape.longest:
         raise ArtifactUnfit(problem="max_length is more than the positions of its encoder")
     if largest_id >= shape.vocabulary:  # on a GPU it would stop every other model
         raise ArtifactUnfit(problem="its tokenizer has more words than its encoder")
-    return facts
+
+
+def _check_golden(directory: Path, labels: int) -> None:
+    answers = _json(directory, "golden.json", GOLDEN_BYTES)
+    golden = _parsed(_Answers, {"rows": answers}, "golden.json").rows
+    if any(len(row.logits) != labels for row in golden):
+        raise ArtifactUnfit(problem="golden.json has another number of labels than the model")
 
 
 def _labels(config: dict[str, Any]) -> list[str]:

@@ -99,6 +99,7 @@ class Figures(Kept):
         dict[Annotated[str, StringConstraints(max_length=16)], Count], Field(max_length=8)
     ] | None = None  # fmt: skip
     truncated_share: Share | None = None
+    terms: Count | None = None
     steps: Count | None = None
     best_step: Count | None = None
     epochs_run: Figure | None = None

@@ -33,6 +33,7 @@ from lora_core.inject import adapters
 from lora_core.merge import merge_adapters
 from lora_core.peft_format import PREFIX, WEIGHTS
 from lora_core.specs.method import LoraSpec
+from lora_core.stored_answers import save_golden
 
 TEXTS = (  # whose answers are kept in the artifact
     "A warm, funny and quietly brilliant film that I did not want to end.",
@@ -137,7 +138,7 @@ def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, max_length
     merge_adapters(model)
     artifact.save_merged(folder, model, tokenizer, max_length)
     merged = answers(artifact.load_merged(folder))
-    artifact.save_golden(folder, TEXTS, merged)
+    save_golden(folder, TEXTS, merged)
     return artifact.check_merge(unmerged, merged)
 
 

@@ -1,22 +1,45 @@
 """Whether an engine gives the logits that were stored with the artifact."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from lora_core import artifact
+import numpy as np
+
+from lora_core import stored_answers
 from lora_core.errors.artifact import EngineDisagrees
-from lora_core.inference.predictor import Predictor
 
 # Of a logit, however large, by the precision in the name of the engine.
-TOLERANCE = {"fp32": artifact.TOLERANCE, "bf16": 1e-2}
+TOLERANCE = {
+    "fp64": stored_answers.TOLERANCE,
+    "fp32": stored_answers.TOLERANCE,
+    "bf16": 1e-2,
+}
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Predictor(Protocol):
+    """What is needed of a loaded model, of whatever kind."""
+
+    @property
+    def engine(self) -> _Named: ...
+
+    def encode(self, texts: Sequence[str]) -> list[Any]: ...
+
+    def forward(self, items: Sequence[Any]) -> Any: ...
 
 
 def check(predictor: Predictor, directory: Path) -> float:
     """The largest difference of a logit. Raises `EngineDisagrees` if it is too large, or NaN."""
-    texts, kept = artifact.load_golden(directory)
-    logits = predictor.forward(predictor.encode(texts)).numpy()
+    texts, kept = stored_answers.load_golden(directory)
+    logits = np.asarray(predictor.forward(predictor.encode(texts)))
     engine = predictor.engine.name
     limit = TOLERANCE[engine.rpartition("-")[2]]
-    difference, _ = artifact.compare(logits, kept)
+    difference, _ = stored_answers.compare(logits, kept)
     same = bool((logits.argmax(-1) == kept.argmax(-1)).all())
     if not difference <= limit or not same:
         raise EngineDisagrees(engine=engine, difference=difference, tolerance=limit)

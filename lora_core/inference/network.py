@@ -89,7 +89,7 @@ class Network:
         *,
         threads: int | None = None,
     ) -> list[Tensor]:
-        """Token ids of each text -> its logits (classes,) by its adapter, in float32.
+        """Token ids of each text -> its logits (classes,) by its adapter, in float32 on the CPU.
 
         `threads`: cores that the calling thread may use from now on.
         """
@@ -102,7 +102,7 @@ class Network:
         if self._norms is not None:
             x = self._average(self._norms, x, layout)
         return layout.back([row for first, adapter in layout.groups(of="texts") for row in
-                            self._head(x[first], adapter)])  # fmt: skip
+                            self._head(x[first], adapter).cpu()])  # fmt: skip
 
     def _embed(self, texts: Sequence[Sequence[int]], layout: Layout) -> Tensor:
         """(tokens, width), as they lie."""

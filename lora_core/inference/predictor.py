@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,9 +82,12 @@ class Predictor:
         return logits
 
     def decode(
-        self, logits: Tensor, function: Function | None = None
+        self, logits: Any, function: Function | None = None
     ) -> list[list[tuple[str, float]]]:
-        """All labels with their scores, highest first: by default calibrated probabilities."""
+        """All labels with their scores, highest first: by default calibrated probabilities.
+
+        `logits` (items, classes) are a tensor or an array.
+        """
         return decode(logits, self.labels, function, self.temperature)
 
     def predict(

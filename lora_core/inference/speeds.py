@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lora_core import manifest, processor
-from lora_core.artifact import load_golden
 from lora_core.inference.predictor import Predictor
 from lora_core.process import cores
+from lora_core.stored_answers import load_golden
 
 LIBRARIES = ("loraworks", "torch", "transformers")
 ROUNDS = 2  # after one that is not counted; the faster counts

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
 from lora_core.disk import new_entry
@@ -22,13 +22,15 @@ from lora_core.faults import reach
 KIND = "answers"
 LOGITS = "logits.safetensors"
 
+Logits = NDArray[np.float32]  # (rows, labels)
+
 
 @dataclass
 class Answers:
     """Grows chunk by chunk. `cut` counts the texts that were longer than the model reads."""
 
     labels: Sequence[str]
-    chunks: list[Tensor] = field(default_factory=list)
+    chunks: list[Logits] = field(default_factory=list)
     cut: int = 0
 
     @property
@@ -36,14 +38,15 @@ class Answers:
         """Rows that are answered."""
         return sum(map(len, self.chunks))
 
-    def add(self, logits: Tensor, *, cut: int) -> None:
+    def add(self, logits: Logits, *, cut: int) -> None:
         """The next rows."""
         self.chunks.append(logits)
         self.cut += cut
 
-    def rows(self) -> Tensor:
+    def rows(self) -> Logits:
         """All logits so far, (rows, labels)."""
-        return torch.cat([torch.empty(0, len(self.labels)), *self.chunks])
+        none = np.empty((0, len(self.labels)), dtype=np.float32)
+        return np.concatenate([none, *self.chunks])
 
 
 def write(parent: Path, answers: Answers) -> Path:

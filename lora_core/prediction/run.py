@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lora_core import manifest
 from lora_core.data import table
@@ -18,14 +16,20 @@ from lora_core.disk import is_no_room
 from lora_core.errors.training import CheckpointMismatch, DiskFull, Stopped
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
 from lora_core.faults import reach
-from lora_core.inference.predictor import Predictor
+from lora_core.inference.load import load
 from lora_core.prediction import answers
-from lora_core.prediction.answers import Answers
+from lora_core.prediction.answers import Answers, Logits
 from lora_core.prediction.results import Results
 from lora_core.specs.data import divided
 from lora_core.specs.predict import RESULTS, PredictSpec
 from lora_core.training.pulse import Pulse
 from lora_core.training.saves import SavePlan, Saves
+
+if TYPE_CHECKING:
+    from lora_core.inference.linear import LinearPredictor
+    from lora_core.inference.predictor import Predictor as EncoderPredictor
+
+    Predictor = EncoderPredictor | LinearPredictor
 
 FORMAT = 1
 # Rows that are read, computed and written together. The borders decide which texts share a batch
@@ -51,11 +55,9 @@ def run(
     Raises `Stopped`, `DiskFull`, `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and
     what `table.read` raises.
     """
-    if spec.runtime.threads is not None:
-        torch.set_num_threads(spec.runtime.threads)
     pulse = Pulse(observer, stop)
     pulse.enter(Phase.LOADING)
-    predictor = Predictor.load(Path(spec.model))
+    predictor = load(Path(spec.model), threads=spec.runtime.threads)
     known = answers.read(resume, predictor.labels) if resume else Answers(predictor.labels)
     saves = None
     if plan is not None:
@@ -89,7 +91,7 @@ def run(
 class _Course:
     """Chunk after chunk. `known` grows; what it holds already is not computed."""
 
-    predictor: Predictor
+    predictor: "Predictor"
     known: Answers
     saves: Saves[Answers] | None
     pulse: Pulse
@@ -108,10 +110,10 @@ class _Course:
             what = f"the file has {written.rows:,} rows, not the {begun:,} that were answered"
             raise CheckpointMismatch(path="to go on from", what=what)
 
-    def _compute(self, chunk: list[Record]) -> Tensor:
+    def _compute(self, chunk: list[Record]) -> Logits:
         """Logits (rows, labels) of the next rows, which are known from then on."""
         encoded = self.predictor.encode([record.text for record in chunk])
-        logits = torch.empty(len(chunk), len(self.known.labels))
+        logits = np.empty((len(chunk), len(self.known.labels)), dtype=np.float32)
         order = np.argsort([item.length for item in encoded], kind="stable")
         for indices in np.array_split(order, range(SLICE, len(order), SLICE)):
             self.pulse.beat()
@@ -137,7 +139,7 @@ def _summary(written: Results, known: Answers, observer: Observer) -> Summary:
 
 
 def _manifest(
-    spec: PredictSpec, written: Results, summary: Summary, predictor: Predictor
+    spec: PredictSpec, written: Results, summary: Summary, predictor: "Predictor"
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,

@@ -47,6 +47,9 @@ class Head(StrEnum):
     FROZEN = "frozen"  # left as it was drawn
 
 
+NGram = Annotated[Int, Field(ge=1, le=3)]
+
+
 class BaselineSpec(Frozen):
     """Train the last layers only: the head, and the last `blocks` transformer blocks."""
 
@@ -87,6 +90,26 @@ class ProbeSpec(Frozen):
     C: Float = Field(default=1.0, gt=0, le=1e6)  # inverse strength of the regularization
 
 
-MethodName = Literal["probe", "baseline", "lora", "full"]
+class LinearSpec(Frozen):
+    """Logistic regression on TF-IDF of words and word pairs: no base, seconds on a CPU.
+
+    The parameters are those of `LogisticRegression` and `TfidfVectorizer` in scikit-learn.
+    """
+
+    type: Literal["linear"] = "linear"
+    C: Float = Field(default=4.0, gt=0, le=1e6)  # inverse strength of the regularization
+    ngram_range: tuple[NGram, NGram] = (1, 2)  # words in a term: fewest and most
+    # Texts that a term must occur in. None: 1 up to 100,000 characters of training texts, else 2.
+    min_df: Int | None = Field(default=None, ge=1, le=1000)
+
+    @field_validator("ngram_range")
+    @classmethod
+    def _ascending(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[0] > value[1]:
+            raise ValueError("the first number must not be more than the second")
+        return value
+
+
+MethodName = Literal["linear", "probe", "baseline", "lora", "full"]
 EncoderMethod = ProbeSpec | BaselineSpec | LoraSpec | FullSpec  # those that train on a base
-MethodSpec = Annotated[EncoderMethod, Field(discriminator="type")]
+MethodSpec = Annotated[EncoderMethod | LinearSpec, Field(discriminator="type")]

@@ -3,12 +3,13 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
-from lora_core.specs.method import MethodSpec
+from lora_core.specs.method import EncoderMethod, LinearSpec, MethodSpec
 from lora_core.specs.patterns import DEVICE, REVISION
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset, unfolded
@@ -92,13 +93,15 @@ class TrainSpec(Frozen):
     `preset` gives many settings at once; those that are given beside it win.
 
     `base` is the packaged sample (`minilm-l6`), a directory (`./…`, `../…` or `/…`, safetensors
-    only), or a name on the hub. A service also takes one of its own model versions.
+    only), or a name on the hub. A service also takes one of its own model versions. The method
+    `linear` has none: there `base` and `base_revision` are null whatever is given, and `optim`,
+    `stop`, `data.max_length` and the precision mean nothing.
     """
 
     spec_version: Literal[1] = 1  # raised when the meaning of a field changes
     preset: Preset | None = None
     method: MethodSpec
-    base: BaseName = "minilm-l6"
+    base: BaseName | None = Field(default="minilm-l6", validate_default=True)
     base_revision: str | None = Field(default=None, pattern=REVISION)
     pooling: Pooling = Pooling.AUTO
     data: DataSpec = DataSpec()
@@ -113,3 +116,29 @@ class TrainSpec(Frozen):
     @classmethod
     def _unfold(cls, said: Any) -> Any:
         return unfolded(said) if isinstance(said, dict) else said
+
+    @field_validator("base", "base_revision", mode="before")
+    @classmethod
+    def _null_without_encoder(cls, value: Any, info: ValidationInfo) -> Any:
+        return None if isinstance(info.data.get("method"), LinearSpec) else value
+
+    @field_validator("base")
+    @classmethod
+    def _given_for_encoder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and not isinstance(info.data.get("method"), LinearSpec):
+            raise PydanticCustomError("string_type", "must be a text, not null")
+        return value
+
+    @property
+    def encoder_base(self) -> str:
+        """The base of a method that has one. Raises `TypeError` for `linear`."""
+        if self.base is None:
+            raise TypeError(f"{self.method.type} has no base")
+        return self.base
+
+    @property
+    def encoder_method(self) -> EncoderMethod:
+        """The method, if it trains on a base. Raises `TypeError` for `linear`."""
+        if isinstance(self.method, LinearSpec):
+            raise TypeError(f"{self.method.type} trains no encoder")
+        return self.method

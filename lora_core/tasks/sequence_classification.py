@@ -6,14 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn import functional as F
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
-
-# Those figures of a report that are told as it trains.
-CURVES = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
+from lora_core.tasks.report import CURVES, report
 
 
 class SequenceClassification:
@@ -46,27 +43,5 @@ class SequenceClassification:
         return {name: report[name] for name in CURVES}
 
     def report(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
-        """All figures; rows of the confusion matrix are true labels, columns answers."""
-        predicted = logits.argmax(axis=1)
-        classes = np.arange(len(self.labels))
-        precision, recall, f1, support = precision_recall_fscore_support(
-            labels, predicted, labels=classes, zero_division=0.0
-        )
-        return {
-            "loss": float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))),
-            "accuracy": float(accuracy_score(labels, predicted)),
-            # Mean recall, of the classes that have a text: as `balanced_accuracy_score`.
-            "balanced_accuracy": float(recall[support > 0].mean()),
-            # Of the classes that stand among labels or answers: as `f1_score` by itself.
-            "macro_f1": float(f1[np.union1d(labels, predicted)].mean()),
-            "per_class": {
-                label: {
-                    "precision": float(precision[i]),
-                    "recall": float(recall[i]),
-                    "f1": float(f1[i]),
-                    "support": int(support[i]),
-                }
-                for i, label in enumerate(self.labels)
-            },
-            "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
-        }
+        """All figures, as `tasks.report` has them."""
+        return report(logits, labels, self.labels)

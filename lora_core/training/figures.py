@@ -10,7 +10,7 @@ from lora_core.data.records import Example
 from lora_core.events import Evaluated, Observer, Phase, finite
 from lora_core.specs.data import Split
 from lora_core.tasks import calibration
-from lora_core.tasks.sequence_classification import CURVES
+from lora_core.tasks.report import CURVES
 from lora_core.training import evaluate, judged, ranks
 from lora_core.training.graded import grade
 from lora_core.training.loop import Trained

@@ -57,8 +57,8 @@ class Prepared:
 def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
     runtime = start(spec.runtime)
-    base = locate(spec.base, spec.base_revision)
-    shape = fit.read_shape(base.config, base=spec.base, pooling=spec.pooling)
+    base = locate(spec.encoder_base, spec.base_revision)
+    shape = fit.read_shape(base.config, base=base.name, pooling=spec.pooling)
     fit.check(shape, spec)
     splits = load(spec.data)
     texts = {split: len(splits.part(split)) for split in Split}
@@ -78,7 +78,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
     # it comes after the last block was changed. `hold` copies on the device, so it comes last.
     pool(model, family, spec.pooling)
     base_sha256 = fingerprint(model, family)
-    method = methods.build(spec.method)
+    method = methods.build(spec.encoder_method)
     method.prepare(model, family)
     first_token_only(model, family)
     if unfused.pays(runtime.device, runtime.precision):

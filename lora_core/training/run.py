@@ -16,6 +16,7 @@ from lora_core.merge import merge_adapters
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.stored_answers import save_golden, save_predictions
 from lora_core.training import causes, checkpoint, evaluate, figures, mistakes, origin, probe, ranks
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
@@ -74,7 +75,7 @@ def run(
         graded = figures.graded(prepared, logits)
         for split, rows in logits.items():
             examples = figures.answered(prepared, split)
-            artifact.save_predictions(out_dir, split, examples, rows)
+            save_predictions(out_dir, split, examples, rows)
             if leaves_model(prepared.spec):
                 temperature = measured["calibration"]["temperature"]
                 mistakes.save(out_dir, split, examples, rows, summary["labels"], temperature)
@@ -144,7 +145,7 @@ def _save(out_dir: Path, prepared: Prepared, pulse: Pulse) -> float:
         artifact.save_head(out_dir, model, prepared.family)
     merged = answers(artifact.load_merged(out_dir).to(exact.device))
     difference = artifact.check_merge(unmerged, merged)
-    artifact.save_golden(out_dir, texts, merged)
+    save_golden(out_dir, texts, merged)
     return difference
 
 

@@ -12,7 +12,7 @@ from lora_core.data import linear
 from lora_core.data.load import load
 from lora_core.events import Silence
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import LoraSpec
+from lora_core.specs.method import LinearSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec
 from lora_core.training import evaluate
 from lora_core.training.run import run
@@ -73,5 +73,5 @@ def test_settings_know_what_is_said_and_what_a_default_stands_for(
         moved = spec.model_copy(update={"runtime": spec.runtime.model_copy(update=runtime)})
         assert (answers.settings(cell(moved, Split.TEST)) == settings()) is same
     fitted = answers.settings(cell(spec.data, Split.TEST))
-    monkeypatch.setitem(linear.FIT, "C", 2.0)
+    monkeypatch.setattr(linear, "SPEC", LinearSpec(C=2.0))
     assert answers.settings(cell(spec.data, Split.TEST)) != fitted

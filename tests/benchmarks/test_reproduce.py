@@ -27,9 +27,9 @@ TRAINED = [row for row in ROWS if row != LINEAR]
 @pytest.mark.parametrize("row", TRAINED)
 def test_on_their_base_as_much_trains_as_in_the_lessons(row: str) -> None:
     spec = Cell(HUB, row, 0).spec
-    shape = fit.read_shape({"model_type": "distilbert"}, base=spec.base)  # its usual sizes
+    shape = fit.read_shape({"model_type": "distilbert"}, base=spec.encoder_base)  # its usual sizes
     fit.check(shape, spec)
-    trained = fit.census(shape, spec.method, n_labels=2).trainable
+    trained = fit.census(shape, spec.encoder_method, n_labels=2).trainable
     lesson = ROWS[row].lesson
     assert trained == (lesson.parameters if lesson else 663_552 + 592_130)
 
@@ -165,7 +165,7 @@ def test_every_setting_is_written_beside_the_results(
     assert settings.keys() == Kept(kept).cells.keys() == {*computed}
     assert settings["sample-4000/lora/0"]["method"]["alpha"] == 16.0
     assert settings["sample-4000/ours/0"]["optim"]["learning_rate"] == 1.5e-3  # a default, settled
-    assert settings["sample-4000/linear"]["fit"]["C"] == 4.0
+    assert settings["sample-4000/linear"]["linear"]["C"] == 4.0
     assert settings["sample-4000/last/0"]["computed"]["device"] == "cpu"
 
 

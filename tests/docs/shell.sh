@@ -22,7 +22,7 @@ loraworks() {
     "up "*) _is_well up || _start "$@" ;;
     "api " | "worker ") _start "$1" ;;
     "train "* | "sweep start")
-      [[ -z $SMALL || " $* " = *" --watch "* ]] || set -- "$@" --dry-run
+      [[ -z $SMALL || " $* " = *" --watch "* || " $* " = *" --local "* ]] || set -- "$@" --dry-run
       command loraworks "$@" $SMALL
       ;;
     *) command loraworks "$@" ;;

@@ -196,6 +196,43 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
         assert served[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
 
 
+def test_a_linear_model_from_the_command_to_an_answer(
+    url: str, folder: Path, tmp_path: Path
+) -> None:
+    job = cli(url, "train", "--method", "linear", "--data", "reviews",
+              "--register-as", "words", "--watch")  # fmt: skip
+    assert (job["state"], job["base"]) == ("succeeded", None)
+    assert job["summary"]["model_version"] == "words:1"
+    assert "linear" not in job["summary"]
+    assert cli(url, "models", "promote", "words:1")
+    texts = ["a good film", "the plot was bad", "nothing known"]
+    asked = {"inputs": texts, "model": "words"}
+    answers = httpx2.post(f"{url}/predict", json=asked, timeout=60).json()
+    assert [row[0]["label"] for row in answers[:2]] == ["good", "bad"]
+    archive = tmp_path / "words.tar"
+    cli(url, "models", "export", "words", "--out", str(archive))
+    assert cli(url, "models", "import", str(archive), "--name", "words")["ref"] == "words:2"
+    assert cli(url, "models", "promote", "words:2")
+    assert httpx2.post(f"{url}/predict", json=asked, timeout=60).json() == answers
+    refused = subprocess.run(
+        [Path(sys.executable).with_name("loraworks"), "--url", url, "models", "export", "words",
+         "--format", "peft", "--out", str(tmp_path / "peft")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "no form for PEFT" in refused.stderr
+    rows, results = tmp_path / "rows.csv", tmp_path / "results.jsonl"
+    rows.write_text("text\n" + "\n".join(texts[:2]) + "\n")
+    cli(url, "predict", "--model", "words:1", "--file", str(rows), "--out", str(results))
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["predicted_label"] for line in lines] == ["good", "bad"]
+    sweep = cli(url, "sweep", "start", "--method", "linear", "--data", "reviews",
+                "--over", "C=0.01,4", "--watch")  # fmt: skip
+    assert sweep["state"] == "finished"
+    promoted = cli(url, "sweep", "promote", sweep["id"], "words")
+    assert promoted["summary"]["model_version"] == "words:3"
+
+
 @pytest.mark.slow  # each step of it has a test of its own
 def test_a_version_of_ones_own_is_a_base(url: str, folder: Path) -> None:
     body = {

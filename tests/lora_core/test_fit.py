@@ -24,10 +24,10 @@ from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import (
     BaselineSpec,
+    EncoderMethod,
     FullSpec,
     Head,
     LoraSpec,
-    MethodSpec,
     Role,
     Variant,
 )
@@ -62,7 +62,7 @@ MODELS: dict[str, Any] = {
     "bert": BertForSequenceClassification,
     "roberta": RobertaForSequenceClassification,
 }
-METHODS: list[MethodSpec] = [
+METHODS: list[EncoderMethod] = [
     FullSpec(),
     *(BaselineSpec(blocks=blocks) for blocks in (0, 1, 3)),
     *(
@@ -87,7 +87,7 @@ def shape(config: dict[str, Any]) -> fit.Shape:
 @pytest.mark.parametrize("n_labels", [2, 5])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_census_is_that_of_the_prepared_model(
-    family: str, n_labels: int, method: MethodSpec
+    family: str, n_labels: int, method: EncoderMethod
 ) -> None:
     config = CONFIGS[family]
     config.num_labels = n_labels
@@ -114,14 +114,14 @@ def test_a_size_may_have_its_common_name() -> None:
     assert shape(common) == shape(short)
 
 
-def spec(method: MethodSpec, **data: Any) -> TrainSpec:
+def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
     return TrainSpec(method=method, data=DataSpec(**data))
 
 
 @pytest.mark.parametrize(
     "method", [FullSpec(), BaselineSpec(blocks=6), LoraSpec(layers=(5,)), LoraSpec(r=384)]
 )
-def test_what_fits_the_sample_base_passes(method: MethodSpec) -> None:
+def test_what_fits_the_sample_base_passes(method: EncoderMethod) -> None:
     fit.check(shape(minilm.config()), spec(method))
 
 
@@ -135,7 +135,7 @@ def test_what_fits_the_sample_base_passes(method: MethodSpec) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_limit(
-    method: MethodSpec, error: type[Exception], said: str
+    method: EncoderMethod, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
         fit.check(shape(minilm.config()), spec(method))

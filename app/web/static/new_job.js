@@ -12,6 +12,7 @@ let asking; // AbortController of the plan that is asked for
 const READ = {
   number: (text) => (Number.isFinite(Number(text)) ? Number(text) : text), // the service refuses the text
   size: (text) => READ.number(text),
+  numbers: (text) => text.split(",").map((each) => READ.number(each.trim())), // 1,2
   text: (text) => text,
   source: (text) => text,
 };
@@ -22,14 +23,20 @@ function body() {
   const method = form.elements["method.type"].value;
   if (said.method.type !== method) said.method = {}; // settings of another method say nothing about this one
   put(said, "method.type", method);
+  if (method === "linear") for (const name of ["base", "base_revision", "optim", "stop", "runtime"]) delete said[name]; // it has no use for them
   for (const field of form.querySelectorAll("[data-kind]")) {
     const part = field.closest("[data-method]");
-    if (part && part.dataset.method !== method) continue;
+    if (part && !concerns(part, method)) continue;
     const text = field.value.trim();
     put(said, field.name, text === "" ? undefined : READ[field.dataset.kind](text));
   }
   if (method === "lora") put(said, "method.targets", targets());
   return said;
+}
+
+/** Whether fields are shown for a method: they name those that have a use for them. */
+function concerns(part, method) {
+  return part.dataset.method.split(" ").includes(method);
 }
 
 /** Roles that are ticked; undefined where all are, which is the default. */
@@ -68,8 +75,9 @@ function duration(seconds) {
 
 function tellPlan(plan) {
   const { trainable, total, exact } = plan.parameters;
-  const share = ((100 * trainable) / total).toPrecision(2);
-  show("plan-parameters", `${exact ? "" : "about "}${trainable.toLocaleString("en")} of ${total.toLocaleString("en")} parameters (${share} %)`);
+  const of = trainable === total ? "" : ` of ${total.toLocaleString("en")}`;
+  const share = of && ` (${((100 * trainable) / total).toPrecision(2)} %)`;
+  show("plan-parameters", `${exact ? "" : "about "}${trainable.toLocaleString("en")}${of} parameters${share}`);
   show("plan-time", duration(plan.estimated_seconds));
   show("plan-place", plan.queue_position === 1 ? "next" : `place ${plan.queue_position}`);
   placeholders(plan.spec);
@@ -108,7 +116,7 @@ async function plan() {
 
 function update() {
   const method = form.elements["method.type"].value;
-  for (const part of form.querySelectorAll("[data-method]")) part.hidden = part.dataset.method !== method;
+  for (const part of form.querySelectorAll("[data-method]")) part.hidden = !concerns(part, method);
   const said = body();
   show("curl", curl("POST", "/v1/jobs", said));
   show("command", commandLine(form, said));

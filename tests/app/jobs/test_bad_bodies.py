@@ -180,7 +180,7 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
         ),
         (
             {"method": {"type": "magic"}},
-            [("method.type", "must be one of 'probe', 'baseline', 'lora', 'full'")],
+            [("method.type", "must be one of 'linear', 'probe', 'baseline', 'lora', 'full'")],
         ),
         ({"method": {}}, [("method.type", "is missing, and has no default")]),
         (

@@ -18,8 +18,8 @@ from app.artifacts import repository as artifacts
 from app.jobs.endings import Succeeded
 from app.resources import Resources
 from lora_core import manifest
-from lora_core.artifact import save_predictions
 from lora_core.data.records import Example
+from lora_core.stored_answers import save_predictions
 from lora_core.training import mistakes
 from tests.app.jobs.fake_worker import FakeWorker
 

@@ -1,6 +1,7 @@
 """What `/metrics` counts in the tables, on both databases."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,7 @@ from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Attempt, Checkpoint, Worker
 from app.keys import service
 from app.keys.tables import LOCAL_KEY_ID
+from lora_core.specs.method import MethodName
 from tests.job_rows import ALICE, BOB, add_job, change, take
 
 Series = dict[tuple[str, ...], float]
@@ -63,7 +65,7 @@ def test_an_empty_service_has_zeros(scrape: Scrape) -> None:
         if not name.startswith(("loraworks_database_up", "loraworks_http_")):
             assert series, name
             assert set(series.values()) == {0}, name
-    assert len(found["loraworks_jobs"]) == 5 * 3
+    assert len(found["loraworks_jobs"]) == len(JobState) * len(get_args(MethodName))
     assert found["loraworks_queued_jobs"].keys() == {("cpu",), ("gpu",), ("any",)}
     assert found["process_resident_memory_bytes"][()] > 1e7
 

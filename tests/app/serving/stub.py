@@ -19,6 +19,10 @@ class Item:
     ids: Sequence[int]
     truncated: bool = False
 
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
 
 @dataclass
 class StubAdapter:

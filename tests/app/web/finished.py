@@ -13,8 +13,8 @@ from app.jobs.endings import Ending, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
-from lora_core.artifact import save_predictions
 from lora_core.data.records import Example
+from lora_core.stored_answers import save_predictions
 from lora_core.training import mistakes
 from lora_core.training.graded import grade
 from tests.app.jobs.fake_worker import FakeWorker

@@ -16,10 +16,12 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import EmptyText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Stopped
 from lora_core.events import Failed
+from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
 from lora_core.prediction.run import CHUNK, run
 from lora_core.specs.predict import RESULTS, PredictSpec
 from lora_core.training.saves import SavePlan
+from tests.linear_artifact import make_linear_artifact
 from tests.listener import Listener
 from tests.lora_core.prediction.conftest import LABELS, ROWS
 from tests.lora_core.training.processes import Attempts
@@ -113,6 +115,26 @@ def test_a_stop_saves_and_the_next_leg_gives_the_same_bytes(
     summary = run(spec, out_dir=tmp_path / "last", observer=ear, stop=ear, resume=resume)
     assert digest(tmp_path / "last") == digest(whole)
     assert summary == manifest.read(whole)["metrics"]
+
+
+def test_a_linear_model_goes_on_with_the_same_bytes(
+    spec: PredictSpec, texts: list[str], tmp_path: Path
+) -> None:
+    made = make_linear_artifact(tmp_path / "words", labels=LABELS)
+    spec = spec.model_copy(update={"model": str(made)})
+    ear = Ear()
+    run(spec, out_dir=tmp_path / "whole", observer=ear, stop=ear)
+    expected = LinearPredictor.load(made).predict(texts)
+    for row, scored in zip(rows(tmp_path / "whole"), expected, strict=True):
+        assert row["predicted_scores"] == pytest.approx(dict(scored), abs=1e-6)
+    ear = Ear(CHUNK)
+    plan = SavePlan(tmp_path / "saves", 0.0)
+    with pytest.raises(Stopped):
+        run(spec, out_dir=tmp_path / "leg", observer=ear, stop=ear, plan=plan)
+    ear = Ear()
+    resume = tmp_path / "saves" / f"step-{CHUNK}"
+    run(spec, out_dir=tmp_path / "last", observer=ear, stop=ear, resume=resume)
+    assert digest(tmp_path / "last") == digest(tmp_path / "whole")
 
 
 def test_a_stop_between_two_saves_loses_only_the_chunk_at_work(

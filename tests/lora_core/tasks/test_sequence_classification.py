@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, classification_report, f1_score, log_loss
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
-from lora_core.tasks.sequence_classification import CURVES, SequenceClassification
+from lora_core.tasks.report import CURVES
+from lora_core.tasks.sequence_classification import SequenceClassification
 
 LABELS = ["bad", "fine", "good"]
 GENERATOR = np.random.default_rng(0)

@@ -1,0 +1,114 @@
+"""How many texts a second a linear version answers over HTTP: `python -m benchmarks.linear`.
+
+A model trained on Rotten Tomatoes, behind `loraworks up`; a process of its own sends its sentences,
+32 in a body, each connection as soon as it is answered. Ends with one JSON object.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.db import migrate
+from app.resources import open_resources
+from app.settings import Settings
+from benchmarks import machine
+from benchmarks.serve import put
+from benchmarks.serve.installation import publish
+from benchmarks.serve.outcomes import percentile
+from benchmarks.serve.started import free_port, running
+from benchmarks.serve.target import Target
+from lora_core.data.load import load
+from lora_core.events import Silence
+from lora_core.specs.data import DataSpec
+from lora_core.specs.method import LinearSpec
+from lora_core.specs.train import TrainSpec
+from lora_core.training import linear
+
+SPEC = TrainSpec(method=LinearSpec(), data=DataSpec(source="rotten-tomatoes"))
+NAME = "reviews"
+TEXTS = 32  # in a body
+CONNECTIONS = 4
+WARM_SECONDS = 3.0
+
+
+class Never:
+    """Nobody stops the training."""
+
+    def requested(self) -> bool:
+        return False
+
+
+def bodies() -> list[list[str]]:
+    """All sentences of the test part, in bodies of `TEXTS`."""
+    texts = [example.text for example in load(SPEC.data).test]
+    return [texts[i : i + TEXTS] for i in range(0, len(texts) - TEXTS + 1, TEXTS)]
+
+
+def install(folder: Path) -> dict[str, Any]:
+    """Train the model and put it into production; its summary."""
+    trained = folder / "trained"
+    summary = linear.run(SPEC, out_dir=trained, observer=Silence(), stop=Never())
+    settings = Settings(data_dir=folder / "data")
+    settings.data_dir.mkdir()
+    migrate.upgrade(settings)
+    resources = open_resources(settings)
+    try:
+        publish(resources, trained, NAME)
+    finally:
+        resources.close()
+    return summary
+
+
+def measure(folder: Path, asked: Sequence[Sequence[str]], seconds: float) -> dict[str, Any]:
+    """What `CONNECTIONS` are answered within so many seconds."""
+    lines = folder / "bodies.jsonl"
+    lines.write_text("".join(json.dumps(texts) + "\n" for texts in asked), encoding="utf-8")
+    target = Target(free_port())
+    words = [sys.executable, "-m", "app.cli.main", "up", "--port", str(target.port)]
+    with running([*words, "--data-dir", str(folder / "data")], {}, folder) as server:
+        server.wait_until_it_answers(target, asked[0][0])
+        spent = server.cpu_seconds()
+        seen = put.finish(
+            put.begin(
+                {
+                    "kind": "closed",
+                    "target": asdict(target),
+                    "texts": str(lines),
+                    "seed": 0,
+                    "connections": CONNECTIONS,
+                    "warm": WARM_SECONDS,
+                    "seconds": seconds,
+                }
+            )
+        )
+        spent = server.cpu_seconds() - spent
+    waited = seen["answers_ms"]
+    return {
+        "texts_per_s": round(TEXTS * len(waited) / seconds, 1),
+        "p50_ms": percentile(waited, 0.5),
+        "p99_ms": percentile(waited, 0.99),
+        "statuses": seen["statuses"],
+        "server_cores": round(spent / (WARM_SECONDS + seconds), 3),
+        "client_share_of_core": round(seen["client_share_of_core"], 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="loraworks-bench-") as work:
+        summary = install(Path(work))
+        measured = measure(Path(work), bodies(), arguments.seconds)
+    about = {name: summary[name] for name in ("terms", "train_seconds", "total_seconds")}
+    test = {"test_accuracy": summary["test"]["accuracy"]}
+    print(json.dumps({**measured, **about, **test, "processor": machine.described()}))
+
+
+if __name__ == "__main__":
+    main()
