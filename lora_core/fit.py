@@ -19,6 +19,7 @@ from lora_core.errors.spec import (
 )
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import (
+    FITTED_AT_ONCE,
     BaselineSpec,
     EncoderMethod,
     FullSpec,
@@ -131,8 +132,9 @@ def read_shape(config: Mapping[str, Any], *, base: str, pooling: Pooling = Pooli
 def check(shape: Shape, spec: TrainSpec) -> None:
     """Refuse what could never run.
 
-    Raises `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`.
+    Raises `LengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RankTooLarge`, `NoPartialRun`.
     """
+    check_steps(spec)
     max_length = spec.data.max_length
     if max_length is not None and max_length > shape.longest:
         raise LengthTooLarge(max_length=max_length, limit=shape.longest)
@@ -143,9 +145,9 @@ def check(shape: Shape, spec: TrainSpec) -> None:
             _check_lora(shape, lora)
 
 
-def check_linear(spec: TrainSpec) -> None:
-    """The same for the method `linear`, which has no base. Raises `NoPartialRun`."""
-    if spec.trial is not None:
+def check_steps(spec: TrainSpec) -> None:
+    """Refuse a part of a run whose method has no steps. Raises `NoPartialRun`."""
+    if spec.trial is not None and spec.method.type in FITTED_AT_ONCE:
         raise NoPartialRun(method=spec.method.type)
 
 

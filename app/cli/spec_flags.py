@@ -16,6 +16,7 @@ import typer
 from app.cli.answers import Json
 from app.cli.errors import Misuse
 from lora_core.specs.method import Head, MethodName, Role, Variant
+from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset
 from lora_core.specs.task import ClassWeights
 from lora_core.specs.train import SelectBy
@@ -80,11 +81,14 @@ FLAGS: dict[str, Any] = {
     "base": _flag(
         Word, "--base", group=METHOD, text="minilm-l6, a hub name, or a model: name, name:3."
     ),
+    "pooling": _flag(
+        Pooling | None, "--pooling", group=METHOD, text="What the head reads. Default: by the base."
+    ),
     "method.blocks": _flag(
         Count, "--blocks", group=METHOD, text="baseline: also train the last so many blocks."
     ),
     "method.C": _flag(
-        Number, "--c", group=METHOD, text="linear: inverse strength of the regularization."
+        Number, "--c", group=METHOD, text="linear, probe: inverse strength of the regularization."
     ),
     "method.ngram_range": _flag(
         Word,

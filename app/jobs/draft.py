@@ -100,7 +100,7 @@ class Drafter:
 
     def _linear(self, asked: TrainSpec) -> Draft:
         """Of the method without a base. Which terms there are is known once the texts are read."""
-        fit.check_linear(asked)
+        fit.check_steps(asked)
         found = self._resolved(asked, WHOLE_TEXTS)
         spec = asked.model_copy(update={"data": found.spec})
         weights = estimate.linear_weights(found, found.label_count or GUESSED_LABELS)

@@ -28,7 +28,7 @@ from app.jobs.states import JobState, Kind
 from app.jobs.tables import Checkpoint, Job
 from app.queue import JobQueue
 from app.settings import Settings
-from lora_core.specs.method import LinearSpec
+from lora_core.specs.method import FITTED_AT_ONCE
 from lora_core.training.version import TRAINING_VERSION
 
 COPIED = (
@@ -43,8 +43,6 @@ COPIED = (
         "time_limit_seconds",
     ),
 )
-
-LINEAR = LinearSpec().type
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +87,7 @@ def find_start(session: Session, job: Job) -> Checkpoint | None:
         raise JobSucceeded(job_id=job.id)
     if job.sweep_id is not None:
         raise TrialNotRetried(job_id=job.id, sweep_id=job.sweep_id)
-    if job.method == LINEAR:
+    if job.method in FITTED_AT_ONCE:
         return None
     start = checkpoints.last(session, job.id)
     if start is None and job.continues is not None:

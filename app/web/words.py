@@ -7,7 +7,7 @@ from typing import Any
 from app.jobs.schemas import JobListItem
 from app.jobs.tables import Job
 from app.web.formats import short
-from lora_core.specs.method import LinearSpec
+from lora_core.specs.method import FITTED_AT_ONCE, LinearSpec
 
 LINEAR = LinearSpec().type
 
@@ -26,8 +26,8 @@ def data(spec: Mapping[str, Any]) -> str:
 def method(spec: Mapping[str, Any]) -> str:
     """The variant with r and alpha, as they are written in papers."""
     method = spec["method"]
-    if method["type"] == LINEAR:
-        return f"{LINEAR} C {method['C']:g}"
+    if method["type"] in FITTED_AT_ONCE:
+        return f"{method['type']} C {method['C']:g}"
     if method["type"] != "lora":
         return str(method["type"])
     kind = method.get("variant", "lora")

@@ -52,5 +52,5 @@ def unfolded(description: Mapping[str, Any]) -> Description:
             continue
         own = said.get(section, {})
         if isinstance(own, Mapping) and own.get("type") in (None, settings.get("type")):
-            said[section] = settings | own
+            said[section] = {**settings, **own}
     return said

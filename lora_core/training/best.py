@@ -83,5 +83,5 @@ class Best:
     def _score(self, metrics: Mapping[str, float]) -> float:
         if self.spec.select_by is SelectBy.LAST:
             return 0.0  # each one is as good as the one before, and later
-        value = metrics[self.spec.select_by]
+        value = metrics[self.spec.select_by or SelectBy.MACRO_F1]
         return -value if self.spec.select_by is SelectBy.LOSS else value

@@ -61,7 +61,7 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by lora_core.training.run")
-    fit.check_linear(spec)
+    fit.check_steps(spec)
     pulse = Pulse(observer, stop)
     pulse.enter(Phase.LOADING)
     with _known():

@@ -51,8 +51,8 @@ def test_a_change_changes_what_it_says_and_no_more(name: str) -> None:
 
 
 def test_what_is_the_default_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs = OptimSpec().epochs
-    same, other = {"optim": {"epochs": epochs}}, {"optim": {"epochs": epochs + 1}}
+    rate = OptimSpec().weight_decay
+    same, other = {"optim": {"weight_decay": rate}}, {"optim": {"weight_decay": 2 * rate}}
     monkeypatch.setattr(changes, "CHANGES", {"same": same, "other": other})
     found = [*changes.cells([], {"few": DataSpec()})]
     assert [cell.name for cell in found[2:4]] == ["few/defaults/2", "few/other/0"]

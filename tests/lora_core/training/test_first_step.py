@@ -42,7 +42,7 @@ def reference(prepared: Prepared) -> tuple[float, float]:
     model = AutoModelForSequenceClassification.from_config(prepared.model.config)
     model.load_state_dict(prepared.model.state_dict())
     part, spec = prepared.parts[Split.TRAIN], prepared.spec
-    size, seed = spec.optim.batch_size, spec.runtime.seed
+    size, seed = spec.optim.batch_size or 0, spec.runtime.seed
     updates = epoch_updates(part.lengths, batch_size=size, seed=seed, epoch=0)
     losses = [
         F.cross_entropy(
