@@ -29,8 +29,32 @@ def test_it_tells_what_a_job_takes_and_keeps_up_with_what_is_chosen(
             fill(page, Rank_r=str(rank))
         body = {"method": {"type": method, "r": rank} if rank else {"type": method}}
         told = scene.service.post("/v1/jobs?dry_run=true", {"data": {"source": "reviews"}, **body})
-        expect(plan).to_contain_text(f"{told['parameters']['trainable']:,} of")
+        count = f"{told['parameters']['trainable']:,}"
+        expect(plan).to_contain_text(f"{count} of" if rank else f"{count} parameters")
         expect(plan).to_contain_text(re.compile(r"about \d+ (seconds|minutes)"))
+
+
+def test_a_linear_model_has_fields_of_its_own_and_starts(page: Page, scene: Scene) -> None:
+    page.goto("/jobs/new?data=reviews")
+    fill(page, Start_from="minilm-l6")
+    page.get_by_role("radio", name="linear").check()
+    for label in ("Start from", "Epochs", "Longest text", "Rank r"):
+        expect(page.get_by_label(label, exact=True)).to_be_hidden()
+    fill(page, C="8", Words_in_a_term="1,3", Name="words by the form")
+    command = page.locator("#command")
+    expect(command).to_contain_text(
+        re.compile(r"--method linear \\\s+--c 8 \\\s+--ngram-range 1,3")
+    )
+    expect(page.get_by_label("What it will take")).to_contain_text("parameters")
+    page.get_by_role("button", name="Start the job").click()
+    expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
+    expect(page.get_by_role("heading", name="words by the form")).to_be_visible()
+    expect(page.locator("#curves")).to_be_hidden()
+    job = scene.service.get(f"/v1/jobs/{page.url.rpartition('/')[2]}")
+    assert (job["method"], job["base"]) == ("linear", None)
+    method = job["spec"]["method"]
+    assert (method["C"], method["ngram_range"], method["min_df"]) == (8.0, [1, 3], None)
+    scene.service.post(f"/v1/jobs/{job['id']}/cancel", {})
 
 
 def test_a_fault_stands_at_its_field_and_the_job_starts_once_it_is_mended(
