@@ -131,5 +131,5 @@ def test_data_that_this_table_lacks_is_refused(run: Run) -> None:
 def test_a_cell_is_computed_in_a_process_of_its_own(run: Run, tmp_path: Path) -> None:
     run("--try", "epochs-1", "--only", "epochs-1/0")
     figures = Kept(tmp_path / "quick-changes.jsonl").figures(f"{DATA}/epochs-1/0")
-    assert (figures["judged_on"], figures["steps"]) == ("validation", 1)
+    assert (figures["judged_on"], figures["steps"]) == ("validation", 2)
     assert figures["accuracy"] == figures["correct"].count("1") / 16
