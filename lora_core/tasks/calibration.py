@@ -47,6 +47,12 @@ def fit(logits: Logits, labels: Labels) -> float:
     return float(1 / brentq(slope, 1 / HOTTEST, 1 / COLDEST))
 
 
+def fitted(logits: Logits, labels: Labels) -> dict[str, Any]:
+    """The `temperature` by these texts: 1, and `fitted` false, with fewer than `LEAST_TEXTS`."""
+    enough = len(labels) >= LEAST_TEXTS
+    return {"temperature": fit(logits, labels) if enough else 1.0, "fitted": enough}
+
+
 def compare(logits: Logits, labels: Labels, temperature: float) -> dict[str, Any]:
     """`loss`, `ece` and `brier` of one part, `before` the temperature and `after` it.
 

@@ -43,11 +43,8 @@ def of_run(
         Split.TEST: _answers(prepared, Split.TEST, pulse),
     }
     validation_labels = prepared.parts[Split.VALIDATION].labels
-    fitted = len(validation_labels) >= calibration.LEAST_TEXTS
-    temperature = 1.0
-    if fitted:
-        temperature = calibration.fit(trained.validation_logits, validation_labels)
-    calibrated: dict[str, Any] = {"temperature": temperature, "fitted": fitted}
+    calibrated = calibration.fitted(trained.validation_logits, validation_labels)
+    temperature = calibrated["temperature"]
     for split, rows in logits.items():
         labels = prepared.parts[split].labels
         calibrated[split] = calibration.compare(rows, labels, temperature)

@@ -192,8 +192,8 @@ def _measured(splits: Splits, logits: Logits, observer: Observer) -> dict[str, A
     labels = {
         split: np.array([example.label for example in splits.part(split)]) for split in logits
     }
-    temperature = calibration.fit(logits[Split.VALIDATION], labels[Split.VALIDATION])
-    calibrated: dict[str, Any] = {"temperature": temperature}
+    calibrated = calibration.fitted(logits[Split.VALIDATION], labels[Split.VALIDATION])
+    temperature = calibrated["temperature"]
     figures: dict[str, Any] = {"calibration": calibrated}
     for split, rows in logits.items():
         figures[split.value] = report(rows, labels[split], splits.labels)
