@@ -94,7 +94,7 @@ def advised(path: Path, wanted: Columns, error: MissingColumn) -> MissingColumn:
         return error
     options = [f"--{name.replace('_', '-')} {shlex.quote(known[name])}" for name in known]
     fields = [f"`{name}` {column!r}" for name, column in known.items()]
-    advice = f"Probably you want {' and '.join(fields)} (`{' '.join(options)}`)."
+    advice = f"Probably you want {' and '.join(fields)} (`{' '.join(options)}`)"
     return MissingColumn(**{**error.detail, "advice": advice, **known})
 
 

@@ -60,13 +60,13 @@ class MissingColumn(DataError):
     """A column that is not there."""
 
     code = "missing_column"
-    message = "{file} has no column {column!r}. Columns: {available}. {advice}"
+    message = "{file} has no column {column!r}. Columns: {available}. {advice}."
 
     def __init__(
         self,
         *,
         advice: str = "Name yours by `text_column`, `label_column` or `split_column` "
-        "(`--text-column` and so on).",
+        "(`--text-column` and so on)",
         **detail: Any,
     ) -> None:
         super().__init__(advice=advice, **detail)

@@ -113,4 +113,4 @@ class LinearSpec(Frozen):
 MethodName = Literal["linear", "probe", "baseline", "lora", "full"]
 FITTED_AT_ONCE: frozenset[str] = frozenset({"linear", "probe"})  # no steps, and no checkpoints
 EncoderMethod = ProbeSpec | BaselineSpec | LoraSpec | FullSpec  # those that train on a base
-MethodSpec = Annotated[EncoderMethod | LinearSpec, Field(discriminator="type")]
+MethodSpec = Annotated[LinearSpec | EncoderMethod, Field(discriminator="type")]

@@ -54,16 +54,16 @@ def test_a_failed_job_begins_anew(client: TestClient, resources: Resources) -> N
 
 def test_the_form_has_its_fields_and_hides_those_of_encoders(client: TestClient) -> None:
     found = page(client, "/jobs/new")
-    own = re.search(
-        r'<div class="fields" data-method="linear">(.*?)</div>\s*</fieldset>', found, re.S
-    )
-    assert own
-    assert re.findall(r'name="([\w.]+)"', own[1]) == [
-        "method.C", "method.ngram_range", "method.min_df",
-    ]  # fmt: skip
-    for field in ("base", "optim.epochs", "data.max_length", "stop.patience", "runtime.device"):
-        before = found.partition(f'name="{field}"')[0]
-        assert before.rpartition("data-method=")[2].startswith('"lora baseline full"'), field
+    fields = {
+        "linear probe": ("method.C",),
+        "linear": ("method.ngram_range", "method.min_df"),
+        "lora baseline full": ("optim.epochs", "stop.patience"),
+        "probe lora baseline full": ("base", "pooling", "data.max_length", "runtime.device"),
+    }
+    for methods, names in fields.items():
+        for name in names:
+            before = found.partition(f'name="{name}"')[0]
+            assert before.rpartition("data-method=")[2].startswith(f'"{methods}"'), name
 
 
 def test_the_form_is_filled_with_the_settings_of_a_job(client: TestClient) -> None:
