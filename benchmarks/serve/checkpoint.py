@@ -18,9 +18,11 @@ from lora_core.manifest import MERGED
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
+from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import OptimSpec, StopSpec, TrainSpec
 
 SPEC = TrainSpec(
+    pooling=Pooling.CLS,  # the mean would cost the rivals a whole layer, and us nothing
     method=LoraSpec(),
     data=DataSpec(
         source="imdb", train_size=2000, validation_size=200, test_size=200, max_length=512

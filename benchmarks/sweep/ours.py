@@ -57,6 +57,7 @@ def body(strategy: str, size: Size) -> dict[str, Any]:
         "job": {
             "method": {"type": "lora", "variant": "lora"},
             "base": BASE,
+            "pooling": "cls",  # as the rivals read it
             "data": {
                 "source": data.source,
                 "train_size": data.train_size,
