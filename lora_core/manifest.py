@@ -48,6 +48,11 @@ def holds_model(manifest: Mapping[str, Any]) -> bool:
     return any(name in manifest["files"] for name in (f"{MERGED}/config.json", LINEAR))
 
 
+def is_linear(files: Collection[str]) -> bool:
+    """Whether these are the names of the files of a linear model."""
+    return LINEAR in files
+
+
 def created_by() -> dict[str, str]:
     """This program and the libraries that compute, with their versions: what made a directory."""
     names = ("torch", "transformers", "tokenizers", "scikit-learn")

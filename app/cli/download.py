@@ -66,6 +66,6 @@ def _received(pieces: Iterator[bytes], work: Path) -> tuple[Path, Path]:
 
 def where_it_is(directory: Path) -> str:
     """A sentence about the folder of a model."""
-    if manifest.LINEAR in manifest.read(directory)["files"]:
+    if manifest.is_linear(manifest.read(directory)["files"]):
         return f"The model is in {directory}; `python -m lora_core predict` answers with it."
     return f"The model is in {directory}; merged/ in it is a plain transformers checkpoint."

@@ -89,7 +89,7 @@ def _local(name: str, *, database: Database, store: Store, settings: Settings) -
         return None
     try:
         listing = json.loads(store.read(version.artifact, manifest.MANIFEST))
-        if manifest.LINEAR in listing["files"]:
+        if manifest.is_linear(listing["files"]):
             reason = "it is a linear model, which has no encoder to train"
             raise BaseNotFound(base=name, reason=reason)
         content = store.read(version.artifact, f"{manifest.MERGED}/config.json")

@@ -80,11 +80,8 @@ class Sized(Protocol):
     def nbytes(self) -> int: ...
 
 
-class Predictor(Protocol):
-    """What is needed of `lora_core.inference.predictor.Predictor`."""
-
-    @property
-    def engine(self) -> Network: ...
+class Loaded(Protocol):
+    """What predictors of every kind have."""
 
     @property
     def adapter(self) -> Sized: ...
@@ -98,13 +95,20 @@ class Predictor(Protocol):
     @property
     def speeds(self) -> Mapping[str, float]: ...
 
+    def decode(self, logits: Any, function: Function | None = None) -> list[Scores]: ...
+
+
+class Predictor(Loaded, Protocol):
+    """What is needed of `lora_core.inference.predictor.Predictor`."""
+
+    @property
+    def engine(self) -> Network: ...
+
     def encode(
         self, texts: Sequence[str], *, truncate: bool = True, side: Side = "right"
     ) -> list[Any]: ...
 
     def words(self, text: str) -> Worded: ...
-
-    def decode(self, logits: Any, function: Function | None = None) -> list[Scores]: ...
 
 
 @dataclass(frozen=True, slots=True)

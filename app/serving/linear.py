@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
 from app.serving.batcher import Computed
-from app.serving.deployment import Deployment, Predictor, Reading, Scores, Sized, Word
+from app.serving.deployment import Deployment, Loaded, Predictor, Reading, Scores, Word
 from app.serving.errors import BatchFailed, DeadlinePassed
 from lora_core.specs.predict import Function, Side
 
@@ -37,29 +37,15 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class LinearPredictor(Protocol):
+class LinearPredictor(Loaded, Protocol):
     """What is needed of `lora_core.inference.linear.LinearPredictor`."""
 
     @property
     def engine(self) -> Engine: ...
 
-    @property
-    def adapter(self) -> Sized: ...
-
-    @property
-    def labels(self) -> Sequence[str]: ...
-
-    @property
-    def max_length(self) -> int: ...
-
-    @property
-    def speeds(self) -> Mapping[str, float]: ...
-
     def encode(self, texts: Sequence[str]) -> list[Any]: ...
 
     def forward(self, items: Sequence[Any]) -> Any: ...
-
-    def decode(self, logits: Any, function: Function | None = None) -> list[Scores]: ...
 
     def contributions(
         self, text: str, label: str

@@ -50,7 +50,7 @@ class Loader:
         """
         if imported:
             facts.read(directory)
-        if manifest.LINEAR in manifest.read(directory)["files"]:
+        if manifest.is_linear(manifest.read(directory)["files"]):
             return _linear(directory)
         wait_passively()
         keep_few_kernels()

@@ -29,6 +29,7 @@ from app.web.confusion import Confusion
 from app.web.figures import Figures
 from app.web.page import render
 from app.web.sketch import HEIGHT, WIDTH, Sketch
+from lora_core.specs.method import FITTED_AT_ONCE
 
 EVENTS = 200  # the newest, that are shown
 MISTAKES = 12
@@ -87,6 +88,7 @@ def job(
         events=events,
         retry_step=retry_step,
         linear=row.method == words.LINEAR,
+        fitted_at_once=row.method in FITTED_AT_ONCE,
         versions=versions,
         figures=Figures.of(summary),
         parts=parts,

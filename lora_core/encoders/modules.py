@@ -1,9 +1,10 @@
 """Find the parts of an encoder in a model, by the names of its family."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lora_core.encoders.base import EncoderFamily
 from lora_core.errors.spec import RoleNotFound
@@ -14,6 +15,11 @@ from lora_core.specs.pooling import MARK
 def is_pooled(config: Any) -> bool:
     """Whether the last block of a model with this config averages."""
     return bool(getattr(config, MARK, False))
+
+
+def head_activation(family: EncoderFamily) -> Callable[[Tensor], Tensor]:
+    """What stands between the two layers of the head."""
+    return torch.relu if family.head_activation == "relu" else torch.tanh
 
 
 def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:

@@ -7,7 +7,6 @@ from lora_core import manifest
 from lora_core.artifact import load_merged, save_classifier
 from lora_core.errors.export import NoEncoder
 from lora_core.export.folder import new_folder
-from lora_core.linear.files import is_linear
 
 
 def export(artifact: Path, out: Path) -> None:
@@ -16,7 +15,7 @@ def export(artifact: Path, out: Path) -> None:
     The config is written anew: artifacts of version 0.1 may lack the names of their labels.
     Raises `ArtifactCorrupt`, `NoEncoder`, `OutExists`.
     """
-    if is_linear(manifest.verify(artifact)["files"]):
+    if manifest.is_linear(manifest.verify(artifact)["files"]):
         raise NoEncoder(path=artifact.name, program="transformers")
     with new_folder(out) as folder:
         save_classifier(folder, load_merged(artifact))

@@ -34,7 +34,6 @@ from lora_core.export.folder import new_folder
 from lora_core.export.merged import copy_tokenizer
 from lora_core.inference.predictor import Predictor
 from lora_core.inject import adapters
-from lora_core.linear.files import is_linear
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Variant
 from lora_core.specs.pooling import Pooling
@@ -53,7 +52,7 @@ def export(artifact: Path, out: Path, *, base: str | None = None) -> None:
     `locate` raises.
     """
     facts = manifest.verify(artifact)
-    if is_linear(facts["files"]):
+    if manifest.is_linear(facts["files"]):
         raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=facts["spec"]["method"]["type"])

@@ -23,7 +23,6 @@ from lora_core.imports.header import check_header
 from lora_core.imports.trial import try_out
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
-from lora_core.linear.files import is_linear
 from lora_core.methods.lora import Lora
 from lora_core.panics import contained
 from lora_core.process import is_no_memory
@@ -51,7 +50,7 @@ def check(directory: Path) -> Checked:
     listed = manifest.verify(directory)["files"]
     for file in directory.rglob("*.safetensors"):
         check_header(file)
-    if is_linear(listed):
+    if manifest.is_linear(listed):
         return _check_linear(directory)
     config = check_base(directory / manifest.MERGED, manifest.MERGED)
     if foreign := [key for key in config if _FOREIGN.search(key)]:

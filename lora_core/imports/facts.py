@@ -22,7 +22,7 @@ from lora_core.errors.artifact import ArtifactUnfit
 from lora_core.fit import read_shape
 from lora_core.imports import tokenizer
 from lora_core.imports.figures import Calibration, Count, Figures, Kept, Labels, printable
-from lora_core.linear.files import FILES, is_linear
+from lora_core.linear.files import FILES
 from lora_core.linear.files import read as read_linear
 from lora_core.specs.base import BaseName
 from lora_core.specs.validation import first_fault
@@ -106,7 +106,7 @@ def read(directory: Path) -> Facts:
     for name, file in facts.files.items():
         if (directory / name).is_file() and (directory / name).stat().st_size != file.bytes:
             raise ArtifactUnfit(problem=f"its manifest has a wrong size of {name}")
-    if is_linear(facts.files):
+    if manifest.is_linear(facts.files):
         _check_linear(directory, facts)
     else:
         _check_encoder(directory, facts)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from lora_core import manifest
 from lora_core.inference.linear import LinearPredictor
-from lora_core.linear import files
 from lora_core.process import importing
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ def load(directory: Path, *, threads: int | None = None) -> "LinearPredictor | P
 
     Raises `ArtifactCorrupt`, `ArtifactUnfit`.
     """
-    if files.is_linear(manifest.read(directory)["files"]):
+    if manifest.is_linear(manifest.read(directory)["files"]):
         return LinearPredictor.load(directory)
     with importing():
         import torch

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from lora_core import fit
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks, is_pooled, learned_blocks
+from lora_core.encoders.modules import blocks, head_activation, is_pooled, learned_blocks
 from lora_core.encoders.pooling import SCALE
 from lora_core.encoders.unfused import STEP, rounded
 from lora_core.inference.adapter import PIECES, Adapter, Dense
@@ -49,7 +49,7 @@ class Network:
         self._step = STEP if by_products else 1  # of rows, see `rounded`
         shape = fit.read_shape(model.config.to_dict(), base=family.model_type)
         self._heads, self._padding = shape.heads, shape.padding
-        self._between = torch.relu if family.head_activation == "relu" else torch.tanh
+        self._between = head_activation(family)
         model.eval()
         self._embeddings = model.get_submodule(family.embeddings).to(device)
         learned = learned_blocks(model, family)

@@ -7,7 +7,6 @@ Two labels have one row, which speaks for the second; more labels have a row eac
 strict, since a model may come from anywhere. Loads no scikit-learn.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,11 +59,6 @@ class Parameters:
     coef: NDArray[np.float64]  # (rows, terms)
     intercept: NDArray[np.float64]  # (rows,)
     idf: NDArray[np.float64]  # (terms,)
-
-
-def is_linear(files: Collection[str]) -> bool:
-    """Whether these are the names of the files of a linear model."""
-    return LINEAR in files
 
 
 def save(directory: Path, parameters: Parameters) -> None:

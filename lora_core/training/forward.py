@@ -9,7 +9,7 @@ from lora_core import fit
 from lora_core.data.batching import Batch, collate
 from lora_core.encoders import stack, unfused
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import blocks
+from lora_core.encoders.modules import blocks, head_activation
 from lora_core.training.part import Part
 from lora_core.training.runtime import Runtime
 
@@ -71,6 +71,5 @@ def head(model: PreTrainedModel, family: EncoderFamily, x: Tensor) -> Tensor:
     first, last = (model.get_submodule(name) for name in family.head)
     dropout = model.get_submodule(family.head_dropout_layer)
     between = first(dropout(x) if family.drops_head_input else x)
-    between = between.relu() if family.head_activation == "relu" else between.tanh()
-    logits: Tensor = last(dropout(between))
+    logits: Tensor = last(dropout(head_activation(family)(between)))
     return logits

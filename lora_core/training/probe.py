@@ -20,8 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lora_core.data.batching import by_length
-from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.modules import linear
+from lora_core.encoders.modules import head_activation, linear
 from lora_core.errors.training import NonFiniteStates
 from lora_core.events import Evaluated, Observer, Phase, finite
 from lora_core.specs.data import Split
@@ -82,7 +81,7 @@ def fit_head(prepared: Prepared, spec: ProbeSpec) -> None:
     if not torch.isfinite(x).all():
         raise NonFiniteStates(texts=int((~torch.isfinite(x)).any(dim=1).sum()), of=len(x))
     norm = float(x.norm(dim=1).mean()) or 1.0
-    z = (_between(family, line.scale * x + line.shift) - line.shift) / (line.scale * norm)
+    z = (head_activation(family)(line.scale * x + line.shift) - line.shift) / (line.scale * norm)
     balanced = prepared.spec.task.class_weights is ClassWeights.BALANCED
     weight, bias = regression(z.numpy(), part.labels, spec, balanced=balanced)
     weight /= line.scale * norm
@@ -112,7 +111,3 @@ def _pooled(prepared: Prepared, part: Part) -> Tensor:
     for indices in by_length(part.lengths, prepared.spec.optim.micro_batch_tokens):
         x[indices] = prepared.forward.pooled(part, indices).float().cpu()
     return x
-
-
-def _between(family: EncoderFamily, x: Tensor) -> Tensor:
-    return x.relu() if family.head_activation == "relu" else x.tanh()
