@@ -30,7 +30,7 @@ from lora_core.process import (
     start_anew,
     wait_passively,
 )
-from lora_core.specs.method import LinearSpec
+from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import Answer, PredictSpec, Score
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
@@ -97,10 +97,12 @@ def _train_one(arguments: argparse.Namespace, lines: Lines, lifeline: Lifeline) 
             linear.run(spec, out_dir=out, observer=lines, stop=lifeline)
         return
     with importing():
+        from lora_core.training import auto
         from lora_core.training.run import run
 
     plan = _plan(arguments)
-    run(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
+    train = auto.run if isinstance(spec.method, AutoSpec) else run
+    train(spec, out_dir=out, observer=lines, stop=lifeline, plan=plan, resume=resume)
 
 
 def _predict_file(arguments: argparse.Namespace, lines: Lines) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from lora_core.selection import CandidateResult
 from lora_core.specs.data import Split
+from lora_core.specs.method import OneMethod
 
 
 class _Event(BaseModel):
@@ -22,9 +24,11 @@ class Phase(StrEnum):
     LOADING = "loading"
     TOKENISING = "tokenising"
     FEATURES = "features"
+    SELECTING = "selecting"
     LINEAR_RIVAL = "linear_rival"
     TRAINING = "training"
     EVALUATING = "evaluating"
+    JUDGING = "judging"
     SAVING = "saving"
     PREDICTING = "predicting"
 
@@ -120,6 +124,24 @@ class RivalFitted(_Event):
     cached: bool
 
 
+class CandidateTried(_Event):
+    """What a method reached in cross-validation."""
+
+    event: Literal["candidate"] = "candidate"
+    number: int  # from 1
+    of: int
+    result: CandidateResult
+
+
+class Selected(_Event):
+    """Which of the candidates is trained on all texts."""
+
+    event: Literal["selected"] = "selected"
+    number: int
+    method: OneMethod = Field(discriminator="type")
+    texts: int  # that it is trained on
+
+
 class Finished(_Event):
     """The artifact is written and checked. `summary` is the `metrics` of its manifest."""
 
@@ -145,6 +167,8 @@ Event = Annotated[
     | CheckpointSaved
     | Evaluated
     | RivalFitted
+    | CandidateTried
+    | Selected
     | Finished
     | Failed,
     Field(discriminator="event"),

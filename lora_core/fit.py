@@ -147,7 +147,7 @@ def check(shape: Shape, spec: TrainSpec) -> None:
 
 def check_steps(spec: TrainSpec) -> None:
     """Refuse a part of a run whose method has no steps. Raises `NoPartialRun`."""
-    if spec.trial is not None and spec.method.type in FITTED_AT_ONCE:
+    if spec.trial is not None and spec.method.type in {"auto", *FITTED_AT_ONCE}:
         raise NoPartialRun(method=spec.method.type)
 
 

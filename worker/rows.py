@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 from app.artifacts.store import ArtifactRef
 from app.jobs.endings import Told
 from lora_core.events import (
+    CandidateTried,
     Evaluated,
     Event,
     Finished,
     Noted,
     Resumed,
     RivalFitted,
+    Selected,
     Started,
     StepLogged,
 )
 from lora_core.specs.data import Split
+from lora_core.specs.method import named
 
 STEP_METRICS = (
     "loss",
@@ -74,6 +77,11 @@ def told(event: Event) -> Told | None:
             return Told("evaluated", "info", _figures(event), _data(event))
         case RivalFitted():
             return Told("rival", "info", _rival(event), _data(event))
+        case CandidateTried():
+            return Told("candidate", "info", _tried(event), _data(event))
+        case Selected():
+            text = f"{named(event.method)} is trained on all {event.texts:,} texts."
+            return Told("selected", "info", text, _data(event))
         case Finished():
             return Told("trained", "info", "Done; the result is being stored.", {})
         case _:
@@ -111,6 +119,14 @@ def _figures(event: Evaluated) -> str:
         for point in points(event)
     )
     return f"{event.split.capitalize()} at step {event.step}: {', '.join(figures)}."
+
+
+def _tried(event: CandidateTried) -> str:
+    found = event.result
+    return (
+        f"{event.number} of {event.of}: {named(found.method)} answers {found.accuracy:.1%} of "
+        f"{found.texts:,} held-out texts rightly ({found.low:.1%} to {found.high:.1%})."
+    )
 
 
 def _rival(event: RivalFitted) -> str:

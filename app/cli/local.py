@@ -19,17 +19,20 @@ from app.cli.output import percent, say
 from app.cli.progress import Progress
 from app.cli.results import print_results
 from lora_core.events import (
+    CandidateTried,
     Evaluated,
     Event,
     Failed,
     Finished,
     Noted,
     RivalFitted,
+    Selected,
     Started,
     StepLogged,
     Tick,
     parse_event,
 )
+from lora_core.specs.method import named
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
 
@@ -135,6 +138,14 @@ def _sentence(event: Event) -> str | None:
         case Evaluated():
             accuracy = percent(event.metrics.get("accuracy"))
             return f"step {event.step}: {event.split} accuracy {accuracy}"
+        case CandidateTried():
+            found = event.result
+            return (
+                f"{event.number} of {event.of}: {named(found.method)} answers "
+                f"{percent(found.accuracy)} of held-out texts rightly"
+            )
+        case Selected():
+            return f"{named(event.method)} is trained on all {event.texts:,} texts"
         case RivalFitted():
             return f"linear rival: validation accuracy {percent(event.validation['accuracy'])}"
         case Noted() | Failed():

@@ -1,9 +1,14 @@
 """What a run came to: its own figures beside those of the linear rival, and its confidence."""
 
+from pydantic import TypeAdapter
+
 from app.cli.answers import Json
-from app.cli.output import percent, say, show, table
+from app.cli.output import duration, percent, say, show, table
+from lora_core.specs.method import OneMethod, named
 
 RIVAL = "linear (TF-IDF + logistic regression)"
+TRIED = ["", "method", ">accuracy", ">95 % interval", ">texts", ">fits", ">time"]
+_METHOD: TypeAdapter[OneMethod] = TypeAdapter(OneMethod)
 COLUMNS = ["", ">validation acc", ">validation F1", ">test acc", ">test F1", ">trainable"]
 
 
@@ -16,39 +21,57 @@ def result_rows(method: str, summary: Json) -> list[list[object]]:
 
 
 def print_results(method: str, summary: Json) -> None:
-    """The table, and sentences about who is ahead on the test part and about its confidence."""
-    table(COLUMNS, result_rows(method, summary), empty="")
-    rival = summary.get("linear") or {}
-    ours, theirs = _accuracy(summary), _accuracy(rival)
-    if ours is not None and theirs is not None:
-        say(verdict(method, ours, theirs, tests=summary.get("examples", {}).get("test")))
+    """The verdict, the figures, what else was tried, and how far confidence can be trusted."""
+    if verdict := summary.get("verdict"):
+        print_verdict(verdict)
+    selection = summary.get("selection")
+    name = f"{method}: {chosen(selection)}" if selection else method
+    table(COLUMNS, result_rows(name, summary), empty="")
+    if selection:
+        say("Cross-validation:")
+        table(TRIED, tried_rows(selection), empty="")
     if calibration := summary.get("calibration"):
         say(confidence(calibration))
     if version := summary.get("model_version"):
         say(f"Registered as {version}.")
 
 
-def verdict(method: str, ours: float, theirs: float, *, tests: int | None) -> str:
-    """Who is ahead on the test part, and whether chance alone could have done it."""
-    lead = 100 * (ours - theirs)
-    if lead == 0:
-        return f"{method} and the linear rival are equal on the test part."
-    text = (
-        f"{method} beats the linear rival by {lead:.1f} points on the test part"
-        if lead > 0
-        else f"The linear rival beats {method} by {-lead:.1f} points on the test part"
-    )
-    if not tests:
-        return f"{text}."
-    margin = 100 * 2 * (ours * (1 - ours) / tests + theirs * (1 - theirs) / tests) ** 0.5
-    if abs(lead) < margin:
-        return f"{text}, which may be chance (± {margin:.1f} with {tests:,} texts)."
-    return f"{text} (± {margin:.1f} with {tests:,} texts)."
+def print_verdict(verdict: Json) -> None:
+    """What the model is worth; in red that it has learned nothing."""
+    say(verdict["headline"], style="bold" if verdict["learned"] else "bold red")
+    for sentence in verdict["sentences"]:
+        say(sentence)
+
+
+def chosen(selection: Json) -> str:
+    """The method that was selected, in a few words."""
+    return _named(selection["candidates"][selection["chosen"]])
+
+
+def tried_rows(selection: Json) -> list[list[object]]:
+    """Each candidate with what it reached in cross-validation."""
+    return [
+        [
+            "chosen" if number == selection["chosen"] else "",
+            _named(each),
+            percent(each["accuracy"]),
+            f"{percent(each['low'])} to {percent(each['high'])}",
+            each["texts"],
+            f"{each['folds'] * each['repeats']}",
+            duration(each["seconds"]),
+        ]
+        for number, each in enumerate(selection["candidates"])
+    ]
 
 
 def confidence(calibration: Json) -> str:
     """The temperature, and what it does to the probabilities of the test part."""
     before, after = calibration["test"]["before"], calibration["test"]["after"]
+    if not calibration.get("fitted", True):
+        return (
+            "There are too few validation texts to fit a temperature; the calibration error on the "
+            f"test part is {percent(before['ece'])}."
+        )
     return (
         f"With temperature {calibration['temperature']:.2f} the calibration error on the test part "
         f"is {percent(after['ece'])} (without {percent(before['ece'])}), the loss "
@@ -64,6 +87,6 @@ def _row(name: str, figures: Json, trainable: object) -> list[object]:
     return [*cells, show(trainable)]
 
 
-def _accuracy(figures: Json) -> float | None:
-    value = (figures.get("test") or {}).get("accuracy")
-    return float(value) if value is not None else None
+def _named(candidate: Json) -> str:
+    method: OneMethod = _METHOD.validate_python(candidate["method"])
+    return named(method)

@@ -76,7 +76,10 @@ FLAGS: dict[str, Any] = {
         Preset | None, "--preset", group=METHOD, text="Many settings at once; options override it."
     ),
     "method.type": _flag(
-        MethodName | None, "--method", group=METHOD, text="What is trained. Default: lora."
+        MethodName | None,
+        "--method",
+        group=METHOD,
+        text="How it is trained. Default: auto, the best of several.",
     ),
     "base": _flag(
         Word, "--base", group=METHOD, text="minilm-l6, a hub name, or a model: name, name:3."
@@ -96,6 +99,15 @@ FLAGS: dict[str, Any] = {
         group=METHOD,
         metavar="MIN,MAX",
         text="linear: words in a term. Default: 1,2.",
+    ),
+    "method.class_weight": _flag(
+        Literal["balanced"] | None,
+        "--class-weight",
+        group=METHOD,
+        text="linear, probe: every label counts as much as any other.",
+    ),
+    "method.time_budget": _flag(
+        Count, "--time-budget", group=METHOD, text="auto: seconds that all of it may take, about."
     ),
     "method.min_df": _flag(
         Count, "--min-df", group=METHOD, text="linear: texts that a term must occur in."
@@ -202,7 +214,9 @@ def overlaid(body: Json, values: Mapping[str, Any]) -> Json:
         value = values[_parameter(place)]
         if value is not None and value != []:
             _put(body, place, _READ.get(place, lambda given: given)(value))
-    body.setdefault("method", {}).setdefault("type", "lora")
+    if "method" in body:  # options of LoRA alone name it well enough
+        budget = "time_budget" in body["method"]
+        body["method"].setdefault("type", "auto" if budget else "lora")
     return body
 
 

@@ -83,7 +83,7 @@ def train(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Train a classifier: submit a job to the service, which gets the file first.
 
-    Without any option: LoRA on the packaged film reviews, with good defaults.
+    Without a method it cross-validates several and trains the best one on all texts.
     """
     if file is not None:
         _name_data(body, file)

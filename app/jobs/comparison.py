@@ -1,18 +1,15 @@
 """Two models on the same texts: is one better, and by how much?"""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.jobs.graded import Graded
+from lora_core.intervals import Interval, paired, wilson
 
-Interval = tuple[float, float]
 Counts = NDArray[np.int64]
-Z = NormalDist().inv_cdf(0.975)
 CHANCE = 0.05  # a p value below it is hardly chance
 
 
@@ -48,13 +45,8 @@ def accuracy(graded: Graded) -> float:
 
 
 def interval(graded: Graded) -> Interval:
-    """Of the accuracy, 95 % (Wilson 1927, Journal of the American Statistical Association 22,
-    209-212): all that a score test would not reject.
-    """
-    share, doubt = accuracy(graded), Z**2 / graded.count
-    centre = (share + doubt / 2) / (1 + doubt)
-    margin = math.sqrt(doubt * share * (1 - share) + doubt**2 / 4) / (1 + doubt)
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+    """Of the accuracy, 95 %."""
+    return wilson(accuracy(graded), graded.count)
 
 
 def same_texts(a: Graded, b: Graded) -> bool:
@@ -90,19 +82,12 @@ def _right(graded: Graded) -> int:
 
 
 def _compared(only_a: int, only_b: int, texts: int, p: float) -> Comparison:
-    """With the interval "Wald+2" (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
-
-    Half a text is added to each of the four cells of the table, so that there is an interval where
-    nothing differs too, and its true coverage stays near 95 % with few texts.
-    """
-    shifted = (only_a - only_b) / (texts + 2)
-    variance = (only_a + only_b + 1) / (texts + 2) - shifted**2
-    margin = Z * math.sqrt(variance / (texts + 2))
+    low, high = paired(only_a, only_b, texts)
     return Comparison(
         p=p,
         difference=(only_a - only_b) / texts,
-        low=max(-1.0, shifted - margin),
-        high=min(1.0, shifted + margin),
+        low=low,
+        high=high,
         texts=texts,
         only_a=only_a,
         only_b=only_b,

@@ -15,6 +15,8 @@ from app.jobs.states import Lane
 from app.settings import Settings
 from lora_core import fit
 from lora_core.defaults import settled
+from lora_core.fit import Shape
+from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training.version import TRAINING_VERSION
 
@@ -78,6 +80,8 @@ class Drafter:
         bases.check_there(self._session, base)
         asked = asked.model_copy(update={"base": base.name, "base_revision": base.revision})
         shape = fit.read_shape(base.config, base=base.name, pooling=asked.pooling)
+        if isinstance(asked.method, AutoSpec):
+            return self._auto(asked, asked.method, base, shape)
         fit.check(shape, asked)
         found = self._resolved(asked, shape.max_length(asked.data.max_length))
         spec = asked.model_copy(update={"data": found.spec})
@@ -96,6 +100,39 @@ class Drafter:
             parameters=parameters,
             cost=estimate.cost(spec, shape=shape, data=found, speed=speed, since=since),
             cell_sha256=_cell(resolved, base, found),
+        )
+
+    def _auto(self, asked: TrainSpec, auto: AutoSpec, base: Base, shape: Shape) -> Draft:
+        """With the list of its candidates, so that a resume tries the same ones."""
+        fit.check_steps(asked)
+        found = self._resolved(asked, shape.max_length(asked.data.max_length))
+        lane = _lane(asked.runtime.device)
+        candidates, cost = estimate.auto_plan(
+            asked, auto, shape=shape, data=found, speed=self._speed(lane)
+        )
+        for candidate in candidates:
+            fit.check(shape, asked.of(candidate.method))
+        method = auto.model_copy(update={"candidates": candidates})
+        spec = asked.model_copy(update={"data": found.spec, "method": method})
+        labels = found.label_count or GUESSED_LABELS
+        sizes = [
+            fit.census(shape, each.method, labels)
+            for each in candidates
+            if not isinstance(each.method, LinearSpec)
+        ]
+        weights = estimate.linear_weights(found, labels)
+        return Draft(
+            spec=spec,
+            base=base,
+            dataset_ids=found.dataset_ids,
+            lane=lane,
+            parameters=Parameters(  # of the largest that may be chosen
+                trainable=max((each.trainable for each in sizes), default=weights),
+                total=max((each.total for each in sizes), default=weights),
+                exact=False,
+            ),
+            cost=cost,
+            cell_sha256=_cell(spec, base, found),
         )
 
     def _linear(self, asked: TrainSpec) -> Draft:

@@ -10,21 +10,23 @@ from statistics import median
 
 from app.jobs.data import ALL, Data
 from app.jobs.states import Lane
-from lora_core import flops
+from lora_core import flops, selection
+from lora_core.costs import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs
 from lora_core.defaults import schedule
 from lora_core.fit import Shape
 from lora_core.linear.limits import most_terms, rows_of
 from lora_core.specs.data import Split, count_of
+from lora_core.specs.method import AutoSpec, Candidate
 from lora_core.specs.train import TrainSpec
 
-# FLOP/s while no job has finished here: two cores in float32; one large GPU, eager in bfloat16.
-# Who takes any device may get the slow one.
-DEFAULT_SPEED: Mapping[Lane, float] = {Lane.CPU: 1e11, Lane.GPU: 2e13, Lane.ANY: 1e11}
+# FLOP/s while no job has finished here. Who takes any device may get the slow one.
+DEFAULT_SPEED: Mapping[Lane, float] = {
+    Lane.CPU: SPEED["cpu"],
+    Lane.GPU: SPEED["cuda"],
+    Lane.ANY: SPEED["cpu"],
+}
 START_SECONDS = 12.0  # interpreter, libraries, model, artifact
-RIVAL_SECONDS_PER_TOKEN = 5e-6  # TF-IDF and logistic regression on one core
 RIVAL_TEXTS = 20_000
-SPREAD = 1.25  # E[L²] / E[L] over the mean length, as in film reviews
-
 
 LINEAR_START_SECONDS = 3.0  # the same of a linear model, which needs no torch
 TERMS_PER_TOKEN = 0.12  # of words and word pairs that occur twice, in the samples
@@ -59,12 +61,30 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
         + share * epochs * texts[Split.TRAIN] * (training - trunk)
         + _evaluated(spec, texts, epochs, since) * (forward - trunk)
     )
-    rival = 0.0 if spec.trial else min(texts[Split.TRAIN], RIVAL_TEXTS) * RIVAL_SECONDS_PER_TOKEN
+    rival = 0.0 if spec.trial else min(texts[Split.TRAIN], RIVAL_TEXTS) * LINEAR_SECONDS_PER_TOKEN
     rival *= data.mean_tokens
     seconds = START_SECONDS + rival + work * data.mean_tokens / speed
     seen = epochs * max(1, texts[Split.TRAIN])
     per_token = training - trunk + trunk * sum(texts.values()) / seen
     return Cost(seconds=round(seconds), flops_per_token=per_token)
+
+
+def auto_plan(
+    spec: TrainSpec, auto: AutoSpec, *, shape: Shape, data: Data, speed: float
+) -> tuple[tuple[Candidate, ...], Cost]:
+    """What is cross-validated, as asked or as the budget allows, and what all of it costs.
+
+    The longest of the candidates may be the one that is trained at the end.
+    """
+    counts = parts(data)
+    given = Split.VALIDATION.value in data.rows or spec.data.train_size is not None
+    texts = max(1, counts[Split.TRAIN] + (0 if given else counts[Split.VALIDATION]))
+    costs = Costs(shape, spec.optim, data.mean_tokens, speed)
+    candidates = auto.candidates or selection.plan(texts, auto.time_budget, costs.seconds)
+    work = selection.seconds(candidates, texts, costs.seconds)
+    answered = counts[Split.TEST] * data.mean_tokens
+    work += answered * flops.forward(shape, length=data.mean_tokens * SPREAD) / speed
+    return candidates, Cost(round(START_SECONDS + work), 0.0)
 
 
 def linear_weights(data: Data, labels: int) -> int:
@@ -77,7 +97,7 @@ def linear_weights(data: Data, labels: int) -> int:
 def linear_cost(data: Data, labels: int) -> Cost:
     """That of a linear model, which is fitted in one step."""
     words = sum(parts(data).values()) * data.mean_tokens
-    work = words * RIVAL_SECONDS_PER_TOKEN * max(1.0, rows_of(labels) / 2)
+    work = words * LINEAR_SECONDS_PER_TOKEN * max(1.0, rows_of(labels) / 2)
     return Cost(round(LINEAR_START_SECONDS + work), 0.0, LINEAR_START_SECONDS)
 
 

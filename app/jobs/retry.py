@@ -1,6 +1,7 @@
 """Retry: a new job that continues one that failed or was cancelled, from its last checkpoint.
 
-A job of the method `linear` has none and begins anew.
+A job of a method that is fitted at once has none and begins anew, as does one that has chosen no
+method yet.
 """
 
 from uuid import UUID
@@ -92,6 +93,8 @@ def find_start(session: Session, job: Job) -> Checkpoint | None:
     start = checkpoints.last(session, job.id)
     if start is None and job.continues is not None:
         start = checkpoints.last(session, job.continues)
+    if start is None and job.method == "auto":
+        return None
     if start is None:
         raise NoCheckpoint(job_id=job.id)
     if start.training_version != TRAINING_VERSION:

@@ -14,6 +14,7 @@ from app.jobs.tables import Job
 from app.jobs.tags import Tags
 from lora_core.specs.frozen import Float
 from lora_core.specs.train import TrainSpec
+from lora_core.verdict import Verdict
 
 Item = TypeVar("Item")
 Notes = Annotated[str, Text(4000, min_length=0)]
@@ -166,13 +167,20 @@ class JobView(JobListItem):
 
     notes: str | None
     summary: dict[str, Any] | None
+    verdict: Verdict | None = Field(description="What its model is worth. Null: it has none.")
     error: JobError | None
 
     @classmethod
     def of(cls, job: Job, queue_position: int | None) -> "JobView":
         """`queue_position` is not in the row: it depends on the other jobs."""
         fields = _fields(job, queue_position, figures.of(job.summary))
-        return cls(**fields, notes=job.notes, summary=job.summary, error=why_failed(job))
+        return cls(
+            **fields,
+            notes=job.notes,
+            summary=job.summary,
+            verdict=(job.summary or {}).get("verdict"),
+            error=why_failed(job),
+        )
 
 
 def _fields(job: Job, queue_position: int | None, figures: Figures) -> dict[str, Any]:

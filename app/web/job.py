@@ -29,7 +29,8 @@ from app.web.confusion import Confusion
 from app.web.figures import Figures
 from app.web.page import render
 from app.web.sketch import HEIGHT, WIDTH, Sketch
-from lora_core.specs.method import FITTED_AT_ONCE
+from lora_core.selection import CandidateResult
+from lora_core.specs.method import FITTED_AT_ONCE, named
 
 EVENTS = 200  # the newest, that are shown
 MISTAKES = 12
@@ -41,6 +42,30 @@ POINTS = 300  # of a curve of a sketch
 WITHOUT_USE = ("base", "data.max_length", "optim.", "stop.", "runtime.", "trial")
 
 router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate of the method `auto`, and what it reached in cross-validation."""
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    texts: int
+    seconds: float
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> "Tried":
+        found = CandidateResult.model_validate(result)
+        return cls(
+            named(found.method),
+            found.accuracy,
+            found.low,
+            found.high,
+            found.texts,
+            found.seconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,12 @@ def job(
         retry_step = _retry_step(session, row)
         artifact = artifacts.get(session, row.artifact_id) if row.artifact_id else None
     summary = shown.summary or {}
+    selection = summary.get("selection")
+    results = [each.data["result"] for each in reversed(events) if each.kind == "candidate"]
+    tried = [Tried.of(each) for each in (selection["candidates"] if selection else results)]
+    kind = (
+        selection["candidates"][selection["chosen"]]["method"]["type"] if selection else row.method
+    )
     parts = [each for each in PARTS if "confusion_matrix" in summary.get(each, {})]
     judged = part if part in parts else next(iter(parts), None)
     left = None
@@ -87,8 +118,10 @@ def job(
         sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
         events=events,
         retry_step=retry_step,
-        linear=row.method == words.LINEAR,
-        fitted_at_once=row.method in FITTED_AT_ONCE,
+        linear=kind == words.LINEAR,
+        fitted_at_once=kind in FITTED_AT_ONCE,
+        tried=tried,
+        chosen=selection["chosen"] if selection else None,
         versions=versions,
         figures=Figures.of(summary),
         parts=parts,

@@ -32,7 +32,7 @@ def new_job(
     ] = None,
 ) -> HTMLResponse:
     """An empty form, one about a data set, or one filled with the settings of another job."""
-    given: dict[str, Any] = {"method": {"type": "lora"}}
+    given: dict[str, Any] = {"method": {"type": "auto"}}
     with database.read() as session:
         sources, bases = offered.sources(session, settings), offered.bases(session, settings)
         like = repository.get(session, from_) if from_ else None

@@ -49,6 +49,12 @@ class Version:
         return (figures.get(part) or {}).get("accuracy")
 
     @property
+    def verdict(self) -> str | None:
+        """Its headline."""
+        found: str | None = (self.view.metrics.get("verdict") or {}).get("headline")
+        return found
+
+    @property
     def method(self) -> str:
         return words.method(self.job.spec) if self.job else self.view.method
 

@@ -4,12 +4,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from app.jobs.schemas import JobListItem
 from app.jobs.tables import Job
 from app.web.formats import short
-from lora_core.specs.method import FITTED_AT_ONCE, LinearSpec
+from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, named
 
 LINEAR = LinearSpec().type
+_METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 
 
 def name(job: JobListItem | Job) -> str:
@@ -25,13 +28,8 @@ def data(spec: Mapping[str, Any]) -> str:
 
 def method(spec: Mapping[str, Any]) -> str:
     """The variant with r and alpha, as they are written in papers."""
-    method = spec["method"]
-    if method["type"] in FITTED_AT_ONCE:
-        return f"{method['type']} C {method['C']:g}"
-    if method["type"] != "lora":
-        return str(method["type"])
-    kind = method.get("variant", "lora")
-    return f"{kind} r {method['r']} \N{GREEK SMALL LETTER ALPHA} {method['alpha']:g}"
+    method: MethodSpec = _METHOD.validate_python(spec["method"])
+    return method.type if isinstance(method, AutoSpec) else named(method)
 
 
 def seconds(job: JobListItem) -> float | None:

@@ -41,6 +41,7 @@ def _load(description: str, _: tuple[object, ...]) -> Splits:
     return Splits(
         labels=labels,
         leaked=leaked(given),
+        drawn=frozenset(missing),
         **{
             part.value: tuple(
                 Example(row.number, row.text, indices[row.label]) for row in parts[part]

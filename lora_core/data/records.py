@@ -30,6 +30,7 @@ class Splits:
     test: tuple[Example, ...]
     # Validation and test texts that are in train as well: only in parts that were given.
     leaked: int = 0
+    drawn: frozenset[Split] = frozenset()  # parts that the data do not name
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def draw(rows: Sequence[Row], sizes: Mapping[Split, Size], seed: int) -> dict[Sp
 
     Raises `TooFewRows`.
     """
-    left = _grouped(rows, seed)
+    left = grouped(rows, seed)
     distinct = sum(map(len, left.values()))
     drawn = [part for part in (Split.TEST, Split.VALIDATION) if part in sizes]
     counts = {part: count_of(sizes[part], len(rows)) for part in drawn}
@@ -76,7 +76,7 @@ def cap(rows: Sequence[Row], size: Size, of: int, seed: int) -> list[Row]:
     """
     count = count_of(size, of)
     rounding = 2 if isinstance(size, float) else 0  # two other parts may have been rounded up
-    groups = _grouped(rows, seed)
+    groups = grouped(rows, seed)
     first = {label: len(twins[0].rows) for label, twins in groups.items()}
     if count > len(rows) + rounding or count < sum(first.values()):
         least = f"{count:,} for train (at least {len(groups)}, one of each label)"
@@ -86,8 +86,8 @@ def cap(rows: Sequence[Row], size: Size, of: int, seed: int) -> list[Row]:
     return _in_order(taken)
 
 
-def _grouped(rows: Sequence[Row], seed: int) -> Groups:
-    """Texts by label, each list in the order of the hashes."""
+def grouped(rows: Sequence[Row], seed: int) -> Groups:
+    """All copies of each text, by label, in the order of the hashes."""
     twins: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         twins[_key(row.text, seed)].append(row)

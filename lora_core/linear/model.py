@@ -19,7 +19,7 @@ from lora_core.specs.method import LinearSpec
 
 MAX_ITER = 1000
 FEW_CHARACTERS = 100_000  # of texts to learn from: see `settled`
-_NEVER = -30.0  # logit of a label that does not occur
+NEVER = -30.0  # logit of a label that does not occur
 _LOWERED_LONGER = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"  # alone among all characters
 # Of the path from no words to all of them: panels of so many points (Gauss and Legendre).
 _PANELS, _POINTS = 64, 16
@@ -164,7 +164,7 @@ def _of_all(
     """The weights of all labels, those that do not occur among them."""
     if len(present) == classes:
         return coef, intercept
-    every = np.zeros((classes, coef.shape[1])), np.full(classes, _NEVER)
+    every = np.zeros((classes, coef.shape[1])), np.full(classes, NEVER)
     for all_of, some in zip(every, (coef.T, intercept[None]), strict=True):
         all_of[present] = _logits(some).T.reshape(len(present), *all_of.shape[1:])
     return every
@@ -175,7 +175,7 @@ def _frequencies(
 ) -> Parameters:
     """A model without terms: its softmax gives the frequencies of the labels."""
     counts = np.bincount(labels, minlength=classes)
-    logs = np.log(np.maximum(counts > 0 if balanced else counts, np.exp(_NEVER)))
+    logs = np.log(np.maximum(counts > 0 if balanced else counts, np.exp(NEVER)))
     intercept = np.array([logs[1] - logs[0]]) if rows_of(classes) == 1 else logs
     none = np.zeros((len(intercept), 0))
     return Parameters(vectorizer, (), none, intercept, np.zeros(0))

@@ -1,4 +1,4 @@
-"""What a run trains: the last layers, low-rank adapters, or everything."""
+"""What a run trains: the last layers, low-rank adapters, everything; or the best of several."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -47,6 +47,7 @@ class Head(StrEnum):
     FROZEN = "frozen"  # left as it was drawn
 
 
+Balanced = Literal["balanced"] | None  # every label counts as much as any other, as `task` can say
 NGram = Annotated[Int, Field(ge=1, le=3)]
 
 
@@ -88,6 +89,7 @@ class ProbeSpec(Frozen):
 
     type: Literal["probe"] = "probe"
     C: Float = Field(default=1.0, gt=0, le=1e6)  # inverse strength of the regularization
+    class_weight: Balanced = None
 
 
 class LinearSpec(Frozen):
@@ -98,6 +100,7 @@ class LinearSpec(Frozen):
 
     type: Literal["linear"] = "linear"
     C: Float = Field(default=4.0, gt=0, le=1e6)  # inverse strength of the regularization
+    class_weight: Balanced = None
     ngram_range: tuple[NGram, NGram] = (1, 2)  # words in a term: fewest and most
     # Texts that a term must occur in. None: 1 up to 100,000 characters of training texts, else 2.
     min_df: Int | None = Field(default=None, ge=1, le=1000)
@@ -110,7 +113,48 @@ class LinearSpec(Frozen):
         return value
 
 
-MethodName = Literal["linear", "probe", "baseline", "lora", "full"]
 FITTED_AT_ONCE: frozenset[str] = frozenset({"linear", "probe"})  # no steps, and no checkpoints
 EncoderMethod = ProbeSpec | BaselineSpec | LoraSpec | FullSpec  # those that train on a base
-MethodSpec = Annotated[LinearSpec | EncoderMethod, Field(discriminator="type")]
+OneMethod = LinearSpec | EncoderMethod
+
+FOLDS = 5  # that the texts are divided into
+
+
+class Candidate(Frozen):
+    """A method to try, and on how many held-out folds: with more, what is said of it is surer."""
+
+    method: Annotated[OneMethod, Field(discriminator="type")]
+    folds: Int = Field(default=FOLDS, ge=1, le=FOLDS)
+    repeats: Int = Field(default=1, ge=1, le=10)  # each divides the texts anew
+
+    @property
+    def fits(self) -> int:
+        return self.folds * self.repeats
+
+
+def named(method: OneMethod) -> str:
+    """A method and its main settings in a few words, such as "probe C 3, balanced"."""
+    match method:
+        case LinearSpec() | ProbeSpec():
+            words = f"{method.type} C {method.C:g}"
+            return f"{words}, {method.class_weight}" if method.class_weight else words
+        case LoraSpec():
+            return f"{method.variant} r {method.r} \N{GREEK SMALL LETTER ALPHA} {method.alpha:g}"
+        case _:
+            return method.type
+
+
+class AutoSpec(Frozen):
+    """Whatever does best in cross-validation: a linear model, a probe, or LoRA.
+
+    The best one is then trained on all texts that are not for testing.
+    """
+
+    type: Literal["auto"] = "auto"
+    time_budget: Int = Field(default=900, ge=1, le=604_800)  # seconds, about, for all of it
+    # None: as many as the budget allows, fixed when the job is created.
+    candidates: tuple[Candidate, ...] | None = Field(default=None, min_length=1, max_length=100)
+
+
+MethodName = Literal["auto", "linear", "probe", "baseline", "lora", "full"]
+MethodSpec = Annotated[AutoSpec | OneMethod, Field(discriminator="type")]

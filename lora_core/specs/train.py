@@ -9,11 +9,11 @@ from pydantic_core import PydanticCustomError
 from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
-from lora_core.specs.method import EncoderMethod, LinearSpec, MethodSpec
+from lora_core.specs.method import AutoSpec, EncoderMethod, LinearSpec, MethodSpec, OneMethod
 from lora_core.specs.patterns import DEVICE, REVISION
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset, unfolded
-from lora_core.specs.task import SequenceClassificationSpec, TaskSpec
+from lora_core.specs.task import ClassWeights, SequenceClassificationSpec, TaskSpec
 
 
 class SelectBy(StrEnum):
@@ -84,11 +84,12 @@ class ResultSpec(Frozen):
     """What a whole run leaves besides the figures on validation and test."""
 
     train_figures: StrictBool = False  # those of the best weights on the training part, too
+    cross_validation: StrictBool = True  # judge by it with few texts (`verdict.FEW_TEXTS`)
     model: StrictBool = True  # else figures and answers alone; its last checkpoint has the weights
 
 
 class TrainSpec(Frozen):
-    """One training run. Only `method` has no default.
+    """One training run. Nothing but the data needs to be said.
 
     `preset` gives many settings at once; those that are given beside it win.
 
@@ -100,7 +101,7 @@ class TrainSpec(Frozen):
 
     spec_version: Literal[1] = 1  # raised when the meaning of a field changes
     preset: Preset | None = None
-    method: MethodSpec
+    method: MethodSpec = AutoSpec()
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
     base_revision: str | None = Field(default=None, pattern=REVISION)
     pooling: Pooling = Pooling.AUTO
@@ -116,6 +117,12 @@ class TrainSpec(Frozen):
     @classmethod
     def _unfold(cls, said: Any) -> Any:
         return unfolded(said) if isinstance(said, dict) else said
+
+    @model_validator(mode="after")
+    def _auto_selects(self) -> "TrainSpec":
+        if isinstance(self.method, AutoSpec) and self.stop != StopSpec():
+            raise ValueError("the method auto selects by cross-validation: leave stop out")
+        return self
 
     @field_validator("base", "base_revision", mode="before")
     @classmethod
@@ -138,7 +145,18 @@ class TrainSpec(Frozen):
 
     @property
     def encoder_method(self) -> EncoderMethod:
-        """The method, if it trains on a base. Raises `TypeError` for `linear`."""
-        if isinstance(self.method, LinearSpec):
+        """The method, if it is one that trains on a base. Raises `TypeError` for others."""
+        if isinstance(self.method, AutoSpec | LinearSpec):
             raise TypeError(f"{self.method.type} trains no encoder")
         return self.method
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every label counts as much as any other."""
+        own = getattr(self.method, "class_weight", None)
+        return own is not None or self.task.class_weights is ClassWeights.BALANCED
+
+    def of(self, method: OneMethod) -> "TrainSpec":
+        """The same run with this method."""
+        without = {"base": None, "base_revision": None} if method.type == "linear" else {}
+        return self.model_copy(update={"method": method, **without})

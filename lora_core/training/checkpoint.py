@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,13 +24,16 @@ from lora_core.disk import is_no_room, sync
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.faults import reach
+from lora_core.selection import Selection
 from lora_core.specs.frozen import Frozen
 from lora_core.specs.validation import first_fault
+from lora_core.training.chosen import Chosen
 from lora_core.training.origin import Origin
 from lora_core.training.progress import Figures, Progress
 
 KIND = "checkpoint"
 VERSION = 1  # raised when what is kept, or what it means, changes
+CROSS_VALIDATED = "cross_validated"  # a tensor
 STATE, TENSORS = "state.json", "tensors.safetensors"
 UNFINISHED = ".unfinished"  # one at a time; what a killed run left here goes with the next
 
@@ -39,6 +43,7 @@ class State(Frozen):
 
     origin: Origin
     figures: Figures
+    selection: Selection | None = None  # how the method was chosen, if it was
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,23 @@ class Checkpoint:
     origin: Origin
     figures: Figures
     tensors: Mapping[str, Tensor]
+    selection: Selection | None = None
+    cross_validated: Tensor | None = None  # logits of the validation part
 
 
-def write(parent: Path, progress: Progress, origin: Origin) -> Path:
+def write(parent: Path, progress: Progress, origin: Origin, chosen: Chosen | None = None) -> Path:
     """Publish a new directory `step-<n>` in `parent`. Raises `DiskFull`; then nothing is left."""
     unfinished = parent / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
-        state = State(origin=origin, figures=progress.figures())
+        selection = chosen.selection if chosen else None
+        state = State(origin=origin, figures=progress.figures(), selection=selection)
         text = json.dumps(state.model_dump(mode="json"), allow_nan=False)
         (unfinished / STATE).write_text(text, encoding="utf-8")
         tensors = {name: tensor.contiguous() for name, tensor in progress.tensors().items()}
+        if chosen is not None and chosen.cross_validated is not None:
+            tensors[CROSS_VALIDATED] = torch.from_numpy(chosen.cross_validated)
         save_file(tensors, unfinished / TENSORS)
         for name in (STATE, TENSORS):
             sync(unfinished / name)
@@ -93,11 +103,14 @@ def read(directory: Path) -> Checkpoint:
             raise CheckpointMismatch(path=directory.name, what=what)
         state = State.model_validate(json.loads((directory / STATE).read_text(encoding="utf-8")))
         tensors = load_file(directory / TENSORS)
+        cross_validated = tensors.pop(CROSS_VALIDATED, None)
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
     except (ValueError, SafetensorError) as error:
         raise CheckpointCorrupt(path=directory.name, problem=_reason(error)) from error
-    return Checkpoint(directory.name, state.origin, state.figures, tensors)
+    return Checkpoint(
+        directory.name, state.origin, state.figures, tensors, state.selection, cross_validated
+    )
 
 
 def _publish(unfinished: Path, final: Path) -> Path:

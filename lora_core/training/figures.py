@@ -35,7 +35,7 @@ def of_run(
     """
     pulse.enter(Phase.LINEAR_RIVAL)
     with ranks.main_first():
-        rival = linear.fit(prepared.splits)
+        rival = linear.fit(prepared.splits).figures
     observer.on_event(rival)
     pulse.enter(Phase.EVALUATING)
     logits: Logits = {

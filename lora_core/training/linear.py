@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from lora_core import fit, manifest
+from lora_core.crossval import CrossValidation, learnable
 from lora_core.data.linear import capped
 from lora_core.data.load import load
 from lora_core.data.records import Example, Splits
@@ -38,14 +39,15 @@ from lora_core.linear.model import fit as fit_model
 from lora_core.process import cores, is_no_memory
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
-from lora_core.specs.task import ClassWeights
 from lora_core.specs.train import TrainSpec
 from lora_core.stored_answers import save_golden, save_predictions
 from lora_core.tasks import calibration
 from lora_core.tasks.report import CURVES, report
 from lora_core.training import mistakes
+from lora_core.training.chosen import Chosen
 from lora_core.training.graded import grade
 from lora_core.training.pulse import Pulse
+from lora_core.verdict import FEW_TEXTS, Verdict, judge, majority
 
 MAX_CHARACTERS = 50_000_000  # of the texts it learns from: a fit takes some 17 bytes for each
 BEAT_SECONDS = 0.2
@@ -55,8 +57,18 @@ Logits = dict[Split, NDArray[np.float32]]
 Done = TypeVar("Done")
 
 
-def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal) -> dict[str, Any]:
-    """Fit, evaluate, save; returns the summary. Raises a `LoraCoreError` for every known cause."""
+def run(
+    spec: TrainSpec,
+    *,
+    out_dir: Path,
+    observer: Observer,
+    stop: StopSignal,
+    chosen: Chosen | None = None,
+) -> dict[str, Any]:
+    """Fit, evaluate, save; returns the summary. Raises a `LoraCoreError` for every known cause.
+
+    `chosen`: how the method was selected, if it was.
+    """
     began = time.monotonic()
     method = spec.method
     if not isinstance(method, LinearSpec):
@@ -66,7 +78,7 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
     pulse.enter(Phase.LOADING)
     with _known():
         reach("loading")
-        splits = load(spec.data)
+        splits = chosen.splits if chosen else load(spec.data)
         train = _learned(splits, observer)
         texts = [example.text for example in train]
         method = settled(method, texts)
@@ -81,8 +93,15 @@ def run(spec: TrainSpec, *, out_dir: Path, observer: Observer, stop: StopSignal)
         observer.on_event(_started(spec, splits, model))
         pulse.enter(Phase.EVALUATING, STEPS)
         logits = _while_beating(pulse, lambda: _answers(spec, splits, model))
+        if chosen is not None and chosen.cross_validated is not None:
+            logits[Split.VALIDATION] = chosen.cross_validated
         measured = _measured(splits, logits, observer)
         summary = {**_facts(splits, train, model, seconds), **measured}
+        summary |= chosen.summary() if chosen else {}
+        if spec.result.model:
+            pulse.enter(Phase.JUDGING, STEPS)
+            found = _verdict(spec, method, splits, logits[Split.TEST], chosen, pulse)
+            summary["verdict"] = found.model_dump(mode="json")
         pulse.enter(Phase.SAVING, STEPS)
         reach("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -143,7 +162,7 @@ def _fit(
         np.array([example.label for example in train]),
         method,
         classes=len(splits.labels),
-        balanced=spec.task.class_weights is ClassWeights.BALANCED,
+        balanced=spec.balanced,
     )
 
 
@@ -203,6 +222,33 @@ def _measured(splits: Splits, logits: Logits, observer: Observer) -> dict[str, A
             metrics = finite({name: figures[split.value][name] for name in CURVES})
             observer.on_event(Evaluated(step=STEPS, split=split, metrics=metrics, best=best))
     return figures
+
+
+def _verdict(
+    spec: TrainSpec,
+    method: LinearSpec,
+    splits: Splits,
+    test: NDArray[np.float32],
+    chosen: Chosen | None,
+    pulse: Pulse,
+) -> Verdict:
+    """On the test part; of few texts all are held out once instead."""
+    examples = learnable(spec, splits) if chosen is None else splits.train
+    rivals = {"probe": chosen.probe} if chosen and chosen.probe else {}
+    common = majority(examples)
+    if len(examples) >= FEW_TEXTS or not spec.result.cross_validation:
+        truth = np.array([example.label for example in splits.test])
+        answers = test.argmax(axis=1)
+        return judge(truth, answers, rivals, labels=splits.labels, majority=common)
+    tried = CrossValidation(spec, splits.labels, examples, pulse)
+    return judge(
+        tried.truth,
+        tried.answers(method),
+        rivals,
+        labels=splits.labels,
+        majority=common,
+        measured_on="cross_validation",
+    )
 
 
 def _save(

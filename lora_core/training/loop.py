@@ -53,6 +53,7 @@ class Trainer:
         self.model, self.method, self.task = prepared.model, prepared.method, prepared.task
         self.spec, self.runtime = prepared.spec, prepared.runtime
         self.forward = prepared.forward
+        self.cross_validated = prepared.cross_validated
         self.train_part = prepared.parts[Split.TRAIN]
         self.validation_part = prepared.parts[Split.VALIDATION]
         self.observer, self.pulse, self.saves = observer, pulse, saves
@@ -182,7 +183,9 @@ class Trainer:
             )
 
     def _evaluation_due(self, step: int) -> bool:
-        """Evenly spaced within the epoch, the last at its end."""
+        """Evenly spaced within the epoch, the last at its end; never after cross-validation."""
+        if self.cross_validated is not None:
+            return False
         times, updates = self.spec.stop.evaluations_per_epoch, self.updates_per_epoch
         within = (step - 1) % updates + 1
         # How many of `times` equal shares of the epoch are over after this step, and before it.
@@ -228,6 +231,8 @@ class Trainer:
 
     def _take_best(self) -> tuple[int, NDArray[np.float32]]:
         """Put the best weights into the model: their step, and what they answer to validation."""
+        if self.cross_validated is not None:
+            return self.progress.step, self.cross_validated
         if self.best.logits is None:  # every run evaluates at the end of each epoch
             raise RuntimeError("the loop ended before its first evaluation")
         self.method.restore(self.model, self.best.state)

@@ -1,6 +1,7 @@
 """Which run a checkpoint belongs to, and where it was made."""
 
 import hashlib
+import json
 
 from lora_core.specs.frozen import Frozen
 from lora_core.specs.pooling import Pooling
@@ -34,6 +35,13 @@ def foreign(then: Origin, now: Origin) -> str | None:
     """What makes it another run; `None`: it is the same."""
     before, after = _meaning(then), _meaning(now)
     return next((what for what in before if before[what] != after[what]), None)
+
+
+def digest(origin: Origin) -> str:
+    """Names the numbers that come out, down to the last bits."""
+    facts = {name: str(value) for name, value in _meaning(origin).items()}
+    facts |= {"environment": str(sorted(origin.environment.items()))}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -52,15 +53,26 @@ class Prepared:
     tokenizer: Tokenizer
     tokenizer_file: Path  # that it was read from
     base_sha256: str
+    # Logits of the validation part by cross-validation: then no model answers it during training.
+    cross_validated: NDArray[np.float32] | None = None
 
 
-def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
-    """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause."""
+def prepare(
+    spec: TrainSpec,
+    observer: Observer,
+    pulse: Pulse,
+    splits: Splits | None = None,
+    cross_validated: NDArray[np.float32] | None = None,
+) -> Prepared:
+    """Load and check everything, cheapest first. Raises a `LoraCoreError` for every known cause.
+
+    `splits`: other parts than those that the spec describes.
+    """
     runtime = start(spec.runtime)
     base = locate(spec.encoder_base, spec.base_revision)
     shape = fit.read_shape(base.config, base=base.name, pooling=spec.pooling)
     fit.check(shape, spec)
-    splits = load(spec.data)
+    splits = splits or load(spec.data)
     texts = {split: len(splits.part(split)) for split in Split}
     spec, learning_rate, max_length = defaults.settled(spec, shape, texts)
     spec = _on(spec, runtime)
@@ -106,11 +118,12 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
         splits.labels,
         np.bincount(parts[Split.TRAIN].labels, minlength=len(splits.labels)).tolist(),
     )
+    read = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}
     forward = choose(
         model,
         runtime,
         family,
-        parts,
+        {split: part for split, part in parts.items() if split in read},
         encoder_dropout=spec.optim.encoder_dropout,
         budget=spec.optim.micro_batch_tokens,
         pulse=pulse,
@@ -131,6 +144,7 @@ def prepare(spec: TrainSpec, observer: Observer, pulse: Pulse) -> Prepared:
         tokenizer=tokenizer,
         tokenizer_file=tokenizer_file,
         base_sha256=base_sha256,
+        cross_validated=cross_validated,
     )
 
 

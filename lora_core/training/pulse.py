@@ -38,3 +38,16 @@ class Pulse:
     def _tell(self) -> None:
         self._last = time.monotonic()
         self._observer.on_event(Tick(phase=self._phase, step=self._step))
+
+
+class Unseen(Pulse):
+    """Of a fit within a run: only the run's own phase and step are told."""
+
+    def __init__(self, outer: Pulse) -> None:
+        self._outer = outer
+
+    def enter(self, phase: Phase, step: int | None = None) -> None:  # noqa: ARG002
+        self._outer.beat()
+
+    def beat(self, step: int | None = None) -> None:  # noqa: ARG002
+        self._outer.beat()

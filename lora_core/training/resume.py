@@ -6,6 +6,7 @@ from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
 from lora_core.training import checkpoint, environment, origin
 from lora_core.training.checkpoint import Checkpoint
+from lora_core.training.chosen import Chosen
 from lora_core.training.loop import Trainer
 from lora_core.training.origin import Origin
 from lora_core.training.prepare import Prepared
@@ -20,13 +21,17 @@ def build_trainer(
     pulse: Pulse,
     plan: SavePlan | None,
     saved: Checkpoint | None,
+    chosen: Chosen | None = None,
 ) -> Trainer:
-    """Tells of a resume. Raises `CheckpointMismatch`, `CheckpointCorrupt`."""
+    """`chosen` goes into each checkpoint. Tells of a resume.
+
+    Raises `CheckpointMismatch`, `CheckpointCorrupt`.
+    """
     if plan is None and saved is None:
         return Trainer(prepared, observer=observer, pulse=pulse)
     here = origin.of(prepared)
     step = saved.figures.step if saved is not None else 0
-    write = partial(checkpoint.write, origin=here)
+    write = partial(checkpoint.write, origin=here, chosen=chosen)
     saves = Saves(plan, write, observer, step=step) if plan is not None else None
     trainer = Trainer(prepared, observer=observer, pulse=pulse, saves=saves)
     if saved is not None:

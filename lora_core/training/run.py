@@ -17,8 +17,19 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.stored_answers import save_golden, save_predictions
-from lora_core.training import causes, checkpoint, evaluate, figures, mistakes, origin, probe, ranks
+from lora_core.training import (
+    causes,
+    checkpoint,
+    evaluate,
+    figures,
+    mistakes,
+    origin,
+    probe,
+    ranks,
+    verdict,
+)
 from lora_core.training.checkpoint import Checkpoint
+from lora_core.training.chosen import Chosen
 from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained
 from lora_core.training.prepare import Prepared, prepare
@@ -29,7 +40,7 @@ from lora_core.training.saves import SavePlan
 HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
 
 
-def run(
+def run(  # noqa: PLR0913 - where from, where to, who watches
     spec: TrainSpec,
     *,
     out_dir: Path,
@@ -37,12 +48,13 @@ def run(
     stop: StopSignal,
     plan: SavePlan | None = None,
     resume: Path | None = None,
+    chosen: Chosen | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, save; returns the summary.
 
-    `plan`: save checkpoints on the way. `resume`: the directory of one to go on from. Of several
-    processes (`ranks.joined`) the first speaks and saves; the others return nothing. Raises a
-    `LoraCoreError` for every known cause.
+    `plan`: save checkpoints on the way. `resume`: the directory of one to go on from. `chosen`: how
+    the method was selected, if it was. Of several processes (`ranks.joined`) the first speaks and
+    saves; the others return nothing. Raises a `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
     if not ranks.is_main():
@@ -52,13 +64,18 @@ def run(
         alone.enter(Phase.LOADING)
         reach("loading")
         with ranks.main_first():
-            prepared, saved = _ready(spec, resume, observer, alone)
+            prepared, saved = _ready(spec, resume, chosen, observer, alone)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _announce(1, prepared, observer)
             trained = probe.fit(prepared, method, observer=observer, pulse=together)
         else:
             trainer = build_trainer(
-                prepared, observer=observer, pulse=together, plan=plan, saved=saved
+                prepared,
+                observer=observer,
+                pulse=together,
+                plan=plan,
+                saved=saved,
+                chosen=chosen,
             )
             _announce(trainer.last_step, prepared, observer)
             trained = trainer.train()
@@ -69,6 +86,11 @@ def run(
         if not ranks.leave():
             return {}
         summary = {**_facts(prepared, trained), **measured}
+        summary |= chosen.summary() if chosen else {}
+        if leaves_model(prepared.spec):
+            alone.enter(Phase.JUDGING, trained.steps)
+            found = verdict.of_run(prepared, logits[Split.TEST], chosen, alone)
+            summary["verdict"] = found.model_dump(mode="json")
         alone.enter(Phase.SAVING, trained.steps)
         reach("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -89,13 +111,19 @@ def run(
 
 
 def _ready(
-    spec: TrainSpec, resume: Path | None, observer: Observer, pulse: Pulse
+    spec: TrainSpec,
+    resume: Path | None,
+    chosen: Chosen | None,
+    observer: Observer,
+    pulse: Pulse,
 ) -> tuple[Prepared, Checkpoint | None]:
     """For the first step, or for the one after the checkpoint."""
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
         spec = origin.as_before(spec, saved.origin.spec)
-    return prepare(spec, observer, pulse), saved
+    if chosen is None:
+        return prepare(spec, observer, pulse), saved
+    return prepare(spec, observer, pulse, chosen.splits, chosen.cross_validated), saved
 
 
 def _announce(steps: int, prepared: Prepared, observer: Observer) -> None:

@@ -42,7 +42,7 @@ def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 
 def test_the_linear_rival_is_that_of_every_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
-    rival = linear.fit(load(data))
+    rival = linear.fit(load(data)).figures
     assert answers.run(cell(data, Split.TEST))["accuracy"] == rival.test["accuracy"]
     assert answers.run(cell(data, Split.VALIDATION))["accuracy"] == rival.validation["accuracy"]
 

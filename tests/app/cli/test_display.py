@@ -7,7 +7,6 @@ from rich.console import Console
 
 from app.cli.display import PlainLines, panel
 from app.cli.progress import ACCURACY, TRAIN_LOSS, Progress
-from app.cli.results import verdict
 from app.cli.sparkline import ASCII, BLOCKS, sparkline
 
 
@@ -85,14 +84,3 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest_sign() -> None:
     assert sparkline([], 8) == ""
     assert len(set(sparkline([3, 3, 3], 8))) == 1
     assert sparkline([0, 0, 7, 7], 2) == BLOCKS[0] + BLOCKS[-1]
-
-
-def test_the_verdict_names_the_winner_and_calls_chance_by_its_name() -> None:
-    assert verdict("lora", 0.823, 0.744, tests=2000).startswith(
-        "lora beats the linear rival by 7.9"
-    )
-    lost = verdict("lora", 0.84, 0.88, tests=2000)
-    assert lost.startswith("The linear rival beats lora by 4.0 points")
-    assert "chance" not in lost
-    assert "which may be chance" in verdict("lora", 0.861, 0.868, tests=1000)
-    assert "are equal" in verdict("lora", 0.5, 0.5, tests=None)
