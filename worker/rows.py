@@ -130,5 +130,6 @@ def _tried(event: CandidateTried) -> str:
 
 
 def _rival(event: RivalFitted) -> str:
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in event.validation.items())
-    return f"The linear rival on validation: {figures}."
+    part, values = ("validation", event.validation) if event.validation else ("test", event.test)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    return f"The linear rival on {part}: {figures}."

@@ -147,7 +147,7 @@ def _sentence(event: Event) -> str | None:
         case Selected():
             return f"{named(event.method)} is trained on all {event.texts:,} texts"
         case RivalFitted():
-            return f"linear rival: validation accuracy {percent(event.validation['accuracy'])}"
+            return f"linear rival: validation accuracy {percent(event.validation.get('accuracy'))}"
         case Noted() | Failed():
             return event.message
     return None

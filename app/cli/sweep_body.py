@@ -95,6 +95,7 @@ def _over(body: Json, values: Mapping[str, Any]) -> Json:
         if not isinstance(body.get(part, {}), dict):
             raise Misuse(f"{part!r} in the file is no JSON object", "malformed_json")
     body["job"] = overlaid(body.get("job", {}), values)
+    body["job"].setdefault("method", {}).setdefault("type", "lora")
     if space := read_space(values["over"] or ()):
         body["space"] = body.get("space", {}) | space
     if not body.get("space"):

@@ -36,6 +36,8 @@ def of_run(
     pulse.enter(Phase.LINEAR_RIVAL)
     with ranks.main_first():
         rival = linear.fit(prepared.splits).figures
+    if prepared.cross_validated is not None:  # it has learned from the validation texts
+        rival = rival.model_copy(update={"validation": {}})
     observer.on_event(rival)
     pulse.enter(Phase.EVALUATING)
     logits: Logits = {

@@ -50,7 +50,7 @@ def test_another_method_takes_the_rest() -> None:
         ({"preset": "seed", "optim": 3}, ("optim",)),
         ({"preset": "seed", "optim": {"epoch": 3}}, ("optim", "epoch")),
         ({"preset": "seed", "method": {"type": 7}}, ("method",)),
-        ({"preset": None}, ("method",)),
+        ({"method": None}, ("method",)),
     ],
 )
 def test_nonsense_is_refused_where_it_stands(said: dict[str, Any], place: tuple[str, ...]) -> None:

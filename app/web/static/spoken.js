@@ -23,7 +23,7 @@ export function commandLine(form, body) {
   for (const [place, value] of Object.entries(said)) {
     const { flag, part } = form.querySelector(`[name="${CSS.escape(place)}"]`)?.dataset ?? {};
     if (!flag) return `loraworks train${here} --spec job.json\n# job.json: ${JSON.stringify(body)}`;
-    if (place !== "method.type" || value !== "lora") options.push(`${flag} ${quoted(part ? `${part}=${value}` : value)}`);
+    if (place !== "method.type" || value !== "auto") options.push(`${flag} ${quoted(part ? `${part}=${value}` : value)}`);
   }
   return [`loraworks train${here}`, ...options].join(" \\\n  ");
 }

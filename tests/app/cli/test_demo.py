@@ -1,4 +1,4 @@
-"""`loraworks demo`: two jobs, the better one promoted, two answers, nothing left running."""
+"""`loraworks demo`: all methods, the best one promoted, two answers, nothing left running."""
 
 import json
 import os
@@ -12,22 +12,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.cli import demo
 from app.cli.client import Client
 from app.cli.errors import RunFailed
 from app.cli.own_service import own_service
+from lora_core.verdict import judge
 from tests.app.cli.conftest import FakeWorker, Run, answer
 
-LORA = {
-    "validation": {"accuracy": 0.83, "macro_f1": 0.829},
-    "test": {"accuracy": 0.823, "macro_f1": 0.822},
-}
-BASELINE = {
-    "validation": {"accuracy": 0.7, "macro_f1": 0.69},
-    "test": {"accuracy": 0.696, "macro_f1": 0.69},
-}
+VERDICT = judge(
+    np.array([0, 1] * 100),
+    np.array([0, 1] * 80 + [1, 0] * 20),
+    {},
+    labels=["neg", "pos"],
+    majority=0,
+).model_dump(mode="json")
+
+
+def figures(share: float) -> dict[str, Any]:
+    """Of a run that is right in this share of the texts."""
+    part = {"accuracy": share, "macro_f1": share}
+    return {"validation": part, "test": part, "verdict": VERDICT}
+
+
+SHARES = {"linear": 0.74, "probe": 0.76, "baseline": 0.7, "lora": 0.83, "full": 0.82}
+ALL = [figures(share) for share in SHARES.values()]
 
 
 @contextmanager
@@ -46,49 +57,49 @@ def working(worker: FakeWorker, folder: Path, *figures: dict[str, Any]) -> Itera
     thread.join()
 
 
-def test_both_jobs_learn_from_one_split(
+def test_all_jobs_learn_from_one_split(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path
 ) -> None:
-    with working(worker, tmp_path, LORA, BASELINE), Client(url) as client:
-        jobs = demo.train_both(client, "rotten-tomatoes")
-    lora, baseline = jobs["lora"]["spec"], jobs["baseline"]["spec"]
-    method = lora["method"]
+    with working(worker, tmp_path, *ALL), Client(url) as client:
+        jobs = demo.train_all(client, "rotten-tomatoes")
+    assert [job["spec"]["method"]["type"] for job in jobs.values()] == [*SHARES]
+    method = jobs["lora"]["spec"]["method"]
     assert (method["r"], method["alpha"]) == (8, 16)
-    assert method["targets"] == ["query", "key", "value", "projection", "mlp"]
-    assert baseline["method"]["type"] == "baseline"
-    assert lora["data"] == baseline["data"]
-    data = lora["data"]
-    assert (data["train_size"], data["validation_size"], data["test_size"]) == (4000, 1000, 2000)
+    data = [
+        {name: job["spec"]["data"][name] for name in ("train_size", "validation_size", "test_size")}
+        for job in jobs.values()
+    ]
+    assert data == [{"train_size": 4000, "validation_size": 1000, "test_size": 2000}] * 5
     assert {job["register_as"] for job in jobs.values()} == {"sentiment"}
 
 
-@pytest.mark.parametrize(("figures", "best"), [((LORA, BASELINE), 1), ((BASELINE, LORA), 2)])
-def test_the_better_one_on_validation_goes_into_production(
-    cli: Run, url: str, worker: FakeWorker, tmp_path: Path, figures: Any, best: int
+@pytest.mark.parametrize("best", range(5))
+def test_the_best_one_on_validation_goes_into_production(
+    cli: Run, url: str, worker: FakeWorker, tmp_path: Path, best: int
 ) -> None:
-    with working(worker, tmp_path, *figures), Client(url) as client:
-        demo.promote_better(client, demo.train_both(client, "imdb"))
-    assert answer(cli("models", "show", "sentiment", "--json"))["aliases"] == {"production": best}
+    found = [figures(0.9 if number == best else 0.8) for number in range(5)]
+    with working(worker, tmp_path, *found), Client(url) as client:
+        demo.promote_best(client, demo.train_all(client, "imdb"))
+    aliases = answer(cli("models", "show", "sentiment", "--json"))["aliases"]
+    assert aliases == {"production": best + 1}
 
 
-def test_a_table_names_the_winner_and_a_script_gets_shares(
+def test_a_table_has_all_methods_and_a_script_gets_shares(
     url: str, worker: FakeWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with working(worker, tmp_path, LORA, BASELINE), Client(url) as client:
-        jobs = demo.train_both(client, "rotten-tomatoes")
+    with working(worker, tmp_path, *ALL), Client(url) as client:
+        jobs = demo.train_all(client, "rotten-tomatoes")
     capsys.readouterr()
     predictions = [{"text": "fine", "label": "pos", "score": 0.9}]
     demo.print_comparison(jobs, predictions, "sentiment:1")
     told = capsys.readouterr().out
-    rows = [line.split()[0] for line in told.splitlines() if "74.4 %" in line or "%" in line]
-    assert rows[:3] == ["lora", "baseline", "linear"]
-    assert "lora beats the linear rival by 7.9 points" in told
-    assert "The linear rival beats baseline by 4.8 points" in told
+    rows = [line.split()[0] for line in told.splitlines() if "%" in line]
+    assert rows[:5] == [*SHARES]
+    assert VERDICT["headline"] in told
     assert demo.result(jobs, predictions) == {
-        "jobs": [jobs["lora"]["id"], jobs["baseline"]["id"]],
-        "lora_test_accuracy": 0.823,
-        "baseline_test_accuracy": 0.696,
-        "linear_test_accuracy": 0.744,
+        "jobs": [job["id"] for job in jobs.values()],
+        **{f"{name}_test_accuracy": share for name, share in SHARES.items()},
+        "promoted": "lora",
         "predictions": predictions,
     }
 
@@ -97,7 +108,7 @@ def test_a_job_that_fails_ends_the_demo(url: str, worker: FakeWorker) -> None:
     thread = threading.Thread(target=lambda: worker.fail(worker.claim()))
     thread.start()
     with Client(url) as client, pytest.raises(RunFailed, match="Only one label"):
-        demo.train_both(client, "rotten-tomatoes")
+        demo.train_all(client, "rotten-tomatoes")
     thread.join()
 
 
@@ -169,11 +180,11 @@ def test_the_whole_demo_on_a_few_sentences(
 ) -> None:
     few = {"train_size": 32, "validation_size": 16, "test_size": 16}
     monkeypatch.setattr(demo, "SIZES", {"rotten-tomatoes": few})
-    monkeypatch.setattr(demo, "OPTIM", {key: {"epochs": 1} for key in demo.OPTIM})
+    monkeypatch.setattr(demo, "METHODS", {key: {"epochs": 1} for key in demo.METHODS})
     review = 'A "fine" film; it\'s $good'
     result = run("demo", "--review", review)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout.splitlines()[-1])
-    assert set(told["seconds"]) == {"service", "lora", "baseline", "total"}
+    assert set(told["seconds"]) == {"service", *demo.METHODS, "total"}
     assert [each["text"] for each in told["predictions"]] == [review, demo.REVIEWS[0]]
     assert 0 <= told["linear_test_accuracy"] <= 1

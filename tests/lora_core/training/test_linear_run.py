@@ -51,7 +51,7 @@ def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path
     assert facts["metrics"] == summary
     assert facts["spec"]["base"] is None
     assert facts["spec"]["method"] == {
-        "type": "linear", "C": 4.0, "ngram_range": [1, 2], "min_df": 1,
+        "type": "linear", "C": 4.0, "class_weight": None, "ngram_range": [1, 2], "min_df": 1,
     }  # fmt: skip
     [started] = listener.all("started")
     assert started.total_steps == summary["steps"] == 1
@@ -78,7 +78,7 @@ def test_it_leaves_a_model_with_figures_and_kept_answers(reviews: Path, tmp_path
 def test_it_is_the_model_that_other_runs_are_compared_with(reviews: Path, tmp_path: Path) -> None:
     spec = described(reviews)
     _, summary = run(spec, tmp_path / "out")
-    rival = comparison.fit(load(spec.data))
+    rival = comparison.fit(load(spec.data)).figures
     for split in (Split.VALIDATION, Split.TEST):
         figures = getattr(rival, split)
         assert {name: summary[split][name] for name in figures} == pytest.approx(figures)
