@@ -10,14 +10,15 @@ from typing import Any
 from benchmarks.quiet import NoEnd
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
-from lora_core import fit
+from lora_core import fit, selection
 from lora_core.data.rows import Row
 from lora_core.defaults import settled
 from lora_core.encoders.load import locate
 from lora_core.events import Silence
 from lora_core.specs.data import Split
+from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import version
+from lora_core.training import auto, version
 from lora_core.training.run import run
 
 
@@ -29,7 +30,9 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
             Split.TEST: _written(Path(folder, "test.csv"), texts.test),
         }
         out = Path(folder, "out")
-        summary = run(_described(spec, source, seed), out_dir=out, observer=Silence(), stop=NoEnd())
+        described = _described(spec, source, seed)
+        go = auto.run if isinstance(described.method, AutoSpec) else run
+        summary = go(described, out_dir=out, observer=Silence(), stop=NoEnd())
         lines = Path(out, "predictions", "test.jsonl").read_text(encoding="utf-8").splitlines()
     return [summary["labels"][json.loads(line)["predicted"]] for line in lines]
 
@@ -37,14 +40,28 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
 def settings(spec: Spec) -> dict[str, Any]:
     """The description of a run but for texts and seed, today's defaults filled in."""
     described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
-    shape = fit.read_shape(locate(described.base).config, base=described.base)
-    filled = settled(described, shape)[0].model_dump_json(exclude={"runtime", "result", "trial"})
-    return {"version": version.TRAINING_VERSION, **json.loads(filled)}
+    shape = fit.read_shape(locate(described.encoder_base).config, base=described.encoder_base)
+    methods = [described.method]
+    if isinstance(described.method, AutoSpec):
+        methods = [*selection.PROBES, *selection.LINEAR, selection.LORA]
+    filled = [
+        settled(described.of(each), shape)[0]
+        if not isinstance(each, LinearSpec)
+        else described.of(each)
+        for each in methods
+    ]
+    told = [each.model_dump(mode="json", exclude={"runtime", "result", "trial"}) for each in filled]
+    return {
+        "version": version.TRAINING_VERSION,
+        "methods": told,
+        "selection": [selection.LEAST_LORA, selection.ENOUGH, selection.REPEATED, selection.NOISE],
+    }
 
 
 def _described(spec: Spec, source: dict[Split, str], seed: int) -> TrainSpec:
     data = {"source": source, "max_length": MAX_LENGTH}
-    return TrainSpec.model_validate({**spec, "data": data, "runtime": {"seed": seed}})
+    given = {**spec, "data": data, "runtime": {"seed": seed}, "result": {"model": False}}
+    return TrainSpec.model_validate(given)
 
 
 def _written(path: Path, rows: Sequence[Row]) -> str:

@@ -34,10 +34,11 @@ CONTENDERS: Mapping[str, Contender] = {
     # One fit on 64 texts makes 2,000 to 4,000 pairs; on more texts it would take hours.
     "setfit": Contender("setfit_process", {}, (16, 32, 64)),
     "lora": Contender("ours", {"method": {"type": "lora"}}),
+    "auto": Contender("ours", {"method": {"type": "auto"}}),
 }
 # On the sets for choosing: what has settings of ours, and variants of it.
 CHOOSING: Mapping[str, Contender] = {
-    **{name: CONTENDERS[name] for name in ("linear", "probe", "lora")},
+    **{name: CONTENDERS[name] for name in ("linear", "probe", "lora", "auto")},
     "linear-C4": Contender("linear", {"C": 4.0, "ngrams": 1, "class_weight": "balanced"}),
     "linear-C300": Contender("linear", {"C": 300.0, "ngrams": 1, "class_weight": "balanced"}),
     "linear-even": Contender("linear", {"C": 30.0, "ngrams": 1, "class_weight": None}),

@@ -58,9 +58,10 @@ def run(
     if isinstance(one.method, LinearSpec):
         if not ranks.leave():
             return {}
-        with causes.known(spec):
-            probe = verdict.probe(spec, splits, Pulse(told, stop))
-        chosen = replace(chosen, probe=probe)
+        if spec.result.model:
+            with causes.known(spec):
+                probe = verdict.probe(spec, splits, Pulse(told, stop))
+            chosen = replace(chosen, probe=probe)
         return linear.run(one, out_dir=out_dir, observer=observer, stop=stop, chosen=chosen)
     if chosen.cross_validated is not None:
         one = one.model_copy(update={"stop": StopSpec(select_by=SelectBy.LAST)})
