@@ -28,6 +28,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "lora": {"method": {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}},
     "full": {"method": {"type": "full"}},
     "baseline": {"method": {"type": "baseline"}},
+    "auto": {
+        "method": {
+            "type": "auto",
+            "candidates": [
+                {"method": {"type": "lora", "r": 4, "targets": ["query", "value"]}, "folds": 2},
+                {"method": {"type": "probe"}},
+            ],
+        }
+    },
 }
 TEXTS = ["an awful film", "great, it made me laugh"]
 LONGEST_SECONDS = 300.0  # of the last jobs, once nothing is broken any more

@@ -112,6 +112,7 @@ class Installation:
             "data": {"source": str(self.reviews)},
             "optim": {"epochs": 2, "batch_size": 8, "encoder_dropout": 0.1, "head_dropout": 0.1},
             "runtime": {"device": "cpu", "threads": 1},
+            "result": {"cross_validation": False},
             **changes.pop("spec", {}),
         }
         made = TrainSpec.model_validate(spec).model_dump(mode="json")

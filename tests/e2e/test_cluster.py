@@ -64,6 +64,7 @@ def submit(client: httpx2.Client, base: Path) -> UUID:
         "base": str(base),
         "data": {"source": "reviews"},
         "optim": {"epochs": 3, "batch_size": 8, "learning_rate": 0.01},
+        "result": {"cross_validation": False},
     }
     sent = client.post("/v1/jobs", json=body)
     assert sent.status_code == 202, sent.text

@@ -157,6 +157,7 @@ def test_from_a_job_to_an_answer_by_http_alone(url: str, folder: Path, tmp_path:
         "base": str(folder / "bases" / "tiny"),
         "data": {"source": "reviews:1"},
         "optim": OPTIM,
+        "result": {"cross_validation": False},
         "register_as": "films",
     }
     plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
@@ -231,6 +232,35 @@ def test_a_linear_model_from_the_command_to_an_answer(
     assert sweep["state"] == "finished"
     promoted = cli(url, "sweep", "promote", sweep["id"], "words")
     assert promoted["summary"]["model_version"] == "words:3"
+
+
+def test_without_a_method_the_best_one_is_chosen(url: str, folder: Path) -> None:
+    body = {
+        "base": str(folder / "bases" / "tiny"),
+        "data": {"source": "reviews"},
+        "register_as": "chosen",
+    }
+    plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
+    planned = [each["method"]["type"] for each in plan["spec"]["method"]["candidates"]]
+    assert planned == ["probe", "probe", "probe", "linear", "linear"]
+    job = finished(url, httpx2.post(f"{url}/v1/jobs", json=body).json()["id"])
+    assert job["method"] == "auto"
+    assert job["spec"]["method"] == plan["spec"]["method"]  # a resume tries the same ones
+    selection = job["summary"]["selection"]
+    assert [each["method"]["type"] for each in selection["candidates"]] == planned
+    events = httpx2.get(f"{url}/v1/jobs/{job['id']}/events").json()["data"]
+    kinds = [event["kind"] for event in events]
+    assert kinds.count("candidate") == len(planned)
+    [version] = httpx2.get(f"{url}/v1/models/chosen").json()["versions"]
+    chosen = selection["candidates"][selection["chosen"]]["method"]["type"]
+    assert version["method"] == chosen
+    verdict = job["verdict"]
+    assert verdict["measured_on"] == "cross_validation"
+    assert verdict["texts"] == selection["texts"] == 96
+    assert verdict["learned"]
+    page = httpx2.get(f"{url}/jobs/{job['id']}").text
+    assert verdict["headline"] in page
+    assert page.index("verdict-title") < page.index("figures-title")
 
 
 @pytest.mark.slow  # each step of it has a test of its own
