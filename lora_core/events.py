@@ -23,6 +23,7 @@ class Phase(StrEnum):
     TOKENISING = "tokenising"
     FEATURES = "features"
     LINEAR_RIVAL = "linear_rival"
+    LEARNING_CURVE = "learning_curve"
     TRAINING = "training"
     EVALUATING = "evaluating"
     SAVING = "saving"

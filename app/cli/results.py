@@ -2,6 +2,7 @@
 
 from app.cli.answers import Json
 from app.cli.output import percent, say, show, table
+from lora_core.data.more_labels import MoreLabels, basis_in_words
 
 RIVAL = "linear (TF-IDF + logistic regression)"
 COLUMNS = ["", ">validation acc", ">validation F1", ">test acc", ">test F1", ">trainable"]
@@ -24,8 +25,17 @@ def print_results(method: str, summary: Json) -> None:
         say(verdict(method, ours, theirs, tests=summary.get("examples", {}).get("test")))
     if calibration := summary.get("calibration"):
         say(confidence(calibration))
+    print_more_labels(summary.get("more_labels"))
     if version := summary.get("model_version"):
         say(f"Registered as {version}.")
+
+
+def print_more_labels(found: Json | None) -> None:
+    """Whether more labels would help, if that is known."""
+    if found is None:
+        return
+    sentences = [found["message"], basis_in_words(MoreLabels.model_validate(found))]
+    say(f"\nWould more labels help? {' '.join(filter(None, sentences))}")
 
 
 def verdict(method: str, ours: float, theirs: float, *, tests: int | None) -> str:

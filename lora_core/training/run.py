@@ -17,7 +17,17 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.stored_answers import save_golden, save_predictions
-from lora_core.training import causes, checkpoint, evaluate, figures, mistakes, origin, probe, ranks
+from lora_core.training import (
+    causes,
+    checkpoint,
+    evaluate,
+    figures,
+    mistakes,
+    origin,
+    probe,
+    probe_curve,
+    ranks,
+)
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.forward import WholeModel
 from lora_core.training.loop import Trained
@@ -53,6 +63,7 @@ def run(
         reach("loading")
         with ranks.main_first():
             prepared, saved = _ready(spec, resume, observer, alone)
+            more_labels = probe_curve.of_run(prepared, alone)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _announce(1, prepared, observer)
             trained = probe.fit(prepared, method, observer=observer, pulse=together)
@@ -69,6 +80,8 @@ def run(
         if not ranks.leave():
             return {}
         summary = {**_facts(prepared, trained), **measured}
+        if more_labels is not None:
+            summary["more_labels"] = more_labels.model_dump(mode="json")
         alone.enter(Phase.SAVING, trained.steps)
         reach("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
