@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from lora_core.cache import cache_dir
 from lora_core.data.contents import Contents
@@ -52,7 +53,9 @@ MOST_RUNS = 20  # folds that are held out, over all repetitions
 WORK = 40_000  # texts x rows of weights, over all runs
 MAX_TEXTS = 4_000
 MAX_CHARACTERS = 3_000_000  # of the texts of a linear model
-STRENGTH = 30.0  # C of the linear model: high ones are best with few texts
+# C of each model. With a small one accuracy stays at that of the most frequent label, then leaps:
+# such a curve cannot be extrapolated.
+STRENGTHS: Mapping[Basis, float] = {"linear": 30.0, "probe": 10.0}
 MAX_ITER, TOLERANCE = 1000, 1e-3
 
 EXPONENTS = np.arange(-3, 11) / 10  # c: all of them equally likely beforehand
@@ -150,16 +153,16 @@ def linear(rows: Sequence[Row], truth: Indices) -> Learner:
         weighting = TfidfTransformer(sublinear_tf=True)
         x = weighting.fit_transform(seen[:, terms])
         others = weighting.transform(counts[held_out][:, terms])
-        return _regression(x, truth[train], STRENGTH, others)
+        return _regression(x, truth[train], STRENGTHS["linear"], others)
 
     return learn
 
 
-def probe(vectors: NDArray[np.float32], truth: Indices, strength: float) -> Learner:
-    """Logistic regression with C = `strength` on vectors (texts, width), of a mean norm of 1."""
+def probe(vectors: NDArray[np.float32], truth: Indices) -> Learner:
+    """Logistic regression on vectors (texts, width), of a mean norm of 1."""
 
     def learn(train: Indices, held_out: Indices) -> Indices:
-        return _regression(vectors[train], truth[train], strength, vectors[held_out])
+        return _regression(vectors[train], truth[train], STRENGTHS["probe"], vectors[held_out])
 
     return learn
 
@@ -184,7 +187,8 @@ def _most_frequent(labels: Indices, count: int) -> Indices:
 
 def estimate(learner: Learner, truth: Indices, *, texts: int, basis: Basis) -> MoreLabels:
     """Measure the curve of texts with these labels, and extrapolate it to `texts` and more."""
-    scores = measure(learner, truth)
+    with threadpool_limits(1, user_api="blas"):  # several threads get in each other's way
+        scores = measure(learner, truth)
     accuracies = scores.right.mean(axis=1)
     found = MoreLabels(
         code="not_above_majority",

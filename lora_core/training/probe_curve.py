@@ -15,7 +15,6 @@ from lora_core.data.more_labels import MoreLabels, without_curve
 from lora_core.data.rows import Row
 from lora_core.events import Phase
 from lora_core.specs.data import Split
-from lora_core.specs.method import ProbeSpec
 from lora_core.training import ranks
 from lora_core.training.learning_curve import distinct_texts, of_splits
 from lora_core.training.prepare import Prepared
@@ -39,15 +38,12 @@ def of_run(prepared: Prepared, pulse: Pulse) -> MoreLabels | None:
     if not _is_cheap(prepared, used):
         return of_splits(prepared.splits, pulse)
     pulse.enter(Phase.LEARNING_CURVE)
-    method = prepared.spec.method
-    strength = method.C if isinstance(method, ProbeSpec) else ProbeSpec().C
     facts = {
         "basis": "probe",
         "data": prepared.splits.digest,
         "base": prepared.base_sha256,
         "max_length": prepared.max_length,
         "precision": prepared.runtime.precision,
-        "C": strength,
     }
 
     def measure() -> MoreLabels:
@@ -55,7 +51,7 @@ def of_run(prepared: Prepared, pulse: Pulse) -> MoreLabels | None:
         if not np.isfinite(vectors).all():  # training fails with an error of its own
             return of_splits(prepared.splits, pulse)
         truth = curve.labels_of(used)
-        learner = curve.probe(vectors, truth, strength)
+        learner = curve.probe(vectors, truth)
         return while_beating(
             pulse,
             lambda: curve.estimate(learner, truth, texts=len(distinct), basis="probe"),
