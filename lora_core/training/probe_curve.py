@@ -20,8 +20,8 @@ from lora_core.training.learning_curve import distinct_texts, of_splits
 from lora_core.training.prepare import Prepared
 from lora_core.training.pulse import Pulse, while_beating
 
-# Of one pass of the base: some seconds, by what two cores or a GPU compute in them.
-PASS_FLOPS = {"cpu": 2e12, "cuda": 1e14}
+# Of one pass of the base: about two seconds of two idle cores, or of a GPU.
+PASS_FLOPS = {"cpu": 1e12, "cuda": 1e14}
 
 
 def of_run(prepared: Prepared, pulse: Pulse) -> MoreLabels | None:
