@@ -87,5 +87,8 @@ def _draw(answer: MoreLabels) -> Drawing:
         expected=path(middle),
         band=path(outline) + "Z" if outline else "",
         across=[Tick(x(texts), count(texts)) for texts in (shown if middle else counts)],
-        up=[Tick(y(share), f"{share:.0%}") for share in (low, (low + high) / 2, high)],
+        up=[
+            Tick(y(share), f"{round(100 * share, 1):g} %")
+            for share in (low, (low + high) / 2, high)
+        ],
     )

@@ -70,6 +70,7 @@ def test_the_drawing_stays_in_its_box_and_rises_with_accuracy() -> None:
     assert [dot[0] for dot in view.drawing.dots] == sorted(dot[0] for dot in view.drawing.dots)
     assert view.drawing.dots[0][1] > view.drawing.dots[1][1]  # down is less
     assert [tick.title for tick in view.drawing.across] == ["40", "1,000", "2,000", "4,000"]
+    assert [tick.title for tick in view.drawing.up] == ["60 %", "70 %", "80 %"]
 
 
 def test_one_level_line_can_be_drawn_too() -> None:
