@@ -58,8 +58,8 @@ def _draw(answer: MoreLabels) -> Drawing:
     known = [(each.texts, each.accuracy) for each in answer.measured]
     bounds = [share for each in answer.expected for share in (each.low, each.high)]
     shares = [share for _, share in known] + bounds
-    low = math.floor(min(shares) / TICK) * TICK
-    high = max(math.ceil(max(shares) / TICK) * TICK, low + TICK)
+    low = math.floor(round(min(shares) / TICK, 6)) * TICK
+    high = max(math.ceil(round(max(shares) / TICK, 6)) * TICK, low + TICK)
     counts = [texts for texts, _ in known] + [each.texts for each in answer.expected]
     first, last = math.log(min(counts)), math.log(max(counts))
 
