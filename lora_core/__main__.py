@@ -148,7 +148,12 @@ def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
     lines.write(describe(found))  # it stands, should the diagnosis run out of time or memory
     from lora_core.data.doctor import diagnose
 
-    lines.write(diagnose(found))
+    diagnosis = diagnose(found)
+    lines.write(diagnosis)  # so does this, should the learning curve
+    if diagnosis.more_labels is None:
+        from lora_core.data.learning_curve import complete
+
+        lines.write(complete(diagnosis, found))
 
 
 def _preview(arguments: argparse.Namespace, lines: Lines) -> None:

@@ -26,6 +26,7 @@ class Phase(StrEnum):
     FEATURES = "features"
     SELECTING = "selecting"
     LINEAR_RIVAL = "linear_rival"
+    LEARNING_CURVE = "learning_curve"
     TRAINING = "training"
     EVALUATING = "evaluating"
     JUDGING = "judging"

@@ -134,6 +134,7 @@ class Diagnosis(TypedDict):
     balance: Balance | None
     tokens: TokenCounts | None
     findings: list[Finding]
+    more_labels: Json | None
 
 
 class DatasetListItem(TypedDict):

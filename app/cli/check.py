@@ -15,6 +15,7 @@ from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import console, facts, percent, plain, say
+from app.cli.results import print_more_labels
 from lora_core.data.rows import Columns
 from lora_core.errors.data import MissingColumn
 
@@ -74,7 +75,12 @@ def _of_file(path: Path, named: Columns) -> Diagnosis:
         answers = ask(path, named.sheet, labels=named.label is not None)
         text, label = answers["text_column"], answers.get("label_column")
         found = contents.read(path, replace(named, text=text, label=label))
-    diagnosis: Diagnosis = json.loads(diagnose(found).model_dump_json())
+    made = diagnose(found)
+    if made.more_labels is None:
+        from lora_core.data.learning_curve import complete
+
+        made = complete(made, found)
+    diagnosis: Diagnosis = json.loads(made.model_dump_json())
     return diagnosis
 
 
@@ -101,6 +107,7 @@ def _print(diagnosis: Diagnosis) -> None:
         _print_finding(finding)
     if not diagnosis["findings"]:
         say("\nNothing to complain of.", style="green")
+    print_more_labels(diagnosis["more_labels"])
 
 
 def _print_finding(finding: Finding) -> None:

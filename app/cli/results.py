@@ -4,6 +4,7 @@ from pydantic import TypeAdapter
 
 from app.cli.answers import Json
 from app.cli.output import duration, percent, say, show, table
+from lora_core.data.more_labels import MoreLabels, basis_in_words
 from lora_core.specs.method import OneMethod, named
 
 RIVAL = "linear (TF-IDF + logistic regression)"
@@ -32,6 +33,7 @@ def print_results(method: str, summary: Json) -> None:
         table(TRIED, tried_rows(selection), empty="")
     if calibration := summary.get("calibration"):
         say(confidence(calibration))
+    print_more_labels(summary.get("more_labels"))
     if version := summary.get("model_version"):
         say(f"Registered as {version}.")
 
@@ -62,6 +64,14 @@ def tried_rows(selection: Json) -> list[list[object]]:
         ]
         for number, each in enumerate(selection["candidates"])
     ]
+
+
+def print_more_labels(found: Json | None) -> None:
+    """Whether more labels would help, if that is known."""
+    if found is None:
+        return
+    sentences = [found["message"], basis_in_words(MoreLabels.model_validate(found))]
+    say(f"\nWould more labels help? {' '.join(filter(None, sentences))}")
 
 
 def confidence(calibration: Json) -> str:

@@ -45,22 +45,23 @@ class Inspection:
     def profile(self) -> dict[str, Any]:
         """What is in the file: rows, labels, parts, duplicates, and the `diagnosis`.
 
-        The diagnosis is None where memory or time sufficed for the rest alone.
+        The diagnosis is None where memory or time sufficed for the rest alone; so is its
+        `more_labels`.
         """
         told, ended = self._ask("inspect")
         if not told:
             raise self._cause(ended)
-        profile, *diagnosis = told
-        if not diagnosis:
+        profile, *diagnoses = told
+        if ended.status != 0:
             log.warning("a diagnosis ended early", cause=str(self._cause(ended)))
-        return {**profile, "diagnosis": diagnosis[0] if diagnosis else None}
+        return {**profile, "diagnosis": diagnoses[-1] if diagnoses else None}
 
     def diagnosis(self) -> dict[str, Any]:
         """The diagnosis alone."""
         told, ended = self._ask("inspect")
         if len(told) < 2:
             raise self._cause(ended)
-        return dict(told[1])
+        return dict(told[-1])
 
     def rows(self, *, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` rows with numbers above `after`."""

@@ -16,6 +16,7 @@ from app.keys.auth import requires
 from app.pagination import cut, decode
 from app.web import words
 from app.web.lists import Wanted
+from app.web.more_labels import MoreLabelsView
 from app.web.page import render
 from lora_core.data.diagnosis import Finding, Level
 from lora_core.samples import reviews
@@ -85,10 +86,12 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
         used = jobs.page(session, after=None, limit=JOBS, only=Filter(dataset=row.id))
         using = [(job.id, words.name(job), job.state) for job in used.jobs]
     newest = versions[0].version == row.version
+    diagnosis = shown.view.diagnosis
     return render(
         request,
         "dataset.html",
         dataset=shown,
+        more_labels=MoreLabelsView.of(diagnosis.more_labels) if diagnosis else None,
         source=row.name if newest else f"{row.name}:{row.version}",
         versions=versions,
         jobs=using,

@@ -27,6 +27,7 @@ from app.registry import repository as registry
 from app.web import words
 from app.web.confusion import Confusion
 from app.web.figures import Figures
+from app.web.more_labels import MoreLabelsView
 from app.web.page import render
 from app.web.sketch import HEIGHT, WIDTH, Sketch
 from lora_core.selection import CandidateResult
@@ -130,6 +131,7 @@ def job(
         left=left,
         excerpt=EXCERPT,
         rival=summary.get("linear", {}).get("validation", {}).get("accuracy"),
+        more_labels=MoreLabelsView.of(summary.get("more_labels")),
         settings={field: text(value) for field, value in _used(shown.spec).items()},
     )
 

@@ -16,6 +16,7 @@ from lora_core.data.diagnosis import (
     together,
 )
 from lora_core.data.labels import similar
+from lora_core.data.more_labels import ERRORS, FEW
 from lora_core.data.rows import Row
 from lora_core.specs.data import Split
 
@@ -44,7 +45,8 @@ def balance(rows: Sequence[Row], labels: Sequence[str]) -> Balance:
 
 
 def findings(found: Balance, rows: Sequence[Row]) -> Iterator[Finding]:
-    """`similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
+    """`few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
+    yield from _few(rows)
     yield from _similar(found, rows)
     yield from _missing(found)
     rare = [(label, share.count) for label, share in found.labels.items() if share.count < RARE]
@@ -68,6 +70,24 @@ def findings(found: Balance, rows: Sequence[Row]) -> Iterator[Finding]:
             advice="Compare models by macro F1 or balanced accuracy instead of accuracy, and try "
             "balanced class weights (task.class_weights).",
         )
+
+
+def _few(rows: Sequence[Row]) -> Iterator[Finding]:
+    if len(rows) >= FEW:
+        return
+    held_out, folds = next(
+        (off for texts, off in reversed(ERRORS.items()) if len(rows) >= texts),
+        next(iter(ERRORS.values())),
+    )
+    yield Finding(
+        code="few_rows",
+        level=Level.WARNING,
+        count=len(rows),
+        message=f"Only {counted(len(rows), 'row')}. Accuracy that is measured on a tenth of so few "
+        f"is off by about {held_out} points on average, cross-validated accuracy by {folds}.",
+        advice="Expect a first draft, compare methods by cross-validation, and label more: each "
+        "doubling usually brings several points.",
+    )
 
 
 def _similar(found: Balance, rows: Sequence[Row]) -> Iterator[Finding]:

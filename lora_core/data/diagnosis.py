@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from lora_core.data.more_labels import MoreLabels
 from lora_core.data.parts import named
 from lora_core.data.rows import Row
 from lora_core.specs.data import Split
@@ -88,6 +89,7 @@ class Diagnosis(Frozen):
     balance: Balance | None  # None: there are no labels
     tokens: TokenCounts | None  # None: the tokenizer of the sample base is not installed
     findings: tuple[Finding, ...]  # the worst first
+    more_labels: MoreLabels | None = None  # None: there was no time to measure a learning curve
 
 
 def part(row: Row) -> Split | None:

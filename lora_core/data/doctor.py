@@ -15,12 +15,15 @@ from lora_core.data.diagnosis import (
     TokenCounts,
     counted,
     listed,
+    part,
     together,
 )
+from lora_core.data.more_labels import without_curve
 from lora_core.data.rows import Row
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
 from lora_core.samples.packages import locate
+from lora_core.specs.data import Split
 
 # What is looked at, at most, so that a diagnosis takes some ten seconds on one core: (rows,
 # characters). Tokens take longest, and of a few thousand texts the shares are right to a percent.
@@ -29,9 +32,10 @@ TOKENISED = (10_000, 5_000_000)
 
 
 def diagnose(contents: Contents) -> Diagnosis:
-    """What is worth knowing of a sound file."""
+    """What is worth knowing of a sound file, but for a curve (`learning_curve.complete`)."""
     rows = copies.by_part(contents.rows)
-    _, groups = copies.grouped(rows)
+    distinct, groups = copies.grouped(rows)
+    trained = [row.label for row in distinct if part(row) in (None, Split.TRAIN) and row.label]
     compared = sample(rows, *COMPARED)
     found = balance.balance(rows, contents.labels) if contents.labels else None
     tokens, of_tokens = _tokens(sample(rows, *TOKENISED))
@@ -50,6 +54,7 @@ def diagnose(contents: Contents) -> Diagnosis:
         balance=found,
         tokens=tokens,
         findings=tuple(sorted(findings, key=lambda each: order.index(each.level))),
+        more_labels=without_curve(trained),
     )
 
 

@@ -4,11 +4,10 @@ The fit takes seconds, so there are no checkpoints: a run that was interrupted b
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,18 +42,16 @@ from lora_core.specs.train import TrainSpec
 from lora_core.stored_answers import save_golden, save_predictions
 from lora_core.tasks import calibration
 from lora_core.tasks.report import CURVES, report
-from lora_core.training import mistakes
+from lora_core.training import learning_curve, mistakes
 from lora_core.training.chosen import Chosen
 from lora_core.training.graded import grade
-from lora_core.training.pulse import Pulse
+from lora_core.training.pulse import Pulse, while_beating
 from lora_core.verdict import FEW_TEXTS, Verdict, judge, majority
 
 MAX_CHARACTERS = 50_000_000  # of the texts it learns from: a fit takes some 17 bytes for each
-BEAT_SECONDS = 0.2
 STEPS = 1
 
 Logits = dict[Split, NDArray[np.float32]]
-Done = TypeVar("Done")
 
 
 def run(
@@ -85,19 +82,21 @@ def run(
         spec = _settled(spec, method)
         pulse.enter(Phase.TRAINING)
         fitted_at = time.monotonic()
-        model = _while_beating(pulse, lambda: _fit(spec, method, splits, train))
+        model = while_beating(pulse, lambda: _fit(spec, method, splits, train))
         seconds = time.monotonic() - fitted_at
         if not model.converged:
             text = "The fit was stopped before it had converged; a smaller C converges sooner."
             observer.on_event(Noted(level="warning", code="not_converged", message=text))
         observer.on_event(_started(spec, splits, model))
         pulse.enter(Phase.EVALUATING, STEPS)
-        logits = _while_beating(pulse, lambda: _answers(spec, splits, model))
+        logits = while_beating(pulse, lambda: _answers(spec, splits, model))
         if chosen is not None and chosen.cross_validated is not None:
             logits[Split.VALIDATION] = chosen.cross_validated
         measured = _measured(splits, logits, observer)
         summary = {**_facts(splits, train, model, seconds), **measured}
         summary |= chosen.summary() if chosen else {}
+        more_labels = learning_curve.of_splits(splits, pulse)
+        summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
             pulse.enter(Phase.JUDGING, STEPS)
             found = _verdict(spec, method, splits, logits[Split.TEST], chosen, pulse)
@@ -164,18 +163,6 @@ def _fit(
         classes=len(splits.labels),
         balanced=spec.balanced,
     )
-
-
-def _while_beating(pulse: Pulse, work: Callable[[], Done]) -> Done:
-    """Compute in a thread, so that others hear that the run is alive. Raises `Stopped`."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="fit")
-    try:
-        computed = thread.submit(work)
-        while not wait([computed], timeout=BEAT_SECONDS).done:
-            pulse.beat()
-        return computed.result()
-    finally:
-        thread.shutdown(wait=False)  # of a run that was stopped nobody needs the rest
 
 
 def _started(spec: TrainSpec, splits: Splits, model: LinearModel) -> Started:

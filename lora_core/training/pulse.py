@@ -1,11 +1,17 @@
 """Signs of life, told often enough that nobody takes a run for dead, and the ear for a stop."""
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from lora_core.errors.training import Stopped
 from lora_core.events import Observer, Phase, StopSignal, Tick
 
 SECONDS = 1.0  # between two signs within a phase
+LISTEN_SECONDS = 0.2  # how soon a stop is heard during `while_beating`
+
+Done = TypeVar("Done")
 
 
 class Pulse:
@@ -51,3 +57,15 @@ class Unseen(Pulse):
 
     def beat(self, step: int | None = None) -> None:  # noqa: ARG002
         self._outer.beat()
+
+
+def while_beating(pulse: Pulse, work: Callable[[], Done]) -> Done:
+    """Compute in a thread, so that others hear that the run is alive. Raises `Stopped`."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="fit")
+    try:
+        computed = thread.submit(work)
+        while not wait([computed], timeout=LISTEN_SECONDS).done:
+            pulse.beat()
+        return computed.result()
+    finally:
+        thread.shutdown(wait=False)  # of a run that was stopped nobody needs the rest

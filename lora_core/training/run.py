@@ -25,6 +25,7 @@ from lora_core.training import (
     mistakes,
     origin,
     probe,
+    probe_curve,
     ranks,
     verdict,
 )
@@ -65,6 +66,7 @@ def run(  # noqa: PLR0913 - where from, where to, who watches
         reach("loading")
         with ranks.main_first():
             prepared, saved = _ready(spec, resume, chosen, observer, alone)
+            more_labels = probe_curve.of_run(prepared, alone)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _announce(1, prepared, observer)
             trained = probe.fit(prepared, method, observer=observer, pulse=together)
@@ -87,6 +89,8 @@ def run(  # noqa: PLR0913 - where from, where to, who watches
             return {}
         summary = {**_facts(prepared, trained), **measured}
         summary |= chosen.summary() if chosen else {}
+        if more_labels is not None:
+            summary["more_labels"] = more_labels.model_dump(mode="json")
         if leaves_model(prepared.spec):
             alone.enter(Phase.JUDGING, trained.steps)
             found = verdict.of_run(prepared, logits[Split.TEST], chosen, alone)

@@ -164,7 +164,16 @@ def test_inspect_describes_a_file_and_refuses_a_broken_one(
     profile, diagnosis = map(json.loads, done.stdout.splitlines())
     assert (profile["rows"], diagnosis["rows"]) == (10, 10)
     assert profile["labels"] == {"bad": 5, "good": 5}
-    assert [each["code"] for each in diagnosis["findings"]] == ["rare_labels"]
+    assert [each["code"] for each in diagnosis["findings"]] == ["few_rows", "rare_labels"]
+    assert diagnosis["more_labels"]["code"] == "too_few"
+
+    make_reviews(reviews, rows=260)
+    done = run("inspect", str(reviews), environment=environment)
+    assert done.returncode == 0, done.stderr
+    _, diagnosis, whole = map(json.loads, done.stdout.splitlines())
+    assert (diagnosis["more_labels"], diagnosis["findings"]) == (None, [])
+    assert whole["more_labels"]["code"] == "measured"
+    assert {**whole, "more_labels": None} == diagnosis
 
     reviews.write_text("text,label\nfine,good\n,bad\n")
     done = run("inspect", str(reviews), environment=environment)

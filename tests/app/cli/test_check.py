@@ -7,7 +7,7 @@ import xlsxwriter
 
 from app.db.engines import Database
 from tests.app.cli.conftest import Run, answer
-from tests.app.datasets.test_diagnosis import LEAKING, forget
+from tests.app.datasets.test_diagnosis import LEAKING, MANY, forget
 
 
 def write(tmp_path: Path, content: str, name: str = "films.csv") -> str:
@@ -31,9 +31,20 @@ def test_a_file_is_checked_without_a_service(run: Run, tmp_path: Path) -> None:
 
 
 def test_sound_data_leaves_with_0(run: Run, tmp_path: Path) -> None:
-    found = run("datasets", "check", write(tmp_path, SOUND))
+    found = run("datasets", "check", write(tmp_path, MANY))
     assert found.exit_code == 0, found.output
     assert "Nothing to complain of" in found.stdout
+    told = " ".join(found.stdout.split())
+    assert "Would more labels help? With twice as many labels (600) expect" in told
+    assert "This is the curve of a linear model (TF-IDF + logistic regression)" in told
+
+
+def test_few_rows_are_told(run: Run, tmp_path: Path) -> None:
+    found = run("datasets", "check", write(tmp_path, SOUND))
+    assert found.exit_code == 0, found.output
+    told = " ".join(found.stdout.split())
+    assert "warning: Only 48 rows. Accuracy that is measured on a tenth" in told
+    assert "Would more labels help? 24 labeled texts are too few to tell" in told
 
 
 def test_warnings_alone_leave_with_0(run: Run, tmp_path: Path) -> None:
@@ -46,7 +57,7 @@ def test_json_is_the_diagnosis_alone(run: Run, tmp_path: Path) -> None:
     found = run("datasets", "check", write(tmp_path, LEAKING), "--json")
     assert found.exit_code == 1
     diagnosis = json.loads(found.stdout)
-    assert [each["code"] for each in diagnosis["findings"]] == ["leaked", "duplicates"]
+    assert [each["code"] for each in diagnosis["findings"]] == ["leaked", "few_rows", "duplicates"]
     assert diagnosis["tokens"]["truncated"]["512"] == 0
 
 
@@ -77,7 +88,8 @@ def test_the_sheet_of_a_workbook_is_named(run: Run, tmp_path: Path) -> None:
             sheet.write_row(number, 0, row.split(","))
     found = run("datasets", "check", str(file), "--sheet", "Films", "--json")
     assert found.exit_code == 0, found.output
-    [finding] = json.loads(found.stdout)["findings"]
+    few, finding = json.loads(found.stdout)["findings"]
+    assert few["code"] == "few_rows"
     assert (finding["code"], "not Other" in finding["message"]) == ("other_sheets", True)
     wrong = run("datasets", "check", str(file), "--sheet", "None")
     assert (wrong.exit_code, "Sheets: Other, Films. (missing_sheet)" in wrong.stderr) == (2, True)

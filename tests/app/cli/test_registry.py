@@ -93,7 +93,7 @@ def test_labels_that_differ_in_case_only_are_told(cli: Run, tmp_path: Path) -> N
     file.write_text("text,label\na,lob\nb,Lob\nc,tadel\n")
     told = " ".join(cli("datasets", "upload", str(file)).stdout.split())
     assert "to look at the labels Lob and lob differ in case or white space only" in told
-    assert "1 error(s), 1 warning(s): loraworks datasets check reviews:1" in told
+    assert "1 error(s), 2 warning(s): loraworks datasets check reviews:1" in told
 
 
 def test_a_bad_file_is_refused_with_its_row(cli: Run, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ LEAKING = "text,label,split\n" + "".join(
 LEAKING += "sentence0 word0 end0,neg,test\n"
 
 
+# Sound, and enough for a learning curve.
+MANY = "text,label\n" + "".join(
+    f"sentence{i} word{i} {('dull', 'fine')[i % 2] if i % 5 else 'odd'},{('neg', 'pos')[i % 2]}\n"
+    for i in range(300)
+)
+
 READING = ("encoding", "separator", "sheet", "blank_rows")  # how the file was read
 
 
@@ -46,7 +52,7 @@ def codes(dataset: dict[str, Any]) -> list[str]:
 
 def test_an_upload_is_diagnosed(client: TestClient, upload: Upload) -> None:
     dataset = upload(LEAKING, "films.csv").json()
-    assert codes(dataset) == ["leaked", "duplicates"]
+    assert codes(dataset) == ["leaked", "few_rows", "duplicates"]
     diagnosis = dataset["diagnosis"]
     assert diagnosis["findings"][0] == {
         "code": "leaked",
@@ -70,13 +76,42 @@ def test_an_upload_is_diagnosed(client: TestClient, upload: Upload) -> None:
     assert diagnosis["tokens"]["truncated"]["512"] == 0
     assert "diagnosis" not in dataset["profile"]
     assert client.get("/v1/datasets/films").json() == dataset
-    assert dataset["findings"] == {"error": 1, "warning": 1}
+    assert dataset["findings"] == {"error": 1, "warning": 2}
+    assert diagnosis["more_labels"]["code"] == "too_few"
 
 
 def test_texts_without_labels_are_diagnosed(upload: Upload) -> None:
     dataset = upload("text\na b c\na b c\n", "inbox.csv", purpose="predict").json()
     assert codes(dataset) == ["duplicates"]
     assert dataset["diagnosis"]["balance"] is None
+    assert dataset["diagnosis"]["more_labels"]["code"] == "no_labels"
+
+
+def test_the_learning_curve_is_kept_with_the_diagnosis(client: TestClient, upload: Upload) -> None:
+    dataset = upload(MANY, "many.csv").json()
+    found = dataset["diagnosis"]["more_labels"]
+    assert (found["code"], found["basis"], found["texts"]) == ("measured", "linear", 300)
+    assert [each["texts"] for each in found["gains"]] == [600, 1200]
+    assert dataset["findings"] == {}
+    assert client.get("/v1/datasets/many").json() == dataset
+
+
+def test_without_time_for_the_curve_the_rest_is_kept(
+    upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = child.run
+
+    def hurried(*arguments: Any, **limits: Any) -> Ended:
+        """Stopped before its last line."""
+        ended = whole(*arguments, **limits)
+        told = ended.report.splitlines(keepends=True)
+        assert len(told) == 3
+        return Ended(None, b"".join(told[:-1]), ended.complaints)
+
+    monkeypatch.setattr(child, "run", hurried)
+    dataset = upload(MANY, "many.csv").json()
+    assert dataset["diagnosis"]["more_labels"] is None
+    assert dataset["findings"] == {}
 
 
 def test_an_older_upload_is_shown_and_diagnosed_on_request(

@@ -43,7 +43,7 @@ def test_a_file_becomes_a_data_set(client: TestClient, upload: Upload, kept: Kep
         "sheet": None,
         "labels": LABELS,
         "label_count": 2,
-        "findings": {},
+        "findings": {"warning": 1},
         "profile": dataset["profile"],
         "diagnosis": dataset["diagnosis"],
         "created_at": IsDatetime(iso_string=True),

@@ -13,6 +13,7 @@ from app.jobs.endings import Ending, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
+from lora_core.data.more_labels import MoreLabels
 from lora_core.data.records import Example
 from lora_core.stored_answers import save_predictions
 from lora_core.training import mistakes
@@ -48,6 +49,7 @@ def succeed(
     labels: tuple[str, ...] = ("no", "yes"),
     texts: str = "text",
     model: str | None = None,
+    more_labels: MoreLabels | None = None,
     **fields: Any,
 ) -> str:
     """A job that answered so many of its test texts rightly, the first ones."""
@@ -74,6 +76,8 @@ def succeed(
         "best_step": 2, "stopped_early": False, "train_seconds": 3.0, "test": part,
         "linear": {"test": {"accuracy": 0.55}, "validation": {"accuracy": 0.45}},
     }  # fmt: skip
+    if more_labels is not None:
+        summary["more_labels"] = more_labels.model_dump(mode="json")
     with resources.database.write() as session:
         artifact = artifacts.add(session, job_id=UUID(job_id), kind=MODEL, ref=ref)
         grades.keep(session, UUID(job_id), {"test": grade(examples, labels, logits)})

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.datasets import repository
 from app.db.engines import Database
 from app.keys.service import NewKey
-from tests.app.datasets.test_diagnosis import LEAKING, forget
+from tests.app.datasets.test_diagnosis import LEAKING, MANY, forget
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 PAGE = {"Accept": "text/html"}
@@ -45,14 +46,14 @@ def test_the_first_visit_says_what_to_do(client: TestClient) -> None:
 
 def test_the_list_tells_what_was_found_and_versions_lead_to_each_other(client: TestClient) -> None:
     first = upload(client)
-    sound = upload(client, LEAKING.removesuffix("sentence0 word0 end0,neg,test\n"))
+    sound = upload(client, MANY)
     assert (first["ref"], sound["ref"]) == ("films:1", "films:2")
     text = page(client, "/datasets")
     assert "Nothing uploaded yet" not in text
     row = part(text, f"dataset-{first['id']}").partition("</tr>")[0]
     assert f'href="/datasets/{first["id"]}">films:1</a>' in row
     assert '<span class="level error">1 error</span>' in row
-    assert '<span class="level warning">1 warning</span>' in row
+    assert '<span class="level warning">2 warnings</span>' in row
     assert ">49<" in row
     assert "neg, pos" in row
     assert "fine" in part(text, f"dataset-{sound['id']}").partition("</tr>")[0]
@@ -61,6 +62,27 @@ def test_the_list_tells_what_was_found_and_versions_lead_to_each_other(client: T
     assert 'href="/jobs/new?data=films"' in new
     assert f'href="/datasets/{sound["id"]}">2</a>' in part(old, "versions")
     assert f'href="/datasets/{first["id"]}">1</a>' in part(new, "versions")
+
+
+def test_whether_more_labels_would_help_is_said_and_drawn(
+    client: TestClient, database: Database
+) -> None:
+    few, many = upload(client), upload(client, MANY, "many.csv")
+    text = part(page(client, f"/datasets/{few['id']}"), "more-labels").partition("</section>")[0]
+    assert "too few to tell what more labels would bring" in text
+    assert "<svg" not in text
+    address = f"/datasets/{many['id']}"
+    text = part(page(client, address), "more-labels").partition("</section>")[0]
+    assert "With twice as many labels (600) expect" in text
+    assert text.count("<circle") == 5
+    assert 'class="range"' in text
+    assert "a linear model (TF-IDF + logistic regression)" in text
+    with database.write() as session:
+        row = repository.resolve(session, "many")
+        row.profile = {**row.profile, "diagnosis": {**many["diagnosis"], "more_labels": None}}
+        session.commit()
+    text = part(page(client, address), "more-labels").partition("</section>")[0]
+    assert f'data-call="POST /v1/datasets/{many["id"]}/check"' in text
 
 
 def test_long_lists_have_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

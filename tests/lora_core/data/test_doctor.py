@@ -13,6 +13,7 @@ import pytest
 from lora_core.data import contents, doctor
 from lora_core.data.diagnosis import EXCERPT, Diagnosis, Finding, Level
 from lora_core.data.doctor import diagnose, sample
+from lora_core.data.learning_curve import complete
 from lora_core.data.rows import Columns, Row
 from lora_core.errors.base import SampleMissing
 from lora_core.specs.data import Split
@@ -64,9 +65,16 @@ def diagnosed(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., D
 Diagnosed = Callable[[Sequence[Cells]], Diagnosis]
 
 
+def besides(diagnosis: Diagnosis) -> list[Finding]:
+    """All findings but `few_rows`, which is there exactly where there are few labeled rows."""
+    few = diagnosis.balance is not None and diagnosis.rows < 250
+    assert ("few_rows" in {each.code for each in diagnosis.findings}) == few
+    return [each for each in diagnosis.findings if each.code != "few_rows"]
+
+
 def only(diagnosis: Diagnosis) -> Finding:
-    """The one finding."""
-    [finding] = diagnosis.findings
+    """The one finding besides `few_rows`."""
+    [finding] = besides(diagnosis)
     return finding
 
 
@@ -76,7 +84,7 @@ def cited(finding: Finding) -> list[list[int]]:
 
 
 def codes(diagnosis: Diagnosis) -> dict[str, Level]:
-    return {finding.code: finding.level for finding in diagnosis.findings}
+    return {finding.code: finding.level for finding in besides(diagnosis)}
 
 
 def test_an_encoding_that_was_assumed_is_told_with_rows_to_look_at(tmp_path: Path) -> None:
@@ -92,14 +100,63 @@ def test_an_encoding_that_was_assumed_is_told_with_rows_to_look_at(tmp_path: Pat
 
 def test_of_sound_data_there_is_nothing_to_say(diagnosed: Diagnosed) -> None:
     diagnosis = diagnosed(sound())
-    assert diagnosis.findings == ()
+    assert besides(diagnosis) == []
     assert (diagnosis.rows, diagnosis.compared) == (24, 24)
     assert diagnosis.balance is not None
     assert diagnosis.balance.baseline == 0.5
     assert diagnosis.balance.labels["good"].model_dump() == {
         "count": 12, "share": 0.5, "splits": {},
     }  # fmt: skip
-    assert diagnosed(in_parts()).findings == ()
+    assert besides(diagnosed(in_parts())) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "held_out", "folds"), [(6, 28, 10), (40, 22, 7), (128, 9, 5), (249, 9, 5)]
+)
+def test_few_rows_are_told_with_what_to_expect_of_them(
+    rows: int, held_out: int, folds: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(["text,label", *(",".join(row) for row in sound(rows))]))
+    found = {each.code: each for each in diagnose(contents.read(path, Columns())).findings}
+    finding = found["few_rows"]
+    assert (finding.level, finding.count) == (Level.WARNING, rows)
+    assert finding.message == (
+        f"Only {rows} rows. Accuracy that is measured on a tenth of so few is off by about "
+        f"{held_out} points on average, cross-validated accuracy by {folds}."
+    )
+
+
+def test_from_250_rows_on_there_are_not_few(diagnosed: Diagnosed) -> None:
+    diagnosis = diagnosed(sound(250))
+    assert diagnosis.findings == ()
+    assert diagnosis.more_labels is None  # there is a curve to be measured
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_whether_more_labels_help_is_said_at_once_where_it_cannot_be_measured(
+    tmp_path: Path, labels: bool
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(["text,label", *(",".join(row) for row in sound(300)[:200])]))
+    diagnosis = diagnose(contents.read(path, Columns(label="label" if labels else None)))
+    assert diagnosis.more_labels is not None
+    assert diagnosis.more_labels.code == ("too_few" if labels else "no_labels")
+
+
+def test_only_the_training_part_counts_for_the_curve(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    rows = [(*row, "train" if i < 260 else "test") for i, row in enumerate(sound(400))]
+    rows += [(*rows[0][:2], "train")]  # a copy
+    path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows)]))
+    found = contents.read(path, Columns())
+    whole = complete(diagnose(found), found)
+    assert whole.more_labels is not None
+    assert whole.more_labels.texts == 260
+    path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows[20:])]))
+    answer = diagnose(contents.read(path, Columns())).more_labels
+    assert answer is not None
+    assert (answer.code, answer.texts) == ("too_few", 241)
 
 
 def test_one_label_that_is_nearly_everywhere_is_told(diagnosed: Diagnosed) -> None:
@@ -149,7 +206,7 @@ def test_copies_are_told_with_their_rows(diagnosed: Diagnosed) -> None:
 def test_one_text_with_two_labels_is_told(diagnosed: Diagnosed) -> None:
     diagnosis = diagnosed([*sound(), (sentence(3), "bad"), (sentence(3), "good")])
     assert list(codes(diagnosis)) == ["conflicting_labels", "duplicates"]
-    finding = diagnosis.findings[0]
+    finding = besides(diagnosis)[0]
     assert (finding.count, cited(finding)) == (1, [[4, 25]])
     assert [row.label for row in finding.examples[0].rows] == ["good", "bad"]
 
@@ -159,7 +216,7 @@ def test_a_text_in_two_parts_is_an_error(diagnosed: Diagnosed) -> None:
             (sentence(90), "good", "validation")]  # fmt: skip
     diagnosis = diagnosed(rows)
     assert codes(diagnosis) == {"leaked": Level.ERROR, "duplicates": Level.WARNING}
-    finding = diagnosis.findings[0]
+    finding = besides(diagnosis)[0]
     assert finding.count == 2
     assert "1 row of test in train" in finding.message
     assert "1 row of test in validation" in finding.message
@@ -191,14 +248,14 @@ def test_nearly_the_same_texts_are_told(diagnosed: Diagnosed) -> None:
 def test_nearly_the_same_texts_with_two_labels_are_told(diagnosed: Diagnosed) -> None:
     diagnosis = diagnosed([*sound(), (thrice(1), "good"), (altered(1), "bad")])
     assert list(codes(diagnosis)) == ["nearly_conflicting", "near_duplicates"]
-    assert (diagnosis.findings[0].count, cited(diagnosis.findings[0])) == (1, [[25, 26]])
+    assert (besides(diagnosis)[0].count, cited(besides(diagnosis)[0])) == (1, [[25, 26]])
 
 
 def test_nearly_the_same_text_in_two_parts_is_told(diagnosed: Diagnosed) -> None:
     rows = [(altered(1), "good", "test"), *in_parts(), (thrice(1), "good", "train")]
     diagnosis = diagnosed(rows)
     assert list(codes(diagnosis)) == ["nearly_leaked", "near_duplicates"]
-    finding = diagnosis.findings[0]
+    finding = besides(diagnosis)[0]
     assert finding.level is Level.WARNING
     assert "1 row of test in train" in finding.message
     assert cited(finding) == [[74, 1]]
@@ -217,7 +274,7 @@ def test_texts_longer_than_a_model_reads_are_told(diagnosed: Diagnosed) -> None:
     assert diagnosis.tokens.truncated[512] == pytest.approx(1 / 25)
     assert diagnosis.tokens.percentiles[100] > 512 > diagnosis.tokens.percentiles[50] > 12
     many = diagnosed([*sound(), *((f"{long} {sentence(i)}", "good") for i in range(50, 53))])
-    assert many.findings[0].level is Level.WARNING
+    assert besides(many)[0].level is Level.WARNING
 
 
 def test_a_language_that_the_base_does_not_know_is_told(diagnosed: Diagnosed) -> None:
@@ -287,7 +344,7 @@ def test_without_the_sample_base_the_rest_is_told(
 
 def test_excerpts_are_short_and_on_one_line(diagnosed: Diagnosed) -> None:
     text = f"{'word ' * 200}\n\t{'x' * 500}"
-    finding = diagnosed([*sound(), (text, "good"), (text, "good")]).findings[0]
+    finding = besides(diagnosed([*sound(), (text, "good"), (text, "good")]))[0]
     excerpt = finding.examples[0].rows[0].text
     assert len(excerpt) <= EXCERPT
     assert excerpt.isprintable()
