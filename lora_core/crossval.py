@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lora_core.data.folds import fold_of
 from lora_core.data.records import Example, Splits
@@ -67,14 +68,20 @@ class CrossValidation:
         """Logits (texts, classes) of those held out."""
         if not isinstance(method, LinearSpec):
             raise TypeError(f"{method.type} is cross-validated by lora_core.training.crossval")
-        model = fit(
-            [self._examples[i].text for i in learned],
-            self.truth[learned],
-            method,
-            classes=len(self._labels),
-            balanced=self._spec.of(method).balanced,
-        )
+        with one_thread():
+            model = fit(
+                [self._examples[i].text for i in learned],
+                self.truth[learned],
+                method,
+                classes=len(self._labels),
+                balanced=self._spec.of(method).balanced,
+            )
         return model.logits([self._examples[i].text for i in held_out])
+
+
+def one_thread() -> threadpool_limits:
+    """For fits of milliseconds, in which threads of BLAS would wait for each other."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def learnable(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:
