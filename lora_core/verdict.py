@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrc
 
 from lora_core.data.records import Example
 from lora_core.intervals import paired, wilson
@@ -113,6 +112,8 @@ def _agrees(truth: Answers, answers: Answers, classes: int) -> bool:
     Those would give each label as often, and be right in a share Σ p(label) p(answer) of the texts
     (as in Cohen's kappa): the chance of so many right answers is that of a binomial distribution.
     """
+    from scipy.special import bdtrc  # loads slowly, and few who read verdicts make one
+
     shares = [np.bincount(each, minlength=classes) / len(truth) for each in (truth, answers)]
     by_chance = float(shares[0] @ shares[1])
     right = int((truth == answers).sum())

@@ -118,12 +118,6 @@ class TrainSpec(Frozen):
     def _unfold(cls, said: Any) -> Any:
         return unfolded(said) if isinstance(said, dict) else said
 
-    @model_validator(mode="after")
-    def _auto_selects(self) -> "TrainSpec":
-        if isinstance(self.method, AutoSpec) and self.stop != StopSpec():
-            raise ValueError("the method auto selects by cross-validation: leave stop out")
-        return self
-
     @field_validator("base", "base_revision", mode="before")
     @classmethod
     def _null_without_encoder(cls, value: Any, info: ValidationInfo) -> Any:
@@ -134,6 +128,13 @@ class TrainSpec(Frozen):
     def _given_for_encoder(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and not isinstance(info.data.get("method"), LinearSpec):
             raise PydanticCustomError("string_type", "must be a text, not null")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _left_out_with_auto(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
+        if isinstance(info.data.get("method"), AutoSpec) and value != StopSpec():
+            raise ValueError("the method auto selects by cross-validation: leave stop out")
         return value
 
     @property

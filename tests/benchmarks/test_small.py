@@ -133,7 +133,7 @@ def test_luck_makes_no_contender_better_than_an_equal() -> None:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that a process was started for; their figures are invented."""
     names: list[str] = []
-    accuracy = {"linear": 0.6, "probe": 0.7, "setfit": 0.65, "lora": 0.8}
+    accuracy = {"linear": 0.6, "probe": 0.7, "setfit": 0.65, "lora": 0.75, "auto": 0.8}
 
     def measure(_: str, name: str, *, quick: bool) -> Figures:
         names.append(name)
@@ -163,9 +163,9 @@ def test_a_stopped_run_goes_on(computed: list[str], run: Run) -> None:
     run()
     assert sorted(computed) == sorted(cell.name for cell in QUICK)
     run()
-    assert len(computed) == len(QUICK) == 8
+    assert len(computed) == len(QUICK) == 10
     run("--fresh", "--only", "/probe/")
-    assert len(computed) == 10
+    assert len(computed) == 12
 
 
 def test_changed_settings_are_computed_again(
@@ -177,16 +177,17 @@ def test_changed_settings_are_computed_again(
     printed = run("--only", "/linear/")
     assert printed["compared"] == 0  # the figures of another program are not shown
     assert run()["compared"] == 2
-    assert computed == [f"{data}/24/lora/0" for data in ("rotten-tomatoes", "imdb")]
+    sets = ("rotten-tomatoes", "imdb")
+    assert computed == [f"{data}/24/{name}/0" for name in ("lora", "auto") for data in sets]
 
 
 def test_the_json_has_gaps_and_null_for_what_lacks_cells(computed: list[str], run: Run) -> None:
     assert run("--only", "/linear/")["worst_gap_low"] is None
     printed = run()
-    assert (printed["ours"], printed["compared"]) == ("lora", 2)
-    assert printed["mean_gain"] == printed["sets"]["imdb 24"]["gap"] * -1 == 10.0
-    assert printed["worst_gap_low"] == -10.0  # 70 and 71 % beside 80 and 81 %: no spread
-    assert printed["sets"]["imdb 24"]["best"] == "probe"
+    assert (printed["ours"], printed["compared"]) == ("auto", 2)
+    assert printed["mean_gain"] == printed["sets"]["imdb 24"]["gap"] * -1 == 5.0
+    assert printed["worst_gap_low"] == -5.0  # 75 and 76 % beside 80 and 81 %: no spread
+    assert printed["sets"]["imdb 24"]["best"] == "lora"
     assert printed["lora_256_gain"] is printed["rt_1000"] is printed["rt_4000"] is None
 
 

@@ -47,6 +47,7 @@ LATE_IMPORTS = (
     "lora_core/data/files.py",
     "lora_core/data/table.py",
     "lora_core/inference/load.py",
+    "lora_core/verdict.py",
     "app/serving/loader.py",
     "app/serving/attribution.py",
     "app/jobs/comparison.py",

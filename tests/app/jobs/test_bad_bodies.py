@@ -25,7 +25,11 @@ def _nothing_is_stored(database: Database) -> Any:
 @pytest.mark.parametrize(
     ("body", "at"),
     [
-        ({}, "method"),
+        ({"method": {"type": "auto", "r": 8}}, "method.r"),
+        ({"method": {"type": "auto", "time_budget": 0}}, "method.time_budget"),
+        ({"method": {"type": "auto", "candidates": []}}, "method.candidates"),
+        ({"method": {"type": "auto"}, "stop": {"patience": 2}}, "stop"),
+        ({"method": {"type": "probe", "class_weight": "even"}}, "method.class_weight"),
         ({"method": {}}, "method"),
         ({"method": {"type": "magic"}}, "method"),
         ({"method": {**LORA, "r": 0}}, "method.r"),
@@ -180,7 +184,12 @@ def test_a_question_that_makes_no_sense_is_refused(client: TestClient, query: st
         ),
         (
             {"method": {"type": "magic"}},
-            [("method.type", "must be one of 'linear', 'probe', 'baseline', 'lora', 'full'")],
+            [
+                (
+                    "method.type",
+                    "must be one of 'auto', 'linear', 'probe', 'baseline', 'lora', 'full'",
+                )
+            ],
         ),
         ({"method": {}}, [("method.type", "is missing, and has no default")]),
         (

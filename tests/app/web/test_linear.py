@@ -55,10 +55,12 @@ def test_a_failed_job_begins_anew(client: TestClient, resources: Resources) -> N
 def test_the_form_has_its_fields_and_hides_those_of_encoders(client: TestClient) -> None:
     found = page(client, "/jobs/new")
     fields = {
-        "linear probe": ("method.C",),
+        "linear probe": ("method.C", "method.class_weight"),
         "linear": ("method.ngram_range", "method.min_df"),
-        "lora baseline full": ("optim.epochs", "stop.patience"),
-        "probe lora baseline full": ("base", "pooling", "data.max_length", "runtime.device"),
+        "auto": ("method.time_budget",),
+        "lora baseline full": ("stop.patience",),
+        "auto lora baseline full": ("optim.epochs",),
+        "auto probe lora baseline full": ("base", "pooling", "data.max_length", "runtime.device"),
     }
     for methods, names in fields.items():
         for name in names:

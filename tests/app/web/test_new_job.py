@@ -52,7 +52,7 @@ def test_each_field_is_one_of_the_api_and_its_option_one_of_the_command(client: 
 
 def test_an_empty_form_sends_the_defaults(client: TestClient) -> None:
     page = client.get("/jobs/new").text
-    assert given(page) == {"method": {"type": "lora"}}
+    assert given(page) == {"method": {"type": "auto"}}
     assert value(page, "method.r") == ""
 
 
