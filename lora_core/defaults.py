@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 from lora_core.fit import Shape
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, EncoderMethod, LoraSpec, Variant
-from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
+from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, Head, LoraSpec, Variant
+from lora_core.specs.train import HeadInit, OptimSpec, SelectBy, StopSpec, TrainSpec
 
 LEAST_UPDATES = 60  # of a run: with fewer, a few hundred texts teach little
 FEW_TEXTS = 500  # up to so many, updates see 16 texts instead of 32
+HEAD_INIT_TEXTS = 4000  # at most so many, in balance, for the fit that a head starts from
 FEW_VALIDATION_TEXTS = 100  # with fewer, the best checkpoint is the luckiest one
 
 
@@ -31,6 +32,19 @@ def learning_rate(method: EncoderMethod, width: int) -> float:
             return 1e-4 if small else 5e-5
 
 
+def head_learning_rate(spec: TrainSpec, rate: float, width: int) -> float:
+    """That of the head where the rest has `rate`.
+
+    A head from the probe has large weights in a range of few steps, so it takes that of full
+    fine-tuning, however fast the adapters learn.
+    """
+    if spec.optim.head_learning_rate is not None:
+        return spec.optim.head_learning_rate
+    if head_init(spec) is HeadInit.PROBE:
+        return min(rate, learning_rate(FullSpec(), width))
+    return rate
+
+
 def schedule(optim: OptimSpec, texts: int) -> tuple[int, int]:
     """Epochs and batch size for so many training texts: as given, else chosen by their number."""
     batch_size = optim.batch_size or (16 if texts <= FEW_TEXTS else 32)
@@ -46,6 +60,15 @@ def selection(stop: StopSpec, texts: int) -> StopSpec:
     return stop.model_copy(update={"select_by": select_by})
 
 
+def head_init(spec: TrainSpec) -> HeadInit:
+    """What the head starts from: as given, else the probe for a head that is trained in full."""
+    if spec.head_init is not HeadInit.AUTO:
+        return spec.head_init
+    method = spec.encoder_method
+    trained = not isinstance(method, LoraSpec) or method.head is Head.TRAIN
+    return HeadInit.PROBE if trained else HeadInit.RANDOM
+
+
 def settled(
     spec: TrainSpec, shape: Shape, texts: Mapping[Split, int] | None = None
 ) -> tuple[TrainSpec, float, int]:
@@ -56,6 +79,7 @@ def settled(
     """
     rate = spec.optim.learning_rate or learning_rate(spec.encoder_method, shape.width)
     length = shape.max_length(spec.data.max_length)
+    head_rate = head_learning_rate(spec, rate, shape.width)
     optim, stop = spec.optim, spec.stop
     if texts is not None:
         epochs, batch_size = schedule(optim, texts[Split.TRAIN])
@@ -63,8 +87,9 @@ def settled(
         stop = selection(stop, texts[Split.VALIDATION])
     found = {
         "pooling": shape.pooling,
+        "head_init": head_init(spec),
         "stop": stop,
         "data": spec.data.model_copy(update={"max_length": length}),
-        "optim": optim.model_copy(update={"learning_rate": rate}),
+        "optim": optim.model_copy(update={"learning_rate": rate, "head_learning_rate": head_rate}),
     }
     return spec.model_copy(update=found), rate, length

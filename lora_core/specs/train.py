@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
-from lora_core.specs.method import EncoderMethod, LinearSpec, MethodSpec
+from lora_core.specs.method import EncoderMethod, Head, LinearSpec, LoraSpec, MethodSpec
 from lora_core.specs.patterns import DEVICE, REVISION
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset, unfolded
@@ -25,6 +25,14 @@ class SelectBy(StrEnum):
     LOSS = "loss"
 
 
+class HeadInit(StrEnum):
+    """What the classification head starts from."""
+
+    AUTO = "auto"  # probe where the head is trained and the base brings none for these labels
+    PROBE = "probe"  # logistic regression on the pooled states of the base
+    RANDOM = "random"  # that of the base if it has one for these labels, else drawn at random
+
+
 class OptimSpec(Frozen):
     """AdamW with warm-up and decay.
 
@@ -36,6 +44,7 @@ class OptimSpec(Frozen):
 
     epochs: Int | None = Field(default=None, ge=1, le=1000)
     learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by method and base
+    head_learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by `head_init`
     batch_size: Int | None = Field(default=None, ge=1, le=4096)
     micro_batch_tokens: Int = Field(default=4096, ge=16, le=1_048_576)
     warmup: Float = Field(default=0.06, ge=0, le=1)  # share of all steps
@@ -104,6 +113,7 @@ class TrainSpec(Frozen):
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
     base_revision: str | None = Field(default=None, pattern=REVISION)
     pooling: Pooling = Pooling.AUTO
+    head_init: HeadInit = HeadInit.AUTO
     data: DataSpec = DataSpec()
     task: TaskSpec = SequenceClassificationSpec()
     optim: OptimSpec = OptimSpec()
@@ -128,6 +138,16 @@ class TrainSpec(Frozen):
         if value is None and not isinstance(info.data.get("method"), LinearSpec):
             raise PydanticCustomError("string_type", "must be a text, not null")
         return value
+
+    @model_validator(mode="after")
+    def _a_head_that_can_be_fitted(self) -> "TrainSpec":
+        lora = isinstance(self.method, LoraSpec) and self.method.head is Head.LORA
+        if self.head_init is HeadInit.PROBE and lora:
+            raise ValueError(
+                "head_init 'probe' cannot start a head with an adapter (method.head 'lora'): train "
+                "or freeze the head, or leave head_init out"
+            )
+        return self
 
     @property
     def encoder_base(self) -> str:

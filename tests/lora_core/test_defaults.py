@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from lora_core import fit
@@ -52,6 +54,38 @@ def test_few_validation_texts_choose_no_checkpoint() -> None:
     assert selection(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
     with pytest.raises(ValueError, match="nothing is better"):
         StopSpec(select_by=SelectBy.LAST, patience=2)
+
+
+@pytest.mark.parametrize(
+    ("said", "head_init", "head_rate"),
+    [
+        ({"method": {"type": "lora"}}, "probe", 1e-4),
+        ({"method": {"type": "lora", "variant": "unscaled"}}, "probe", 5e-5),
+        ({"method": {"type": "lora", "head": "frozen"}}, "random", 1.5e-3),
+        ({"method": {"type": "lora", "head": "lora"}}, "random", 1.5e-3),
+        ({"method": {"type": "full"}}, "probe", 1e-4),
+        ({"method": {"type": "baseline", "blocks": 1}}, "probe", 1e-4),
+        ({"method": {"type": "lora"}, "head_init": "random"}, "random", 1.5e-3),
+        ({"method": {"type": "lora", "head": "frozen"}, "head_init": "probe"}, "probe", 1e-4),
+        ({"method": {"type": "lora"}, "optim": {"learning_rate": 2e-5}}, "probe", 2e-5),
+        ({"method": {"type": "lora"}, "optim": {"head_learning_rate": 0.5}}, "probe", 0.5),
+        ({"preset": "seed", "method": {"type": "lora", "head": "train"}}, "random", 5e-5),
+    ],
+)
+def test_a_head_that_is_trained_starts_from_the_probe(
+    said: dict[str, Any], head_init: str, head_rate: float
+) -> None:
+    shape = fit.read_shape(minilm.config(), base=minilm.NAME)
+    spec, _, _ = settled(TrainSpec.model_validate(said), shape)
+    assert (spec.head_init, spec.optim.head_learning_rate) == (head_init, head_rate)
+
+
+def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
+    said = {"method": {"type": "lora", "head": "lora"}, "head_init": "probe"}
+    with pytest.raises(ValueError, match=r"train or freeze the head, or leave head_init out"):
+        TrainSpec.model_validate(said)
+    with pytest.raises(ValueError, match="Input should be 'auto', 'probe' or 'random'"):
+        TrainSpec.model_validate({"method": {"type": "lora"}, "head_init": "zeros"})
 
 
 def test_the_number_of_texts_and_the_base_decide_what_is_left_open() -> None:
