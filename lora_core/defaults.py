@@ -33,16 +33,16 @@ def learning_rate(method: EncoderMethod, width: int) -> float:
 
 
 def head_learning_rate(spec: TrainSpec, rate: float, width: int) -> float:
-    """That of the head where the rest has `rate`.
+    """The rate of the head where the rest has `rate`.
 
-    A head from the probe has large weights in a range of few steps, so it takes that of full
-    fine-tuning, however fast the adapters learn.
+    The logits of a head from the probe move far with each step. So it takes the rate of full
+    fine-tuning beside adapters, which need a higher one; in proportion, if `rate` was given.
     """
     if spec.optim.head_learning_rate is not None:
         return spec.optim.head_learning_rate
-    if head_init(spec) is HeadInit.PROBE:
-        return min(rate, learning_rate(FullSpec(), width))
-    return rate
+    if head_init(spec) is not HeadInit.PROBE or not isinstance(spec.method, LoraSpec):
+        return rate
+    return rate * min(1, learning_rate(FullSpec(), width) / learning_rate(spec.method, width))
 
 
 def schedule(optim: OptimSpec, texts: int) -> tuple[int, int]:
@@ -61,12 +61,17 @@ def selection(stop: StopSpec, texts: int) -> StopSpec:
 
 
 def head_init(spec: TrainSpec) -> HeadInit:
-    """What the head starts from: as given, else the probe for a head that is trained in full."""
+    """What the head starts from: as given, else the probe where it is trained with the encoder.
+
+    Trained alone it gets as far from anywhere, and the probe is a method of its own.
+    """
     if spec.head_init is not HeadInit.AUTO:
         return spec.head_init
-    method = spec.encoder_method
-    trained = not isinstance(method, LoraSpec) or method.head is Head.TRAIN
-    return HeadInit.PROBE if trained else HeadInit.RANDOM
+    match spec.method:
+        case BaselineSpec(blocks=0) | LoraSpec(head=Head.FROZEN | Head.LORA):
+            return HeadInit.RANDOM
+        case _:
+            return HeadInit.PROBE
 
 
 def settled(

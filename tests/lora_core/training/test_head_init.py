@@ -86,6 +86,7 @@ def test_the_first_step_finds_the_answers_of_a_regression(
             method=METHODS[method],
             base=str(base),
             pooling="mean",
+            head_init="probe",
             data={"source": str(make_reviews(tmp_path / "texts.csv", labels=labels))},
             task={"class_weights": weights},
             optim={"encoder_dropout": 0.1 if method == "full" else 0.0, "head_dropout": 0.2},
@@ -119,9 +120,15 @@ def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) ->
     assert np.abs(shares).max() <= 3  # five labels have one text at least
 
 
-@pytest.mark.parametrize("head", ["frozen", "lora"])
-def test_a_head_that_does_not_train_stays_as_it_was_drawn(spec: Make, head: str) -> None:
-    described = spec(method={**LORA, "head": head})
+@pytest.mark.parametrize(
+    "method",
+    [{**LORA, "head": "frozen"}, {**LORA, "head": "lora"}, {"type": "baseline"}],
+    ids=["frozen", "adapter", "alone"],
+)
+def test_a_head_that_is_not_trained_with_the_encoder_is_drawn(
+    spec: Make, method: dict[str, Any]
+) -> None:
+    described = spec(method=method)
     heard = Listener()
     untouched = prepare(described, heard, Pulse(heard, heard))
     prepared = started(described)
