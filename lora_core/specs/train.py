@@ -39,12 +39,12 @@ class OptimSpec(Frozen):
     An update sees `batch_size` texts. They are computed in micro-batches of texts of like length,
     each of at most `micro_batch_tokens` padded tokens, whose gradients add up.
 
-    What is None is chosen by the number of training texts (`defaults.schedule`).
+    What is None is chosen by method, base and number of training texts (`defaults.py`).
     """
 
     epochs: Int | None = Field(default=None, ge=1, le=1000)
-    learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by method and base
-    head_learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by `head_init`
+    learning_rate: Float | None = Field(default=None, gt=0, le=1e10)
+    head_learning_rate: Float | None = Field(default=None, gt=0, le=1e10)
     batch_size: Int | None = Field(default=None, ge=1, le=4096)
     micro_batch_tokens: Int = Field(default=4096, ge=16, le=1_048_576)
     warmup: Float = Field(default=0.06, ge=0, le=1)  # share of all steps
@@ -103,8 +103,8 @@ class TrainSpec(Frozen):
 
     `base` is the packaged sample (`minilm-l6`), a directory (`./…`, `../…` or `/…`, safetensors
     only), or a name on the hub. A service also takes one of its own model versions. The method
-    `linear` has none: there `base` and `base_revision` are null whatever is given, and `optim`,
-    `stop`, `data.max_length` and the precision mean nothing.
+    `linear` has none: there `base` and `base_revision` are null whatever is given, and `pooling`,
+    `head_init`, `optim`, `stop`, `data.max_length` and the precision mean nothing.
     """
 
     spec_version: Literal[1] = 1  # raised when the meaning of a field changes
