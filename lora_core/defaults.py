@@ -10,6 +10,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, SelectBy, StopSpec, Train
 
 LEAST_UPDATES = 60  # of a run: with fewer, a few hundred texts teach little
 FEW_TEXTS = 500  # up to so many, updates see 16 texts instead of 32
+ENOUGH_TEXTS = 256  # from so many on, LoRA trains at its full rate
 HEAD_INIT_TEXTS = 4000  # at most so many, in balance, for the fit that a head starts from
 FEW_VALIDATION_TEXTS = 100  # with fewer, the best checkpoint is the luckiest one
 
@@ -32,17 +33,21 @@ def learning_rate(method: EncoderMethod, width: int) -> float:
             return 1e-4 if small else 5e-5
 
 
-def head_learning_rate(spec: TrainSpec, rate: float, width: int) -> float:
-    """The rate of the head where the rest has `rate`.
+def rates(spec: TrainSpec, width: int, texts: int | None = None) -> tuple[float, float]:
+    """The learning rates of the encoder and of the head, as given or by what else the spec says.
 
-    The logits of a head from the probe move far with each step. So it takes the rate of full
-    fine-tuning beside adapters, which need a higher one; in proportion, if `rate` was given.
+    Adapters take a higher rate than full fine-tuning. With a head from the probe, whose logits move
+    far with each step, the head does not. Nor do the adapters on few training texts, which a model
+    that classifies already has learned by heart long before the run ends.
     """
-    if spec.optim.head_learning_rate is not None:
-        return spec.optim.head_learning_rate
-    if head_init(spec) is not HeadInit.PROBE or not isinstance(spec.method, LoraSpec):
-        return rate
-    return rate * min(1, learning_rate(FullSpec(), width) / learning_rate(spec.method, width))
+    usual, of_full = (learning_rate(m, width) for m in (spec.encoder_method, FullSpec()))
+    fitted = head_init(spec) is HeadInit.PROBE
+    careful = fitted and isinstance(spec.method, LoraSpec) and usual > of_full
+    if careful and texts is not None:
+        usual *= math.sqrt(min(1, max(1, texts) / ENOUGH_TEXTS))
+    rate = spec.optim.learning_rate or usual
+    head_rate = rate * min(1, of_full / usual) if careful else rate
+    return rate, spec.optim.head_learning_rate or head_rate
 
 
 def schedule(optim: OptimSpec, texts: int) -> tuple[int, int]:
@@ -82,9 +87,8 @@ def settled(
     `texts`: the size of each part; None leaves open what depends on it. Also returns the learning
     rate and max_length.
     """
-    rate = spec.optim.learning_rate or learning_rate(spec.encoder_method, shape.width)
+    rate, head_rate = rates(spec, shape.width, texts[Split.TRAIN] if texts else None)
     length = shape.max_length(spec.data.max_length)
-    head_rate = head_learning_rate(spec, rate, shape.width)
     optim, stop = spec.optim, spec.stop
     if texts is not None:
         epochs, batch_size = schedule(optim, texts[Split.TRAIN])

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lora_core import fit
-from lora_core.defaults import learning_rate, schedule, selection, settled
+from lora_core.defaults import learning_rate, rates, schedule, selection, settled
 from lora_core.samples import minilm
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
@@ -81,6 +81,25 @@ def test_a_head_that_is_trained_with_the_encoder_starts_from_the_probe(
     spec, _, _ = settled(TrainSpec.model_validate(said), shape)
     assert spec.head_init == head_init
     assert spec.optim.head_learning_rate == pytest.approx(head_rate)
+
+
+@pytest.mark.parametrize(
+    ("said", "texts", "rate", "head_rate"),
+    [
+        ({"method": {"type": "lora"}}, 256, 1.5e-3, 1e-4),
+        ({"method": {"type": "lora"}}, 64, 7.5e-4, 1e-4),
+        ({"method": {"type": "lora"}}, 1, 1.5e-3 / 16, 1.5e-3 / 16),
+        ({"method": {"type": "lora"}, "optim": {"learning_rate": 1.5e-3}}, 64, 1.5e-3, 2e-4),
+        ({"method": {"type": "lora"}, "head_init": "random"}, 64, 1.5e-3, 1.5e-3),
+        ({"method": {"type": "lora", "variant": "unscaled"}}, 64, 5e-5, 5e-5),
+        ({"method": {"type": "full"}}, 64, 1e-4, 1e-4),
+    ],
+)
+def test_adapters_on_few_texts_take_smaller_steps(
+    said: dict[str, Any], texts: int, rate: float, head_rate: float
+) -> None:
+    found = rates(TrainSpec.model_validate(said), 384, texts)
+    assert found == pytest.approx((rate, head_rate))
 
 
 def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
