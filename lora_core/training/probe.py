@@ -47,7 +47,9 @@ class _Range(NamedTuple):
 # step of training there moves the logits too far. In the second one it bends a little.
 _STRAIGHT = {"relu": _Range(1.0, 8.0), "tanh": _Range(0.01, 0.0)}
 _TRAINABLE = {"relu": _Range(1.0, 2.0), "tanh": _Range(0.3, 0.0)}
-_START = ProbeSpec(C=10.0)  # surer than the probe, whose logits are near 0 for few texts
+# scikit-learn's C weighs the sum over texts, so with a few texts of each label C = 1 hardly tells
+# them apart. A start has that C from so many of each on, and up to 10 below.
+_TEXTS_PER_LABEL = 80
 
 
 def fit(prepared: Prepared, spec: ProbeSpec, *, observer: Observer, pulse: Pulse) -> Trained:
@@ -82,7 +84,9 @@ def start_head(prepared: Prepared, pulse: Pulse) -> None:
     pulse.enter(Phase.FEATURES)
     which = drawn(prepared.parts[Split.TRAIN].labels, HEAD_INIT_TEXTS)
     line = _TRAINABLE[prepared.family.head_activation]
-    _fit_head(prepared, _START, line, which, pulse)
+    wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
+    spec = ProbeSpec(C=min(max(1.0, wanted / len(which)), 10.0))
+    _fit_head(prepared, spec, line, which, pulse)
     prepared.forward.seconds += time.monotonic() - began
 
 

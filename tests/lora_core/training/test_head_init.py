@@ -65,10 +65,13 @@ def expected(prepared: Prepared, base: Path, family: str, weights: str, which: A
     )
     shift, slope = ACTIVATIONS[family](0.0), 1.0 if family == "distilbert" else 0.3
     norm = slope * np.sqrt(train.shape[1])
-    model = LogisticRegression(
-        C=10.0, max_iter=10_000, tol=1e-8, class_weight=None if weights == "none" else "balanced"
-    )
     labels = np.array([example.label for example in prepared.splits.train])
+    model = LogisticRegression(
+        C=80 * len(set(labels)) / len(labels[which]),
+        max_iter=10_000,
+        tol=1e-8,
+        class_weight=None if weights == "none" else "balanced",
+    )
     model.fit((train[which] - shift) / norm, labels[which])
     return model.predict_proba((test - shift) / norm)
 
