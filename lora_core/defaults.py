@@ -5,7 +5,15 @@ from collections.abc import Mapping
 
 from lora_core.fit import Shape
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, Head, LoraSpec, Variant
+from lora_core.specs.method import (
+    BaselineSpec,
+    EncoderMethod,
+    FullSpec,
+    Head,
+    LoraSpec,
+    ProbeSpec,
+    Variant,
+)
 from lora_core.specs.train import HeadInit, OptimSpec, SelectBy, StopSpec, TrainSpec
 
 LEAST_UPDATES = 60  # of a run: with fewer, a few hundred texts teach little
@@ -66,17 +74,17 @@ def selection(stop: StopSpec, texts: int) -> StopSpec:
 
 
 def head_init(spec: TrainSpec) -> HeadInit:
-    """What the head starts from: as given, else the probe where it is trained with the encoder.
+    """What the head starts from: as given, else the probe where LoRA trains it in full.
 
-    Trained alone it gets as far from anywhere, and the probe is a method of its own.
+    Full fine-tuning and a head that is trained alone get no further from there.
     """
     if spec.head_init is not HeadInit.AUTO:
         return spec.head_init
     match spec.method:
-        case BaselineSpec(blocks=0) | LoraSpec(head=Head.FROZEN | Head.LORA):
-            return HeadInit.RANDOM
-        case _:
+        case ProbeSpec() | LoraSpec(head=Head.TRAIN):
             return HeadInit.PROBE
+        case _:
+            return HeadInit.RANDOM
 
 
 def settled(

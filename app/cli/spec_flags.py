@@ -88,7 +88,7 @@ FLAGS: dict[str, Any] = {
         HeadInit | None,
         "--head-init",
         group=METHOD,
-        text="What the head starts from. Default: the probe, if it is trained.",
+        text="What the head starts from. Default: of LoRA the probe.",
     ),
     "method.blocks": _flag(
         Count, "--blocks", group=METHOD, text="baseline: also train the last so many blocks."

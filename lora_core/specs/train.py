@@ -28,7 +28,7 @@ class SelectBy(StrEnum):
 class HeadInit(StrEnum):
     """What the classification head starts from."""
 
-    AUTO = "auto"  # probe where the head is trained and the base brings none for these labels
+    AUTO = "auto"  # probe where LoRA trains a head that the base does not bring
     PROBE = "probe"  # logistic regression on the pooled states of the base
     RANDOM = "random"  # that of the base if it has one for these labels, else drawn at random
 

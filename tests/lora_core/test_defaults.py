@@ -63,18 +63,23 @@ def test_few_validation_texts_choose_no_checkpoint() -> None:
         ({"method": {"type": "lora", "variant": "unscaled"}}, "probe", 5e-5),
         ({"method": {"type": "lora", "head": "frozen"}}, "random", 1.5e-3),
         ({"method": {"type": "lora", "head": "lora"}}, "random", 1.5e-3),
-        ({"method": {"type": "full"}}, "probe", 1e-4),
-        ({"method": {"type": "baseline", "blocks": 1}}, "probe", 1e-4),
+        ({"method": {"type": "full"}}, "random", 1e-4),
+        ({"method": {"type": "baseline", "blocks": 1}}, "random", 1e-4),
+        ({"method": {"type": "probe"}}, "probe", 1e-4),
         ({"method": {"type": "baseline"}}, "random", 1e-3),
         ({"method": {"type": "lora"}, "head_init": "random"}, "random", 1.5e-3),
         ({"method": {"type": "lora", "head": "frozen"}, "head_init": "probe"}, "probe", 1e-4),
         ({"method": {"type": "lora"}, "optim": {"learning_rate": 3e-3}}, "probe", 2e-4),
-        ({"method": {"type": "full"}, "optim": {"learning_rate": 3e-3}}, "probe", 3e-3),
+        (
+            {"method": {"type": "full"}, "head_init": "probe", "optim": {"learning_rate": 3e-3}},
+            "probe",
+            3e-3,
+        ),
         ({"method": {"type": "lora"}, "optim": {"head_learning_rate": 0.5}}, "probe", 0.5),
         ({"preset": "seed", "method": {"type": "lora", "head": "train"}}, "random", 5e-5),
     ],
 )
-def test_a_head_that_is_trained_with_the_encoder_starts_from_the_probe(
+def test_the_head_of_lora_starts_from_the_probe(
     said: dict[str, Any], head_init: str, head_rate: float
 ) -> None:
     shape = fit.read_shape(minilm.config(), base=minilm.NAME)

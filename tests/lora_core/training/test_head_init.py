@@ -124,12 +124,10 @@ def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) ->
 
 @pytest.mark.parametrize(
     "method",
-    [{**LORA, "head": "frozen"}, {**LORA, "head": "lora"}, {"type": "baseline"}],
-    ids=["frozen", "adapter", "alone"],
+    [{**LORA, "head": "frozen"}, {**LORA, "head": "lora"}, {"type": "baseline"}, {"type": "full"}],
+    ids=["frozen", "adapter", "alone", "full"],
 )
-def test_a_head_that_is_not_trained_with_the_encoder_is_drawn(
-    spec: Make, method: dict[str, Any]
-) -> None:
+def test_all_other_heads_are_drawn(spec: Make, method: dict[str, Any]) -> None:
     described = spec(method=method)
     heard = Listener()
     untouched = prepare(described, heard, Pulse(heard, heard))
