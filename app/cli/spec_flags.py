@@ -19,7 +19,7 @@ from lora_core.specs.method import Head, MethodName, Role, Variant
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset
 from lora_core.specs.task import ClassWeights
-from lora_core.specs.train import SelectBy
+from lora_core.specs.train import HeadInit, SelectBy
 
 
 def _sizes(text: str) -> int | float:
@@ -86,6 +86,12 @@ FLAGS: dict[str, Any] = {
     ),
     "pooling": _flag(
         Pooling | None, "--pooling", group=METHOD, text="What the head reads. Default: by the base."
+    ),
+    "head_init": _flag(
+        HeadInit | None,
+        "--head-init",
+        group=METHOD,
+        text="What the head starts from. Default: of LoRA the probe.",
     ),
     "method.blocks": _flag(
         Count, "--blocks", group=METHOD, text="baseline: also train the last so many blocks."

@@ -12,12 +12,12 @@ from app.jobs.data import ALL, Data
 from app.jobs.states import Lane
 from lora_core import flops, selection
 from lora_core.costs import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs
-from lora_core.defaults import schedule
+from lora_core.defaults import HEAD_INIT_TEXTS, head_init, schedule
 from lora_core.fit import Shape
 from lora_core.linear.limits import most_terms, rows_of
 from lora_core.specs.data import Split, count_of
 from lora_core.specs.method import AutoSpec, Candidate
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import HeadInit, TrainSpec
 
 # FLOP/s while no job has finished here. Who takes any device may get the slow one.
 DEFAULT_SPEED: Mapping[Lane, float] = {
@@ -56,8 +56,11 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     if spec.runtime.gradient_checkpointing:
         training += forward - trunk
     share = (spec.trial.share if spec.trial else 1.0) - since
+    fitted = head_init(spec) is HeadInit.PROBE and not since  # a checkpoint has the head
+    before = sum(texts.values()) * trunk
+    before += fitted * min(texts[Split.TRAIN], HEAD_INIT_TEXTS) * (forward - trunk)
     work = (
-        sum(texts.values()) * trunk
+        before
         + share * epochs * texts[Split.TRAIN] * (training - trunk)
         + _evaluated(spec, texts, epochs, since) * (forward - trunk)
     )
@@ -65,7 +68,7 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     rival *= data.mean_tokens
     seconds = START_SECONDS + rival + work * data.mean_tokens / speed
     seen = epochs * max(1, texts[Split.TRAIN])
-    per_token = training - trunk + trunk * sum(texts.values()) / seen
+    per_token = training - trunk + before / seen
     return Cost(seconds=round(seconds), flops_per_token=per_token)
 
 

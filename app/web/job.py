@@ -40,7 +40,10 @@ PARTS: tuple[Part, ...] = ("test", "validation")
 SKETCHED = ("loss", "accuracy")
 POINTS = 300  # of a curve of a sketch
 # Settings that say nothing about a linear model.
-WITHOUT_USE = ("base", "data.max_length", "optim.", "stop.", "runtime.", "trial")
+WITHOUT_USE = (
+    *("base", "pooling", "head_init", "data.max_length"),
+    *("optim.", "stop.", "runtime.", "trial"),
+)
 
 router = APIRouter(include_in_schema=False)
 

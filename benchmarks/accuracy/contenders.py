@@ -44,9 +44,11 @@ CONTENDERS: Mapping[str, Description] = {
             "targets": tuple(Role),
             "head": "train",
         },
+        "head_init": "random",
         "optim": {
             "epochs": 2,
             "learning_rate": 1e-3,
+            "head_learning_rate": 1e-3,
             "batch_size": 32,
             "warmup": 0.06,
             "decay": "linear",

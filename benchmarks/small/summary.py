@@ -22,7 +22,7 @@ from benchmarks.small.sets import TABLE
 Accuracies = NDArray[np.float64]  # (draws,) of one contender, in per cent
 Place = tuple[str, int]  # data set and labeled texts
 
-CONTENDERS = ("linear", "probe", "setfit", "lora")  # beside ours
+RIVALS = ("linear", "probe", "setfit", "lora")
 SENTENCES = "rotten-tomatoes"
 
 
@@ -75,7 +75,7 @@ def accuracies(cells: Iterable[Cell], results: Kept) -> dict[Place, dict[str, Ac
 def gaps(found: Mapping[Place, Mapping[str, Accuracies]]) -> dict[Place, Gap]:
     """Where ours and a rival have all their draws."""
     ours = name_of_ours(found)
-    others = [name for name in CONTENDERS if name != ours]
+    others = [name for name in RIVALS if name != ours]
     return {
         place: gap({name: each[name] for name in others if name in each}, each[ours])
         for place, each in found.items()

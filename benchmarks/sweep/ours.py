@@ -58,6 +58,7 @@ def body(strategy: str, size: Size) -> dict[str, Any]:
             "method": {"type": "lora", "variant": "lora"},
             "base": BASE,
             "pooling": "cls",  # as the rivals read it
+            "head_init": "random",  # as the rivals start it
             "data": {
                 "source": data.source,
                 "train_size": data.train_size,

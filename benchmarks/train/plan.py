@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.train import OptimSpec, RuntimeSpec, StopSpec, TrainSpec
+from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, StopSpec, TrainSpec
 
 BASE, SOURCE = "minilm-l6", "imdb"
 SEED = 0
@@ -97,6 +97,7 @@ def train_spec(
     """A run of ours. The last weights are kept: there is one evaluation, at the end of an epoch."""
     return TrainSpec(
         pooling=Pooling.CLS,  # as the rivals read it
+        head_init=HeadInit.RANDOM,  # as the rivals start it
         method=METHODS[name],
         base=BASE,
         data=data,

@@ -16,6 +16,7 @@ class Preset(StrEnum):
 PRESETS: Mapping[Preset, Description] = {
     Preset.SEED: {
         "pooling": "cls",
+        "head_init": "random",
         "method": {
             "type": "lora",
             "variant": "unscaled",

@@ -9,7 +9,15 @@ from pydantic_core import PydanticCustomError
 from lora_core.specs.base import BaseName
 from lora_core.specs.data import DataSpec
 from lora_core.specs.frozen import Float, Frozen, Int
-from lora_core.specs.method import AutoSpec, EncoderMethod, LinearSpec, MethodSpec, OneMethod
+from lora_core.specs.method import (
+    AutoSpec,
+    EncoderMethod,
+    Head,
+    LinearSpec,
+    LoraSpec,
+    MethodSpec,
+    OneMethod,
+)
 from lora_core.specs.patterns import DEVICE, REVISION
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset, unfolded
@@ -25,17 +33,26 @@ class SelectBy(StrEnum):
     LOSS = "loss"
 
 
+class HeadInit(StrEnum):
+    """What the classification head starts from."""
+
+    AUTO = "auto"  # probe where LoRA trains a head that the base does not bring
+    PROBE = "probe"  # logistic regression on the pooled states of the base
+    RANDOM = "random"  # that of the base if it has one for these labels, else drawn at random
+
+
 class OptimSpec(Frozen):
     """AdamW with warm-up and decay.
 
     An update sees `batch_size` texts. They are computed in micro-batches of texts of like length,
     each of at most `micro_batch_tokens` padded tokens, whose gradients add up.
 
-    What is None is chosen by the number of training texts (`defaults.schedule`).
+    What is None is chosen by method, base and number of training texts (`defaults.py`).
     """
 
     epochs: Int | None = Field(default=None, ge=1, le=1000)
-    learning_rate: Float | None = Field(default=None, gt=0, le=1e10)  # None: by method and base
+    learning_rate: Float | None = Field(default=None, gt=0, le=1e10)
+    head_learning_rate: Float | None = Field(default=None, gt=0, le=1e10)
     batch_size: Int | None = Field(default=None, ge=1, le=4096)
     micro_batch_tokens: Int = Field(default=4096, ge=16, le=1_048_576)
     warmup: Float = Field(default=0.06, ge=0, le=1)  # share of all steps
@@ -95,8 +112,8 @@ class TrainSpec(Frozen):
 
     `base` is the packaged sample (`minilm-l6`), a directory (`./…`, `../…` or `/…`, safetensors
     only), or a name on the hub. A service also takes one of its own model versions. The method
-    `linear` has none: there `base` and `base_revision` are null whatever is given, and `optim`,
-    `stop`, `data.max_length` and the precision mean nothing.
+    `linear` has none: there `base` and `base_revision` are null whatever is given, and `pooling`,
+    `head_init`, `optim`, `stop`, `data.max_length` and the precision mean nothing.
     """
 
     spec_version: Literal[1] = 1  # raised when the meaning of a field changes
@@ -105,6 +122,7 @@ class TrainSpec(Frozen):
     base: BaseName | None = Field(default="minilm-l6", validate_default=True)
     base_revision: str | None = Field(default=None, pattern=REVISION)
     pooling: Pooling = Pooling.AUTO
+    head_init: HeadInit = HeadInit.AUTO
     data: DataSpec = DataSpec()
     task: TaskSpec = SequenceClassificationSpec()
     optim: OptimSpec = OptimSpec()
@@ -136,6 +154,16 @@ class TrainSpec(Frozen):
         if isinstance(info.data.get("method"), AutoSpec) and value != StopSpec():
             raise ValueError("the method auto selects by cross-validation: leave stop out")
         return value
+
+    @model_validator(mode="after")
+    def _a_head_that_can_be_fitted(self) -> "TrainSpec":
+        lora = isinstance(self.method, LoraSpec) and self.method.head is Head.LORA
+        if self.head_init is HeadInit.PROBE and lora:
+            raise ValueError(
+                "head_init 'probe' cannot start a head with an adapter (method.head 'lora'): train "
+                "or freeze the head, or leave head_init out"
+            )
+        return self
 
     @property
     def encoder_base(self) -> str:

@@ -24,8 +24,8 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, OneMethod, ProbeSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
 from lora_core.training import origin, probe, ranks
-from lora_core.training.loop import Trainer
 from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.resume import build_trainer
 
 LIMIT = 2**26  # bytes of all answers that are kept
 
@@ -59,8 +59,9 @@ class CrossValidation(crossval.CrossValidation):
         every = self._of(range(len(self._examples)))
         splits = Splits(labels=self._labels, train=every, validation=(), test=())
         found = prepare(self._spec.of(ProbeSpec()), Silence(), self._pulse, splits)
-        x = probe.pooled(found, found.parts[Split.TRAIN])
-        return probe.what_head_reads(found, x) / probe.mean_norm(x)
+        part = found.parts[Split.TRAIN]
+        x = probe.pooled(found, part, np.arange(len(part)), self._pulse)
+        return probe.regressors(found, x, probe.typical_size(x))
 
     def _trained(self, spec: TrainSpec, learned: Places, held_out: Places) -> Logits:
         splits = Splits(
@@ -74,7 +75,10 @@ class CrossValidation(crossval.CrossValidation):
         return _kept(found, lambda: self._train(found))
 
     def _train(self, prepared: Prepared) -> Logits:
-        return Trainer(prepared, observer=Silence(), pulse=self._pulse).train().validation_logits
+        trainer = build_trainer(
+            prepared, observer=Silence(), pulse=self._pulse, plan=None, saved=None
+        )
+        return trainer.train().validation_logits
 
     def _of(self, places: Sequence[int] | Places) -> tuple[Example, ...]:
         return tuple(self._examples[i] for i in places)

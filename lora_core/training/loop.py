@@ -65,7 +65,9 @@ class Trainer:
         share = 1.0 if trial is None else trial.share
         self.last_step = max(1, round(self.total_steps * share))
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.model, optim, prepared.learning_rate)
+        self.optimizer = build_optimizer(
+            self.model, optim, prepared.learning_rate, prepared.family.head
+        )
         self.schedule = build_schedule(self.optimizer, optim, self.total_steps)
         self.best = Best(self.spec.stop)
         self.pace = Pace(log_every=max(1, self.total_steps // 100), seconds=self.forward.seconds)

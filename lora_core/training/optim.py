@@ -1,6 +1,8 @@
 """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with warm-up and decay."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -9,14 +11,30 @@ from torch.optim.lr_scheduler import LambdaLR
 from lora_core.specs.train import OptimSpec
 
 
-def build_optimizer(model: nn.Module, spec: OptimSpec, rate: float) -> torch.optim.AdamW:
-    """AdamW over the trained parameters. Weight decay spares vectors."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, fused=True)
+def build_optimizer(
+    model: nn.Module, spec: OptimSpec, rate: float, head: Sequence[str] = ()
+) -> torch.optim.AdamW:
+    """AdamW over the trained parameters. Weight decay spares vectors.
+
+    `head` names the layers of the head, in groups of their own if they have another rate.
+    """
+    head_rate = spec.head_learning_rate or rate
+    apart = tuple(f"{name}." for name in head) if head_rate != rate else ()
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name.startswith(apart), parameter.ndim < 2].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[in_head, is_vector],
+                "lr": head_rate if in_head else rate,
+                "weight_decay": 0.0 if is_vector else spec.weight_decay,
+            }
+            for in_head, is_vector in sorted(groups)
+        ],
+        fused=True,
+    )
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, spec: OptimSpec, total_steps: int) -> LambdaLR:

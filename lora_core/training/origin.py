@@ -5,7 +5,7 @@ import json
 
 from lora_core.specs.frozen import Frozen
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import HeadInit, TrainSpec
 from lora_core.training import environment, ranks
 from lora_core.training.prepare import Prepared
 from lora_core.training.progress import own_parameters
@@ -45,21 +45,20 @@ def digest(origin: Origin) -> str:
 
 
 def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:
-    """What the spec leaves open is done as the first time, where every machine can do that.
-
-    A checkpoint from before there was a choice of pooling read the first token.
-    """
+    """What the spec leaves open is done as the first time, where every machine can do that."""
+    then = _completed(then)
     runtime, used = spec.runtime, then.runtime
     optim = spec.optim.model_copy(
         update={
             "epochs": spec.optim.epochs or then.optim.epochs,
+            "learning_rate": spec.optim.learning_rate or then.optim.learning_rate,
+            "head_learning_rate": spec.optim.head_learning_rate or then.optim.head_learning_rate,
             "batch_size": spec.optim.batch_size or then.optim.batch_size,
         }
     )
     stop = spec.stop.model_copy(update={"select_by": spec.stop.select_by or then.stop.select_by})
-    pooling = spec.pooling
-    if pooling is Pooling.AUTO:
-        pooling = Pooling.CLS if then.pooling is Pooling.AUTO else then.pooling
+    pooling = then.pooling if spec.pooling is Pooling.AUTO else spec.pooling
+    head_init = then.head_init if spec.head_init is HeadInit.AUTO else spec.head_init
     settled: dict[str, object] = {}
     if runtime.threads is None:
         settled["threads"] = used.threads
@@ -67,7 +66,7 @@ def as_before(spec: TrainSpec, then: TrainSpec) -> TrainSpec:
         settled["device"] = "cpu"
     if (runtime.precision, used.precision) == ("auto", "fp32"):
         settled["precision"] = "fp32"
-    update = {"optim": optim, "stop": stop, "pooling": pooling}
+    update = {"optim": optim, "stop": stop, "pooling": pooling, "head_init": head_init}
     return spec.model_copy(update={**update, "runtime": runtime.model_copy(update=settled)})
 
 
@@ -77,10 +76,11 @@ def _meaning(origin: Origin) -> dict[str, object]:
     Not the names of base and data, whose content counts, nor how it is computed: that is compared
     as the environment.
     """
-    spec = origin.spec
+    spec = _completed(origin.spec)
     return {
         "method": spec.method,
         "task": spec.task,
+        "head_init": spec.head_init,
         "optim": spec.optim.model_copy(update={"micro_batch_tokens": 0}),
         "stop": spec.stop,
         "data.max_length": spec.data.max_length,
@@ -88,6 +88,21 @@ def _meaning(origin: Origin) -> dict[str, object]:
         "the data": origin.data_sha256,
         "the base model": origin.base_sha256,
     }
+
+
+def _completed(spec: TrainSpec) -> TrainSpec:
+    """The spec of a checkpoint, with what all runs did before there was a choice.
+
+    They read the first token, drew the head at random and trained it at the rate of all.
+    """
+    optim, found = spec.optim, dict[str, object]()
+    if spec.pooling is Pooling.AUTO:
+        found["pooling"] = Pooling.CLS
+    if spec.head_init is HeadInit.AUTO:
+        found["head_init"] = HeadInit.RANDOM
+    if optim.head_learning_rate is None:
+        found["optim"] = optim.model_copy(update={"head_learning_rate": optim.learning_rate})
+    return spec.model_copy(update=found)
 
 
 def _base_sha256(prepared: Prepared) -> str:

@@ -25,7 +25,8 @@ from lora_core.events import Noted, Observer, Phase
 from lora_core.layers import held
 from lora_core.methods.base import Method
 from lora_core.specs.data import Split
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.method import ProbeSpec
+from lora_core.specs.train import HeadInit, TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
 from lora_core.training.forward import EveryBlock
 from lora_core.training.part import Part
@@ -74,8 +75,6 @@ def prepare(
     fit.check(shape, spec)
     splits = splits or load(spec.data)
     texts = {split: len(splits.part(split)) for split in Split}
-    spec, learning_rate, max_length = defaults.settled(spec, shape, texts)
-    spec = _on(spec, runtime)
     family = base.family
     model, kept = load_classifier(
         base,
@@ -83,8 +82,12 @@ def prepare(
         encoder_dropout=spec.optim.encoder_dropout,
         head_dropout=spec.optim.head_dropout,
     )
-    if kept:
+    fitted = spec.head_init is HeadInit.PROBE or isinstance(spec.method, ProbeSpec)
+    if kept and not fitted:
+        spec = spec.model_copy(update={"head_init": HeadInit.RANDOM})
         _note(observer, "head_kept", "The base answers the same labels; its head is trained on.")
+    spec, learning_rate, max_length = defaults.settled(spec, shape, texts)
+    spec = _on(spec, runtime)
     # The order matters from here on. The base is hashed before injection renames its layers. A is
     # drawn on the CPU, so that it is the same on every device. `recompute` wraps what is there, so
     # it comes after the last block was changed. `hold` copies on the device, so it comes last.

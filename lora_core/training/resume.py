@@ -4,7 +4,8 @@ from functools import partial
 
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
-from lora_core.training import checkpoint, environment, origin
+from lora_core.specs.train import HeadInit
+from lora_core.training import checkpoint, environment, origin, probe
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.chosen import Chosen
 from lora_core.training.loop import Trainer
@@ -25,8 +26,10 @@ def build_trainer(
 ) -> Trainer:
     """`chosen` goes into each checkpoint. Tells of a resume.
 
-    Raises `CheckpointMismatch`, `CheckpointCorrupt`.
+    Raises `CheckpointMismatch`, `CheckpointCorrupt`, `NonFiniteStates`.
     """
+    if saved is None and prepared.spec.head_init is HeadInit.PROBE:  # a checkpoint has the head
+        probe.start_head(prepared, pulse)
     if plan is None and saved is None:
         return Trainer(prepared, observer=observer, pulse=pulse)
     here = origin.of(prepared)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.crossval import learnable
+from lora_core.crossval import learnable, one_thread
 from lora_core.data import linear
 from lora_core.data.linear import capped
 from lora_core.data.records import Example, Splits
@@ -62,16 +62,20 @@ def probe(spec: TrainSpec, splits: Splits, pulse: Pulse) -> Rival:
     )
     method = PROBES[0]
     found = prepare(spec.of(method), Silence(), Unseen(pulse), parts)
-    learned, asked = (probes.pooled(found, found.parts[each]) for each in (Split.TRAIN, Split.TEST))
-    norm = probes.mean_norm(learned)
-    weight, bias = probes.regression(
-        probes.what_head_reads(found, learned) / norm,
-        found.parts[Split.TRAIN].labels,
-        method,
-        classes=len(splits.labels),
-        balanced=found.spec.balanced,
+    learned, asked = (
+        probes.pooled(found, part, np.arange(len(part)), Unseen(pulse))
+        for part in (found.parts[Split.TRAIN], found.parts[Split.TEST])
     )
-    logits = probes.what_head_reads(found, asked) / norm @ weight.T + bias
+    size = probes.typical_size(learned)
+    with one_thread():
+        weight, bias = probes.regression(
+            probes.regressors(found, learned, size),
+            found.parts[Split.TRAIN].labels,
+            method,
+            classes=len(splits.labels),
+            balanced=found.spec.balanced,
+        )
+    logits = probes.regressors(found, asked, size) @ weight.T + bias
     return Rival(which, logits.argmax(axis=1))
 
 

@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from lora_core import fit
-from lora_core.defaults import learning_rate, schedule, selection, settled
+from lora_core.defaults import learning_rate, rates, schedule, selection, settled
 from lora_core.samples import minilm
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
@@ -52,6 +54,65 @@ def test_few_validation_texts_choose_no_checkpoint() -> None:
     assert selection(StopSpec(select_by=SelectBy.LOSS), 9).select_by is SelectBy.LOSS
     with pytest.raises(ValueError, match="nothing is better"):
         StopSpec(select_by=SelectBy.LAST, patience=2)
+
+
+@pytest.mark.parametrize(
+    ("said", "head_init", "head_rate"),
+    [
+        ({"method": {"type": "lora"}}, "probe", 1e-4),
+        ({"method": {"type": "lora", "variant": "unscaled"}}, "probe", 5e-5),
+        ({"method": {"type": "lora", "head": "frozen"}}, "random", 1.5e-3),
+        ({"method": {"type": "lora", "head": "lora"}}, "random", 1.5e-3),
+        ({"method": {"type": "full"}}, "random", 1e-4),
+        ({"method": {"type": "baseline", "blocks": 1}}, "random", 1e-4),
+        ({"method": {"type": "probe"}}, "probe", 1e-4),
+        ({"method": {"type": "baseline"}}, "random", 1e-3),
+        ({"method": {"type": "lora"}, "head_init": "random"}, "random", 1.5e-3),
+        ({"method": {"type": "lora", "head": "frozen"}, "head_init": "probe"}, "probe", 1e-4),
+        ({"method": {"type": "lora"}, "optim": {"learning_rate": 3e-3}}, "probe", 2e-4),
+        (
+            {"method": {"type": "full"}, "head_init": "probe", "optim": {"learning_rate": 3e-3}},
+            "probe",
+            3e-3,
+        ),
+        ({"method": {"type": "lora"}, "optim": {"head_learning_rate": 0.5}}, "probe", 0.5),
+        ({"preset": "seed", "method": {"type": "lora", "head": "train"}}, "random", 5e-5),
+    ],
+)
+def test_the_head_of_lora_starts_from_the_probe(
+    said: dict[str, Any], head_init: str, head_rate: float
+) -> None:
+    shape = fit.read_shape(minilm.config(), base=minilm.NAME)
+    spec, _, _ = settled(TrainSpec.model_validate(said), shape)
+    assert spec.head_init == head_init
+    assert spec.optim.head_learning_rate == pytest.approx(head_rate)
+
+
+@pytest.mark.parametrize(
+    ("said", "texts", "rate", "head_rate"),
+    [
+        ({"method": {"type": "lora"}}, 256, 1.5e-3, 1e-4),
+        ({"method": {"type": "lora"}}, 64, 7.5e-4, 1e-4),
+        ({"method": {"type": "lora"}}, 1, 1.5e-3 / 16, 1.5e-3 / 16),
+        ({"method": {"type": "lora"}, "optim": {"learning_rate": 1.5e-3}}, 64, 1.5e-3, 2e-4),
+        ({"method": {"type": "lora"}, "head_init": "random"}, 64, 1.5e-3, 1.5e-3),
+        ({"method": {"type": "lora", "variant": "unscaled"}}, 64, 5e-5, 5e-5),
+        ({"method": {"type": "full"}}, 64, 1e-4, 1e-4),
+    ],
+)
+def test_adapters_on_few_texts_take_smaller_steps(
+    said: dict[str, Any], texts: int, rate: float, head_rate: float
+) -> None:
+    found = rates(TrainSpec.model_validate(said), 384, texts)
+    assert found == pytest.approx((rate, head_rate))
+
+
+def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
+    said = {"method": {"type": "lora", "head": "lora"}, "head_init": "probe"}
+    with pytest.raises(ValueError, match=r"train or freeze the head, or leave head_init out"):
+        TrainSpec.model_validate(said)
+    with pytest.raises(ValueError, match="Input should be 'auto', 'probe' or 'random'"):
+        TrainSpec.model_validate({"method": {"type": "lora"}, "head_init": "zeros"})
 
 
 def test_the_number_of_texts_and_the_base_decide_what_is_left_open() -> None:

@@ -17,7 +17,7 @@ from lora_core.fit import read_shape
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import FullSpec, LoraSpec
-from lora_core.specs.train import OptimSpec, RuntimeSpec, TrainSpec
+from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -62,6 +62,21 @@ def test_more_work_and_less_speed_take_longer() -> None:
     fixed = seconds(lora, 1e20)
     assert estimate.START_SECONDS <= fixed < 20
     assert seconds(lora, 1e11) - fixed == pytest.approx(2 * (seconds(lora, 2e11) - fixed), abs=2)
+
+
+def test_the_fit_of_the_head_is_a_pass_over_some_of_the_texts() -> None:
+    random = TrainSpec(method=LoraSpec(), head_init=HeadInit.RANDOM)
+    few, many, more = (
+        seconds(TrainSpec(method=LoraSpec()), 1e9, rows) - seconds(random, 1e9, rows)
+        for rows in (1000, 20_000, 40_000)
+    )
+    assert 0 < few < many
+    assert more == pytest.approx(many, abs=1)
+    going_on = [
+        estimate.cost(spec, shape=SHAPE, data=data({ALL: 1000}), speed=1e9, since=0.5)
+        for spec in (random, TrainSpec(method=LoraSpec()))
+    ]
+    assert going_on[0] == going_on[1]
 
 
 def test_the_last_jobs_of_the_lane_set_the_speed() -> None:

@@ -117,6 +117,7 @@ def test_a_flipped_byte_of_the_manifest_changes_nothing_or_is_noticed(
 
 OTHER_RUNS: dict[str, dict[str, Any]] = {
     "method": {"method": {"r": 2}},
+    "head_init": {"head_init": "random"},
     "optim": {"optim": {"learning_rate": 0.02}},
     "stop": {"stop": {"patience": 3}},
     "task": {"task": {"class_weights": "balanced"}},

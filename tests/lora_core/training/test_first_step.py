@@ -78,8 +78,9 @@ def test_any_lengths_batch_and_threads_give_the_same_update(
     heard = Listener()
     pulse = Pulse(heard, heard)
     prepared = prepare(described, heard, pulse)
+    trainer = build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None)
     loss, norm = reference(copy.deepcopy(prepared))
-    build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None).train()
+    trainer.train()
     first = heard.all("step")[0]
     assert first.step == 1
     assert first.loss == pytest.approx(loss, rel=1e-5)

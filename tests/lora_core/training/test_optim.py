@@ -51,3 +51,24 @@ def test_weight_decay_spares_biases_and_norms() -> None:
     }
     assert decays == {(3, 3): 0.1, (3,): 0.0}
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(("head_rate", "groups"), [(None, 2), (0.5, 2), (0.1, 4)])
+def test_the_head_has_its_own_rate(head_rate: float | None, groups: int) -> None:
+    model = nn.ModuleDict({"body": nn.Linear(3, 3), "last": nn.Linear(3, 2)})
+    spec = OptimSpec(head_learning_rate=head_rate, weight_decay=0.1)
+    optimizer = build_optimizer(model, spec, rate=0.5, head=("last",))
+    found = {
+        tuple(p.shape): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    of_head = head_rate or 0.5
+    assert found == {
+        (3, 3): (0.5, 0.1),
+        (3,): (0.5, 0.0),
+        (2, 3): (of_head, 0.1),
+        (2,): (of_head, 0.0),
+    }
+    assert len(optimizer.param_groups) == groups
+    assert optimizer.param_groups[0]["lr"] == 0.5

@@ -86,11 +86,16 @@ def test_probes_share_the_network_of_their_base(spec: Make, train: Train) -> Non
     assert first.adapter is not second.adapter
 
 
-def test_states_that_are_not_finite_end_the_run(spec: Make, train: Train, tmp_path: Path) -> None:
-    base = make_base(tmp_path / "broken")
+def break_states(base: Path) -> Path:
+    """A base whose last block gives no numbers."""
     weights = load_file(base / "model.safetensors")
     name = next(n for n in weights if n.endswith("layer.1.output_layer_norm.bias"))
     weights[name].fill_(float("nan"))
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
+def test_states_that_are_not_finite_end_the_run(spec: Make, train: Train, tmp_path: Path) -> None:
+    base = break_states(make_base(tmp_path / "broken"))
     with pytest.raises(NonFiniteStates):
         train(spec(method={"type": "probe"}, base=str(base)))

@@ -1,0 +1,163 @@
+"""What a head starts from, against scikit-learn on the vectors of transformers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from lora_core.errors.training import NonFiniteStates
+from lora_core.specs.data import Split
+from lora_core.specs.train import TrainSpec
+from lora_core.training import evaluate, probe
+from lora_core.training.prepare import Prepared, prepare
+from lora_core.training.probe import drawn
+from lora_core.training.pulse import Pulse
+from lora_core.training.resume import build_trainer
+from tests.listener import Listener
+from tests.lora_core.training.test_probe import break_states, vectors
+from tests.tiny_base import FAMILIES, make_base, make_reviews
+
+Make = Callable[..., TrainSpec]
+Train = Callable[..., tuple[Listener, Path]]
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "distilbert": lambda x: np.maximum(x + 2, 0),
+    "bert": lambda x: np.tanh(0.3 * x),
+    "roberta": lambda x: np.tanh(0.3 * x),
+}
+LORA = {"type": "lora", "r": 4, "dropout": 0.1, "targets": ["query", "value"]}
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": LORA,
+    "one block": {"type": "baseline", "blocks": 1},
+    "last layers": {"type": "baseline"},
+    "full": {"type": "full"},
+}
+
+
+def started(spec: TrainSpec) -> Prepared:
+    """A run before its first step."""
+    heard = Listener()
+    pulse = Pulse(heard, heard)
+    prepared = prepare(spec, heard, pulse)
+    build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None)
+    return prepared
+
+
+def answers(prepared: Prepared) -> Any:
+    """Probabilities (texts, labels) for the test part."""
+    heard, part = Listener(), prepared.parts[Split.TEST]
+    pulse = Pulse(heard, heard)
+    return softmax(evaluate.logits(prepared.forward, part, budget=512, pulse=pulse), axis=1)
+
+
+def expected(prepared: Prepared, base: Path, family: str, weights: str, which: Any) -> Any:
+    """Those of a regression on some of the training texts."""
+    train, test = (
+        ACTIVATIONS[family](vectors(base, [example.text for example in part]))
+        for part in (prepared.splits.train, prepared.splits.test)
+    )
+    shift, slope = ACTIVATIONS[family](0.0), 1.0 if family == "distilbert" else 0.3
+    norm = slope * np.sqrt(train.shape[1])
+    labels = np.array([example.label for example in prepared.splits.train])
+    model = LogisticRegression(
+        C=80 * len(set(labels)) / len(labels[which]),
+        max_iter=10_000,
+        tol=1e-8,
+        class_weight=None if weights == "none" else "balanced",
+    )
+    model.fit((train[which] - shift) / norm, labels[which])
+    return model.predict_proba((test - shift) / norm)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_the_first_step_finds_the_answers_of_a_regression(
+    spec: Make, tmp_path: Path, family: str, method: str, weights: str
+) -> None:
+    labels = ("bad", "good") if method == "lora" else ("bad", "bad", "good", "fine")
+    base = make_base(tmp_path / "a base", family)
+    prepared = started(
+        spec(
+            method=METHODS[method],
+            base=str(base),
+            pooling="mean",
+            head_init="probe",
+            data={"source": str(make_reviews(tmp_path / "texts.csv", labels=labels))},
+            task={"class_weights": weights},
+            optim={"encoder_dropout": 0.1 if method == "full" else 0.0, "head_dropout": 0.2},
+            runtime={"precision": "fp32"},
+        )
+    )
+    reference = expected(prepared, base, family, weights, slice(None))
+    np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
+    assert prepared.forward.seconds > 0
+
+
+def test_of_many_texts_some_are_enough(
+    spec: Make, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "HEAD_INIT_TEXTS", 20)
+    prepared = started(spec(pooling="mean", runtime={"precision": "fp32"}))
+    which = drawn(prepared.parts[Split.TRAIN].labels, 20)
+    reference = expected(prepared, base, "distilbert", "none", which)
+    np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
+
+
+@given(st.lists(st.integers(0, 4), min_size=5, max_size=60), st.integers(5, 70))
+def test_a_draw_keeps_the_balance_of_the_labels(labels: list[int], most: int) -> None:
+    every = np.array([*labels, *range(5)])
+    which = drawn(every, most)
+    assert len(which) == min(most, len(every))
+    assert (np.diff(which) > 0).all()
+    assert set(every[which]) == set(range(5))
+    shares = np.bincount(every[which]) - len(which) * np.bincount(every) / len(every)
+    assert np.abs(shares).max() <= 3  # five labels have one text at least
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{**LORA, "head": "frozen"}, {**LORA, "head": "lora"}, {"type": "baseline"}, {"type": "full"}],
+    ids=["frozen", "adapter", "alone", "full"],
+)
+def test_all_other_heads_are_drawn(spec: Make, method: dict[str, Any]) -> None:
+    described = spec(method=method)
+    heard = Listener()
+    untouched = prepare(described, heard, Pulse(heard, heard))
+    prepared = started(described)
+    assert prepared.spec.head_init == "random"
+    for name, weight in untouched.model.state_dict().items():
+        assert torch.equal(weight, prepared.model.state_dict()[name])
+
+
+def test_a_frozen_head_can_be_that_of_the_probe(spec: Make) -> None:
+    prepared = started(spec(method={**LORA, "head": "frozen"}, head_init="probe"))
+    trained = [name for name, p in prepared.model.named_parameters() if p.requires_grad]
+    assert not [name for name in trained if "classifier" in name]
+    assert torch.equal(prepared.model.pre_classifier.bias, torch.full((32,), 2.0))
+
+
+def test_the_head_of_the_base_is_kept_unless_the_probe_is_asked_for(
+    spec: Make, train: Train, tmp_path: Path
+) -> None:
+    trained = str(train(spec())[1] / "merged")
+    kept = started(spec(base=trained))
+    assert kept.spec.head_init == "random"
+    assert kept.spec.optim.head_learning_rate == kept.spec.optim.learning_rate
+    fitted = started(spec(base=trained, head_init="probe"))
+    assert fitted.spec.head_init == "probe"
+    heads = [each.model.pre_classifier.weight for each in (kept, fitted)]
+    assert not torch.equal(*heads)
+
+
+def test_states_that_are_not_finite_end_the_run(spec: Make, tmp_path: Path) -> None:
+    base = break_states(make_base(tmp_path / "broken"))
+    with pytest.raises(NonFiniteStates):
+        started(spec(base=str(base)))
