@@ -25,7 +25,7 @@ REVIEWS = [
     "Two hours of clumsy jokes and wooden acting; I nearly fell asleep.",
 ]
 SIZES: dict[str, Json] = {
-    "rotten-tomatoes": {"train_size": 4000, "validation_size": 1000, "test_size": 2000},
+    "rotten-tomatoes": {"train_size": 2000, "validation_size": 500, "test_size": 1000},
     "imdb": {
         "train_size": 2000,
         "validation_size": 500,
@@ -45,7 +45,7 @@ METHODS: dict[str, Json] = {
 
 Data = Annotated[
     Literal["rotten-tomatoes", "imdb"],
-    typer.Option("--data", help="4,000 sentences about films, or 2,000 long reviews."),
+    typer.Option("--data", help="2,000 sentences about films, or as many long reviews."),
 ]
 Review = Annotated[str, typer.Option("--review", help="A review of your own for the model.")]
 

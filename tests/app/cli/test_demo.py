@@ -69,7 +69,7 @@ def test_all_jobs_learn_from_one_split(
         {name: job["spec"]["data"][name] for name in ("train_size", "validation_size", "test_size")}
         for job in jobs.values()
     ]
-    assert data == [{"train_size": 4000, "validation_size": 1000, "test_size": 2000}] * 5
+    assert data == [{"train_size": 2000, "validation_size": 500, "test_size": 1000}] * 5
     assert {job["register_as"] for job in jobs.values()} == {"sentiment"}
 
 
