@@ -26,7 +26,7 @@ LINEAR = (
 LORA = LoraSpec()
 
 LEAST_LORA = 200  # texts: with fewer, its folds take minutes and it is hardly ever better
-ENOUGH = 1000  # held-out texts that tell methods apart
+ENOUGH = 500  # held-out texts that tell methods apart
 REPEATED = ((300, 5), (1000, 2))  # up to so many texts, so many repeats of what is fitted at once
 PROBE_SECONDS = 1e-4  # of one regression, for each text
 NOISE = 0.75  # standard errors that a later candidate must be better than an earlier one
