@@ -68,7 +68,7 @@ class CrossValidation:
         """Logits (texts, classes) of those held out."""
         if not isinstance(method, LinearSpec):
             raise TypeError(f"{method.type} is cross-validated by lora_core.training.crossval")
-        with one_thread():
+        with threadpool_limits(1, user_api="blas"):  # several would wait for each other
             model = fit(
                 [self._examples[i].text for i in learned],
                 self.truth[learned],
@@ -77,11 +77,6 @@ class CrossValidation:
                 balanced=self._spec.of(method).balanced,
             )
         return model.logits([self._examples[i].text for i in held_out])
-
-
-def one_thread() -> threadpool_limits:
-    """For fits of milliseconds, in which threads of BLAS would wait for each other."""
-    return threadpool_limits(1, user_api="blas")
 
 
 def learnable(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:

@@ -35,7 +35,7 @@ _NAMES = {
 }
 # Only for what downloads from the hub: the address of a proxy often holds a password.
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OPENBLAS_")  # the last one picks kernels, hence bits
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lora_core import crossval
 from lora_core.cache import cache_dir, keep_below
-from lora_core.crossval import Logits, Places, one_thread
+from lora_core.crossval import Logits, Places
 from lora_core.data.records import Example, Splits
 from lora_core.disk import new_entry
 from lora_core.events import Silence
@@ -41,14 +41,13 @@ class CrossValidation(crossval.CrossValidation):
                 return super()._fit(method, learned, held_out)
             case ProbeSpec():
                 x = self._states
-                with one_thread():
-                    weight, bias = probe.regression(
-                        x[learned],
-                        self.truth[learned],
-                        method,
-                        classes=len(self._labels),
-                        balanced=self._spec.of(method).balanced,
-                    )
+                weight, bias = probe.regression(
+                    x[learned],
+                    self.truth[learned],
+                    method,
+                    classes=len(self._labels),
+                    balanced=self._spec.of(method).balanced,
+                )
                 return x[held_out] @ weight.T + bias
             case _:
                 return self._trained(self._spec.of(method), learned, held_out)

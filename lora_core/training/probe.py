@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from lora_core.defaults import HEAD_INIT_TEXTS
 from lora_core.encoders.modules import head_activation, linear
@@ -179,7 +180,8 @@ def regression(
         return every
     class_weight = "balanced" if balanced else None
     model = LogisticRegression(C=spec.C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
-    model.fit(x, labels)
+    with threadpool_limits(1, user_api="blas"):  # bits must not go by the number of threads
+        model.fit(x, labels)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

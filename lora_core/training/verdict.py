@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.crossval import learnable, one_thread
+from lora_core.crossval import learnable
 from lora_core.data import linear
 from lora_core.data.linear import capped
 from lora_core.data.records import Example, Splits
@@ -67,14 +67,13 @@ def probe(spec: TrainSpec, splits: Splits, pulse: Pulse) -> Rival:
         for part in (found.parts[Split.TRAIN], found.parts[Split.TEST])
     )
     size = probes.typical_size(learned)
-    with one_thread():
-        weight, bias = probes.regression(
-            probes.regressors(found, learned, size),
-            found.parts[Split.TRAIN].labels,
-            method,
-            classes=len(splits.labels),
-            balanced=found.spec.balanced,
-        )
+    weight, bias = probes.regression(
+        probes.regressors(found, learned, size),
+        found.parts[Split.TRAIN].labels,
+        method,
+        classes=len(splits.labels),
+        balanced=found.spec.balanced,
+    )
     logits = probes.regressors(found, asked, size) @ weight.T + bias
     return Rival(which, logits.argmax(axis=1))
 

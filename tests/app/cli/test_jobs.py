@@ -1,10 +1,12 @@
 """`loraworks train` and `loraworks jobs` against a running service."""
 
 import json
+import re
 import threading
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -14,6 +16,8 @@ from app.cli.download import unpack
 from app.cli.errors import Unreachable
 from app.resources import Resources
 from lora_core import manifest
+from lora_core.selection import PROBES, CandidateResult, Selection
+from lora_core.verdict import Rival, judge
 from tests.app.cli.conftest import FakeWorker, Run, answer
 from tests.app.web.finished import succeed
 
@@ -179,7 +183,7 @@ def test_a_file_of_this_machine_is_to_be_uploaded_first(run: Run, tmp_path: Path
 
 
 def test_a_job_can_be_listed_shown_and_cancelled(cli: Run) -> None:
-    job = submitted(cli, "--name", "first")
+    job = submitted(cli, "--name", "first", "--method", "lora")
     other = submitted(cli, "--method", "baseline")
     assert [each["id"] for each in answer(cli("jobs", "list", "--json"))] == [other, job]
     assert [each["id"] for each in answer(cli("jobs", "list", "--limit", "1", "--json"))] == [other]
@@ -193,14 +197,14 @@ def test_a_job_can_be_listed_shown_and_cancelled(cli: Run) -> None:
 
 
 def test_a_failed_job_is_retried_and_followed(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
-    job = submitted(cli)
+    job = submitted(cli, "--method", "lora")
     lease = worker.claim()
     worker.fail(lease)
     refused = cli("jobs", "retry", job)
     assert refused.exit_code == 3
     assert "(no_checkpoint)" in refused.stderr
 
-    job = submitted(cli)
+    job = submitted(cli, "--method", "lora")
     lease = worker.claim()
     worker.save(lease, step=5)
     worker.fail(lease)
@@ -215,6 +219,13 @@ def test_a_failed_job_is_retried_and_followed(cli: Run, worker: FakeWorker, tmp_
     followed = cli("jobs", "retry", new["id"], "--wait", "--json")
     done.join()
     assert answer(followed)["state"] == "succeeded"
+
+
+def test_one_that_has_chosen_no_method_yet_begins_anew(cli: Run, worker: FakeWorker) -> None:
+    job = submitted(cli)
+    worker.fail(worker.claim())
+    again = answer(cli("jobs", "retry", job, "--json"))
+    assert (again["method"], again["continues"], again["step"]) == ("auto", job, 0)
 
 
 def test_what_a_job_waits_for_is_shown(cli: Run, worker: FakeWorker) -> None:
@@ -262,11 +273,27 @@ def test_events_and_points_are_shown(cli: Run, worker: FakeWorker) -> None:
 
 def test_a_result_is_shown_with_the_rival(cli: Run, worker: FakeWorker, tmp_path: Path) -> None:
     job = submitted(cli)
-    worker.succeed(worker.claim(), tmp_path / "made")
+    truth = np.array([0, 1] * 100)
+    answers = np.where(np.arange(200) < 160, truth, 1 - truth)
+    rivals = {"linear": Rival(np.arange(200), np.zeros(200, dtype=np.int64))}
+    found = judge(truth, answers, rivals, labels=["neg", "pos"], majority=0)
+    tried = CandidateResult(
+        method=PROBES[0], folds=5, repeats=5, texts=90, accuracy=0.81, low=0.7, high=0.9,
+        macro_f1=0.8, seconds=3.0,
+    )  # fmt: skip
+    selection = Selection(texts=90, chosen=0, candidates=(tried,))
+    worker.succeed(
+        worker.claim(),
+        tmp_path / "made",
+        verdict=found.model_dump(mode="json"),
+        selection=selection.model_dump(mode="json"),
+    )
     shown = cli("jobs", "show", job).stdout
     assert "82.3 %" in shown
     assert "74.4 %" in shown
-    assert "lora beats the linear rival by 7.9 points" in shown
+    assert found.headline in shown
+    assert "30.0 points better than linear" in shown
+    assert re.search(r"chosen +probe C 3, balanced +81.0 % +70.0 % to 90.0 %", shown)
     told = "With temperature 1.40 the calibration error on the test part is 2.4 % (without 7.1 %)"
     assert f"{told}, the loss 0.390 (0.410)." in " ".join(shown.split())
 

@@ -70,7 +70,7 @@ def test_training_and_watching_show_what_happens_meanwhile(
     thread.join()
     assert result.exit_code == 0
     assert "At 50." in result.stderr
-    assert "live (lora): succeeded" in result.stderr
+    assert "live (auto): succeeded" in result.stderr
     assert "linear (TF-IDF + logistic regression)" in result.stdout
 
 
