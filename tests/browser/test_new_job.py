@@ -62,6 +62,8 @@ def test_a_fault_stands_at_its_field_and_the_job_starts_once_it_is_mended(
 ) -> None:
     complaints.expect(422)
     page.goto("/jobs/new?data=reviews")
+    expect(page.get_by_role("radio", name="auto")).to_be_checked()
+    page.get_by_role("radio", name="lora").check()
     fill(page, Rank_r="0", Name="by the form", Epochs="1")
     rank = page.get_by_label("Rank r")
     expect(rank).to_have_attribute("aria-invalid", "true")
@@ -83,6 +85,7 @@ def test_a_fault_stands_at_its_field_and_the_job_starts_once_it_is_mended(
 
 def test_what_it_shows_as_calls_does_what_the_button_does(page: Page, scene: Scene) -> None:
     page.goto("/jobs/new?data=reviews")
+    page.get_by_role("radio", name="lora").check()
     name = 'it\'s "quoted" $HOME `x`'
     fill(page, Name=name, Rank_r="2", Train_on="0.5", Learning_rate="3e-4")
     page.get_by_role("checkbox", name="mlp").uncheck()
