@@ -18,6 +18,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import Candidate, LinearSpec, OneMethod
 from lora_core.specs.train import TrainSpec
 from lora_core.training.pulse import Pulse, Unseen
+from lora_core.verdict import FEW_TEXTS
 
 Logits = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -52,10 +53,10 @@ class CrossValidation:
         found: Places = self.logits(Candidate(method=method))[0].argmax(axis=1)
         return found
 
-    def scores(self, candidate: Candidate, logits: Logits) -> Scores:
+    def scores(self, logits: Logits) -> Scores:
         """Of each text how often it was answered rightly."""
         right = np.where(np.isnan(logits[..., 0]), np.nan, logits.argmax(axis=2) == self.truth)
-        return Scores(candidate.method, right.mean(axis=0))
+        return Scores(right.mean(axis=0))
 
     def _fold_of(self, repeat: int) -> NDArray[np.int64]:
         if repeat not in self._folds:
@@ -77,6 +78,11 @@ class CrossValidation:
                 balanced=self._spec.of(method).balanced,
             )
         return model.logits([self._examples[i].text for i in held_out])
+
+
+def judges(spec: TrainSpec, examples: Sequence[Example]) -> bool:
+    """Whether a run that learns from these is judged by cross-validation, not on its test part."""
+    return len(examples) < FEW_TEXTS and spec.result.cross_validation
 
 
 def learnable(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:

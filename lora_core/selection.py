@@ -64,7 +64,6 @@ class Selection(Frozen):
 class Scores:
     """Of each text how often it was answered rightly, 0 to 1; NaN: it was not answered."""
 
-    method: OneMethod
     right: NDArray[np.float64]  # (texts,)
 
     @property

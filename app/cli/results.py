@@ -1,15 +1,13 @@
 """What a run came to: its own figures beside those of the linear rival, and its confidence."""
 
-from pydantic import TypeAdapter
-
 from app.cli.answers import Json
 from app.cli.output import duration, percent, say, show, table
 from lora_core.data.more_labels import MoreLabels, basis_in_words
-from lora_core.specs.method import OneMethod, named
+from lora_core.selection import CandidateResult
+from lora_core.specs.method import named
 
 RIVAL = "linear (TF-IDF + logistic regression)"
 TRIED = ["", "method", ">accuracy", ">95 % interval", ">texts", ">fits", ">time"]
-_METHOD: TypeAdapter[OneMethod] = TypeAdapter(OneMethod)
 COLUMNS = ["", ">validation acc", ">validation F1", ">test acc", ">test F1", ">trainable"]
 
 
@@ -98,5 +96,4 @@ def _row(name: str, figures: Json, trainable: object) -> list[object]:
 
 
 def _named(candidate: Json) -> str:
-    method: OneMethod = _METHOD.validate_python(candidate["method"])
-    return named(method)
+    return named(CandidateResult.model_validate(candidate).method)

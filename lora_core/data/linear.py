@@ -31,14 +31,14 @@ SPEC = LinearSpec()
 FIGURES = "macro F1 of the classes that occur, answers"  # what is kept is made anew with these
 
 
-class Rival(Frozen):
+class LinearFit(Frozen):
     """What is kept of it: its figures, and the label that it gives to each test text."""
 
     figures: RivalFitted
     test: tuple[Int, ...]
 
 
-def fit(splits: Splits) -> Rival:
+def fit(splits: Splits) -> LinearFit:
     """The rival on these parts, from the cache if they have been seen.
 
     `seconds` are those of the fit, even then. Raises `DiskFull`.
@@ -59,7 +59,7 @@ def _key(splits: Splits) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
-def _fit(splits: Splits) -> Rival:
+def _fit(splits: Splits) -> LinearFit:
     start = time.perf_counter()
     train = capped(splits.train, MAX_TEXTS)
     validation, test = answers(train, [splits.validation, splits.test])
@@ -70,7 +70,7 @@ def _fit(splits: Splits) -> Rival:
         seconds=round(time.perf_counter() - start, 3),
         cached=False,
     )
-    return Rival(figures=figures, test=tuple(test.tolist()))
+    return LinearFit(figures=figures, test=tuple(test.tolist()))
 
 
 def answers(
@@ -97,9 +97,9 @@ def _figures(part: Sequence[Example], predicted: NDArray[np.int64]) -> dict[str,
     return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(macro_f1)}
 
 
-def _read(path: Path) -> Rival | None:
+def _read(path: Path) -> LinearFit | None:
     try:
-        found = Rival.model_validate_json(path.read_bytes())
+        found = LinearFit.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
     return found.model_copy(update={"figures": found.figures.model_copy(update={"cached": True})})

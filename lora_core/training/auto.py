@@ -87,7 +87,7 @@ def _chosen(spec: TrainSpec, splits: Splits, observer: Observer, pulse: Pulse) -
     for number, candidate in enumerate(candidates, start=1):
         began = time.monotonic()
         logits = tried.logits(candidate)
-        scores.append(tried.scores(candidate, logits))
+        scores.append(tried.scores(logits))
         answers.append(logits)
         seconds = time.monotonic() - began
         results.append(_result(candidate, scores[-1], logits, tried.truth, seconds))
@@ -118,7 +118,8 @@ def _held_out_once(splits: Splits, examples: tuple[Example, ...], candidate: Can
     """All of the examples for training; for validation those that the candidate answered."""
     answered = fold_of(examples, seed=0) < candidate.folds
     validation = tuple(each for each, held in zip(examples, answered, strict=True) if held)
-    return replace(splits, train=examples, validation=validation)
+    drawn = splits.drawn - {Split.VALIDATION}  # its texts are in the training part already
+    return replace(splits, train=examples, validation=validation, drawn=drawn)
 
 
 def _candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Candidate, ...]:

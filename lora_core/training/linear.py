@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from lora_core import fit, manifest
-from lora_core.crossval import CrossValidation, learnable
+from lora_core.crossval import CrossValidation, judges, learnable
 from lora_core.data.linear import capped
 from lora_core.data.load import load
 from lora_core.data.records import Example, Splits
@@ -46,7 +46,7 @@ from lora_core.training import learning_curve, mistakes
 from lora_core.training.chosen import Chosen
 from lora_core.training.graded import grade
 from lora_core.training.pulse import Pulse, while_beating
-from lora_core.verdict import FEW_TEXTS, Verdict, judge, majority
+from lora_core.verdict import Verdict, judge, majority
 
 MAX_CHARACTERS = 50_000_000  # of the texts it learns from: a fit takes some 17 bytes for each
 STEPS = 1
@@ -220,10 +220,10 @@ def _verdict(
     pulse: Pulse,
 ) -> Verdict:
     """On the test part; of few texts all are held out once instead."""
-    examples = learnable(spec, splits) if chosen is None else splits.train
+    examples = learnable(spec, splits)
     rivals = {"probe": chosen.probe} if chosen and chosen.probe else {}
     common = majority(examples)
-    if len(examples) >= FEW_TEXTS or not spec.result.cross_validation:
+    if not judges(spec, examples):
         truth = np.array([example.label for example in splits.test])
         answers = test.argmax(axis=1)
         return judge(truth, answers, rivals, labels=splits.labels, majority=common)

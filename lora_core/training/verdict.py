@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.crossval import learnable
+from lora_core.crossval import judges, learnable
 from lora_core.data import linear
-from lora_core.data.linear import capped
 from lora_core.data.records import Example, Splits
 from lora_core.events import Silence
 from lora_core.selection import LINEAR, PROBES
@@ -17,7 +16,7 @@ from lora_core.training.chosen import Chosen
 from lora_core.training.crossval import CrossValidation
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.pulse import Pulse, Unseen
-from lora_core.verdict import FEW_TEXTS, Rival, Verdict, judge, majority
+from lora_core.verdict import Rival, Verdict, judge, majority
 
 # Of the probe that a run is compared with: it costs a pass of the base over each of them.
 LEARNED, ANSWERED = 1000, 1000
@@ -28,8 +27,8 @@ Logits = NDArray[np.float32]
 def of_run(prepared: Prepared, test: Logits, chosen: Chosen | None, pulse: Pulse) -> Verdict:
     """`test` are the logits of the test part. Of few texts all are held out once instead."""
     spec, splits = prepared.spec, prepared.splits
-    examples = learnable(spec, splits) if chosen is None else splits.train
-    if len(examples) < FEW_TEXTS and spec.result.cross_validation:
+    examples = learnable(spec, splits)
+    if judges(spec, examples):
         return _cross_validated(prepared, examples, chosen, pulse)
     rivals = {"linear": _of_all(linear.fit(splits).test)}
     if not isinstance(spec.method, ProbeSpec):
@@ -50,13 +49,14 @@ def probe(spec: TrainSpec, splits: Splits, pulse: Pulse) -> Rival:
     most `ANSWERED` test texts, drawn at random.
     """
     examples = learnable(spec, splits)
-    if len(examples) < FEW_TEXTS and spec.result.cross_validation:
+    if judges(spec, examples):
         tried = CrossValidation(spec, splits.labels, examples, pulse)
         return _of_all(tried.answers(PROBES[0]))
+    labels = np.array([example.label for example in splits.train])
     which = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:ANSWERED])
     parts = Splits(
         labels=splits.labels,
-        train=tuple(capped(splits.train, LEARNED)),
+        train=tuple(splits.train[i] for i in probes.drawn(labels, LEARNED)),
         validation=(),
         test=tuple(splits.test[i] for i in which),
     )

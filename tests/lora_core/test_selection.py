@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_core.selection import LEAST_LORA, LINEAR, LORA, PROBES, Scores, choose, plan, seconds
-from lora_core.specs.method import LinearSpec, OneMethod, ProbeSpec
+from lora_core.specs.method import LinearSpec, OneMethod
 
 
 def cost(method: OneMethod, texts: int) -> float:
@@ -12,8 +12,8 @@ def cost(method: OneMethod, texts: int) -> float:
     return texts * (1e-2 if method.type == "lora" else 1e-4)
 
 
-def scores(method: OneMethod, right: list[float]) -> Scores:
-    return Scores(method, np.array(right))
+def scores(right: list[float]) -> Scores:
+    return Scores(np.array(right))
 
 
 def test_few_texts_are_fitted_in_seconds_and_often() -> None:
@@ -54,26 +54,26 @@ def test_a_smaller_budget_takes_folds_then_lora_then_the_probes_away() -> None:
 
 
 def test_one_that_is_clearly_better_is_chosen() -> None:
-    worse = scores(ProbeSpec(), [1.0, 0.0] * 50)
-    better = scores(LINEAR[0], [1.0] * 90 + [0.0] * 10)
+    worse = scores([1.0, 0.0] * 50)
+    better = scores([1.0] * 90 + [0.0] * 10)
     assert choose([worse, better]) == 1
 
 
 def test_within_noise_the_earlier_one_is_chosen() -> None:
-    first = scores(ProbeSpec(), [1.0] * 70 + [0.0] * 30)
-    hardly_better = scores(LORA, [1.0] * 60 + [0.0] * 10 + [1.0] * 12 + [0.0] * 18)
+    first = scores([1.0] * 70 + [0.0] * 30)
+    hardly_better = scores([1.0] * 60 + [0.0] * 10 + [1.0] * 12 + [0.0] * 18)
     assert hardly_better.accuracy > first.accuracy
     assert choose([first, hardly_better]) == 0
 
 
 def test_they_are_compared_on_the_texts_that_all_answered() -> None:
     missing = float("nan")
-    everywhere = scores(ProbeSpec(), [1.0] * 50 + [0.0] * 50)  # 100 % where the other one is
-    easy_half = scores(LORA, [1.0] * 45 + [0.0] * 5 + [missing] * 50)
+    everywhere = scores([1.0] * 50 + [0.0] * 50)  # 100 % where the other one is
+    easy_half = scores([1.0] * 45 + [0.0] * 5 + [missing] * 50)
     assert easy_half.accuracy > everywhere.accuracy
     assert choose([everywhere, easy_half]) == 0
 
 
 def test_the_interval_counts_each_text_once() -> None:
-    low, high = scores(ProbeSpec(), [0.8] * 100).interval
+    low, high = scores([0.8] * 100).interval
     assert high - low == pytest.approx(0.156, abs=0.01)
