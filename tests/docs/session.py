@@ -28,6 +28,7 @@ SMALL_OPTIONS = " ".join(f"--{name.replace('_', '-')} {size}" for name, size in 
 SMALL_FIELDS = json.dumps(SIZES)[1:-1]
 SMALL: list[tuple[str, str]] = [
     (r"--epochs \d+", "--epochs 2"),
+    (r'"method": \{"type": "lora"(?!.*"optim")', r'"optim": {"epochs": 2}, \g<0>'),
     (r"(--over r=)\S+ --over \S+", r"\g<1>8,4"),
     (r'"train_size": \d+', SMALL_FIELDS),
     (r'"source": "tickets"', f'"source": "tickets", {SMALL_FIELDS}'),
