@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lora_core.data.folds import fold_of
+from lora_core.data.linear import within_memory
 from lora_core.data.records import Example, Splits
 from lora_core.linear.model import fit
 from lora_core.selection import Scores
 from lora_core.specs.data import Split
 from lora_core.specs.method import Candidate, LinearSpec, OneMethod
 from lora_core.specs.train import TrainSpec
-from lora_core.training.pulse import Pulse, Unseen
+from lora_core.training.pulse import Pulse, Unseen, while_beating
 from lora_core.verdict import FEW_TEXTS
 
 Logits = NDArray[np.float32]
@@ -69,15 +70,21 @@ class CrossValidation:
         """Logits (texts, classes) of those held out."""
         if not isinstance(method, LinearSpec):
             raise TypeError(f"{method.type} is cross-validated by lora_core.training.crossval")
-        with threadpool_limits(1, user_api="blas"):  # several would wait for each other
+        train = within_memory([self._examples[i] for i in learned], len(self._labels))
+        texts = [self._examples[i].text for i in held_out]
+
+        def answers() -> NDArray[np.floating[Any]]:
             model = fit(
-                [self._examples[i].text for i in learned],
-                self.truth[learned],
+                [example.text for example in train],
+                np.array([example.label for example in train]),
                 method,
                 classes=len(self._labels),
                 balanced=self._spec.of(method).balanced,
             )
-        return model.logits([self._examples[i].text for i in held_out])
+            return model.logits(texts)
+
+        with threadpool_limits(1, user_api="blas"):  # several would wait for each other
+            return while_beating(self._pulse, answers)
 
 
 def judges(spec: TrainSpec, examples: Sequence[Example]) -> bool:

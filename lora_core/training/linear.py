@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from lora_core import fit, manifest
 from lora_core.crossval import CrossValidation, judges, learnable
-from lora_core.data.linear import capped
+from lora_core.data.linear import MAX_CHARACTERS, within_memory
 from lora_core.data.load import load
 from lora_core.data.records import Example, Splits
 from lora_core.disk import is_no_room
@@ -48,7 +48,6 @@ from lora_core.training.graded import grade
 from lora_core.training.pulse import Pulse, while_beating
 from lora_core.verdict import Verdict, judge, majority
 
-MAX_CHARACTERS = 50_000_000  # of the texts it learns from: a fit takes some 17 bytes for each
 STEPS = 1
 
 Logits = dict[Split, NDArray[np.float32]]
@@ -135,21 +134,17 @@ def _settled(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
 
 
 def _learned(splits: Splits, observer: Observer) -> list[Example]:
-    """The texts of the training part, as many as `MAX_CHARACTERS` allow."""
+    """The texts of the training part, as many as there is memory for."""
     if splits.leaked:
         text = f"{splits.leaked} validation or test texts are in the training part as well."
         observer.on_event(Noted(level="warning", code="leaked", message=text))
-    there = len(splits.train)
-    characters = sum(len(example.text) for example in splits.train)
-    if characters <= MAX_CHARACTERS:
-        return list(splits.train)
-    most = max(len(splits.labels), there * MAX_CHARACTERS // characters)
-    train = capped(splits.train, most)
-    text = (
-        f"It learns from {len(train):,} of the {there:,} training texts, since they have more than "
-        f"{MAX_CHARACTERS:,} characters."
-    )
-    observer.on_event(Noted(level="warning", code="training_texts_drawn", message=text))
+    train = within_memory(splits.train, len(splits.labels))
+    if len(train) < len(splits.train):
+        text = (
+            f"It learns from {len(train):,} of the {len(splits.train):,} training texts, since "
+            f"they have more than {MAX_CHARACTERS:,} characters."
+        )
+        observer.on_event(Noted(level="warning", code="training_texts_drawn", message=text))
     return train
 
 

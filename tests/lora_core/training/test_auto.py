@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from safetensors.numpy import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lora_core import manifest
+from lora_core import crossval, manifest
 from lora_core.crossval import learnable
+from lora_core.data import linear as comparison
 from lora_core.data.folds import fold_of
 from lora_core.data.load import load
 from lora_core.errors.training import CheckpointMismatch, Stopped
+from lora_core.linear.model import LinearModel, fit
+from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
+from lora_core.training.pulse import Pulse
 from lora_core.training.run import run
 from lora_core.training.saves import SavePlan
 from tests.listener import Listener
@@ -176,6 +181,49 @@ def test_a_checkpoint_of_a_named_method_is_refused(
     newest = max((tmp_path / "kept").glob("step-*"))
     with pytest.raises(CheckpointMismatch, match="the method was given there"):
         go(spec(method=choosing(LORA)), resume=newest)
+
+
+def test_a_stop_is_obeyed_while_a_linear_model_is_fitted(
+    spec: Make, go: Callable[..., tuple[Listener, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitting, left = threading.Event(), threading.Event()
+
+    def slow(*_: Any, **__: Any) -> None:
+        fitting.set()
+        assert left.wait(30)
+
+    class Stop(Listener):
+        def requested(self) -> bool:
+            return fitting.is_set()
+
+    monkeypatch.setattr(crossval, "fit", slow)
+    stop = Stop()
+    with pytest.raises(Stopped):
+        auto.run(spec(method=choosing(LINEAR)), out_dir=Path("unused"), observer=stop, stop=stop)
+    left.set()
+
+
+def test_of_many_characters_a_fold_learns_from_a_part(
+    spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = spec(method=choosing(LINEAR))
+    splits = load(described.data)
+    examples, learned_from = learnable(described, splits), []
+
+    def counted(texts: list[str], *rest: Any, **more: Any) -> LinearModel:
+        learned_from.append(sum(map(len, texts)))
+        return fit(texts, *rest, **more)
+
+    monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
+    monkeypatch.setattr(crossval, "fit", counted)
+    heard = Listener()
+    tried = crossval.CrossValidation(
+        described, splits.labels, examples, Pulse(observer=heard, stop=heard)
+    )
+    answers = tried.answers(LinearSpec())
+    assert len(learned_from) == 5
+    assert max(learned_from) < 700
+    assert len(answers) == len(examples)
 
 
 def test_how_to_stop_is_refused_with_it(spec: Make) -> None:

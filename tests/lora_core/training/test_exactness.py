@@ -251,6 +251,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainSpec, Path, Lis
             "optim": {**RANDOM, "epochs": 20, "batch_size": 8, "learning_rate": 0.01},
             "stop": {"select_by": "loss", "evaluations_per_epoch": 1},
             "runtime": {"threads": 1, "seed": 3},
+            "result": {"cross_validation": False},
         }
     )
     heard, out = Listener(), place / "out"

@@ -142,7 +142,7 @@ def test_it_stops_within_the_fit(
 def test_of_many_characters_a_balanced_part_is_learned(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "MAX_CHARACTERS", 1000)
+    monkeypatch.setattr(comparison, "MAX_CHARACTERS", 1000)
     listener, summary = run(described(reviews), tmp_path / "out")
     [note] = [n for n in listener.all("noted") if n.code == "training_texts_drawn"]
     assert note.level == "warning"
