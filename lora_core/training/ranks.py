@@ -30,7 +30,7 @@ def joined() -> Iterator[None]:
     """Be one of the processes for the time of a run.
 
     An error is told by the one that has it first. The others have the same or one that follows from
-    it, and leave without a word.
+    it, and leave without a word: as stopped if that one was asked to stop.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, own, all_of_them = next(rendezvous("env://"))
@@ -40,9 +40,12 @@ def joined() -> Iterator[None]:
     try:
         yield
     except LoraCoreError as error:
+        stopped = isinstance(error, Stopped)
         if store.add("failed", 1) > 1:
-            stopped = isinstance(error, Stopped)
+            stopped = stopped or store.check(["stopped"])
             raise SystemExit(exit_codes.STOPPED if stopped else exit_codes.FAILED) from error
+        if stopped:
+            store.set("stopped", "")  # before the connections close, which the others notice
         raise
     finally:
         leave()

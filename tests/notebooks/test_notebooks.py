@@ -16,11 +16,20 @@ os.environ.pop("LORAWORKS_URL", None)
 """
 
 
+# With a service of their own: each of its commands and jobs begins processes.
+SERVICE = [path for path in course.PATHS if "own_service" in path.read_text(encoding="utf-8")]
+LIBRARY = [path for path in course.PATHS if path not in SERVICE]
+
+
 @pytest.mark.timeout(900)  # a busy machine is slow
-def test_all_run_in_their_small_forms(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "paths", [LIBRARY, pytest.param(SERVICE, marks=pytest.mark.slow)], ids=["library", "service"]
+)
+def test_all_run_in_their_small_forms(paths: list[Path], tmp_path: Path) -> None:
     """In one kernel, which imports torch once; `make notebooks` has a fresh one for each."""
+    assert paths
     together = new_notebook()
-    for path in course.PATHS:
+    for path in paths:
         notebook = course.read(path)
         cell = course.parameters(notebook)
         cell.source = cell.metadata["small"]

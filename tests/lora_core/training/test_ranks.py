@@ -138,6 +138,26 @@ def test_a_stop_of_all_or_of_one_saves_once_and_the_run_goes_on_exactly(
     assert product(broken.out) == product(whole.out)
 
 
+@pytest.mark.parametrize("asked", [slice(2), slice(1, 2)], ids=["all", "one"])
+def test_a_stop_while_a_method_is_chosen_ends_both_and_the_next_attempt_chooses(
+    asked: slice, write: Write, tmp_path: Path
+) -> None:
+    candidates = [{"method": {"type": "probe"}}, {"method": {"type": "lora", "r": 2}, "folds": 1}]
+    described = {"method": {"type": "auto", "candidates": candidates}, "optim": PLAIN}
+    pair, held = Pair(write(**described)), tmp_path / "held"
+    held.touch()
+    pair.start(f"step@2:pause:{held}")
+    pair.wait_for(event="candidate", number=1)
+    interrupt(*pair.children[asked])
+    held.unlink()
+    statuses, events = pair.left()
+    assert statuses == [STOPPED, STOPPED]
+    assert failures(events) == []
+    statuses, events = pair.both()
+    assert statuses == [0, 0]
+    assert [event.number for event in events if event.event == "candidate"] == [1, 2]
+
+
 def test_another_number_of_processes_is_told_as_a_difference(random: Write, tmp_path: Path) -> None:
     pair = Pair(random())
     assert pair.both("checkpoint_written@2:enospc")[0] == [FAILED, FAILED]
