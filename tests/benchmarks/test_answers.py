@@ -13,7 +13,7 @@ from lora_core.data.load import load
 from lora_core.events import Silence
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
-from lora_core.specs.train import OptimSpec, TrainSpec
+from lora_core.specs.train import OptimSpec, ResultSpec, TrainSpec
 from lora_core.training import evaluate
 from lora_core.training.run import run
 from tests.tiny_base import make_base, make_reviews
@@ -24,7 +24,8 @@ def spec(tmp_path: Path) -> TrainSpec:
     data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")), test_size=0.3)
     optim = OptimSpec(epochs=2, learning_rate=0.01, batch_size=8)
     base = str(make_base(tmp_path / "base"))
-    return TrainSpec(method=LoraSpec(), base=base, data=data, optim=optim)
+    result = ResultSpec(cross_validation=False)
+    return TrainSpec(method=LoraSpec(), base=base, data=data, optim=optim, result=result)
 
 
 def cell(spec: TrainSpec | DataSpec, judged_on: Split) -> Cell:

@@ -32,6 +32,7 @@ def spec_file(tmp_path: Path) -> Path:
         "data": {"source": str(make_reviews(tmp_path / "reviews.csv"))},
         "optim": {"epochs": 2, "batch_size": 8},
         "runtime": {"threads": 1},
+        "result": {"cross_validation": False},
     }
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec))

@@ -33,7 +33,7 @@ def test_a_run_writes_an_artifact_and_shows_its_events(
     base, data = make_base(tmp_path / "base"), make_reviews(tmp_path / "reviews.csv")
     result = run(
         "train", "--local", "--out", str(tmp_path / "out"), "--base", str(base), "--data",
-        str(data), "--r", "2", "--batch-size", "8", "--epochs", "2",
+        str(data), "--r", "2", "--batch-size", "8", "--epochs", "1",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert manifest.verify(tmp_path / "out")["spec"]["method"]["r"] == 2

@@ -64,6 +64,7 @@ def describe(place: Path, **changes: Any) -> TrainSpec:
         "data": {"source": str(place / "reviews.csv")},
         "optim": {"epochs": 1, "learning_rate": 0.01, "batch_size": 8},
         "runtime": {"threads": 1},
+        "result": {"cross_validation": False},
     }
     for name, value in changes.items():
         body[name] = {**body.get(name, {}), **value} if isinstance(value, dict) else value
