@@ -48,7 +48,7 @@ demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="
 	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small
-	$(BIN)/python -m pytest -n 3 $(SHARED) -m "not slow"
+	$(BIN)/python -m pytest -n 4 $(SHARED) -m "not slow"
 
 test-long: .venv/.dev  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600

@@ -8,6 +8,12 @@ from tests.docs.following import GUIDES, Followed, followed
 
 pytestmark = pytest.mark.e2e
 AT_LENGTH = (pytest.mark.slow, pytest.mark.timeout(3600))
+# Half a minute and more, mostly the start of libraries; the tests of `lora_core` hold what they say.
+LONG = {
+    "docs/explanation/exact-resume.md",
+    "docs/how-to/exchange.md",
+    "docs/reference/training.md",
+}
 
 
 @pytest.fixture(
@@ -28,6 +34,12 @@ def test_the_tutorial_comes_to_its_end(tutorial: Followed) -> None:
     assert tutorial.error is None, tutorial.error
 
 
-@pytest.mark.parametrize("document", GUIDES)
+def test_the_long_ones_are_there() -> None:
+    assert set(GUIDES) >= LONG
+
+
+@pytest.mark.parametrize(
+    "document", [pytest.param(d, marks=pytest.mark.slow if d in LONG else ()) for d in GUIDES]
+)
 def test_a_document_works_after_the_tutorial(document: str, tutorial: Followed) -> None:
     tutorial.go_on(document)
