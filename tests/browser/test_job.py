@@ -136,6 +136,21 @@ def test_curves_that_are_folded_are_drawn_once_they_are_opened(page: Page, scene
     assert abs(width["width"] - picture["width"]) < 2
 
 
+def test_around_a_lone_point_accuracies_stay_between_0_and_100_percent(
+    page: Page, scene: Scene
+) -> None:
+    candidates = [{"method": {"type": "lora"}, "folds": 1}]
+    job = scene.submit(
+        "lone", method={"type": "auto", "candidates": candidates}, optim={"epochs": 1}
+    )
+    scene.service.succeeded(job)
+    page.goto(f"/jobs/{job}")
+    expect(page.locator("#accuracy .main-svg").first).to_be_visible()
+    assert len([point for point in drawn(page) if point[1] == "accuracy"]) == 1
+    low, high = page.evaluate("document.getElementById('accuracy')._fullLayout.yaxis.range")
+    assert -0.1 < low < high < 1.1
+
+
 def test_tags_and_notes_are_edited_in_place(
     page: Page, scene: Scene, complaints: Complaints
 ) -> None:
