@@ -9,9 +9,12 @@ from tests.docs.following import FRESH, begin
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.parametrize("document", FRESH)
 @pytest.mark.parametrize(
-    "full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["small", "full"]
+    ("document", "full"),
+    [
+        pytest.param("README.md", False, id="README.md-small"),
+        *(pytest.param(each, True, id=f"{each}-full", marks=pytest.mark.slow) for each in FRESH),
+    ],
 )
 def test_a_document_works_in_a_new_clone(document: str, full: bool, tmp_path: Path) -> None:
     begin(document, tmp_path, full=full)
