@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lora_core.data.folds import fold_of
-from lora_core.data.linear import within_memory
+from lora_core.data.linear import fit_examples, within_memory
 from lora_core.data.records import Example, Splits
-from lora_core.linear.model import fit
 from lora_core.selection import Scores
 from lora_core.specs.data import Split
 from lora_core.specs.method import Candidate, LinearSpec, OneMethod
@@ -74,13 +73,8 @@ class CrossValidation:
         texts = [self._examples[i].text for i in held_out]
 
         def answers() -> NDArray[np.floating[Any]]:
-            model = fit(
-                [example.text for example in train],
-                np.array([example.label for example in train]),
-                method,
-                classes=len(self._labels),
-                balanced=self._spec.of(method).balanced,
-            )
+            balanced = self._spec.of(method).balanced
+            model = fit_examples(train, method, classes=len(self._labels), balanced=balanced)
             return model.logits(texts)
 
         with threadpool_limits(1, user_api="blas"):  # several would wait for each other

@@ -1,5 +1,6 @@
 """Whoever listens to a run in a test."""
 
+import threading
 from typing import Any
 
 from lora_core.events import Event
@@ -21,3 +22,20 @@ class Listener:
 
     def all(self, kind: str) -> list[Any]:
         return [event for event in self.events if event.event == kind]
+
+
+class StopDuringFit(Listener):
+    """Asks for a stop once `fit` has begun, which does not end before `left` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = threading.Event()
+        self._fitting = threading.Event()
+
+    def requested(self) -> bool:
+        return self._fitting.is_set()
+
+    def fit(self, *_: Any, **__: Any) -> None:
+        """Put it in the place of the real one."""
+        self._fitting.set()
+        assert self.left.wait(30)

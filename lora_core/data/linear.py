@@ -54,9 +54,8 @@ def fit(splits: Splits) -> LinearFit:
 
 
 def _key(splits: Splits) -> str:
-    settings = (
-        f"{splits.digest}\0{MAX_TEXTS}\0{SPEC}\0{MAX_TERMS}\0{FIGURES}\0{sklearn.__version__}"
-    )
+    limits = (MAX_TEXTS, MAX_CHARACTERS, MAX_TERMS)
+    settings = f"{splits.digest}\0{limits}\0{SPEC}\0{FIGURES}\0{sklearn.__version__}"
     return hashlib.sha256(settings.encode()).hexdigest()
 
 
@@ -78,10 +77,17 @@ def answers(
     train: Sequence[Example], parts: Sequence[Sequence[Example]]
 ) -> list[NDArray[np.int64]]:
     """Label indices for the texts of each part."""
-    labels = np.array([example.label for example in train])
-    texts = [example.text for example in train]
-    model = linear.fit(texts, labels, SPEC, classes=int(labels.max()) + 1)
+    model = fit_examples(train, SPEC, classes=1 + max(example.label for example in train))
     return [model.logits([e.text for e in part]).argmax(axis=1) for part in parts]
+
+
+def fit_examples(
+    train: Sequence[Example], spec: LinearSpec, *, classes: int, balanced: bool = False
+) -> linear.LinearModel:
+    """A model that has learned from these, as `lora_core.linear.model.fit` does."""
+    texts = [example.text for example in train]
+    labels = np.array([example.label for example in train])
+    return linear.fit(texts, labels, spec, classes=classes, balanced=balanced)
 
 
 def capped(train: Sequence[Example], most: int) -> list[Example]:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from lora_core import fit, manifest
 from lora_core.crossval import CrossValidation, judges, learnable
-from lora_core.data.linear import MAX_CHARACTERS, within_memory
+from lora_core.data.linear import MAX_CHARACTERS, fit_examples, within_memory
 from lora_core.data.load import load
 from lora_core.data.records import Example, Splits
 from lora_core.disk import is_no_room
@@ -34,7 +34,6 @@ from lora_core.faults import reach
 from lora_core.inference.linear import ENGINE
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, settled
-from lora_core.linear.model import fit as fit_model
 from lora_core.process import cores, is_no_memory
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
@@ -76,12 +75,14 @@ def run(
         reach("loading")
         splits = chosen.splits if chosen else load(spec.data)
         train = _learned(splits, observer)
-        texts = [example.text for example in train]
-        method = settled(method, texts)
+        method = settled(method, [example.text for example in train])
         spec = _settled(spec, method)
         pulse.enter(Phase.TRAINING)
         fitted_at = time.monotonic()
-        model = while_beating(pulse, lambda: _fit(spec, method, splits, train))
+        model = while_beating(
+            pulse,
+            lambda: fit_examples(train, method, classes=len(splits.labels), balanced=spec.balanced),
+        )
         seconds = time.monotonic() - fitted_at
         if not model.converged:
             text = "The fit was stopped before it had converged; a smaller C converges sooner."
@@ -146,18 +147,6 @@ def _learned(splits: Splits, observer: Observer) -> list[Example]:
         )
         observer.on_event(Noted(level="warning", code="training_texts_drawn", message=text))
     return train
-
-
-def _fit(
-    spec: TrainSpec, method: LinearSpec, splits: Splits, train: Sequence[Example]
-) -> LinearModel:
-    return fit_model(
-        [example.text for example in train],
-        np.array([example.label for example in train]),
-        method,
-        classes=len(splits.labels),
-        balanced=spec.balanced,
-    )
 
 
 def _started(spec: TrainSpec, splits: Splits, model: LinearModel) -> Started:

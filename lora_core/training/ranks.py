@@ -30,7 +30,7 @@ def joined() -> Iterator[None]:
     """Be one of the processes for the time of a run.
 
     An error is told by the one that has it first. The others have the same or one that follows from
-    it, and leave without a word: as stopped if that one was asked to stop.
+    it, and exit silently, as stopped if that one was asked to stop.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, own, all_of_them = next(rendezvous("env://"))

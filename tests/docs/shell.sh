@@ -25,7 +25,7 @@ loraworks() {
     "api " | "worker ") _start "$1" ;;
     "train "* | "sweep start")
       [[ -z $SMALL || " $* " = *" --watch "* || " $* " = *" --local "* ]] || set -- "$@" --dry-run
-      # What is trained step by step makes few of them: not what `auto` chooses, nor linear models.
+      # Two epochs for methods that have epochs: neither `auto` nor linear models do.
       [[ -z $SMALL || " $* " = *" --epochs "* || ! " $* " =~ $STEPWISE ]] || set -- "$@" --epochs 2
       command loraworks "$@" $SMALL
       ;;

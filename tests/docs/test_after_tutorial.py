@@ -8,7 +8,7 @@ from tests.docs.following import GUIDES, Followed, followed
 
 pytestmark = pytest.mark.e2e
 AT_LENGTH = (pytest.mark.slow, pytest.mark.timeout(3600))
-# Half a minute and more, mostly for starts; the tests of `lora_core` hold what they say, too.
+# Each takes over 30 s, mostly to start processes; tests of `lora_core` cover what they show.
 LONG = {
     "docs/explanation/exact-resume.md",
     "docs/how-to/exchange.md",

@@ -16,7 +16,7 @@ os.environ.pop("LORAWORKS_URL", None)
 """
 
 
-# With a service of their own: each of its commands and jobs begins processes.
+# These run a service, and each command and job starts a process.
 SERVICE = [path for path in course.PATHS if "own_service" in path.read_text(encoding="utf-8")]
 LIBRARY = [path for path in course.PATHS if path not in SERVICE]
 

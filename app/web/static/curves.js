@@ -67,7 +67,7 @@ export function inWords(curve, label, format) {
 
 /** Axes that all pictures of curves share; `upto` is where the steps will end. */
 export function axes(format, upto) {
-  // Around a lone point an axis would reach from below 0 % to above 100 %.
+  // Around a single point, automatic ranges go below 0 % and above 100 %.
   const bounds = format?.endsWith("%") && { minallowed: -0.02, maxallowed: 1.02 };
   return {
     xaxis: { title: { text: "step" }, rangemode: "tozero", ...(upto && { range: [0, upto] }) },

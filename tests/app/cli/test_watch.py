@@ -133,7 +133,7 @@ def test_a_job_that_is_deleted_meanwhile_ends_the_watching(
         messages = watch.follow(client, job)
         next(messages)
         with app.state.resources.database.write() as session:
-            session.execute(delete(Job))  # at once: between a cancel and it the stream would end
+            session.execute(delete(Job))  # in one step: a cancelled job ends its stream
             session.commit()
         with pytest.raises(Refused, match="no job"):
             list(messages)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,16 @@ from lora_core.crossval import learnable
 from lora_core.data import linear as comparison
 from lora_core.data.folds import fold_of
 from lora_core.data.load import load
+from lora_core.data.records import Example
 from lora_core.errors.training import CheckpointMismatch, Stopped
-from lora_core.linear.model import LinearModel, fit
+from lora_core.linear.model import LinearModel
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.pulse import Pulse
 from lora_core.training.run import run
 from lora_core.training.saves import SavePlan
-from tests.listener import Listener
+from tests.listener import Listener, StopDuringFit
 
 Make = Callable[..., TrainSpec]
 
@@ -184,23 +184,13 @@ def test_a_checkpoint_of_a_named_method_is_refused(
 
 
 def test_a_stop_is_obeyed_while_a_linear_model_is_fitted(
-    spec: Make, go: Callable[..., tuple[Listener, Path]], monkeypatch: pytest.MonkeyPatch
+    spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitting, left = threading.Event(), threading.Event()
-
-    def slow(*_: Any, **__: Any) -> None:
-        fitting.set()
-        assert left.wait(30)
-
-    class Stop(Listener):
-        def requested(self) -> bool:
-            return fitting.is_set()
-
-    monkeypatch.setattr(crossval, "fit", slow)
-    stop = Stop()
+    stop = StopDuringFit()
+    monkeypatch.setattr(crossval, "fit_examples", stop.fit)
     with pytest.raises(Stopped):
-        auto.run(spec(method=choosing(LINEAR)), out_dir=Path("unused"), observer=stop, stop=stop)
-    left.set()
+        auto.run(spec(method=choosing(LINEAR)), out_dir=tmp_path, observer=stop, stop=stop)
+    stop.left.set()
 
 
 def test_of_many_characters_a_fold_learns_from_a_part(
@@ -210,12 +200,12 @@ def test_of_many_characters_a_fold_learns_from_a_part(
     splits = load(described.data)
     examples, learned_from = learnable(described, splits), []
 
-    def counted(texts: list[str], *rest: Any, **more: Any) -> LinearModel:
-        learned_from.append(sum(map(len, texts)))
-        return fit(texts, *rest, **more)
+    def counted(train: list[Example], *rest: Any, **more: Any) -> LinearModel:
+        learned_from.append(sum(len(example.text) for example in train))
+        return comparison.fit_examples(train, *rest, **more)
 
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
-    monkeypatch.setattr(crossval, "fit", counted)
+    monkeypatch.setattr(crossval, "fit_examples", counted)
     heard = Listener()
     tried = crossval.CrossValidation(
         described, splits.labels, examples, Pulse(observer=heard, stop=heard)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec, TrialSpec
 from lora_core.training import linear
 from tests.linear_artifact import make_linear_artifact
-from tests.listener import Listener
+from tests.listener import Listener, StopDuringFit
 from tests.tiny_base import make_reviews
 
 
@@ -121,21 +120,11 @@ def test_a_part_of_a_run_is_refused(reviews: Path, tmp_path: Path) -> None:
 def test_it_stops_within_the_fit(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitting, left = threading.Event(), threading.Event()
-
-    class Stop(Listener):
-        def requested(self) -> bool:
-            return fitting.is_set()
-
-    def slow(*_: Any) -> None:
-        fitting.set()
-        assert left.wait(30)
-
-    monkeypatch.setattr(linear, "_fit", slow)
-    stop = Stop()
+    stop = StopDuringFit()
+    monkeypatch.setattr(linear, "fit_examples", stop.fit)
     with pytest.raises(Stopped):
         linear.run(described(reviews), out_dir=tmp_path / "out", observer=stop, stop=stop)
-    left.set()
+    stop.left.set()
     assert not (tmp_path / "out").exists()
 
 
@@ -160,10 +149,10 @@ def test_what_the_machine_lacks_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(linear, "_fit", fail)
+    monkeypatch.setattr(linear, "fit_examples", fail)
     with pytest.raises(cause):
         run(described(reviews), tmp_path / "out")
 
