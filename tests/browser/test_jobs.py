@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.scene import BEST, CANCELLED, END, FAILED, HELD, LAST, SMALL, Scene
@@ -53,6 +53,18 @@ def test_filters_and_search_hold_at_once_and_can_be_sent_to_others(page: Page) -
     expect(row(page, FAILED)).to_be_visible()
     expect(row(page, CANCELLED)).to_have_count(0)
     expect(page.get_by_label("State")).to_have_value("failed")
+
+
+def test_a_filter_holds_that_was_typed_before_the_script_was_there(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/filters.js*", lambda route: held.append(route))
+    page.goto("/?tag=x&cells=true", wait_until="commit")
+    page.get_by_label("Tag").fill("")
+    page.get_by_label("State").select_option("failed")
+    [script] = held
+    script.continue_()
+    expect(row(page, FAILED)).to_be_visible()
+    expect(page).to_have_url(re.compile(r"/\?state=failed&cells=true$"))
 
 
 def test_a_new_job_comes_in_and_goes_on_without_a_reload(page: Page, scene: Scene) -> None:

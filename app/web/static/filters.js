@@ -12,6 +12,10 @@ function apply() {
   import("./live.js").then(({ refresh }) => refresh());
 }
 
+/** What this page was made with no longer stands there. */
+const changed = ({ options, value, defaultValue, checked, defaultChecked }) =>
+  options ? !([...options].find((option) => option.defaultSelected) ?? options[0]).selected : value !== defaultValue || checked !== defaultChecked;
+
 form?.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(apply, WAIT);
@@ -20,3 +24,4 @@ form?.addEventListener("submit", (event) => {
   event.preventDefault();
   apply();
 });
+if ([...(form?.elements ?? [])].some(changed)) apply(); // typed before this script was there
