@@ -9,12 +9,12 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
-from app.artifacts.store import Store
-from app.db.engines import Database
+from app.database.engines import Database
 from app.queue import JobQueue
 from app.resources import Resources
 from app.settings import Settings
 from app.slots import Work
+from app.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def _queue(request: Request) -> JobQueue:
 
 
 async def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller  # set before routing, see app.keys.auth
+    caller: Caller = request.state.caller  # set before routing, see app.auth.auth
     return caller
 
 

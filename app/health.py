@@ -12,8 +12,8 @@ from starlette.types import Scope
 
 from app import data_folder
 from app.broker import check as check_broker
-from app.db import migrate
-from app.db.lookups import Lookups
+from app.database import migrate
+from app.database.lookups import Lookups
 from app.errors import Silent, Stopping
 from app.fields import View
 from app.problems import PREDICT_RESPONSES, RETRY_SECONDS, Problem, answer, describe

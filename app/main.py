@@ -12,18 +12,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 import lora_core
 from app import apidocs, health, logs, problems
-from app.artifacts import routes as artifacts
+from app.auth.auth import Door
+from app.auth.ring import KeyRing
+from app.auth.secret import load_pepper
 from app.charts import routes as charts
 from app.connections import raise_file_limit
+from app.database import migrate
 from app.datasets import routes as datasets
-from app.db import migrate
 from app.disconnect import CancelOnDisconnect
 from app.errors import AppError
 from app.idempotency import replay
 from app.jobs import routes as jobs
-from app.keys.auth import Door
-from app.keys.ring import KeyRing
-from app.keys.secret import load_pepper
 from app.metrics import routes as measured
 from app.metrics.requests import Meter
 from app.metrics.routes import Metrics
@@ -38,6 +37,7 @@ from app.serving.gate import Gate
 from app.serving.meters import ServingMeters
 from app.settings import Settings
 from app.slots import WorkSlots
+from app.storage import routes as artifacts
 from app.sweeps import routes as sweeps
 from app.web import site
 

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.db import causes
+from app.database import causes
 from app.errors import AppError, StorageFull
 from app.invalid import describe_invalid
 from lora_core.disk import is_no_room

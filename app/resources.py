@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.artifacts.open_store import open_store
-from app.artifacts.store import Store
-from app.db.engines import Database, open_database
+from app.database.engines import Database, open_database
 from app.errors import DataFolderUnusable
 from app.queue import JobQueue, open_queue
 from app.settings import Settings
+from app.storage.open_store import open_store
+from app.storage.store import Store
 
 
 @dataclass(frozen=True)

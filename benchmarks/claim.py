@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.db.engines import open_database
-from app.db.migrate import upgrade
+from app.database.engines import open_database
+from app.database.migrate import upgrade
 from app.settings import Settings
 from tests.conformance.race import race
 from tests.job_rows import add_job

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.db import migrate
+from app.database import migrate
 from app.resources import open_resources
 from app.settings import Settings
 from benchmarks import machine

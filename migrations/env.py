@@ -5,7 +5,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-from app.db.engines import open_database
+from app.database.engines import open_database
 from app.metadata import metadata
 from app.settings import Settings
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from app.artifacts.archive import tar_stream
+from app.storage.archive import tar_stream
 from lora_core import manifest
 from lora_core.imports.archive import unpack
 from lora_core.specs.method import LoraSpec

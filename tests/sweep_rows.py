@@ -4,9 +4,9 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from app.auth.tables import LOCAL_KEY_ID
 from app.idempotency.calls import Call
 from app.jobs import bases
-from app.keys.tables import LOCAL_KEY_ID
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
 from app.sweeps.board import Board

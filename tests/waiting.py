@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from app.db.engines import Database
+from app.database.engines import Database
 
 Value = TypeVar("Value")
 

@@ -7,15 +7,15 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import audit
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.artifacts.tables import FIGURES, MODEL
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs import grades, ownership
 from app.jobs.endings import Ending, ExitStatus, Succeeded
 from app.jobs.leases import Claimed, Lease
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import FIGURES, MODEL
 from lora_core import manifest
 from worker.contact import Contact
 from worker.inputs import Inputs

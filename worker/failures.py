@@ -6,7 +6,7 @@ import random
 import signal
 from dataclasses import dataclass, replace
 
-from app.db.outage import OUTAGE
+from app.database.outage import OUTAGE
 from app.errors import AppError, DataFolderUnusable
 from app.jobs.endings import (
     CRASH_LOOP,

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from app.artifacts.content import verified
-from app.artifacts.store import Store
+from app.database.base import JsonObject
+from app.database.engines import Database
 from app.datasets import files
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
-from app.db.base import JsonObject
-from app.db.engines import Database
 from app.jobs.data import ALL
 from app.jobs.leases import Claimed
 from app.registry import service as registry
 from app.settings import Settings
+from app.storage.content import verified
+from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import PREFIX
 from lora_core.imports import facts

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import structlog
 
-from app.artifacts.store import CHECKPOINTS
 from app.errors import AppError
 from app.jobs import checkpoints
 from app.jobs.endings import Told
 from app.jobs.leases import Lease, StoredCheckpoint
 from app.resources import Resources
+from app.storage.store import CHECKPOINTS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.events import CheckpointSaved

@@ -8,7 +8,7 @@ from threading import Event as Flag
 
 import structlog
 
-from app.db.outage import OUTAGE
+from app.database.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership, presence, reminders
 from app.jobs.endings import Preempted

@@ -11,8 +11,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.db import clock
-from app.db.outage import OUTAGE
+from app.database import clock
+from app.database.outage import OUTAGE
 from app.jobs import ownership, presence, reminders
 from app.jobs.leases import Held, Owner
 from app.jobs.states import Lane

@@ -13,13 +13,13 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import ArtifactRef
-from app.db.engines import Database
-from app.db.outage import OUTAGE
+from app.database.engines import Database
+from app.database.outage import OUTAGE
 from app.jobs import checkpoints, ownership
 from app.jobs.endings import Told
 from app.jobs.leases import Lease, StoredCheckpoint
 from app.jobs.tables import JobEvent, MetricPoint
+from app.storage.store import ArtifactRef
 from lora_core.events import CheckpointSaved, Event, Resumed, Started, StepLogged, Tick
 from worker.contact import Contact
 from worker.meanwhile import meanwhile

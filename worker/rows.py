@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from app.artifacts.store import ArtifactRef
 from app.jobs.endings import Told
+from app.storage.store import ArtifactRef
 from lora_core.events import (
     CandidateTried,
     Evaluated,

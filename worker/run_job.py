@@ -13,7 +13,7 @@ from threading import Event as Flag
 import structlog
 
 from app.data_folder import check_room
-from app.db.outage import OUTAGE
+from app.database.outage import OUTAGE
 from app.errors import AppError
 from app.jobs import ownership
 from app.jobs.endings import Ending, Failed, Preempted, Retry, Waiting

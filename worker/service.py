@@ -10,7 +10,7 @@ import structlog
 from pydantic import ValidationError
 
 from app import logs
-from app.db import migrate
+from app.database import migrate
 from app.errors import AppError
 from app.private import keep_private
 from app.resources import Resources, open_resources

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from app.artifacts.tables import MODEL, RESULTS
 from app.jobs.states import Kind
+from app.storage.tables import MODEL, RESULTS
 from lora_core import manifest
 
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
+from app.auth.auth import requires
 from app.charts import pictures, report
 from app.deps import DatabaseDep
 from app.fields import View
-from app.keys.auth import requires
 from app.sweeps import repository, results
 from app.sweeps.routes import SweepId
 

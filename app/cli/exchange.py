@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from app.artifacts.archive import tar_stream
 from app.cli.answers import Version
 from app.cli.client import Client
 from app.cli.download import save, unpack
@@ -18,6 +17,7 @@ from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import say
 from app.cli.registry import PRODUCTION
+from app.storage.archive import tar_stream
 from lora_core import manifest
 from lora_core.peft_format import CONFIG
 from lora_core.specs.base import is_version

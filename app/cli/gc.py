@@ -31,7 +31,7 @@ def gc(
 
     Workers do the same each hour. What goes, and after how long, is in the settings.
     """
-    from app.db import migrate
+    from app.database import migrate
     from app.resources import open_resources
     from app.retention.service import disk_use, sweep
 

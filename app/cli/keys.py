@@ -17,7 +17,7 @@ from app.cli.preflight import load_settings, settings_of_a_service
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from app.keys.tables import ApiKey, BrowserSession
+    from app.auth.tables import ApiKey, BrowserSession
     from app.settings import Settings
 
 app = typer.Typer(
@@ -46,8 +46,8 @@ class _Keys:
 
 @contextmanager
 def _database(data_dir: ServiceDir = None) -> Iterator[_Keys]:
-    from app.db.engines import open_database
-    from app.db.migrate import check, upgrade
+    from app.database.engines import open_database
+    from app.database.migrate import check, upgrade
 
     settings = load_settings({"data_dir": data_dir})
     if settings.database_url is None:  # a service of one machine, which may not have started yet
@@ -79,10 +79,10 @@ def create(
     keys: _Keys, name: Name, scopes: Scopes = None, days: Days = None, as_json: AsJson = False
 ) -> None:
     """Make a key. Its text is shown once and kept nowhere."""
-    from app.db.engines import address
-    from app.keys.scopes import ALL_SCOPES
-    from app.keys.secret import load_pepper
-    from app.keys.service import create as create_key
+    from app.auth.scopes import ALL_SCOPES
+    from app.auth.secret import load_pepper
+    from app.auth.service import create as create_key
+    from app.database.engines import address
 
     made = create_key(
         keys.session,
@@ -103,7 +103,7 @@ def create(
 @with_kept_keys
 def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
     """All keys, without their texts."""
-    from app.keys.repository import list_all
+    from app.auth.repository import list_all
 
     found = [_view(key) for key in list_all(keys.session)]
     if as_json:
@@ -129,7 +129,7 @@ def list_keys(keys: _Keys, as_json: AsJson = False) -> None:
 @with_kept_keys
 def revoke(keys: _Keys, key: KeyId, as_json: AsJson = False) -> None:
     """End a key and its sessions. Running services refuse it within a minute."""
-    from app.keys.service import revoke as revoke_key
+    from app.auth.service import revoke as revoke_key
 
     revoked = _view(revoke_key(keys.session, key_id=key))
     print_json(revoked) if as_json else say(f"Revoked the key {revoked['name']}.")
@@ -139,7 +139,7 @@ def revoke(keys: _Keys, key: KeyId, as_json: AsJson = False) -> None:
 @with_kept_keys
 def list_sessions(keys: _Keys, as_json: AsJson = False) -> None:
     """Browsers that are signed in, and with which key."""
-    from app.keys.repository import list_all, sessions
+    from app.auth.repository import list_all, sessions
 
     names = {key.id: key.name for key in list_all(keys.session)}
     found = [
@@ -172,7 +172,7 @@ def list_sessions(keys: _Keys, as_json: AsJson = False) -> None:
 @with_kept_keys
 def sign_out(keys: _Keys, session: SessionId, as_json: AsJson = False) -> None:
     """End a browser session, or all sessions of a key. Services refuse them within a minute."""
-    from app.keys.service import end_sessions
+    from app.auth.service import end_sessions
 
     count = end_sessions(keys.session, id_=session)
     print_json({"ended": count}) if as_json else say(f"Ended sessions: {count}.")

@@ -11,7 +11,7 @@ from app.cli.output import json_line, say, warn
 from app.cli.preflight import load_settings
 
 if TYPE_CHECKING:
-    from app.db.migrate import Move
+    from app.database.migrate import Move
     from app.settings import Settings
 
 POLL_SECONDS = 1.0
@@ -35,8 +35,8 @@ def migrate(
 
     With --json one line with the revisions `before` and `after` is printed.
     """
-    from app.db.engines import address
-    from app.db.migrate import upgrade
+    from app.database.engines import address
+    from app.database.migrate import upgrade
 
     settings = load_settings({"data_dir": data_dir})
     before, after = _patient(wait, lambda: (_current if check_only else upgrade)(settings))
@@ -49,8 +49,8 @@ def migrate(
 
 
 def _current(settings: "Settings") -> "Move":
-    from app.db.engines import open_database
-    from app.db.migrate import Move, check
+    from app.database.engines import open_database
+    from app.database.migrate import Move, check
 
     database = open_database(settings)
     try:
@@ -62,7 +62,7 @@ def _current(settings: "Settings") -> "Move":
 
 def _patient(seconds: float, step: Callable[[], Answer]) -> Answer:
     """Repeat the step until the database answers. Raises its last error when the time is up."""
-    from app.db.errors import DatabaseUnavailable, DatabaseUnreachable
+    from app.database.errors import DatabaseUnavailable, DatabaseUnreachable
 
     deadline = time.monotonic() + seconds
     told = False

@@ -117,9 +117,9 @@ def address(host: str, port: int) -> str:
 
 def new_admin_key(settings: "Settings") -> str | None:
     """The text of an admin key, if keys are on and there was none yet."""
-    from app.db.engines import open_database
-    from app.keys.secret import load_pepper
-    from app.keys.service import ensure_admin_key
+    from app.auth.secret import load_pepper
+    from app.auth.service import ensure_admin_key
+    from app.database.engines import open_database
 
     if settings.auth == "off":
         return None

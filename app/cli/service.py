@@ -12,15 +12,15 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.importer import import_from_string
 
+from app.auth.repository import usable
+from app.auth.secret import load_pepper
 from app.cli.client import Client
 from app.cli.errors import Unreachable
 from app.cli.output import warn
 from app.cli.preflight import address, hand_on
 from app.cli.worker_process import WorkerProcess
 from app.connections import protocol
-from app.db import migrate
-from app.keys.repository import usable
-from app.keys.secret import load_pepper
+from app.database import migrate
 from app.resources import open_resources
 from app.settings import Settings
 

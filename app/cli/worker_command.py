@@ -44,7 +44,7 @@ def _probe(settings: "Settings") -> None:
     """Raises `Unreachable` unless a worker of this machine was heard of lately."""
     import socket
 
-    from app.db.engines import open_database
+    from app.database.engines import open_database
     from app.jobs import presence
 
     database = open_database(settings)

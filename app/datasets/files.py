@@ -3,10 +3,10 @@
 from pathlib import Path
 from uuid import uuid4
 
-from app.artifacts.store import Store
 from app.datasets.tables import Dataset
 from app.errors import DataFolderUnusable
 from app.settings import Settings
+from app.storage.store import Store
 from lora_core import manifest
 from lora_core.disk import is_no_room
 from lora_core.errors.artifact import ArtifactCorrupt

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import Select, String, cast, column, func, select, table
 from sqlalchemy.orm import Session, undefer
 
+from app.database.clock import now
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.db.clock import now
 
 _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 

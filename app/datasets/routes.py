@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
+from app.auth.auth import requires
 from app.datasets import files, repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
@@ -23,7 +24,6 @@ from app.datasets.upload import receive
 from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.idempotency.header import KeyedDep
 from app.invalid import WrongForm
-from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])

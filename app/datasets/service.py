@@ -8,19 +8,19 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import Store
+from app.database.base import new_id
+from app.database.engines import Database
+from app.database.turns import take_turns
 from app.datasets import files, repository
 from app.datasets.errors import DatasetDamaged, DatasetInUse, KeyBytesUsed, NameNeeded
 from app.datasets.inspection import Columns, Inspection
 from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
-from app.db.base import new_id
-from app.db.engines import Database
-from app.db.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.settings import Settings
+from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
 from lora_core.specs.data import ending_of

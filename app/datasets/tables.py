@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
-from app.db.base import Base, BigInt, JsonObject, new_id
-from app.db.clock import now
+from app.database.base import Base, BigInt, JsonObject, new_id
+from app.database.clock import now
 
 LABELS_SHOWN = 10  # in lists: the most frequent
 _GROWING = ("labels", "similar_labels", "diagnosis")  # with the number of labels

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 
 
 @dataclass(frozen=True, slots=True)

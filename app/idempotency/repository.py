@@ -4,7 +4,7 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.db.clock import now
+from app.database.clock import now
 from app.idempotency.calls import Call
 from app.idempotency.errors import IdempotencyInFlight
 from app.idempotency.tables import IdempotencyKey

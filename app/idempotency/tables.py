@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, JsonObject
-from app.db.clock import now
+from app.database.base import Base, JsonObject
+from app.database.clock import now
 
 
 class IdempotencyKey(Base):

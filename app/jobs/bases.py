@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import Store
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import hub
 from app.jobs.errors import BaseDirectoriesOff, BaseOutside, InvalidBase, RevisionMismatch
 from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
+from app.storage.store import Store
 from lora_core import manifest
 from lora_core.encoders.safety import check_code, check_weights, parse_config, read_config
 from lora_core.errors.artifact import ArtifactCorrupt

@@ -9,12 +9,12 @@ from uuid import UUID
 from sqlalchemy import Select, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import ArtifactRef
 from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append, held
 from app.jobs.leases import Lease, Rewound, StoredCheckpoint
 from app.jobs.moves import NOT_WAITING
 from app.jobs.tables import Checkpoint, Job, MetricPoint
+from app.storage.store import ArtifactRef
 
 KEPT = 2  # the newest, and the one before in case the newest turns out to be bad
 INHERITED = 0  # the attempt of points that come from the job that is continued

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs import bases, data, estimate, repository
 from app.jobs.bases import Base
 from app.jobs.data import Data

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs.states import JobState
 
 CRASH_LOOP = "crash_loop"  # it fails at the same step again and again

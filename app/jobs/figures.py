@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 
 PARTS = ("test", "validation")  # the first that there is
 

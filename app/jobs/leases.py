@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.artifacts.store import ArtifactRef
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs.states import Kind
+from app.storage.store import ArtifactRef
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from app.artifacts.content import described, lines
-from app.artifacts.store import ArtifactRef, Store
 from app.fields import View
 from app.jobs.errors import NoAnswers
 from app.jobs.tables import Job
 from app.spreadsheet import inert
+from app.storage.content import described, lines
+from app.storage.store import ArtifactRef, Store
 from lora_core.training import mistakes
 
 Part = Literal["validation", "test"]

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, literal, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.db.clock import now
+from app.database.clock import now
 from app.jobs.endings import (
     Cancelled,
     Ending,

@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, func, null, or_, se
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from app.db.base import JsonObject
-from app.db.clock import now
+from app.database.base import JsonObject
+from app.database.clock import now
 from app.jobs import checkpoints, moves
 from app.jobs.endings import CRASH_LOOP, SPENT, Ending, ExitStatus, Retry, Told, closing
 from app.jobs.guards import UNSYNCED, Guard, append, held

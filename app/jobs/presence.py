@@ -6,7 +6,7 @@ from math import inf
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.db.clock import now
+from app.database.clock import now
 from app.jobs.guards import UNSYNCED
 from app.jobs.leases import Held, Owner
 from app.jobs.states import JobState, Lane

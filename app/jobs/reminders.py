@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
-from app.db.clock import now
+from app.database.clock import now
 from app.jobs.endings import STORAGE, Told
 from app.jobs.guards import UNSYNCED, append
 from app.jobs.moves import NOT_WAITING, backoff

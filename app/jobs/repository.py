@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, String, and_, case, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session, defer, load_only
 
-from app.db.base import JsonObject
-from app.db.clock import now
+from app.database.base import JsonObject
+from app.database.clock import now
 from app.jobs.endings import Told
 from app.jobs.errors import JobNotFinished, JobNotFound
 from app.jobs.figures import PARTS, Figures

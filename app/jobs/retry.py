@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.db.turns import take_turns
+from app.database.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import bases, checkpoints, data, repository

@@ -9,9 +9,8 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import Store
-from app.db.engines import Database
+from app.auth.auth import check_scope, requires, still_good
+from app.database.engines import Database
 from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import Text, id_or
 from app.idempotency import service as idempotency
@@ -36,9 +35,10 @@ from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
 from app.jobs.stream import Streams, follow
 from app.jobs.tags import Tag
-from app.keys.auth import check_scope, requires, still_good
 from app.pagination import After, Limit, Page, decode, encode
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.store import Store
 from lora_core.specs.method import MethodName
 
 

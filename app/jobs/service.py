@@ -8,10 +8,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import audit
-from app.artifacts import service as artifacts
-from app.artifacts.store import Store
-from app.db.clock import now
-from app.db.turns import take_turns
+from app.database.clock import now
+from app.database.turns import take_turns
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import bases, checkpoints, data, repository
@@ -23,6 +21,8 @@ from app.jobs.states import Lane
 from app.jobs.tables import Checkpoint, Job
 from app.queue import JobQueue
 from app.settings import Settings
+from app.storage import service as artifacts
+from app.storage.store import Store
 
 Shown = TypeVar("Shown", bound=Queued)
 

@@ -17,7 +17,7 @@ from fastapi.sse import ServerSentEvent
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import repository
 from app.jobs.errors import KeyStreamsUsed, TooManyStreams
 from app.jobs.schemas import EventView, JobView, PointView, StateView

@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, BigInt, JsonObject, new_id, one_of
-from app.db.clock import now
+from app.database.base import Base, BigInt, JsonObject, new_id, one_of
+from app.database.clock import now
 from app.jobs.states import JobState, Kind, Lane, Outcome
 from lora_core.training.version import TRAINING_VERSION
 

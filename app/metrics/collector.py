@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.metrics.measures import MEASURES, UP, UP_HELP
 from app.metrics.repository import Look, Rows
 

@@ -7,11 +7,11 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Executable, and_, func, select
 from sqlalchemy.orm import Session
 
-from app.artifacts.tables import RESULTS, Artifact
+from app.database.clock import now
 from app.datasets.tables import Dataset
-from app.db.clock import now
 from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Checkpoint, Job, Worker
+from app.storage.tables import RESULTS, Artifact
 from lora_core.specs.method import MethodName
 
 Row = tuple[Any, ...]

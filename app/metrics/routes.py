@@ -13,9 +13,9 @@ from prometheus_client import (
 )
 from starlette.responses import PlainTextResponse
 
-from app.db.lookups import Lookups
+from app.auth.auth import requires
+from app.database.lookups import Lookups
 from app.deps import DatabaseDep, SettingsDep
-from app.keys.auth import requires
 from app.metrics.collector import DOWN, Counted, TablesCollector, count
 from app.metrics.requests import RequestMeters
 

@@ -6,13 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import StreamingResponse
 
+from app.auth.auth import requires
 from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import repository as jobs
 from app.jobs.states import JobState
-from app.keys.auth import requires
 from app.pagination import After, Limit, Page, decode, encode
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound

@@ -7,13 +7,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.artifacts import repository as artifacts
-from app.artifacts.content import verified
-from app.artifacts.service import forget_unused
-from app.artifacts.store import Store
+from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
-from app.db.engines import Database
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.jobs import repository as jobs
@@ -26,6 +22,10 @@ from app.predictions.schemas import PredictionCreate, PredictionView
 from app.queue import JobQueue
 from app.registry import service as registry
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.content import verified
+from app.storage.service import forget_unused
+from app.storage.store import Store
 from lora_core import manifest
 from lora_core.specs.predict import PredictSpec, TextsSpec
 

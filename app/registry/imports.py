@@ -7,17 +7,17 @@ from typing import Any
 import structlog
 
 from app import audit, child
-from app.artifacts import repository as artifacts
-from app.artifacts.store import Store
-from app.artifacts.tables import MODEL
-from app.db.base import new_id
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.engines import Database
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.registry import service
 from app.registry.errors import ImportCrashed, ImportTooLarge
 from app.registry.schemas import VersionView
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.store import Store
+from app.storage.tables import MODEL
 from lora_core import exit_codes
 from lora_core.errors import LoraCoreError
 

@@ -8,12 +8,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app import audit
-from app.artifacts import repository as artifacts
-from app.artifacts.content import described, verified
-from app.artifacts.service import forget_unused
-from app.artifacts.store import ArtifactRef, Store
-from app.artifacts.tables import Artifact
-from app.db.engines import Database
+from app.database.engines import Database
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
 from app.registry import refs, repository
@@ -27,6 +22,11 @@ from app.registry.errors import (
 from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, ModelVersion
+from app.storage import repository as artifacts
+from app.storage.content import described, verified
+from app.storage.service import forget_unused
+from app.storage.store import ArtifactRef, Store
+from app.storage.tables import Artifact
 
 
 @dataclass(frozen=True)

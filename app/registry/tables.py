@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlalchemy import Double, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, JsonObject, new_id
-from app.db.clock import now
+from app.database.base import Base, JsonObject, new_id
+from app.database.clock import now
 
 PRODUCTION = "production"  # the alias that a bare model name means
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-from app.artifacts.cache import Cache, entry_name
 from app.datasets.files import INCOMING
 from app.retention.removals import Kind, Known, Removal
 from app.settings import Settings
+from app.storage.cache import Cache, entry_name
 from lora_core.specs.data import ENDINGS
 
 

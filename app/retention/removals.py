@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from app.artifacts.store import StoredFile
+from app.storage.store import StoredFile
 
 
 class Kind(StrEnum):

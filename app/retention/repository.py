@@ -12,19 +12,19 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, load_only
 
-from app.artifacts.tables import MODEL, RESULTS, Artifact
+from app.auth.tables import LOCAL_KEY_ID, ApiKey
+from app.database.clock import now
 from app.datasets import files
 from app.datasets.tables import Dataset
-from app.db.clock import now
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.endings import Told
 from app.jobs.guards import UNSYNCED, append
 from app.jobs.repository import UNENDED
 from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint, Job
-from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.registry.tables import ModelVersion
 from app.retention.removals import Kind, Removal
+from app.storage.tables import MODEL, RESULTS, Artifact
 
 DAY = 86_400.0  # seconds
 PAGE = 500  # rows that one look goes through

@@ -11,14 +11,14 @@ from math import inf
 
 import structlog
 
-from app.artifacts.open_store import open_cache
-from app.db.engines import Database
+from app.database.engines import Database
 from app.resources import Resources
 from app.retention import leftovers, removals, repository
 from app.retention.errors import StoreOfAnother
 from app.retention.removals import Known, Removal, units
 from app.retention.repository import BATCH, Expiry
 from app.settings import Settings
+from app.storage.open_store import open_cache
 from app.sweeps import repository as sweeps
 from lora_core.disk import is_no_room
 

@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
-from app.db.engines import Database
+from app.auth.auth import requires
+from app.database.engines import Database
 from app.deps import DatabaseDep
 from app.fields import Slug, Timestamp, View
-from app.keys.auth import requires
 from app.registry import repository
 from app.serving.routes import ServingDep
 from app.serving.shadow import Tally

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 import lora_core
+from app.auth.auth import requires
 from app.deps import SettingsDep
 from app.fields import View
-from app.keys.auth import requires
 from app.problems import PREDICT_RESPONSES
 from app.registry.refs import Ref
 from app.registry.service import Resolved

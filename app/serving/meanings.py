@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.db.engines import Database
-from app.db.lookups import Lookups
+from app.database.engines import Database
+from app.database.lookups import Lookups
 from app.errors import AppError
 from app.registry import service as registry
 from app.registry.service import Resolved

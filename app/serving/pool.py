@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from app.artifacts.errors import StorageRefused, StorageUnavailable
 from app.registry.service import Resolved
 from app.resources import Resources
 from app.serving.errors import (
@@ -25,6 +24,7 @@ from app.serving.errors import (
 from app.serving.linear import AnyDeployment, AnyPredictor
 from app.serving.meanings import Meanings, Ref
 from app.serving.meters import ServingMeters
+from app.storage.errors import StorageRefused, StorageUnavailable
 from lora_core import manifest
 from lora_core.errors.artifact import (
     ArtifactCorrupt,

@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from app.auth.auth import requires
 from app.deps import Caller, CallerDep, SettingsDep
 from app.errors import ClientLeft
-from app.keys.auth import requires
 from app.problems import PREDICT_RESPONSES, RESPONSES
 from app.registry.refs import Ref
 from app.serving.dialects import Dialect, Question, understand

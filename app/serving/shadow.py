@@ -9,7 +9,7 @@ from typing import Any, Literal
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.registry import service as registry
 from app.registry.service import Resolved
 from app.serving.deployment import Scores

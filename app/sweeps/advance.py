@@ -10,9 +10,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.db.clock import now
-from app.db.outage import OUTAGE
-from app.db.turns import take_turns
+from app.database.clock import now
+from app.database.outage import OUTAGE
+from app.database.turns import take_turns
 from app.jobs import data, presence
 from app.jobs import service as jobs
 from app.jobs.states import Lane

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.errors import AppError
 from app.jobs.bases import Base
 from app.jobs.draft import Draft, Drafter

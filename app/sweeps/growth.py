@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs.draft import Draft, Drafter
 from app.settings import Settings
 from app.sweeps import cells, repository, strategies

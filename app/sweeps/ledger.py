@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Checkpoint, Job
 

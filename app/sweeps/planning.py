@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs import estimate, presence
 from app.jobs.draft import Draft, Drafter
 from app.settings import Settings

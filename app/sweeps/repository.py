@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import Row, and_, case, delete, false, func, insert, null, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
-from app.db.base import JsonObject
-from app.db.clock import now
+from app.database.base import JsonObject
+from app.database.clock import now
 from app.jobs.guards import UNSYNCED
 from app.jobs.repository import FINAL
 from app.jobs.states import JobState

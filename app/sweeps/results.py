@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.jobs import grades
 from app.jobs.graded import Graded
 from app.jobs.states import JobState

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
+from app.auth.auth import requires
 from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.fields import id_or
 from app.idempotency import service as idempotency
 from app.idempotency.header import KeyedDep
 from app.jobs import bases
 from app.jobs.schemas import JobView
-from app.keys.auth import requires
 from app.pagination import After, Limit, Page, cut, decode
 from app.sweeps import export, planning, repository, results, service
 from app.sweeps.errors import SweepNotFound

@@ -10,12 +10,10 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.artifacts import service as artifacts
-from app.artifacts.store import Store
-from app.db.base import new_id
-from app.db.engines import Database
-from app.db.outage import OUTAGE
-from app.db.turns import take_turns
+from app.database.base import new_id
+from app.database.engines import Database
+from app.database.outage import OUTAGE
+from app.database.turns import take_turns
 from app.errors import ChangedMeanwhile
 from app.idempotency import service as idempotency
 from app.idempotency.calls import Call
@@ -25,6 +23,8 @@ from app.jobs.states import Kind
 from app.jobs.tables import Job
 from app.queue import JobQueue
 from app.settings import Settings
+from app.storage import service as artifacts
+from app.storage.store import Store
 from app.sweeps import advance, growth, planning, progress, repository
 from app.sweeps.cells import Find, Pinned
 from app.sweeps.errors import IllegalSweepMove, SweepNotFinished, TooManyTrials

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, JsonObject, new_id, one_of
-from app.db.clock import now
+from app.database.base import Base, JsonObject, new_id, one_of
+from app.database.clock import now
 from app.sweeps.states import SweepState
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.charts.fields import text
 from app.deps import DatabaseDep
 from app.jobs import repository, side_by_side
@@ -16,7 +17,6 @@ from app.jobs.repository import Filter
 from app.jobs.routes import MOST_COMPARED, JobId
 from app.jobs.schemas import JobView
 from app.jobs.side_by_side import ComparedJob, PartView
-from app.keys.auth import requires
 from app.web import paired, words
 from app.web.page import render
 

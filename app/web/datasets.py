@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetListItem, DatasetView
 from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
-from app.keys.auth import requires
 from app.pagination import cut, decode
 from app.web import words
 from app.web.lists import Wanted

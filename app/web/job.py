@@ -8,10 +8,7 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.artifacts import repository as artifacts
-from app.artifacts.content import described
-from app.artifacts.store import ArtifactRef, Store
-from app.artifacts.tables import MODEL
+from app.auth.auth import requires
 from app.charts.fields import text
 from app.deps import DatabaseDep, StoreDep
 from app.errors import AppError
@@ -22,8 +19,11 @@ from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
 from app.jobs.side_by_side import flat
 from app.jobs.tables import Job
-from app.keys.auth import requires
 from app.registry import repository as registry
+from app.storage import repository as artifacts
+from app.storage.content import described
+from app.storage.store import ArtifactRef, Store
+from app.storage.tables import MODEL
 from app.web import words
 from app.web.confusion import Confusion
 from app.web.figures import Figures

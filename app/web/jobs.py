@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.deps import DatabaseDep
 from app.fields import Text
 from app.jobs import curves, repository, service
@@ -14,7 +15,6 @@ from app.jobs.repository import Filter
 from app.jobs.schemas import JobListItem
 from app.jobs.states import JobState
 from app.jobs.tags import spelled
-from app.keys.auth import requires
 from app.pagination import decode, encode
 from app.web import lists, words
 from app.web.lists import Filled

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.charts.fields import labels
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import bases
 from app.jobs.draft import Drafter
-from app.keys.auth import requires
 from app.sweeps import notation, planning, repository, service
 from app.sweeps.cells import REFUSALS
 from app.sweeps.routes import SweepId

@@ -7,11 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.deps import DatabaseDep, SettingsDep
 from app.fields import Text, id_or
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
-from app.keys.auth import requires
 from app.web import offered, words
 from app.web.page import render
 from lora_core.specs.data import Split

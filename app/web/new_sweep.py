@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
+from app.auth.auth import requires
 from app.charts.fields import OBJECTIVES
 from app.deps import DatabaseDep, SettingsDep, StoreDep
 from app.fields import id_or
 from app.jobs import bases
-from app.keys.auth import requires
 from app.sweeps import planning, repository
 from app.sweeps.cells import REFUSALS
 from app.sweeps.errors import SweepNotFound

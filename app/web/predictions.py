@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.deps import DatabaseDep, SettingsDep
 from app.fields import Text
 from app.jobs import repository as jobs
-from app.keys.auth import requires
 from app.pagination import decode, encode
 from app.predictions import repository
 from app.predictions.routes import RunId

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
-from app.db.engines import Database
+from app.auth.auth import requires
+from app.database.engines import Database
 from app.deps import DatabaseDep
 from app.fields import Slug
 from app.jobs import repository as jobs
 from app.jobs.states import Kind
 from app.jobs.tables import Job
-from app.keys.auth import requires
 from app.pagination import cut, decode
 from app.registry import repository
 from app.registry.schemas import VersionView

@@ -1,6 +1,6 @@
 """Sign-in with an API key, for browsers.
 
-The key becomes a session (`app.keys.ring`). Its token goes into a cookie that no script can read,
+The key becomes a session (`app.auth.ring`). Its token goes into a cookie that no script can read,
 that no other site can make the browser send, and that is good for reading only. What changes
 something takes the page token as well, which stands in the answer to the sign-in and nowhere else.
 """
@@ -11,10 +11,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from app.auth import secret
+from app.auth.auth import COOKIE, TLS_COOKIE, session_token
+from app.auth.ring import KeyRing
 from app.errors import Unauthorized
-from app.keys import secret
-from app.keys.auth import COOKIE, TLS_COOKIE, session_token
-from app.keys.ring import KeyRing
 from app.web.page import render
 
 router = APIRouter(include_in_schema=False)

@@ -6,7 +6,7 @@ from shlex import quote
 
 from fastapi import Request
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.web import sweep_form
 
 OWN_PORT = 8000  # where the command line looks by itself

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.charts import picture, pictures, sentences, tables
 from app.charts.fields import labels, settings
 from app.charts.landscape import squares_over
 from app.deps import DatabaseDep
-from app.keys.auth import requires
 from app.sweeps import notation, progress, repository, results
 from app.sweeps.board import Board, Cell
 from app.sweeps.routes import SweepId

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from app.db.base import JsonObject
+from app.database.base import JsonObject
 from app.sweeps import notation
 from app.sweeps.strategies import Strategy
 from lora_core.errors.base import BaseError

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
+from app.auth.auth import requires
 from app.charts.fields import OBJECTIVES, labels, score
 from app.deps import DatabaseDep
-from app.keys.auth import requires
 from app.pagination import cut, decode
 from app.sweeps import growth, progress, repository, strategies
 from app.sweeps.board import ENDED

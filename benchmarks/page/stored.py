@@ -10,12 +10,12 @@ from uuid import UUID
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from app.db.base import new_id
-from app.db.engines import Database
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.base import new_id
+from app.database.engines import Database
 from app.jobs import repository
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Job, MetricPoint
-from app.keys.tables import LOCAL_KEY_ID
 from lora_core.specs.train import TrainSpec
 
 METHODS: tuple[dict[str, Any], ...] = (

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from app.db.migrate import upgrade
+from app.database.migrate import upgrade
 from app.jobs import ownership
 from app.jobs.leases import Owner
 from app.jobs.states import Lane

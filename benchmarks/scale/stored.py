@@ -9,15 +9,15 @@ from uuid import UUID
 from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import Store
-from app.artifacts.tables import MODEL, RESULTS, Artifact
+from app.auth.tables import LOCAL_KEY_ID, ApiKey
+from app.database.base import Base, new_id
+from app.database.engines import Database
 from app.datasets.tables import Dataset, overview_of
-from app.db.base import Base, new_id
-from app.db.engines import Database
 from app.jobs.states import JobState, Kind, Lane, Outcome
 from app.jobs.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
-from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.registry.tables import ModelVersion, RegisteredModel
+from app.storage.store import Store
+from app.storage.tables import MODEL, RESULTS, Artifact
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, SweepCell
 from benchmarks.page.stored import FIGURES, METHODS, batched

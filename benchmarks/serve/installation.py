@@ -11,15 +11,15 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from app.artifacts import repository
-from app.artifacts.tables import MODEL
-from app.db import migrate
-from app.keys import service as keys
-from app.keys.secret import load_pepper
+from app.auth import service as keys
+from app.auth.secret import load_pepper
+from app.database import migrate
 from app.registry import service as registry
 from app.registry.tables import PRODUCTION
 from app.resources import Resources, open_resources
 from app.settings import Settings
+from app.storage import repository
+from app.storage.tables import MODEL
 from benchmarks.serve import checkpoint
 from lora_core import manifest
 

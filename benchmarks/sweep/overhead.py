@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select, update
 
-from app.db import migrate
+from app.database import migrate
 from app.jobs.repository import FINAL
 from app.jobs.tables import Job
 from app.resources import Resources, open_resources

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db.clock import now
+from app.database.clock import now
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 revision = "0001"

@@ -9,9 +9,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
-from app.db.migrate import upgrade
-from app.keys import secret, service
+from app.auth import secret, service
+from app.database.engines import Database
+from app.database.migrate import upgrade
 from app.main import create_app
 from app.resources import Resources, open_resources
 from app.settings import Settings

@@ -9,12 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from app import logs
-from app.artifacts.tables import Artifact
-from app.db.engines import Database
-from app.keys import service
-from app.keys.service import NewKey
+from app.auth import service
+from app.auth.service import NewKey
+from app.database.engines import Database
 from app.main import create_app
 from app.settings import Settings
+from app.storage.tables import Artifact
 from tests.app.registry.conftest import finished
 from tests.app.serving.conftest import publish
 

@@ -10,8 +10,8 @@ from fastapi.routing import iter_route_contexts
 from fastapi.security import SecurityScopes
 from starlette.testclient import TestClient
 
-from app.keys import service
-from app.keys.scopes import ALL_SCOPES
+from app.auth import service
+from app.auth.scopes import ALL_SCOPES
 from app.main import create_app
 from app.settings import Settings
 from app.web import assets, guide

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from app.db import postgresql
-from app.db.engines import Database
-from app.db.errors import DatabaseUnreachable, SchemaNewer, SchemaOlder
+from app.database import postgresql
+from app.database.engines import Database
+from app.database.errors import DatabaseUnreachable, SchemaNewer, SchemaOlder
 from app.main import create_app
 from app.settings import Settings
 from tests.servers import free_port

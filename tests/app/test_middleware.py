@@ -9,7 +9,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.testclient import TestClient
 
-from app.keys.service import NewKey
+from app.auth.service import NewKey
 from app.main import create_app
 from app.settings import Settings
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-import app.db.sqlite
-import app.keys.ring
-from app.keys import secret, service
+import app.auth.ring
+import app.database.sqlite
+from app.auth import secret, service
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
@@ -85,7 +85,7 @@ def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
             base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"}
         ) as client,
     ):
-        patch.setattr(app.keys.ring, "FRESH_SECONDS", 0)
+        patch.setattr(app.auth.ring, "FRESH_SECONDS", 0)
         yield client
 
 
@@ -168,7 +168,7 @@ class TestSqlite:
 
     @pytest.fixture
     def database_kind(self, monkeypatch: pytest.MonkeyPatch) -> str:
-        monkeypatch.setattr(app.db.sqlite, "BUSY_SECONDS", 1)
+        monkeypatch.setattr(app.database.sqlite, "BUSY_SECONDS", 1)
         return "sqlite"
 
     def test_a_database_that_is_locked_is_told_as_away(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.db.base import new_id
+from app.database.base import new_id
 from app.errors import InvalidCursor
 from app.pagination import cut, decode, encode
 

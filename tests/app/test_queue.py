@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from app.db.base import new_id
+from app.database.base import new_id
 from app.queue import LANES, BrokerUrlInvalid, CeleryQueue, PollOnlyQueue, open_queue
 from app.settings import Settings
 from tests.proxy import Proxy

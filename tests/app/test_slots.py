@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from app import child
+from app.auth import service
 from app.child import Limits
-from app.keys import service
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving

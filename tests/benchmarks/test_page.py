@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import curves, repository
 from benchmarks.kept import Kept, choose
 from benchmarks.page import cells, report, stored

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.states import JobState
 from app.jobs.tables import Attempt, Job, MetricPoint
 from app.sweeps.tables import SweepCell

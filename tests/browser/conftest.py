@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from app.keys import secret, service
+from app.auth import secret, service
 from tests.browser.chromium import locate
 from tests.browser.complaints import Complaints
 from tests.browser.scene import Scene

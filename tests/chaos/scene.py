@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 import httpx2
 from sqlalchemy import func, select
 
-from app.artifacts.tables import Artifact
 from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
 from app.jobs.tables import Job
+from app.storage.tables import Artifact
 from tests.e2e.installation import Installation, Outcome, Process
 from tests.hostile_archives import hostile_archive
 from tests.job_rows import attempts, job

@@ -9,8 +9,8 @@ import sys
 import time
 from contextlib import suppress
 
-from app.db.engines import Database, open_database
-from app.db.outage import OUTAGE
+from app.database.engines import Database, open_database
+from app.database.outage import OUTAGE
 from app.jobs import ownership
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane

@@ -1,11 +1,11 @@
 """Where a job goes on, and what the curves keep."""
 
-from app.artifacts.store import ArtifactRef
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import checkpoints, ownership
 from app.jobs.endings import Ending, Preempted, Retry, Waiting
 from app.jobs.leases import Lease, Rewound
 from app.jobs.tables import MetricPoint
+from app.storage.store import ArtifactRef
 from tests.job_rows import add_job, events, give_back, job, points, take
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import ownership, repository
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane

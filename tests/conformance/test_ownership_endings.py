@@ -2,9 +2,8 @@
 
 import pytest
 
-from app.artifacts.tables import Artifact
-from app.db.base import new_id
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import (
     Cancelled,
@@ -18,6 +17,7 @@ from app.jobs.endings import (
 )
 from app.jobs.leases import Lease
 from app.jobs.states import JobState, Outcome
+from app.storage.tables import Artifact
 from tests.job_rows import (
     add_job,
     attempts,

@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import update
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import Preempted, Retry
 from app.jobs.leases import Lease

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.db.base import new_id
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded
 from app.jobs.leases import Beat, Lease

@@ -18,17 +18,17 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, select
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.artifacts.tables import Artifact
-from app.db.base import new_id
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import checkpoints, ownership, reminders
 from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded, Waiting
 from app.jobs.leases import Lease, Owner
 from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import Artifact
 from tests.job_rows import ALICE, BOB, add_job, change
 
 MAX_FAILURES = 3

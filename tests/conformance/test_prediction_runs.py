@@ -4,12 +4,9 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.artifacts.tables import RESULTS
-from app.db.base import new_id
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import checkpoints, ownership, presence, reminders
 from app.jobs import repository as jobs
 from app.jobs.endings import Failed, Retry, Succeeded
@@ -19,6 +16,9 @@ from app.jobs.states import JobState, Kind, Lane
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFinished, PredictionNotFound
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import RESULTS
 from lora_core.specs.predict import PredictSpec, TextsSpec
 from tests.job_rows import BOB, add_job, change, everything, give_back, job, state, take
 

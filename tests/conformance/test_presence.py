@@ -6,8 +6,8 @@ from math import inf
 import pytest
 from sqlalchemy import select, update
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import presence
 from app.jobs.leases import Held, Owner
 from app.jobs.tables import Worker

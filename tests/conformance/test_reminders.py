@@ -1,7 +1,7 @@
 """Jobs that wait are told of again, and not for ever."""
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import ownership, reminders
 from app.jobs.endings import Waiting
 from app.jobs.states import JobState, Lane

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import JSON, Connection, Uuid, column, inspect, select, table, update
 
-from app.db import migrate
-from app.db.engines import migration_engine
-from app.keys.scopes import ALL_SCOPES
+from app.auth.scopes import ALL_SCOPES
+from app.database import migrate
+from app.database.engines import migration_engine
 from app.settings import Settings
 from tests.servers import PostgresServer
 

@@ -16,10 +16,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from app.db import migrate
-from app.db.engines import migration_engine, open_database
-from app.db.errors import SchemaNewer, SchemaOlder
-from app.keys.tables import ApiKey
+from app.auth.tables import ApiKey
+from app.database import migrate
+from app.database.engines import migration_engine, open_database
+from app.database.errors import SchemaNewer, SchemaOlder
 from app.metadata import metadata
 from app.settings import Settings
 from tests.servers import PostgresServer
@@ -183,7 +183,9 @@ def test_a_schema_of_the_future_is_left_alone(settings: Settings) -> None:
 
 @pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
 def test_upgrades_at_the_same_time_take_turns(settings: Settings, by_metadata: Schema) -> None:
-    program = "from app.db import migrate; from app.settings import Settings; migrate.upgrade({})"
+    program = (
+        "from app.database import migrate; from app.settings import Settings; migrate.upgrade({})"
+    )
     environ = os.environ | {"LORAWORKS_DATABASE_URL": settings.url}
     database = open_database(settings)
     with database.write() as session:

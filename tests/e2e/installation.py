@@ -15,11 +15,11 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.artifacts.tables import Artifact
-from app.db import migrate
-from app.db.engines import Database, open_database
+from app.database import migrate
+from app.database.engines import Database, open_database
 from app.jobs.states import JobState
 from app.settings import Settings
+from app.storage.tables import Artifact
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.report import CURVES
 from tests.job_rows import add_job, attempts, events, job, points

@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.artifacts.tables import Artifact
-from app.db.clock import now
+from app.database.clock import now
 from app.jobs import repository
 from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
+from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
 from tests.e2e.kinds import EMBEDDED_FIRST

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
-from app.db.engines import Database, open_database
+from app.database.engines import Database, open_database
 from app.jobs.tables import Worker
 from app.settings import Settings
 from tests.e2e.composed import Composed

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.artifacts.tables import Artifact
 from app.jobs.states import JobState
 from app.jobs.states import Outcome as Ended
+from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone
 from tests.e2e.kinds import EMBEDDED_FIRST

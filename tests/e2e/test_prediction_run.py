@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from transformers import pipeline
 
-from app.db import migrate
+from app.database import migrate
 from app.jobs.states import Outcome
 from app.predictions import service
 from app.resources import Resources, open_resources

@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.artifacts.open_store import open_store
-from app.db import migrate
-from app.db.base import new_id
-from app.db.engines import open_database
+from app.database import migrate
+from app.database.base import new_id
+from app.database.engines import open_database
 from app.jobs.tables import Checkpoint
+from app.storage.open_store import open_store
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from tests.app.conftest import database_kind, migrated

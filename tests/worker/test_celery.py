@@ -11,8 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from app.db.base import new_id
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.engines import Database
 from app.jobs.states import JobState, Lane, Outcome
 from app.queue import CeleryQueue
 from app.settings import Settings

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.db.base import new_id
-from app.db.engines import Database
+from app.database.base import new_id
+from app.database.engines import Database
 from app.queue import CeleryQueue
 from tests.job_rows import add_job
 from tests.servers import ValkeyServer

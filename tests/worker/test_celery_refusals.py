@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.db.engines import Database
+from app.database.engines import Database
 from tests.job_rows import add_job
 from tests.servers import ValkeyServer
 from tests.waiting import wait_until

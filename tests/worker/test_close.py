@@ -12,11 +12,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.artifacts.tables import Artifact
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.states import JobState
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage.tables import Artifact
 from tests.job_rows import SPEC, add_job, give_back, job, state, take
 from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload

@@ -8,8 +8,6 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.artifacts.errors import StorageRefused
-from app.artifacts.store import ArtifactRef
 from app.datasets.errors import DatasetNotFound
 from app.jobs.endings import (
     Cancelled,
@@ -23,6 +21,8 @@ from app.jobs.endings import (
 from app.jobs.leases import Claimed, Lease, StoredCheckpoint
 from app.jobs.states import Kind
 from app.settings import Settings
+from app.storage.errors import StorageRefused
+from app.storage.store import ArtifactRef
 from lora_core import events
 from worker import failures
 from worker.failures import judge

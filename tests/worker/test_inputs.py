@@ -7,22 +7,22 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.errors import StorageUnavailable
-from app.artifacts.open_store import open_store
-from app.artifacts.store import ArtifactRef
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.base import new_id
+from app.database.clock import now
+from app.database.engines import Database
 from app.datasets import files
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.db.base import new_id
-from app.db.clock import now
-from app.db.engines import Database
 from app.jobs.leases import Claimed, Lease
 from app.jobs.states import JobState, Kind
-from app.keys.tables import LOCAL_KEY_ID
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.errors import StorageUnavailable
+from app.storage.open_store import open_store
+from app.storage.store import ArtifactRef
 from lora_core import manifest
 from lora_core.errors.artifact import TokenizerUnfit
 from lora_core.specs.data import divided

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.artifacts.errors import StorageUnavailable
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.leases import Claimed
 from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint
 from app.resources import Resources
+from app.storage.errors import StorageUnavailable
 from lora_core import manifest
 from tests.job_rows import add_job, events, job, points, state, take
 from tests.starved import no_descriptors

@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.content import described
-from app.artifacts.tables import MODEL
-from app.db.base import JsonObject
-from app.db.engines import Database
+from app.database.base import JsonObject
+from app.database.engines import Database
 from app.jobs.states import JobState, Lane, Outcome
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.content import described
+from app.storage.tables import MODEL
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec

@@ -11,8 +11,8 @@ import structlog
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from app.db import clock
-from app.db.engines import Database
+from app.database import clock
+from app.database.engines import Database
 from app.jobs import presence, reminders, repository
 from app.jobs.leases import Claimed
 from app.jobs.states import JobState, Lane
@@ -168,7 +168,7 @@ def test_an_outage_of_the_store_costs_one_attempt_however_long_it_is(
     make: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.artifacts.store.CHECK_SECONDS", 0.1)
+    monkeypatch.setattr("app.storage.store.CHECK_SECONDS", 0.1)
     root = resources.settings.artifacts_dir
     for _ in range(2):  # the folder is there, and known
         resources.store.now()

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.tables import RESULTS
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs.states import JobState, Lane, Outcome
 from app.predictions import service
 from app.resources import Resources
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.tables import RESULTS
 from lora_core.prediction.run import CHUNK
 from tests.job_rows import attempts, change, job, state, take
 from tests.lora_core.prediction.conftest import ROWS, make_texts

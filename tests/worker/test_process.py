@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.states import JobState, Outcome
 from app.jobs.tables import Job
 from app.settings import Settings

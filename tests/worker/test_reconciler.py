@@ -15,9 +15,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.db import clock as database_clock
-from app.db.clock import now
-from app.db.engines import Database
+from app.database import clock as database_clock
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import ownership, presence
 from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane, Outcome

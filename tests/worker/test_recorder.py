@@ -10,12 +10,12 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import ArtifactRef
-from app.db.clock import now
-from app.db.engines import Database, open_database
+from app.database.clock import now
+from app.database.engines import Database, open_database
 from app.jobs import repository
 from app.jobs.leases import Lease
 from app.settings import Settings
+from app.storage.store import ArtifactRef
 from lora_core.events import Evaluated, Noted, Phase, Tick
 from lora_core.specs.data import Split
 from tests.job_rows import add_job, change, events, everything, give_back, job, points, take
@@ -186,7 +186,7 @@ def test_last_rows_wait_for_the_database(
 def test_the_last_rows_outwait_a_busy_database(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.database.sqlite.BUSY_SECONDS", 0.05)
     impatient = open_database(settings)
     recorder = Recorder(impatient, lease, beat_seconds=1, drop=lambda _: None)
     recorder.add(STEP)
@@ -221,7 +221,7 @@ def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
 def test_rows_wait_while_the_database_is_busy(
     settings: Settings, lease: Lease, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.database.sqlite.BUSY_SECONDS", 0.05)
     impatient = open_database(settings)
     recorder = Recorder(impatient, lease, beat_seconds=1, drop=lambda _: None)
     recorder.add(STEP)

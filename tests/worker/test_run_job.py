@@ -15,13 +15,13 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.artifacts import repository as artifacts
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import MetricPoint
 from app.resources import Resources
 from app.settings import Settings
+from app.storage import repository as artifacts
 from lora_core import manifest
 from tests.job_rows import (
     SPEC,

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.errors import DataFolderUnusable
 from app.jobs.states import JobState
 from app.jobs.tables import Worker

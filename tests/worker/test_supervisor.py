@@ -12,11 +12,11 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts.store import ArtifactRef
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs.endings import ExitStatus
 from app.settings import Settings
+from app.storage.store import ArtifactRef
 from lora_core.events import CheckpointSaved
 from tests.job_rows import (
     SPEC,

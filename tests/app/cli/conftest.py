@@ -15,10 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
 from app.cli.main import app as command
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import checkpoints, ownership
 from app.jobs.endings import Failed, Succeeded, Waiting
 from app.jobs.leases import Lease, Owner
@@ -28,6 +26,8 @@ from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
 from tests.app.sweeps.stand_in import StandIn
 from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.settings import Settings
 from tests.app.cli.conftest import Run, answer
 from tests.servers import free_port

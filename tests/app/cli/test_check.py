@@ -5,7 +5,7 @@ from pathlib import Path
 
 import xlsxwriter
 
-from app.db.engines import Database
+from app.database.engines import Database
 from tests.app.cli.conftest import Run, answer
 from tests.app.datasets.test_diagnosis import LEAKING, MANY, forget
 

@@ -12,13 +12,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from app.artifacts.archive import tar_stream
 from app.cli.download import save
 from app.cli.errors import Unreachable
-from app.db.migrate import upgrade
+from app.database.migrate import upgrade
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
+from app.storage.archive import tar_stream
 from lora_core import manifest
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, Variant

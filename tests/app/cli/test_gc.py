@@ -7,11 +7,11 @@ from pathlib import Path
 
 import structlog
 
-from app.db.base import new_id
+from app.database.base import new_id
 from app.resources import Resources
 from app.settings import Settings
-from tests.app.artifacts.stores import made
 from tests.app.cli.conftest import Run, answer
+from tests.app.storage.stores import made
 from tests.servers import HOST, free_port
 
 TWO_DAYS = 2 * 86_400

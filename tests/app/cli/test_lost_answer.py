@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 
 from app.cli.client import Client
 from app.cli.errors import BrokenOff, Unreachable
+from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.db.engines import Database
 from app.jobs.tables import Job
 from app.registry.tables import ModelVersion
 from tests.app.cli.conftest import FakeWorker

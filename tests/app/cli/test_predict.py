@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts import repository as artifacts
 from app.cli import predict
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage import repository as artifacts
 from tests.app.cli.conftest import Run, answer
 from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import grades
 from tests.app.cli.conftest import Run, answer
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs.tables import Worker
 from app.settings import Settings
 from tests.app.cli.conftest import Run

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from app.artifacts import repository as artifacts
-from app.db.base import new_id
+from app.database.base import new_id
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage import repository as artifacts
 from lora_core import manifest
 
 

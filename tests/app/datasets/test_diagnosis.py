@@ -8,12 +8,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from app import child
+from app.auth.service import NewKey
 from app.child import Ended
+from app.database.engines import Database
 from app.datasets import repository
 from app.datasets.inspection import Columns, Inspection
 from app.datasets.tables import Dataset
-from app.db.engines import Database
-from app.keys.service import NewKey
 from app.settings import Settings
 from lora_core import exit_codes
 from lora_core.errors.data import DataTooLarge

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from sqlalchemy import delete, event
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.engines import Database
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Job
-from app.keys.tables import LOCAL_KEY_ID
 from app.main import create_app
 from app.settings import Settings
 from tests.app.datasets.conftest import REVIEWS, Upload

@@ -8,13 +8,13 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
-from app.artifacts.open_store import open_store
+from app.database.engines import Database
 from app.datasets import files, repository
-from app.db.engines import Database
 from app.main import create_app
 from app.settings import Settings
-from tests.app.artifacts.conftest import bucket
+from app.storage.open_store import open_store
 from tests.app.datasets.conftest import REVIEWS, Upload
+from tests.app.storage.conftest import bucket
 from tests.servers import HOST, free_port
 
 __all__ = ["bucket"]

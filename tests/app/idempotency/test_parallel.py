@@ -11,13 +11,13 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
 
+from app.auth.tables import LOCAL_KEY_ID
+from app.database import postgresql
+from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.db import postgresql
-from app.db.engines import Database
 from app.idempotency import repository
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.tables import Job
-from app.keys.tables import LOCAL_KEY_ID
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving

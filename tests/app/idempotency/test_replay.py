@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from app.artifacts.tables import Artifact
+from app.auth import service
+from app.database.clock import now
+from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.db.clock import now
-from app.db.engines import Database
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.tables import Job
-from app.keys import service
 from app.registry.tables import ModelVersion
+from app.storage.tables import Artifact
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}
 CSV = b"text,label\n" + b"".join(

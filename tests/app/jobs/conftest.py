@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.db.engines import Database
-from app.keys.tables import LOCAL_KEY_ID
 from tests.app.jobs.fake_worker import FakeWorker
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from app.artifacts.store import ArtifactRef
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import checkpoints, ownership
 from app.jobs.endings import Ending
 from app.jobs.leases import Claimed, Lease, Owner
 from app.jobs.states import Lane
 from app.jobs.tables import JobEvent, MetricPoint
+from app.storage.store import ArtifactRef
 
 
 class FakeWorker:

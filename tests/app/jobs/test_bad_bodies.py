@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.tables import Job
 
 LORA = {"type": "lora"}

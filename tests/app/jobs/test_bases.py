@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import bases
 from app.registry import repository as registry_rows
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
+from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.errors.base import BaseNotFound
 from tests.job_rows import FACTS

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
 from app.jobs.states import Lane
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]

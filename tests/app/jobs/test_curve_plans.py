@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import curves, repository
 from tests.job_rows import add_job
 

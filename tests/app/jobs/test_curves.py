@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import curves, repository
 from app.jobs.endings import Cancelled
 from app.jobs.tables import MetricPoint

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
+from app.database.clock import now
+from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
-from app.db.clock import now
-from app.db.engines import Database
 from app.jobs.data import hold
 from app.jobs.tables import Job
 from tests.job_rows import add_job

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
-from app.artifacts.tables import Artifact
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.endings import Failed, Succeeded
 from app.jobs.tables import Attempt, JobEvent, MetricPoint
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.tables import Artifact
 from lora_core import manifest
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import FACTS

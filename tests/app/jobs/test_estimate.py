@@ -6,13 +6,13 @@ from uuid import uuid4
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import estimate
 from app.jobs.data import ALL, Data
 from app.jobs.endings import Succeeded
 from app.jobs.states import Lane
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
 from lora_core.fit import read_shape
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs import repository
 from app.jobs.endings import Failed
 from app.jobs.states import JobState

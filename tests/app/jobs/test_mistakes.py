@@ -14,9 +14,9 @@ import pytest
 from scipy.special import softmax
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
 from app.jobs.endings import Succeeded
 from app.resources import Resources
+from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.data.records import Example
 from lora_core.stored_answers import save_predictions

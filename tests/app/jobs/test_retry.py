@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.endings import Cancelled, Ending, Failed, Retry
 from app.jobs.tables import Checkpoint
 from lora_core.training.version import TRAINING_VERSION

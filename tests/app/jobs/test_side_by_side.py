@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs import grades
 from app.jobs.side_by_side import differing
 

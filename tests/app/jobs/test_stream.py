@@ -9,14 +9,14 @@ import pytest
 from fastapi import FastAPI, routing
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.db.engines import Database
+from app.auth import ring, service
+from app.database.engines import Database
 from app.jobs import repository, stream
 from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
-from app.keys import ring, service
 from app.main import create_app
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.jobs.listener import Listener, Message, listen, parse
 

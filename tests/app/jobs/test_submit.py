@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.engines import Database
 from app.jobs.tables import Job, JobEvent
-from app.keys.tables import LOCAL_KEY_ID
 from app.queue import PollOnlyQueue
 from app.resources import Resources
 from tests.job_rows import change

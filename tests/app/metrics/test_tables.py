@@ -8,17 +8,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
+from app.auth import service
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.clock import now
+from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.db.clock import now
-from app.db.engines import Database
 from app.jobs import ownership, presence
 from app.jobs.endings import Failed, Retry
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Attempt, Checkpoint, Worker
-from app.keys import service
-from app.keys.tables import LOCAL_KEY_ID
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
 from lora_core.specs.method import MethodName
 from tests.job_rows import ALICE, BOB, add_job, change, take
 

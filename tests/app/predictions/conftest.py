@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.tables import RESULTS
 from app.jobs import ownership
 from app.jobs.endings import Succeeded
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.tables import RESULTS
 from lora_core import manifest
 from tests.job_rows import take
 from tests.prediction_rows import add_model, add_texts

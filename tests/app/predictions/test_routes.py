@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.auth.service import NewKey
+from app.database.engines import Database
 from app.jobs import ownership
 from app.jobs.endings import Failed
-from app.keys.service import NewKey
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest

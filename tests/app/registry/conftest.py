@@ -8,10 +8,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.artifacts import repository
-from app.artifacts.tables import Artifact
 from app.registry.service import Resolved
 from app.resources import Resources
+from app.storage import repository
+from app.storage.tables import Artifact
 from lora_core import manifest
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec

@@ -12,12 +12,12 @@ from httpx2 import Response
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.artifacts.tables import Artifact
-from app.db.engines import Database
-from app.keys import service as keys
+from app.auth import service as keys
+from app.database.engines import Database
 from app.main import create_app
 from app.registry.tables import ModelVersion
 from app.settings import Settings
+from app.storage.tables import Artifact
 from tests.app.test_audit import Told, told
 from tests.hostile_archives import hostile_archive, packed, reseal
 from tests.tiny_artifact import TEXTS, make_artifact

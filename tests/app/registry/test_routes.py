@@ -9,8 +9,8 @@ import pytest
 from dirty_equals import IsDatetime, IsPartialDict
 from starlette.testclient import TestClient
 
-from app.artifacts.tables import Artifact
 from app.resources import Resources
+from app.storage.tables import Artifact
 from tests.app.registry.conftest import METRICS
 
 Finished = Callable[[], Artifact]

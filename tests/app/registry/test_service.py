@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from app.artifacts.tables import Artifact
-from app.db.engines import Database
+from app.database.engines import Database
 from app.registry import service
 from app.registry.errors import ModelAmbiguous, ModelNotFound, NoModelPromoted
 from app.resources import Resources
+from app.storage.tables import Artifact
 from tests.job_rows import FACTS
 
 Finished = Callable[[], Artifact]

@@ -9,15 +9,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.artifacts.tables import Artifact
 from app.jobs.states import JobState, Kind
 from app.jobs.tables import Checkpoint, Job
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
-from tests.app.artifacts.stores import made
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import Artifact
+from tests.app.storage.stores import made
 from tests.job_rows import FACTS, add_job, change
 
 DAY = 86_400.0

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts import repository as artifacts
-from app.db.base import new_id
+from app.database.base import new_id
 from app.resources import Resources, open_resources
 from app.retention.removals import Kind
 from app.retention.service import disk_use, sweep
 from app.settings import Settings
-from tests.app.artifacts.conftest import bucket
-from tests.app.artifacts.stores import made, putting, ref_of
+from app.storage import repository as artifacts
 from tests.app.retention.conftest import DAY
+from tests.app.storage.conftest import bucket
+from tests.app.storage.stores import made, putting, ref_of
 
 __all__ = ["bucket"]
 

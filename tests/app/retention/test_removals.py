@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from app.artifacts.store import StoredFile
 from app.retention.removals import Kind, Known, Unit, orphans, units
+from app.storage.store import StoredFile
 
 JOB = UUID("0197c5d2-7a3e-7000-8000-000000000001")
 MODEL = f"jobs/{JOB}/a12"

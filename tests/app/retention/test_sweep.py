@@ -12,18 +12,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, select, update
 
-from app.artifacts import repository as artifacts
-from app.artifacts.errors import StorageUnavailable
-from app.artifacts.store import StoredFile
-from app.artifacts.tables import Artifact
+from app.auth.tables import LOCAL_KEY_ID, ApiKey
+from app.database.base import new_id
+from app.database.clock import now
 from app.datasets import files
 from app.datasets.tables import Dataset
-from app.db.base import new_id
-from app.db.clock import now
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint
-from app.keys.tables import LOCAL_KEY_ID, ApiKey
 from app.predictions import service as predictions
 from app.predictions.errors import ResultsRemoved
 from app.resources import Resources
@@ -31,6 +27,10 @@ from app.retention import repository, service
 from app.retention.errors import StoreOfAnother
 from app.retention.removals import Kind
 from app.retention.service import disk_use, sweep
+from app.storage import repository as artifacts
+from app.storage.errors import StorageUnavailable
+from app.storage.store import StoredFile
+from app.storage.tables import Artifact
 from tests.app.retention.conftest import DAY, World
 from tests.job_rows import change, events, everything
 

@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.artifacts import repository
 from app.registry import service
 from app.resources import Resources
 from app.serving.deployment import Deployment
 from app.serving.meters import ServingMeters
 from app.serving.pool import Pool
+from app.storage import repository
 from tests.app.serving.stub import Loader
 from tests.job_rows import FACTS
 from tests.tiny_artifact import make_artifact

@@ -12,7 +12,7 @@ from dirty_equals import IsPartialDict
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.keys.tables import LOCAL_KEY_ID
+from app.auth.tables import LOCAL_KEY_ID
 from app.serving.attribution import orders
 from app.serving.dialects import understand
 from app.serving.explanation import CHUNK_TOKENS, MOST_WORDS

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 
-from app.keys.service import NewKey
+from app.auth.service import NewKey
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving

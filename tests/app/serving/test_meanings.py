@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.registry import service
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources

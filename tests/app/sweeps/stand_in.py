@@ -8,15 +8,15 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
-from app.artifacts import repository as artifacts
-from app.artifacts.store import ArtifactRef
-from app.artifacts.tables import FIGURES
 from app.jobs import checkpoints, ownership
 from app.jobs.endings import Cancelled, Failed, Succeeded
 from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.jobs.tables import Grade
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import FIGURES
 from app.sweeps import advance
 from tests.app.jobs.fake_worker import FakeWorker
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.db.engines import Database
+from app.database.engines import Database
 from app.jobs.tables import Job
 from app.sweeps.tables import Sweep
 from tests.app.sweeps.conftest import JOB, SPACE

@@ -8,8 +8,8 @@ from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
-from app.db.clock import now
-from app.db.engines import Database
+from app.database.clock import now
+from app.database.engines import Database
 from app.jobs.states import JobState
 from app.jobs.tables import Job
 from app.resources import Resources

@@ -6,12 +6,12 @@ from uuid import UUID
 import httpx2
 import numpy as np
 
-from app.artifacts import repository as artifacts
-from app.artifacts.tables import MODEL
 from app.jobs import grades
 from app.jobs.endings import Ending, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.tables import MODEL
 from lora_core import manifest
 from lora_core.data.more_labels import MoreLabels
 from lora_core.data.records import Example

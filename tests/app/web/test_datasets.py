@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.auth.service import NewKey
+from app.database.engines import Database
 from app.datasets import repository
-from app.db.engines import Database
-from app.keys.service import NewKey
 from tests.app.datasets.test_diagnosis import LEAKING, MANY, forget
 
 HOSTILE = "<img src=x onerror=alert(1)>"

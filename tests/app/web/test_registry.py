@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.artifacts import repository as artifacts
-from app.db.base import new_id
+from app.database.base import new_id
 from app.registry import service
 from app.resources import Resources
+from app.storage import repository as artifacts
 from lora_core import manifest
 from tests.app.serving.conftest import Publish, publish
 from tests.app.web.markup import Element, elements

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from starlette.testclient import TestClient
 
-from app.keys import service
-from app.keys.auth import COOKIE, TLS_COOKIE
+from app.auth import service
+from app.auth.auth import COOKIE, TLS_COOKIE
 from app.main import create_app
 from app.settings import Settings
 

@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
+from app.auth.service import NewKey
 from app.jobs.endings import Failed
-from app.keys.service import NewKey
 from app.resources import Resources
 from tests.app.sweeps.conftest import JOB, SPACE
 from tests.app.sweeps.stand_in import StandIn

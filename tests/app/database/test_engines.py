@@ -1,0 +1,95 @@
+"""Reading and writing without losing anything, on each database."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from app.database.engines import Database, open_database
+from app.database.errors import DatabaseUrlInvalid, UnsupportedDatabase
+from app.settings import Settings
+
+NAME = text("SELECT name FROM api_keys")
+RENAME = text("UPDATE api_keys SET name = :name")
+
+on_all = pytest.mark.parametrize("database_kind", ["sqlite", "sqlite-truncate", "postgresql"])
+
+
+@on_all
+def test_only_what_is_committed_stays(database: Database) -> None:
+    with database.write() as session:
+        session.execute(RENAME, {"name": "kept"})
+        session.commit()
+    with database.write() as session:
+        session.execute(RENAME, {"name": "lost"})
+
+    def fail_halfway() -> None:
+        with database.write() as session:
+            session.execute(RENAME, {"name": "lost"})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    with database.read() as session:
+        assert session.scalar(NAME) == "kept"
+
+
+@on_all
+def test_a_reader_cannot_write(database: Database) -> None:
+    with database.read() as session, pytest.raises(DBAPIError, match=r"read-?only"):
+        session.execute(text("DELETE FROM api_keys"))
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+def test_a_reader_sees_one_moment_and_does_not_block_the_writer(database: Database) -> None:
+    with database.read() as reader:
+        before = reader.scalar(NAME)
+        with database.write() as writer:
+            writer.execute(RENAME, {"name": "other"})
+            writer.commit()
+        assert reader.scalar(NAME) == before
+    with database.read() as reader:
+        assert reader.scalar(NAME) == "other"
+
+
+@on_all
+def test_foreign_keys_hold(database: Database) -> None:
+    nobody = "00000000-0000-0000-0000-00000000000a"
+    orphan = (
+        "INSERT INTO model_aliases (model_id, alias, version_id, moved_at) "  # noqa: S608
+        f"VALUES ('{nobody}', 'production', '{nobody}', 0)"
+    )
+    with database.write() as session, pytest.raises(IntegrityError, match=r"(?i)foreign key"):
+        session.execute(text(orphan))
+
+
+@on_all
+def test_an_error_does_not_repeat_what_was_to_be_written(database: Database) -> None:
+    insert = text("INSERT INTO api_keys (id, name) VALUES (:id, :name)")  # other columns lack
+    values = {"id": "00000000-0000-0000-0000-00000000000a", "name": "a text of a caller"}
+    with database.write() as session, pytest.raises(IntegrityError) as caught:
+        session.execute(insert, values)
+    assert "a text of a caller" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://somewhere/else", "postgresql+asyncpg://somewhere/else"])
+def test_another_kind_of_database_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UnsupportedDatabase, match=url.partition(":")[0].replace("+", r"\+")):
+        open_database(Settings(data_dir=tmp_path, database_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "loraworks.sqlite3",
+        "postgresql://someone:secret@somewhere:port/else",
+        "postgresql://someone:half@secret@127.0.0.1:9/else",
+        "postgresql://someone:secret@127.0.0.1/else?no_such_option=1",
+        "sqlite:///loraworks.sqlite3?journal_mode=off",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DatabaseUrlInvalid, match="LORAWORKS_DATABASE_URL") as caught:
+        open_database(Settings(data_dir=tmp_path, database_url=url))
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,165 @@
+"""What POST, claim, lists and garbage collection ask of a database that holds many jobs.
+
+The statements are those that are sent. SQLite tells its plan; PostgreSQL, which may read a whole
+table only where no index would do, tells how many rows it touched.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Connection, event, select, update
+from starlette.testclient import TestClient
+
+from app.database.engines import Database
+from app.jobs import ownership, repository
+from app.jobs.states import JobState, Kind, Lane
+from app.jobs.tables import Job
+from app.main import create_app
+from app.retention import repository as retention
+from app.retention.service import sweep
+from app.settings import Settings
+from benchmarks.scale import stored
+from benchmarks.scale.plan import Size
+from tests.job_rows import ALICE
+
+SIZE = Size(jobs=2000, queued=50, points=2000, models=100, trials=0, requests=0, lists=0)
+MOST_ROWS = 700  # that one statement may touch, of 2,000 jobs
+LARGE = (
+    *("jobs", "attempts", "job_events", "metric_points", "checkpoints", "artifacts"),
+    *("model_versions", "sweep_cells"),
+)
+OF_FEW = ("ix_jobs_queue", "ix_jobs_lease")  # indexes of jobs that wait or run
+ASKS = re.compile(r"SELECT|WITH|UPDATE|DELETE")
+NAMED = re.compile(rf"\b({'|'.join(LARGE)})\b")
+STEP = re.compile(rf"(SCAN|SEARCH) ({'|'.join(LARGE)})\b(?: USING (?:COVERING )?INDEX (\S+))?(.*)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def filled(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(stored, "PER_SWEEP", 50)
+    stored.fill(database, SIZE)
+    if settings.url.startswith("sqlite"):
+        return settings
+    reluctant = f"{settings.url}?options=-c%20enable_seqscan%3Doff"
+    return settings.model_copy(update={"database_url": reluctant})
+
+
+@pytest.fixture
+def app(filled: Settings) -> FastAPI:
+    return create_app(filled.model_copy(update={"keep_artifact_days": 30}))
+
+
+@pytest.fixture
+def watched(app: FastAPI, client: TestClient) -> Iterator[Database]:
+    """The database of the application. What it should not have been asked is told at the end."""
+    database: Database = app.state.resources.database
+    look = _scans if database.write_engine.name == "sqlite" else _many_rows
+    wrong: list[str] = []
+
+    def explain(connection: Connection, _: Any, statement: str, given: Any, *__: Any) -> None:
+        if ASKS.match(statement) and NAMED.search(statement):
+            wrong.extend(f"{statement}\n{each}" for each in look(connection, statement, given))
+
+    for engine in (database.read_engine, database.write_engine):
+        event.listen(engine, "before_cursor_execute", explain)
+    yield database
+    assert not wrong, "\n\n".join(wrong)
+
+
+def _scans(connection: Connection, statement: str, given: Any) -> Iterator[str]:
+    """Steps of SQLite that read every row, but for those that stop at a limit."""
+    cursor = connection.connection.cursor()
+    cursor.execute(f"EXPLAIN QUERY PLAN {statement}", given)
+    plan = [row[3] for row in cursor.fetchall()]
+    stops = "LIMIT" in statement and not any("TEMP B-TREE FOR ORDER BY" in each for each in plan)
+    for step in plan:
+        found = STEP.match(step)
+        if found is None or stops or found[3] in OF_FEW:
+            continue
+        if found[1] == "SCAN" or found[4].strip() == "(kind=?)":
+            yield "\n".join(plan)
+
+
+def _many_rows(connection: Connection, statement: str, given: Any) -> Iterator[str]:
+    """Steps of PostgreSQL that touched many rows."""
+    cursor = connection.connection.cursor()
+    cursor.execute("SAVEPOINT explain")
+    cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", given)
+    row = cursor.fetchone()
+    cursor.execute("ROLLBACK TO SAVEPOINT explain")
+    assert row is not None
+    for node in _nodes(row[0][0]["Plan"]):
+        if node.get("Relation Name") in LARGE:
+            each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            if each * node["Actual Loops"] > MOST_ROWS:
+                yield json.dumps(node, indent=1)
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)
+
+
+def test_a_submit_reads_few_rows(watched: Database, client: TestClient) -> None:
+    answer = client.post("/v1/jobs", json={"method": {"type": "lora"}})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["queue_position"] == SIZE.queued + 1
+
+
+def test_a_sweep_looks_for_each_trial_by_what_it_is(watched: Database, client: TestClient) -> None:
+    body = {"job": {"method": {"type": "lora"}}, "space": {"method.r": [2, 4, 8]}}
+    assert client.post("/v1/sweeps", json=body).status_code == 202
+
+
+def test_a_claim_reads_few_rows(watched: Database) -> None:
+    with watched.write() as session:
+        claimed = ownership.claim(
+            session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=60
+        )
+    assert claimed is not None
+
+
+def test_lists_read_few_rows(
+    watched: Database, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "SEARCHED", 200)
+    monkeypatch.setattr(repository, "COUNTED", 200)
+    with watched.read() as session:
+        some = select(Job.id).where(Job.state == JobState.SUCCEEDED, Job.kind == Kind.TRAINING)
+        job_id = session.scalars(some.order_by(Job.id.desc()).limit(1)).one()
+    found = ["jobs", "jobs?state=running", "jobs?state=failed&method=full&cells=false", "models"]
+    found += ["predictions?state=succeeded", "sweeps?limit=1", "datasets", f"jobs/{job_id}/events"]
+    with watched.write() as session:
+        tagged = session.scalars(some.limit(50)).all()
+        session.execute(update(Job).where(Job.id.in_(tagged)).values(tags=["kept"]))
+        session.commit()
+    found.append("jobs?tag=kept&state=succeeded")
+    none = "jobs?search=nothing+like+it"
+    for path in (*found, none):
+        answer = client.get(f"/v1/{path}")
+        assert answer.status_code == 200, answer.text
+        assert bool(answer.json()["data"]) is (path != none), path
+    pages = ["/", "/?cells=true", "/?tag=kept", f"/jobs/{job_id}", "/datasets/texts-1"]
+    for path in (*pages, f"/v1/jobs/{job_id}/curves"):
+        assert client.get(path).status_code == 200
+    assert "200+ succeeded" in client.get("/").text
+
+
+@pytest.mark.usefixtures("watched")
+def test_garbage_collection_reads_few_rows_at_a_time(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAGE", 15)
+    swept = sweep(app.state.resources)
+    assert len([each for each in swept.removals if each.kind == "model"]) > SIZE.models / 2

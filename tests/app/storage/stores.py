@@ -1,0 +1,60 @@
+"""Directories to store, and processes that store them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from app.storage.store import ArtifactRef
+from lora_core import manifest
+
+KEY = "jobs/0197c5d2-7a3e-7000-8000-000000000001/a1"
+WEIGHTS = "merged/model.safetensors"
+
+# Stores a directory under KEY, as a worker does: python -c PUT DIRECTORY KEY
+PUT = """
+import sys
+from pathlib import Path
+from app.storage.errors import ArtifactExists
+from app.storage.open_store import open_store
+from app.settings import Settings
+store = open_store(Settings())
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(store.put(Path(sys.argv[1]), sys.argv[2]).manifest_sha256)
+except ArtifactExists:
+    print("taken")
+"""
+
+
+def made(directory: Path, text: str = "weights") -> Path:
+    """A directory with a manifest; one of its files has a difficult name."""
+    for name in (WEIGHTS, "a file, 100% + é.json"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+    manifest.write(directory, {"format": 1})
+    return directory
+
+
+def ref_of(directory: Path, key: str = KEY) -> ArtifactRef:
+    """What the directory will be in the store."""
+    return ArtifactRef(key, manifest.sha256(directory / manifest.MANIFEST), bytes_of(directory))
+
+
+def bytes_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def putting(directory: Path, key: str = KEY, **environment: str) -> subprocess.Popen[str]:
+    """A process that is about to store; it begins with a line on its standard input."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PUT, str(directory), key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process

@@ -1,0 +1,145 @@
+"""S3 refuses a create-only write with 409 when another is under way, which may come to nothing."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.storage.errors import ArtifactExists, StorageUnavailable
+from app.storage.open_store import open_store
+from app.storage.store import Store
+from lora_core import manifest
+from tests.app.storage.stores import KEY, WEIGHTS, made
+from tests.servers import HOST
+
+ALWAYS = 1000
+CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code></Error>"
+MISSING = b"<Error><Code>NoSuchKey</Code></Error>"
+DATE = "Mon, 01 Jan 2024 00:00:00 GMT"
+
+
+class Bucket:
+    """Objects, and how many create-only writes of a name are refused from now on."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.conflicts: dict[str, int] = {}
+        self.other: bytes | None = None  # what the other one has written before we are refused
+
+    def put(self, path: str, content: bytes, create: bool) -> tuple[int, bytes]:
+        """Status and body of the answer."""
+        name = path.rpartition("/")[2]
+        if create and self.conflicts.get(name, 0) > 0:
+            self.conflicts[name] -= 1
+            if self.other is not None:
+                self.objects[path] = self.other
+            return 409, CONFLICT
+        if create and path in self.objects:
+            return 412, b""
+        self.objects[path] = content
+        return 200, b""
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """The same."""
+        return (200, self.objects[path]) if path in self.objects else (404, MISSING)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    held = Bucket()
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(*held.put(self.path, content, "If-None-Match" in self.headers))
+
+        def do_GET(self) -> None:
+            self.answer(*held.get(self.path))
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("ETag", '"1"')
+            self.send_header("Last-Modified", DATE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = http.server.ThreadingHTTPServer((HOST, 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{HOST}:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "not-for-logs",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "NO_PROXY": HOST,
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield held
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def store(bucket: Bucket, tmp_path: Path) -> Store:
+    return open_store(Settings(data_dir=tmp_path / "data", store_url="s3://bucket/prefix"))
+
+
+@pytest.mark.parametrize("name", [".claim", "manifest.json"])
+def test_a_write_that_was_refused_once_is_made_again(
+    store: Store, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    bucket.conflicts[name] = 1
+    ref = store.put(made(tmp_path / "out"), KEY)
+    assert bucket.conflicts[name] == 0
+    assert (store.path(ref) / WEIGHTS).read_text() == "weights"
+
+
+@pytest.mark.parametrize("name", [".claim", "manifest.json"])
+def test_a_directory_that_is_refused_each_time_stays_where_it_was(
+    store: Store, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    bucket.conflicts[name] = ALWAYS
+    source = made(tmp_path / "out")
+    with pytest.raises(StorageUnavailable):
+        store.put(source, KEY)
+    manifest.verify(source)
+
+
+def test_a_write_of_the_same_that_was_faster_is_enough(
+    store: Store, bucket: Bucket, tmp_path: Path
+) -> None:
+    source = made(tmp_path / "out")
+    bucket.other = (source / manifest.MANIFEST).read_bytes()
+    bucket.conflicts["manifest.json"] = ALWAYS
+    assert (store.path(store.put(source, KEY)) / WEIGHTS).read_text() == "weights"
+
+
+@pytest.mark.parametrize("name", [".claim", "manifest.json"])
+def test_a_write_of_something_else_that_was_faster_keeps_the_key(
+    store: Store, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    bucket.other = b"{}"
+    bucket.conflicts[name] = ALWAYS
+    source = made(tmp_path / "out")
+    with pytest.raises(ArtifactExists):
+        store.put(source, KEY)
+    manifest.verify(source)
+
+
+def test_an_owner_is_somebody(store: Store, bucket: Bucket) -> None:
+    bucket.conflicts[".owner"] = ALWAYS
+    with pytest.raises(StorageUnavailable):
+        store.owner("one")
+    bucket.conflicts[".owner"] = 1
+    assert store.owner("one") == "one"
+    bucket.conflicts[".owner"] = ALWAYS
+    assert store.owner("two") == "one"

@@ -1,0 +1,255 @@
+"""A store in a directory."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.storage.errors import StorageRefused, StorageUnavailable
+from app.storage.local import LocalStore
+from app.storage.store import ArtifactRef
+from lora_core import disk, manifest
+from lora_core.errors.artifact import ArtifactCorrupt
+from tests.app.storage.stores import KEY, WEIGHTS, made, putting, ref_of
+from tests.starved import no_descriptors, unprivileged
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> LocalStore:
+    return LocalStore(root)
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    directory = Path("/dev/shm") / f"loraworks-{os.getpid()}"  # noqa: S108 - a file system apart
+    assert directory.parent.stat().st_dev != tmp_path.stat().st_dev, "needs two file systems"
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_a_directory_from_another_disk_is_copied_and_then_named(
+    store: LocalStore, root: Path, other_disk: Path
+) -> None:
+    ref = store.put(made(other_disk), KEY)
+    assert not other_disk.exists()
+    manifest.verify(store.path(ref))
+    assert list((root / ".unfinished").iterdir()) == []
+
+
+def test_every_folder_that_is_made_is_brought_to_the_disk(
+    store: LocalStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is only in memory is gone after a power cut, with all that lies below it."""
+    synced: list[Path] = []
+    real = disk.sync
+
+    def sync(path: Path) -> None:
+        real(path)
+        synced.append(path)
+
+    monkeypatch.setattr(disk, "sync", sync)
+    store.put(made(tmp_path / "first"), "jobs/x/a1")
+    renamed = synced[-4:]
+    assert renamed == [root / "jobs/x", root / "jobs", root, tmp_path]
+    synced.clear()
+    store.put(made(tmp_path / "second"), "jobs/x/a2")
+    assert [path for path in synced if path.is_relative_to(root)] == [root / "jobs/x"]
+
+
+def test_of_checkpoints_a_missing_folder_is_enough_to_be_gone(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    """A job then starts again. In an empty store it waits: the disk may be away."""
+    ref = store.put(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
+    shutil.rmtree(root / "checkpoints")
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        store.verified(ref)
+    model = store.put(made(tmp_path / "model"), "jobs/x/a1")
+    with pytest.raises(ArtifactCorrupt, match="missing"):
+        store.verified(ref)
+    shutil.rmtree(root / "jobs")
+    (root / "uploads").mkdir()
+    with pytest.raises(StorageUnavailable, match="no folder jobs"):
+        store.verified(model)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an-empty-folder", "no-folder"])
+def test_a_store_whose_disk_was_away_at_the_start_is_found_when_it_comes(
+    root: Path, tmp_path: Path, there: bool
+) -> None:
+    disk_of_ours = tmp_path / "disk"
+    ref = LocalStore(disk_of_ours).put(made(tmp_path / "model"), KEY)
+    if there:
+        root.mkdir()
+    begun_too_early = LocalStore(root)
+    begun_too_early.now()
+    root.rename(tmp_path / "below")  # the disk is mounted
+    disk_of_ours.rename(root)
+    begun_too_early.now()
+    manifest.verify(begun_too_early.path(ref))
+    root.rename(disk_of_ours)  # and away again
+    (tmp_path / "below").rename(root)
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        begun_too_early.now()
+
+
+def test_a_copy_that_is_killed_leaves_what_can_be_deleted(
+    root: Path, other_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("LORAWORKS_STORE_URL", f"file://{root}")
+    process = putting(made(other_disk), LORAWORKS_FAULT="store_files_written@2:kill")
+    process.communicate("go\n")
+    store = LocalStore(root)
+    left = {"/".join(file.name.split("/")[:2]) for file in store.files()}
+    assert {key.split("/")[0] for key in left} == {".unfinished"}
+    for key in left:
+        store.delete(key)
+    assert list(store.files()) == []
+
+
+def test_a_link_planted_in_the_store_leads_nowhere(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    outside = made(tmp_path / "outside")
+    root.mkdir()
+    (root / "jobs").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(ValueError, match="leads out of the store"):
+        store.path(ref_of(outside, "jobs/outside"))
+    with pytest.raises(ValueError, match="leads out of the store"):
+        store.delete("jobs/outside")
+    assert outside.exists()
+
+
+def test_a_folder_of_a_deleted_job_does_not_stay(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    for kind, keys in (
+        ("jobs", ["jobs/x/a1", "jobs/x/a2"]),
+        ("checkpoints", ["checkpoints/x/a1/step-1", "checkpoints/x/a2/step-2"]),
+    ):
+        for key in keys:
+            store.put(made(tmp_path / "out"), key)
+        store.delete(keys[0])
+        assert store.path(ArtifactRef(keys[1], "", 0)).is_dir()
+        store.delete(keys[1])
+        assert list((root / kind).iterdir()) == []
+
+
+def test_a_store_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = LocalStore(tmp_path / "file" / "store")
+    source = made(tmp_path / "out")
+    for use in (store.check, lambda: store.put(source, KEY)):
+        with pytest.raises(StorageRefused, match="Not a directory"):
+            use()
+    assert source.exists()
+
+
+def test_a_store_without_the_right_to_write_is_refused(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    root.mkdir(mode=0o555)
+    source = made(tmp_path / "out")
+    with unprivileged(source), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
+        store.check()
+    with unprivileged(source), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
+        store.put(source, KEY)
+    assert source.exists()
+
+
+def test_verified_means_every_byte(store: LocalStore, tmp_path: Path) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    assert store.verified(ref) == store.path(ref)
+    (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
+    with pytest.raises(ArtifactCorrupt, match="has changed"):
+        store.verified(ref)
+    (store.path(ref) / manifest.MANIFEST).unlink()
+    manifest.write(store.path(ref), {"format": 1})  # a whole one, but not this one
+    with pytest.raises(ArtifactCorrupt, match=r"manifest\.json has changed"):
+        store.verified(ref)
+
+
+def test_what_cannot_be_read_is_not_damaged(store: LocalStore, tmp_path: Path) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    with no_descriptors(), pytest.raises(StorageUnavailable, match="Too many open files"):
+        store.verified(ref)
+    place = store.path(ref)
+    place.parent.chmod(0)
+    with unprivileged(tmp_path), pytest.raises(StorageRefused, match="Permission"):
+        store.path(ref)
+    place.parent.chmod(0o755)
+    store.verified(ref)
+
+
+def test_a_disk_that_is_not_mounted_has_damaged_nothing(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    root.rename(tmp_path / "away")
+    store.check()  # which leaves an empty folder
+    store.owner("somebody")
+    for use in (
+        lambda: store.path(ref),
+        lambda: store.verified(ref),
+        lambda: store.read(ref, WEIGHTS),
+        lambda: store.file("uploads/x/y.csv", "0" * 64),
+    ):
+        with pytest.raises(StorageUnavailable, match="mounted"):
+            use()
+
+
+def test_of_many_that_come_at_once_one_owns_the_store(root: Path) -> None:
+    told: list[str | None] = []
+    for round_ in range(20):
+        told.clear()
+        start = threading.Barrier(4)
+
+        def ask(name: str, place: Path, start: threading.Barrier) -> None:
+            start.wait()
+            told.append(LocalStore(place).owner(name))
+
+        place = root / str(round_)
+        threads = [threading.Thread(target=ask, args=(name, place, start)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 4
+        assert set(told) == {LocalStore(place).owner("e")}
+        assert [file.name for file in LocalStore(place).files()] == []
+
+
+def test_nothing_is_written_below_a_disk_that_is_away(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    store.check()
+    away = root.rename(tmp_path / "away")
+    root.mkdir()
+    later = made(tmp_path / "later")
+    for use in (
+        lambda: store.put(later, f"{KEY}1"),
+        lambda: store.path(ref),
+        lambda: store.owner("me"),
+        lambda: list(store.files()),
+        store.now,
+    ):
+        with pytest.raises(StorageUnavailable, match="is its disk mounted"):
+            use()
+    assert list(root.iterdir()) == []
+    root.rmdir()
+    with pytest.raises(StorageUnavailable, match="is its disk mounted"):
+        store.now()
+    assert not root.exists()
+    away.rename(root)
+    assert store.put(later, f"{KEY}1").key == f"{KEY}1"
+    manifest.verify(store.path(ref))

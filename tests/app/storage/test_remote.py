@@ -1,0 +1,329 @@
+"""A store in a bucket: what only it can suffer."""
+
+import http.server
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import Settings
+from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
+from app.storage.open_store import open_store
+from app.storage.store import ArtifactRef, Store
+from lora_core import manifest
+from lora_core.errors.artifact import ArtifactCorrupt
+from tests.app.storage.stores import KEY, WEIGHTS, made, ref_of
+from tests.s3_server import S3Server
+from tests.servers import HOST, free_port
+
+QUICK = 15.0  # seconds until an error must be told
+Use = Callable[[Store, Path], object]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, bucket: str) -> Settings:
+    return Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}/prefix")
+
+
+@pytest.fixture
+def elsewhere(settings: Settings, tmp_path: Path) -> Store:
+    """The store as another machine sees it, with a cache of its own."""
+    return open_store(settings.model_copy(update={"data_dir": tmp_path / "elsewhere"}))
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    return open_store(settings)
+
+
+def put(store: Store, tmp_path: Path) -> object:
+    return store.put(made(tmp_path / "out"), KEY)
+
+
+def get(store: Store, _: Path) -> object:
+    return store.path(ArtifactRef(KEY, "0" * 64, 1))
+
+
+def put_file(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    store.put_file(tmp_path / "file", "uploads/x/y.csv")
+
+
+def get_file(store: Store, _: Path) -> object:
+    return store.file("uploads/x/y.csv", "0" * 64)
+
+
+def look(store: Store, _: Path) -> object:
+    return list(store.files())
+
+
+def delete(store: Store, _: Path) -> None:
+    store.delete(KEY)
+
+
+def check(store: Store, _: Path) -> None:
+    store.check()
+
+
+USES = [put, get, put_file, get_file, look, delete, check]
+
+
+def expect(kind: type[Exception], use: Use, store: Store, tmp_path: Path, match: str = "") -> None:
+    """That error, and soon."""
+    began = time.monotonic()
+    with pytest.raises(kind, match=match):
+        use(store, tmp_path)
+    assert time.monotonic() - began < QUICK
+
+
+# -- copies ------------------------------------------------------------------------------------
+
+
+def test_another_machine_gets_a_verified_copy(
+    store: Store, elsewhere: Store, tmp_path: Path
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    assert elsewhere.path(ref).is_relative_to(tmp_path / "elsewhere")
+    manifest.verify(elsewhere.path(ref))
+
+
+def test_a_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_path: Path) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    for anew in (store, open_store(settings)):
+        (store.path(ref) / WEIGHTS).write_text("WEIGHTS")
+        assert (anew.path(ref) / WEIGHTS).read_text() == "weights"
+
+
+def test_a_damaged_original_is_told(
+    store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    s3.write(f"{bucket}/prefix/{KEY}/{WEIGHTS}", b"WEIGHTS")
+    with pytest.raises(ArtifactCorrupt, match="has changed"):
+        elsewhere.path(ref)
+    with pytest.raises(ArtifactCorrupt, match="has changed"):
+        elsewhere.read(ref, WEIGHTS)
+    assert not list((tmp_path / "elsewhere").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "manifest.json"])
+def test_a_missing_original_is_told(
+    store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path, name: str
+) -> None:
+    ref = store.put(made(tmp_path / "out"), KEY)
+    s3.remove(f"{bucket}/prefix/{KEY}/{name}")
+    with pytest.raises(ArtifactCorrupt, match="is missing"):
+        elsewhere.path(ref)
+
+
+def test_a_manifest_that_names_outside_files_writes_none(
+    store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    store.put(made(tmp_path / "out"), KEY)
+    for name in ("../../../evil", f"{tmp_path}/evil"):
+        listing = f'{{"files": {{"{name}": {{"bytes": 1, "sha256": "0"}}}}}}'.encode()
+        s3.write(f"{bucket}/prefix/{KEY}/manifest.json", listing)
+        with pytest.raises(ArtifactCorrupt, match="outside"):
+            elsewhere.path(ArtifactRef(KEY, "0" * 64, 1))
+    assert not list(tmp_path.rglob("evil"))
+
+
+# -- puts --------------------------------------------------------------------------------------
+
+
+def test_a_key_that_others_are_writing_to_is_taken(
+    store: Store, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    s3.write(f"{bucket}/prefix/{KEY}/.claim", b"the digest of another manifest")
+    source = made(tmp_path / "out")
+    with pytest.raises(ArtifactExists):
+        store.put(source, KEY)
+    assert [file.name for file in store.files()] == [f"{KEY}/.claim"]
+    with pytest.raises(ArtifactCorrupt):
+        store.path(ref_of(source))
+
+
+def test_deleting_removes_the_claim_too(store: Store, tmp_path: Path) -> None:
+    store.put(made(tmp_path / "out"), KEY)
+    store.delete(KEY)
+    assert list(store.files()) == []
+
+
+# -- a store that fails ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_server_that_is_gone_is_unavailable(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{free_port()}")
+    expect(StorageUnavailable, use, open_store(settings), tmp_path, "no connection")
+
+
+@pytest.mark.parametrize("use", [get, check])
+def test_a_server_that_is_silent_is_unavailable(
+    s3: S3Server, store: Store, tmp_path: Path, use: Use
+) -> None:
+    s3.freeze()
+    try:
+        expect(StorageUnavailable, use, store, tmp_path, "no answer in time")
+    finally:
+        s3.thaw()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_bucket_that_is_not_there_is_refused(
+    settings: Settings, tmp_path: Path, use: Use
+) -> None:
+    wrong = settings.model_copy(update={"store_url": "s3://no-such-bucket/prefix"})
+    expect(StorageRefused, use, open_store(wrong), tmp_path, r"bucket|NoSuchBucket")
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[S3Server]:
+    """A server that looks at credentials."""
+    server = S3Server()
+    try:
+        server.start()
+        server.bucket = server.new_bucket()
+        server.demand_credentials()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("what", ["key", "secret"])
+def test_wrong_credentials_are_refused(
+    strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use, what: str
+) -> None:
+    for name, value in strict.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(data_dir=tmp_path / "data", store_url=f"s3://{strict.bucket}")
+    open_store(settings).check()
+    names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
+    monkeypatch.setenv(names[what], "wrong")
+    expect(StorageRefused, use, open_store(settings), tmp_path, "403")
+
+
+def test_half_of_the_credentials_are_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    expect(StorageRefused, check, open_store(settings), tmp_path, "no credentials")
+
+
+def test_plain_http_needs_to_be_allowed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    expect(StorageRefused, check, open_store(settings), tmp_path, "AWS_ALLOW_HTTP")
+
+
+@pytest.fixture
+def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A server that answers everything with one status, and counts."""
+    told: dict[str, Any] = {"status": 500, "calls": 0, "code": ""}
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            told["calls"] += 1
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(told["status"])
+            body = f"<Error><Code>{told['code']}</Code></Error>".encode() if told["code"] else b""
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - its names
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    server = http.server.ThreadingHTTPServer((HOST, 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{HOST}:{server.server_port}")
+    yield told
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("use", [put, get, look])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(500, StorageUnavailable), (503, StorageUnavailable), (507, StorageUnavailable),
+     (429, StorageUnavailable), (408, StorageUnavailable), (400, StorageRefused),
+     (401, StorageRefused), (403, StorageRefused)],
+)  # fmt: skip
+def test_an_answer_that_may_pass_is_told_from_one_that_will_not(
+    bucket: str,
+    stubborn: dict[str, Any],
+    tmp_path: Path,
+    use: Use,
+    status: int,
+    kind: type[Exception],
+) -> None:
+    stubborn["status"] = status
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    expect(kind, use, store, tmp_path, str(status))
+    assert stubborn["calls"] == (4 if kind is StorageUnavailable else 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "RequestTimeout"), (409, "OperationAborted"), (409, "ConditionalRequestConflict")],
+)
+def test_an_answer_that_asks_to_come_again_may_pass(
+    bucket: str, stubborn: dict[str, Any], tmp_path: Path, status: int, code: str
+) -> None:
+    stubborn |= {"status": status, "code": code}
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    for use in (put, check):
+        expect(StorageUnavailable, use, store, tmp_path, f"{status}, {code}")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(None, StorageUnavailable), (503, StorageUnavailable), (404, StorageRefused)],
+)
+def test_a_machine_that_lends_credentials_may_be_away_or_have_none(
+    bucket: str,
+    stubborn: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int | None,
+    kind: type[Exception],
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    lender = f"http://{HOST}:{free_port()}" if status is None else os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", lender)
+    stubborn["status"] = status
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    expect(kind, check, store, tmp_path, "503" if status == 503 else "set AWS_ACCESS_KEY_ID")
+
+
+def test_a_check_is_remembered_so_that_nobody_makes_it_costly(
+    bucket: str, stubborn: dict[str, Any], tmp_path: Path
+) -> None:
+    stubborn["status"] = 403
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    for _ in range(5):
+        with pytest.raises(StorageRefused, match="403"):
+            store.check()
+    assert stubborn["calls"] == 1
+
+
+def test_a_deletion_that_fails_is_left_to_the_sweep(
+    bucket: str, stubborn: dict[str, Any], tmp_path: Path
+) -> None:
+    stubborn["status"] = 503
+    store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
+    store.discard(KEY)
+    assert stubborn["calls"] > 0
