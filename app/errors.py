@@ -13,7 +13,7 @@
 
 Each domain derives its causes in its own `errors.py`. A class holds a stable `code` and a message
 with named gaps; `detail` keeps what filled them. The kinds carry a number that is also an HTTP
-status, but only `app.problems` knows about answers.
+status, but only `app.http.error_responses` knows about answers.
 """
 
 import inspect

@@ -11,33 +11,34 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 import lora_core
-from app import apidocs, health, logs, problems
-from app.auth.auth import Door
-from app.auth.ring import KeyRing
-from app.auth.secret import load_pepper
+from app import logging
+from app.auth.api_key_cache import KeyRing
+from app.auth.middleware import Door
+from app.auth.secrets import load_pepper
 from app.charts import routes as charts
-from app.connections import raise_file_limit
-from app.database import migrate
+from app.concurrency import WorkSlots
+from app.database import migrations
 from app.datasets import routes as datasets
-from app.disconnect import CancelOnDisconnect
 from app.errors import AppError
-from app.idempotency import replay
+from app.http import error_responses, health, openapi
+from app.http.connections import raise_file_limit
+from app.http.disconnect import CancelOnDisconnect
+from app.http.middleware import BodyLimit, Context, Faults, Pace, Shield, Visitors
+from app.idempotency import service
 from app.jobs import routes as jobs
 from app.metrics import routes as measured
-from app.metrics.requests import Meter
+from app.metrics.middleware import Meter
 from app.metrics.routes import Metrics
-from app.middleware import BodyLimit, Context, Faults, Pace, Shield, Visitors
 from app.predictions import routes as predictions
-from app.private import keep_private
 from app.registry import routes as registry
 from app.resources import open_resources
-from app.serving import comparison, info
+from app.serving import info, shadow_routes
 from app.serving import routes as serving
-from app.serving.gate import Gate
-from app.serving.meters import ServingMeters
+from app.serving.load_shedding import Gate
+from app.serving.metrics import ServingMeters
 from app.settings import Settings
-from app.slots import WorkSlots
 from app.storage import routes as artifacts
+from app.storage.permissions import keep_private
 from app.sweeps import routes as sweeps
 from app.web import site
 
@@ -57,11 +58,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=lora_core.__version__,
         lifespan=_lifespan,
-        openapi_url=None,  # app.apidocs serves these, behind the same door as the rest
+        openapi_url=None,  # app.http.openapi serves these, behind the same door as the rest
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=problems.RESPONSES,
+        responses=error_responses.RESPONSES,
         routes=_router(settings).routes,
         middleware=[
             Middleware(Context),
@@ -72,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(  # no credentials: a page sends its key itself
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
-                allow_methods=problems.METHODS,
+                allow_methods=error_responses.METHODS,
                 allow_headers=("*",),
                 expose_headers=("*",),
             ),
@@ -89,8 +90,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.serving_meters = ServingMeters(metrics.registry)
     app.state.vitals = health.Vitals(patience_seconds=health.PATIENCE_SECONDS)
     app.state.leaving = threading.Event()  # set by whoever stops the process
-    problems.install(app)
-    replay.install(app)
+    error_responses.install(app)
+    service.install(app)
     site.install(app)
     return app
 
@@ -102,7 +103,7 @@ def _router(settings: Settings) -> APIRouter:
 @cache
 def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     """One for the applications of a process: what their first requests work out stays known."""
-    router = APIRouter(responses=problems.RESPONSES)
+    router = APIRouter(responses=error_responses.RESPONSES)
     include = router.include_router
     include(serving.router)  # first, because routes are tried in this order
     include(jobs.router)
@@ -110,14 +111,14 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(artifacts.router)
     include(registry.router)
     include(info.router)
-    include(comparison.router)
+    include(shadow_routes.router)
     include(registry.importing, max_body_size=import_bytes + FORM_BYTES)
     include(predictions.router)
     include(sweeps.router)
     include(charts.router)
     include(health.router)
     include(measured.router)
-    include(apidocs.router)
+    include(openapi.router)
     for pages in site.PAGES:
         include(pages)
     return router
@@ -127,14 +128,14 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the routes need. Refuses to start on a schema that is not the code's."""
     settings: Settings = app.state.settings
-    logs.configure(settings.log_level)
+    logging.configure(settings.log_level)
     keep_private()
     log.info("open_files", limit=raise_file_limit())
     with ExitStack() as opened:
         try:
             resources = open_resources(settings)
             opened.callback(resources.close)
-            migrate.check(resources.database)
+            migrations.check(resources.database)
             if settings.auth == "on":
                 ring = app.state.key_ring = KeyRing(
                     resources.database,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from app.database.engines import Database, open_database
 from app.errors import DataFolderUnusable
-from app.queue import JobQueue, open_queue
+from app.queue.dispatch import JobQueue, open_queue
 from app.settings import Settings
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from app.storage.store import Store
 
 

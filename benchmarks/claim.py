@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.database.engines import open_database
-from app.database.migrate import upgrade
+from app.database.migrations import upgrade
 from app.settings import Settings
 from tests.conformance.race import race
 from tests.job_rows import add_job

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.database import migrate
+from app.database import migrations
 from app.resources import open_resources
 from app.settings import Settings
 from benchmarks import machine
@@ -55,7 +55,7 @@ def install(folder: Path) -> dict[str, Any]:
     summary = linear.run(SPEC, out_dir=trained, observer=Silence(), stop=Never())
     settings = Settings(data_dir=folder / "data")
     settings.data_dir.mkdir()
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     resources = open_resources(settings)
     try:
         publish(resources, trained, NAME)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.jobs.graded import Graded
-from app.sweeps.board import Board, Cell
+from app.jobs.results.comparison import Graded
+from app.sweeps.snapshot import Board, Cell
 
 ROLES = (["query", "value"], ["query", "key", "value", "projection", "mlp"])
 # What one rank adds to a block of width 384.

@@ -8,11 +8,11 @@ from sqlalchemy import select, update
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import Preempted
-from app.jobs.leases import Claimed, Lease, Owner
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
+from app.queue import leases
+from app.queue.fencing import Claimed, Lease, Owner
+from app.queue.transitions import Preempted
 from lora_core.specs.train import TrainSpec
 
 ALICE = Owner(id="alice", host="there", boot_id="boot-1", pid=11, pid_start=111)
@@ -53,9 +53,7 @@ def change(database: Database, job_id: UUID, **values: Any) -> None:
 def take(database: Database, owner: Owner = ALICE) -> Claimed:
     """Claim the job that waits."""
     with database.write() as session:
-        claimed = ownership.claim(
-            session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
-        )
+        claimed = leases.claim(session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60)
         session.commit()
     assert claimed is not None
     return claimed
@@ -64,7 +62,7 @@ def take(database: Database, owner: Owner = ALICE) -> Claimed:
 def give_back(database: Database, lease: Lease) -> None:
     """End the attempt as a worker does that leaves."""
     with database.write() as session:
-        assert ownership.finish(session, lease, Preempted())
+        assert leases.finish(session, lease, Preempted())
         session.commit()
 
 

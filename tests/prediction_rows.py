@@ -10,7 +10,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.datasets import files
 from app.datasets.tables import Dataset
-from app.idempotency.calls import Call
+from app.idempotency.service import Call
 from app.predictions import service
 from app.predictions.schemas import PredictionCreate
 from app.registry import repository as versions

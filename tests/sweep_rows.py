@@ -5,12 +5,12 @@ from typing import Any
 from uuid import UUID
 
 from app.auth.tables import LOCAL_KEY_ID
-from app.idempotency.calls import Call
-from app.jobs import bases
+from app.idempotency.service import Call
+from app.jobs import base_models
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
-from app.sweeps.board import Board
 from app.sweeps.schemas import SweepCreate
+from app.sweeps.snapshot import Board
 from app.sweeps.states import SweepState
 
 CALL = Call(LOCAL_KEY_ID, "POST /v1/sweeps", None, None, 1.0)
@@ -20,7 +20,7 @@ def start(resources: Resources, **body: Any) -> UUID:
     """A running sweep."""
     sent = SweepCreate.model_validate(body)
     settings, database = resources.settings, resources.database
-    find = partial(bases.find, database=database, store=resources.store, settings=settings)
+    find = partial(base_models.find, database=database, store=resources.store, settings=settings)
     laid = planning.lay_out(sent, find)
     return service.start(
         database, body=sent, laid=laid, settings=settings, queue=resources.queue, call=CALL

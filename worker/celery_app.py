@@ -11,7 +11,7 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
 from app.jobs.states import Lane
-from app.queue import BrokerUrlInvalid, broker_queues, checked_url
+from app.queue.dispatch import BrokerUrlInvalid, broker_queues, checked_url
 from app.settings import Settings
 from worker.devices import chosen
 from worker.entrypoints import Listener, Work

@@ -6,11 +6,12 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import logging
 from app.database.base import JsonObject
-from app.jobs import grades, ownership
-from app.jobs.endings import Ending, ExitStatus, Succeeded
-from app.jobs.leases import Claimed, Lease
+from app.jobs.results import comparison
+from app.queue import leases
+from app.queue.fencing import Claimed, Lease
+from app.queue.transitions import Ending, ExitStatus, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
@@ -28,7 +29,7 @@ def finish(
     resources: Resources, lease: Lease, ending: Ending, left: ExitStatus | None = None
 ) -> None:
     """End an attempt that made nothing, unless it is fenced."""
-    if _insist(resources, lease, lambda session: ownership.finish(session, lease, ending, left)):
+    if _insist(resources, lease, lambda session: leases.finish(session, lease, ending, left)):
         log.info("the attempt ended", ending=type(ending).__name__)
 
 
@@ -50,7 +51,7 @@ def publish(resources: Resources, claimed: Claimed, made: Path, inputs: Inputs) 
     if _insist(resources, lease, lambda session: _succeed(session, claimed, ref, facts)):
         log.info("the attempt succeeded")
         if claimed.promote_to is not None:
-            audit.note("alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to)
+            logging.note("alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to)
 
 
 def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonObject) -> bool:
@@ -59,14 +60,14 @@ def _succeed(session: Session, claimed: Claimed, ref: ArtifactRef, facts: JsonOb
     if kind == MODEL and not manifest.holds_model(facts):
         kind = FIGURES
     artifact = artifacts.add(session, job_id=lease.job_id, kind=kind, ref=ref)
-    grades.keep(session, lease.job_id, facts.get("graded", {}))
+    comparison.keep(session, lease.job_id, facts.get("graded", {}))
     summary = facts["metrics"]
     if (name := claimed.register_as) is not None:
         version = registry.register(session, name=name, artifact=artifact, facts=facts)
         if claimed.promote_to is not None:
             registry.promote(session, version, alias=claimed.promote_to)
         summary = {**summary, "model_version": f"{name}:{version.number}"}
-    return ownership.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
+    return leases.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 
 
 def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]) -> bool:
@@ -86,7 +87,7 @@ def _insist(resources: Resources, lease: Lease, write: Callable[[Session], bool]
 
 def _was_ours(session: Session, lease: Lease) -> bool:
     """Whether an earlier try, of which no answer came, had ended the attempt after all."""
-    if ownership.ended(session, lease):
+    if leases.ended(session, lease):
         return True
     log.warning("fenced: the job is in other hands")
     return False

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE
 
 FIRST_PAUSE = 0.4  # seconds between two tries
 LONGEST_PAUSE = 5.0

@@ -17,7 +17,7 @@ from kombu.common import ignore_errors
 from pydantic import Field, TypeAdapter
 from redis import ResponseError
 
-from app.queue import TASK, Hint
+from app.queue.dispatch import TASK, Hint
 from worker.service import open_service, or_exit
 
 NOT_IN_TIME = 1

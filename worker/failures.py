@@ -6,9 +6,10 @@ import random
 import signal
 from dataclasses import dataclass, replace
 
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE
 from app.errors import AppError, DataFolderUnusable
-from app.jobs.endings import (
+from app.queue.fencing import Claimed
+from app.queue.transitions import (
     CRASH_LOOP,
     SPENT,
     STORAGE,
@@ -20,7 +21,6 @@ from app.jobs.endings import (
     Retry,
     Waiting,
 )
-from app.jobs.leases import Claimed
 from app.settings import Settings
 from lora_core import events, exit_codes
 from lora_core.disk import is_no_room

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from app.jobs.leases import Owner
+from app.queue.fencing import Owner
 
 _PROC = Path("/proc")
 

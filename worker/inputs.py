@@ -15,11 +15,11 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
-from app.jobs.data import ALL
-from app.jobs.leases import Claimed
+from app.jobs.data_sources import ALL
+from app.queue.fencing import Claimed
 from app.registry import service as registry
 from app.settings import Settings
-from app.storage.content import verified
+from app.storage.archive import verified
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import PREFIX

@@ -6,9 +6,9 @@ from pathlib import Path
 import structlog
 
 from app.errors import AppError
-from app.jobs import checkpoints
-from app.jobs.endings import Told
-from app.jobs.leases import Lease, StoredCheckpoint
+from app.queue import checkpoints
+from app.queue.fencing import Lease, StoredCheckpoint
+from app.queue.transitions import Told
 from app.resources import Resources
 from app.storage.store import CHECKPOINTS
 from lora_core.errors import LoraCoreError

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from app.jobs.endings import ExitStatus
+from app.queue.transitions import ExitStatus
 from lora_core.events import Event, parse_event
 from worker import identity
 from worker.workplace import Place

@@ -8,12 +8,12 @@ from threading import Event as Flag
 
 import structlog
 
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE
 from app.errors import AppError
-from app.jobs import ownership, presence, reminders
-from app.jobs.endings import Preempted
-from app.jobs.leases import Claimed, Owner
 from app.jobs.states import Lane
+from app.queue import dispatch, heartbeats, leases
+from app.queue.fencing import Claimed, Owner
+from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import close
 from worker.contact import Contact
@@ -117,7 +117,7 @@ class Poller:
         """Show it on the jobs that are left alone."""
         if lanes := self._left_alone(lane):
             with self._resources.database.write() as session:
-                reminders.note_trouble(session, lanes, message=str(trouble))
+                dispatch.note_trouble(session, lanes, message=str(trouble))
                 session.commit()
 
     def _left_alone(self, lane: Lane) -> list[Lane]:
@@ -125,7 +125,7 @@ class Poller:
         seconds = self._resources.settings.lease_seconds
         with self._resources.database.read() as session:
             served = {
-                each: presence.others(session, each, but=self._owner, lease_seconds=seconds)
+                each: heartbeats.others(session, each, but=self._owner, lease_seconds=seconds)
                 for each in (Lane.CPU, Lane.GPU)
             }
         if served[lane]:
@@ -134,7 +134,7 @@ class Poller:
 
     def _claim(self, slot: Slot) -> Claimed | None:
         with self._contact.trying(), self._resources.database.write() as session:
-            claimed = ownership.claim(
+            claimed = leases.claim(
                 session,
                 owner=self._owner,
                 lane=slot.lane,

@@ -12,12 +12,12 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.database import clock
-from app.database.outage import OUTAGE
-from app.jobs import ownership, presence, reminders
-from app.jobs.leases import Held, Owner
+from app.database.errors import OUTAGE
 from app.jobs.states import Lane
+from app.queue import dispatch, heartbeats, leases
+from app.queue.fencing import Held, Owner
 from app.resources import Resources
-from app.sweeps import advance
+from app.sweeps import add_trials
 from worker import identity, workplace
 from worker.contact import Contact
 from worker.failures import lost
@@ -74,7 +74,7 @@ class Reconciler:
         while not self._left.wait(self._settings.reconcile_seconds):
             self.tick()
         with suppress(*OUTAGE), self._resources.database.write() as session:
-            presence.forget(session, silent_seconds=FORGET_SECONDS, left=self._owner)
+            heartbeats.forget(session, silent_seconds=FORGET_SECONDS, left=self._owner)
             session.commit()
 
     def leave(self) -> None:
@@ -99,14 +99,14 @@ class Reconciler:
         self._announce()
         places = list(workplace.found(self._settings))  # before the look at the jobs
         with self._resources.database.read() as session:
-            running = presence.running(session)
+            running = heartbeats.running(session)
         self._sweep(
             places, {(held.job_id, held.attempt) for held in running if not self._expire(held)}
         )
 
     def _go_on(self) -> None:
         """With the sweeps of workers that died before they could, or for workers that came."""
-        advance.all_of_them(self._resources)
+        add_trials.all_of_them(self._resources)
 
     def _remind(self) -> None:
         """Tell the workers of what waits, and end what has waited for too long."""
@@ -117,7 +117,7 @@ class Reconciler:
             for job_id in self._fail_overdue(session):
                 log.warning("a job waited for too long", job_id=str(job_id))
             seconds = self._settings.hint_seconds
-            due = reminders.take_due(session, hint_seconds=seconds) if told else []
+            due = dispatch.take_due(session, hint_seconds=seconds) if told else []
             session.commit()
         for job_id, lane in due:
             self._resources.queue.hint(job_id, lane=lane)
@@ -127,7 +127,7 @@ class Reconciler:
         limit = self._settings.queue_seconds
         if limit is None or time.monotonic() - self._outage_at < limit:
             return []
-        return reminders.fail_overdue(session, queue_seconds=limit)
+        return dispatch.fail_overdue(session, queue_seconds=limit)
 
     def _notice_a_standstill(self) -> None:
         """Of the machine or of this process. Other workers here perhaps renewed no lease either."""
@@ -139,12 +139,12 @@ class Reconciler:
     def _announce(self) -> None:
         devices = () if self._host.trouble() else self._devices
         with self._resources.database.write() as session:
-            presence.announce(
+            heartbeats.announce(
                 session, self._owner, draining=self._draining.is_set(), devices=devices
             )
-            presence.forget(session, silent_seconds=FORGET_SECONDS)
+            heartbeats.forget(session, silent_seconds=FORGET_SECONDS)
             if devices and not self._draining.is_set():
-                reminders.forget_trouble(session, _lanes(devices))
+                dispatch.forget_trouble(session, _lanes(devices))
             asked_at = own_clock()
             database_now = clock.read_clock(session)
             took = own_clock() - asked_at
@@ -161,7 +161,7 @@ class Reconciler:
 
     def _forget_waits(self) -> None:
         with self._resources.database.write() as session:
-            reminders.make_all_due(session)
+            dispatch.make_all_due(session)
             session.commit()
 
     def _expire(self, held: Held) -> bool:
@@ -178,7 +178,7 @@ class Reconciler:
         if not gone and (healthy < self._settings.lease_seconds or not held.overdue):
             return False
         with self._resources.database.write() as session:
-            expired = ownership.expire(
+            expired = leases.expire(
                 session,
                 held.job_id,
                 seen_attempt=held.attempt,

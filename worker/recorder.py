@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.database.outage import OUTAGE
-from app.jobs import checkpoints, ownership
-from app.jobs.endings import Told
-from app.jobs.leases import Lease, StoredCheckpoint
+from app.database.errors import OUTAGE
 from app.jobs.tables import JobEvent, MetricPoint
+from app.queue import checkpoints, leases
+from app.queue.fencing import Lease, StoredCheckpoint
+from app.queue.transitions import Told
 from app.storage.store import ArtifactRef
 from lora_core.events import CheckpointSaved, Event, Resumed, Started, StepLogged, Tick
 from worker.contact import Contact
@@ -117,7 +117,7 @@ class Recorder:
     def _write(self) -> None:
         self._written_at = time.monotonic()
         with self._database.write() as session:
-            beat = ownership.beat(
+            beat = leases.beat(
                 session,
                 self._lease,
                 step=self.step,
@@ -129,7 +129,7 @@ class Recorder:
                 return
             self._settle(session)
             if not self._exact:
-                ownership.note_inexact(session, self._lease)
+                leases.note_inexact(session, self._lease)
             self._unsure = (beat.first_seq, len(self._rows))
             stale = [
                 key

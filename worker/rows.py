@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from app.jobs.endings import Told
+from app.queue.transitions import Told
 from app.storage.store import ArtifactRef
 from lora_core.events import (
     CandidateTried,

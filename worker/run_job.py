@@ -12,15 +12,15 @@ from threading import Event as Flag
 
 import structlog
 
-from app.data_folder import check_room
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE
 from app.errors import AppError
-from app.jobs import ownership
-from app.jobs.endings import Ending, Failed, Preempted, Retry, Waiting
-from app.jobs.leases import Claimed
 from app.jobs.states import Lane
+from app.queue import leases
+from app.queue.fencing import Claimed
+from app.queue.transitions import Ending, Failed, Preempted, Retry, Waiting
 from app.resources import Resources
-from app.sweeps import advance
+from app.storage.data_folder import check_room
+from app.sweeps import add_trials
 from lora_core.errors import LoraCoreError
 from lora_core.process import cores
 from worker import close, inputs, workplace
@@ -83,7 +83,7 @@ class JobRunner:
     def _advance(self, claimed: Claimed) -> None:
         """Go on with the sweeps that waited for this job; what fails here a reconciler does."""
         try:
-            advance.after(self._resources, claimed.lease.job_id)
+            add_trials.after(self._resources, claimed.lease.job_id)
         except OUTAGE as error:
             log.warning("a sweep waits for the database", error=str(error))
         except Exception:
@@ -175,7 +175,7 @@ class JobRunner:
             return
         spec = {**claimed.spec, "runtime": fixed}
         with self._resources.database.write() as session:
-            if not ownership.fix_spec(session, claimed.lease, spec):
+            if not leases.fix_spec(session, claimed.lease, spec):
                 raise Fenced()
             session.commit()
         attempt.claimed = dataclasses.replace(claimed, spec=spec)

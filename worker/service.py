@@ -9,12 +9,12 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
-from app import logs
-from app.database import migrate
+from app import logging
+from app.database import migrations
 from app.errors import AppError
-from app.private import keep_private
 from app.resources import Resources, open_resources
 from app.settings import Settings
+from app.storage.permissions import keep_private
 from worker import identity, workplace
 from worker.devices import Device, chosen
 from worker.host_check import HostCheck
@@ -100,11 +100,11 @@ def or_exit(start: Callable[[Settings], Started]) -> Started:
     """What `start` makes of the settings. What keeps it from that is told in the log, and the
     process ends with `BAD_SETTINGS`.
     """
-    logs.configure()
+    logging.configure()
     keep_private()
     try:
         settings = Settings()
-        logs.configure(settings.log_level)
+        logging.configure(settings.log_level)
         return start(settings)
     except (AppError, ValidationError) as error:
         code = getattr(error, "code", "invalid_setting")
@@ -121,7 +121,7 @@ def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Servi
     resources = open_resources(settings)
     try:
         workplace.check_writable(settings)  # or it would take jobs, and run none
-        migrate.check(resources.database)
+        migrations.check(resources.database)
         return Service(resources, devices or chosen(settings.devices))
     except BaseException:
         resources.close()

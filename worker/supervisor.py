@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event as Flag
 
-from app.jobs.endings import ExitStatus
+from app.queue.transitions import ExitStatus
 from app.settings import Settings
 from lora_core.events import CheckpointSaved, Failed, Finished
 from worker import memory

@@ -4,7 +4,7 @@ from threading import Event as Flag
 
 import structlog
 
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE
 from app.errors import AppError
 from app.resources import Resources
 from app.retention import service as retention

@@ -1,6 +1,6 @@
 """A training process from one cell of a sweep to the next: most of a short run is its start."""
 
-from app.jobs.leases import Claimed
+from app.queue.fencing import Claimed
 from worker import launch
 from worker.launch import Child, Order
 

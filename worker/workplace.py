@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from app.data_folder import check_room
 from app.errors import AppError, DataFolderUnusable
 from app.settings import Settings
+from app.storage.data_folder import check_room
 
 _ATTEMPT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
 

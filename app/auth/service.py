@@ -7,14 +7,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import audit
-from app.auth import repository, secret
+from app import logging
+from app.auth import repository, secrets
 from app.auth.errors import KeyNameInvalid, LocalKey, ScopeUnknown, SessionNotFound
 from app.auth.scopes import ALL_SCOPES
 from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.database.base import new_id
 from app.database.clock import read_clock
-from app.database.turns import take_turns
+from app.database.locks import take_turns
 
 LONGEST_NAME = 64  # characters
 
@@ -66,10 +66,10 @@ def revoke(session: Session, *, key_id: UUID) -> ApiKey:
 
 def start_session(
     session: Session, *, pepper: bytes, key_id: UUID, seconds: float, idle_seconds: float
-) -> secret.Token:
+) -> secrets.Token:
     """A new session of a browser that showed a valid key. Deletes those of all keys that ended."""
     repository.delete_ended_sessions(session, idle_seconds=idle_seconds)
-    token = secret.new_session_token(new_id())
+    token = secrets.new_session_token(new_id())
     session.add(
         BrowserSession(
             id=token.id,
@@ -79,7 +79,7 @@ def start_session(
         )
     )
     session.commit()
-    audit.note("session_started", session=str(token.id), key=str(key_id))
+    logging.note("session_started", session=str(token.id), key=str(key_id))
     return token
 
 
@@ -92,7 +92,7 @@ def end_sessions(session: Session, *, id_: UUID) -> int:
     session.commit()
     if not count:
         raise SessionNotFound(session_id=id_)
-    audit.note("sessions_ended", id=str(id_), count=count, uid=os.getuid())
+    logging.note("sessions_ended", id=str(id_), count=count, uid=os.getuid())
     return count
 
 
@@ -112,7 +112,7 @@ def ensure_admin_key(session: Session, *, pepper: bytes) -> NewKey | None:
 
 def _note(action: str, key: ApiKey) -> None:
     """There is no caller, only the user of the system who runs the command."""
-    audit.note(action, key=str(key.id), name=key.name, scopes=key.scopes, uid=os.getuid())
+    logging.note(action, key=str(key.id), name=key.name, scopes=key.scopes, uid=os.getuid())
 
 
 def _add(
@@ -123,7 +123,7 @@ def _add(
     for scope in scopes:
         if scope not in ALL_SCOPES:
             raise ScopeUnknown(scope=scope, available=", ".join(ALL_SCOPES))
-    token = secret.new_token(new_id())
+    token = secrets.new_token(new_id())
     key = ApiKey(
         id=token.id,
         name=name,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.sweeps.board import Board, Cell
+from app.sweeps.snapshot import Board, Cell
 from lora_core.specs.method import Role
 
 OBJECTIVES = {

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from app.auth.auth import requires
-from app.charts import pictures, report
-from app.deps import DatabaseDep
-from app.fields import View
+from app.auth.middleware import requires
+from app.charts import figures, report
+from app.http.dependencies import DatabaseDep
+from app.http.fields import View
 from app.sweeps import repository, results
 from app.sweeps.routes import SweepId
 
@@ -39,7 +39,7 @@ def read_pictures(
         board = results.board(session, repository.get(session, sweep_id))
     return [
         PictureView(**{**vars(picture), "figure": picture.figure.to_dict()})
-        for picture in pictures.of(board)
+        for picture in figures.of(board)
         if map or not picture.map
     ]
 

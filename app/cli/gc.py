@@ -31,13 +31,13 @@ def gc(
 
     Workers do the same each hour. What goes, and after how long, is in the settings.
     """
-    from app.database import migrate
+    from app.database import migrations
     from app.resources import open_resources
     from app.retention.service import disk_use, sweep
 
     resources = open_resources(settings_of_a_service(data_dir))
     try:
-        migrate.check(resources.database)
+        migrations.check(resources.database)
         swept = sweep(resources, dry_run=dry_run, any_age=after_restore)
         use = disk_use(resources)
     finally:

@@ -47,7 +47,7 @@ class _Keys:
 @contextmanager
 def _database(data_dir: ServiceDir = None) -> Iterator[_Keys]:
     from app.database.engines import open_database
-    from app.database.migrate import check, upgrade
+    from app.database.migrations import check, upgrade
 
     settings = load_settings({"data_dir": data_dir})
     if settings.database_url is None:  # a service of one machine, which may not have started yet
@@ -80,7 +80,7 @@ def create(
 ) -> None:
     """Make a key. Its text is shown once and kept nowhere."""
     from app.auth.scopes import ALL_SCOPES
-    from app.auth.secret import load_pepper
+    from app.auth.secrets import load_pepper
     from app.auth.service import create as create_key
     from app.database.engines import address
 

@@ -11,7 +11,7 @@ from app.cli.output import json_line, say, warn
 from app.cli.preflight import load_settings
 
 if TYPE_CHECKING:
-    from app.database.migrate import Move
+    from app.database.migrations import Move
     from app.settings import Settings
 
 POLL_SECONDS = 1.0
@@ -36,7 +36,7 @@ def migrate(
     With --json one line with the revisions `before` and `after` is printed.
     """
     from app.database.engines import address
-    from app.database.migrate import upgrade
+    from app.database.migrations import upgrade
 
     settings = load_settings({"data_dir": data_dir})
     before, after = _patient(wait, lambda: (_current if check_only else upgrade)(settings))
@@ -50,7 +50,7 @@ def migrate(
 
 def _current(settings: "Settings") -> "Move":
     from app.database.engines import open_database
-    from app.database.migrate import Move, check
+    from app.database.migrations import Move, check
 
     database = open_database(settings)
     try:

@@ -26,9 +26,9 @@ def load_settings(chosen: Mapping[str, Any]) -> "Settings":
     Whoever has them runs parts of the service: its log lines belong to standard error, and what it
     writes to its user.
     """
-    from app import logs
-    from app.private import keep_private
+    from app import logging
     from app.settings import Settings
+    from app.storage.permissions import keep_private
 
     given = {name: value for name, value in chosen.items() if value is not None}
     try:
@@ -37,7 +37,7 @@ def load_settings(chosen: Mapping[str, Any]) -> "Settings":
         place, fault = first_fault(error, Settings)
         named = f"LORAWORKS_{place.split('.')[0].upper()}: " if place else ""
         raise Misuse(named + fault.removeprefix("Value error, "), "invalid_setting") from error
-    logs.configure(settings.log_level)
+    logging.configure(settings.log_level)
     keep_private()
     return settings
 
@@ -117,7 +117,7 @@ def address(host: str, port: int) -> str:
 
 def new_admin_key(settings: "Settings") -> str | None:
     """The text of an admin key, if keys are on and there was none yet."""
-    from app.auth.secret import load_pepper
+    from app.auth.secrets import load_pepper
     from app.auth.service import ensure_admin_key
     from app.database.engines import open_database
 

@@ -13,14 +13,14 @@ from fastapi import FastAPI
 from uvicorn.importer import import_from_string
 
 from app.auth.repository import usable
-from app.auth.secret import load_pepper
+from app.auth.secrets import load_pepper
 from app.cli.client import Client
 from app.cli.errors import Unreachable
 from app.cli.output import warn
 from app.cli.preflight import address, hand_on
 from app.cli.worker_process import WorkerProcess
-from app.connections import protocol
-from app.database import migrate
+from app.database import migrations
+from app.http.connections import protocol
 from app.resources import open_resources
 from app.settings import Settings
 
@@ -123,7 +123,7 @@ def _look(settings: Settings) -> None:
     """
     resources = open_resources(settings)
     try:
-        migrate.check(resources.database)
+        migrations.check(resources.database)
         if settings.auth == "on":
             load_pepper(settings)
             with resources.database.read() as session:

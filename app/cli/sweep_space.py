@@ -1,4 +1,4 @@
-"""`--over FIELD=VALUES`: the space of a sweep. `app.sweeps.notation` says how values are typed."""
+"""`--over FIELD=VALUES`: the space of a sweep. `app.sweeps.search_space` says how values are typed."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from app.cli.answers import Json
 from app.cli.errors import Misuse
 from app.cli.spec_flags import FLAGS, option_names
-from app.sweeps import notation
+from app.sweeps import search_space
 
 Over = Annotated[
     list[str] | None,
@@ -33,7 +33,7 @@ def read_space(texts: Iterable[str]) -> Json:
         if place in space:
             raise _wrong(text, f"{place} varies already")
         try:
-            space[place] = notation.read(place, values.strip())
+            space[place] = search_space.read(place, values.strip())
         except ValueError as error:
             raise _wrong(text, str(error)) from error
     return space

@@ -25,7 +25,7 @@ def up(
     With --json one line with url, docs, data_dir and admin_key_file is printed once it is ready.
     """
     from app.cli.service import run_service
-    from app.database.migrate import upgrade
+    from app.database.migrations import upgrade
 
     chosen = {"host": host, "port": port, "data_dir": data_dir}
     settings = load_settings(chosen)

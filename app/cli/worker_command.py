@@ -45,12 +45,12 @@ def _probe(settings: "Settings") -> None:
     import socket
 
     from app.database.engines import open_database
-    from app.jobs import presence
+    from app.queue import heartbeats
 
     database = open_database(settings)
     try:
         with database.read() as session:
-            silence = presence.silence(session, host=socket.gethostname())
+            silence = heartbeats.silence(session, host=socket.gethostname())
     finally:
         database.close()
     if silence is None or silence > SILENT_SECONDS:

@@ -2,8 +2,7 @@
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.database.errors import DatabaseUnavailable
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE, DatabaseUnavailable
 from app.errors import AppError, ChangedMeanwhile, StorageFull
 
 # Primary result codes of SQLite

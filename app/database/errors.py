@@ -1,5 +1,7 @@
 """What can be wrong with the database itself."""
 
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+
 from app.errors import AppError, Unavailable
 
 
@@ -67,3 +69,9 @@ class UnsupportedDatabase(AppError):
     status = 500
     code = "unsupported_database"
     message = "LORAWORKS_DATABASE_URL names {dialect!r}. Supported: {supported}."
+
+
+# MERGED app.database.errors
+# What a database that is away looks like. Whoever holds a job then asks again later.
+
+OUTAGE = (OperationalError, InterfaceError, TimeoutError)

@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 
-from app import child
-from app.child import Ended
 from app.datasets.errors import Unreadable
+from app.sandbox import process
+from app.sandbox.process import Ended
 from app.settings import Settings
 from lora_core import exit_codes
 from lora_core.errors.data import DataError, DataTooLarge
@@ -90,10 +90,10 @@ class Inspection:
         """What the child reported, line by line, but for a cause; and how it ended."""
         if self.columns.sheet is not None:
             options = (*options, f"--sheet={self.columns.sheet}")
-        limits = child.Limits(
+        limits = process.Limits(
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, _OUTPUT_BYTES
         )
-        ended = child.run(
+        ended = process.run(
             [command, str(self.file), *options], limits=limits, folder=self.file.parent
         )
         lines = ended.report.split(b"\n")[:-1]  # without one that is not whole

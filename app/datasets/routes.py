@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.datasets import files, repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
@@ -21,10 +21,10 @@ from app.datasets.schemas import (
     RowView,
 )
 from app.datasets.upload import receive
-from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
-from app.idempotency.header import KeyedDep
-from app.invalid import WrongForm
-from app.pagination import After, Limit, Page, cut, decode
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
+from app.http.error_responses import WrongForm
+from app.http.pagination import After, Limit, Page, cut, decode
+from app.idempotency.service import KeyedDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

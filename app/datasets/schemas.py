@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.datasets.inspection import Columns
 from app.datasets.tables import LABELS_SHOWN, Dataset
-from app.fields import Body, Text, Timestamp, View, file_form
+from app.http.fields import Body, Text, Timestamp, View, file_form
 from lora_core.data.diagnosis import Diagnosis, Level
 
 Column = Annotated[str, Text(256)]

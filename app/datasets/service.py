@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.database.turns import take_turns
+from app.database.locks import take_turns
 from app.datasets import files, repository
 from app.datasets.errors import DatasetDamaged, DatasetInUse, KeyBytesUsed, NameNeeded
 from app.datasets.inspection import Columns, Inspection
@@ -18,7 +18,7 @@ from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
+from app.idempotency.service import Call
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from app.jobs.data import ALL, Data
+from app.jobs.data_sources import ALL, Data
 from app.jobs.states import Lane
 from lora_core import flops, selection
 from lora_core.costs import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs

@@ -9,10 +9,10 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.database.turns import take_turns
+from app.database.locks import take_turns
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
-from app.jobs import bases, checkpoints, data, repository
+from app.idempotency.service import Call
+from app.jobs import base_models, data_sources, repository
 from app.jobs.errors import (
     AlreadyRetried,
     JobNotFinished,
@@ -27,7 +27,8 @@ from app.jobs.schemas import JobView
 from app.jobs.service import enqueue
 from app.jobs.states import JobState, Kind
 from app.jobs.tables import Checkpoint, Job
-from app.queue import JobQueue
+from app.queue import checkpoints
+from app.queue.dispatch import JobQueue
 from app.settings import Settings
 from lora_core.specs.method import FITTED_AT_ONCE
 from lora_core.training.version import TRAINING_VERSION
@@ -66,8 +67,8 @@ def retry(
     first = start.job_id if start else job_id
     if (other := repository.continued_by(session, first)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
-    bases.check_name(session, old.base)
-    data.hold(session, old.dataset_ids)
+    base_models.check_name(session, old.base)
+    data_sources.hold(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in COPIED}, continues=first)
     view = enqueue(
         session, job, view_of=JobView.of, settings=settings, queue=queue, call=call, start=start

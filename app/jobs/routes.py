@@ -9,18 +9,22 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.auth.auth import check_scope, requires, still_good
+from app.auth.middleware import check_scope, requires, still_good
 from app.database.engines import Database
-from app.deps import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
-from app.fields import Text, id_or
+from app.http.dependencies import CallerDep, DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.http.fields import Text, id_or
+from app.http.pagination import After, Limit, Page, decode, encode
 from app.idempotency import service as idempotency
-from app.idempotency.header import KeyedDep
-from app.jobs import bases, curves, mistakes, repository, service, side_by_side
+from app.idempotency.service import KeyedDep
+from app.jobs import base_models, repository, service
 from app.jobs import retry as retries
-from app.jobs.curves import Curves
 from app.jobs.errors import JobNotFound, NoAnswers
-from app.jobs.mistakes import MistakeView
+from app.jobs.event_stream import Streams, follow
 from app.jobs.repository import Filter
+from app.jobs.results import comparison, curves, misclassified
+from app.jobs.results.comparison import SideBySide
+from app.jobs.results.curves import Curves
+from app.jobs.results.misclassified import MistakeView
 from app.jobs.schemas import (
     EventView,
     JobCreate,
@@ -31,11 +35,8 @@ from app.jobs.schemas import (
     Plan,
     PointView,
 )
-from app.jobs.side_by_side import SideBySide
 from app.jobs.states import JobState
-from app.jobs.stream import Streams, follow
 from app.jobs.tags import Tag
-from app.pagination import After, Limit, Page, decode, encode
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
@@ -118,7 +119,7 @@ def create(  # noqa: PLR0913 - what a submit touches
     if not dry_run:
         with database.read() as session:
             idempotency.recall(session, call)
-    base = bases.find(
+    base = base_models.find(
         body.base, body.base_revision, database=database, store=store, settings=settings
     )
     with database.read() as session:
@@ -156,7 +157,7 @@ def compare(
 ) -> SideBySide:
     """Jobs side by side: accuracy, settings that differ, and each tested against the first."""
     with database.read() as session:
-        return side_by_side.read(session, job)
+        return comparison.read(session, job)
 
 
 @router.get("/{job_id}", dependencies=READ)
@@ -257,16 +258,16 @@ def download_mistakes(
     job_id: JobId,
     database: DatabaseDep,
     store: StoreDep,
-    split: mistakes.Part = "test",
-    format: mistakes.Format = "csv",
+    split: misclassified.Part = "test",
+    format: misclassified.Format = "csv",
 ) -> Response:
     """All of them as a file. In CSV, cells that look like formulas begin with an apostrophe."""
-    found = _mistakes(job_id, database, store, split=split, limit=mistakes.MOST)
-    write = mistakes.as_csv if format == "csv" else mistakes.as_jsonl
+    found = _mistakes(job_id, database, store, split=split, limit=misclassified.MOST)
+    write = misclassified.as_csv if format == "csv" else misclassified.as_jsonl
     name = f"mistakes-{split}-{job_id}.{format}"
     return Response(
         write(found),
-        media_type=mistakes.MEDIA_TYPES[format],
+        media_type=misclassified.MEDIA_TYPES[format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
@@ -276,22 +277,22 @@ def read_mistakes(
     job_id: JobId,
     database: DatabaseDep,
     store: StoreDep,
-    split: mistakes.Part = "test",
-    limit: Annotated[int, Query(ge=1, le=mistakes.MOST)] = 20,
+    split: misclassified.Part = "test",
+    limit: Annotated[int, Query(ge=1, le=misclassified.MOST)] = 20,
 ) -> list[MistakeView]:
     """The texts that it answered most wrongly, the surest first."""
     return _mistakes(job_id, database, store, split=split, limit=limit)
 
 
 def _mistakes(
-    job_id: UUID, database: Database, store: Store, *, split: mistakes.Part, limit: int
+    job_id: UUID, database: Database, store: Store, *, split: misclassified.Part, limit: int
 ) -> list[MistakeView]:
     with database.read() as session:
         job = repository.get(session, job_id)
         if job.artifact_id is None:
             raise NoAnswers(job_id=job_id, part=split)
         ref = artifacts.get(session, job.artifact_id).ref
-    return mistakes.read(store, job, ref, part=split, most=limit)
+    return misclassified.read(store, job, ref, part=split, most=limit)
 
 
 @router.get("/{job_id}/events", dependencies=READ)

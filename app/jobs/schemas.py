@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.fields import Body, Metadata, Slug, Text, Timestamp, View
+from app.http.fields import Body, Metadata, Slug, Text, Timestamp, View
 from app.jobs import figures
 from app.jobs.figures import Figures
 from app.jobs.states import JobState

@@ -7,19 +7,20 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import logging
 from app.database.clock import now
-from app.database.turns import take_turns
+from app.database.locks import take_turns
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
-from app.jobs import bases, checkpoints, data, repository
-from app.jobs.bases import Base
-from app.jobs.draft import Draft, Drafter, digest
+from app.idempotency.service import Call
+from app.jobs import base_models, data_sources, repository
+from app.jobs.base_models import Base
 from app.jobs.errors import TooManyJobs
+from app.jobs.resolve import Draft, Drafter, digest
 from app.jobs.schemas import JobCreate, JobListItem, JobUpdate, JobView, Plan, Queued
 from app.jobs.states import Lane
 from app.jobs.tables import Checkpoint, Job
-from app.queue import JobQueue
+from app.queue import checkpoints
+from app.queue.dispatch import JobQueue
 from app.settings import Settings
 from app.storage import service as artifacts
 from app.storage.store import Store
@@ -69,8 +70,8 @@ def submit(
     deleted since, and what `idempotency.begin` and `enqueue` raise.
     """
     idempotency.begin(session, call)
-    bases.check_there(session, draft.base)
-    data.hold(session, draft.dataset_ids)
+    base_models.check_there(session, draft.base)
+    data_sources.hold(session, draft.dataset_ids)
     job = Job(
         **draft.columns(),
         name=body.name,
@@ -129,7 +130,7 @@ def update(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
     job = repository.update_columns(session, job_id, changes)
     view = JobView.of(job, repository.positions(session, [job_id]).get(job_id))
     session.commit()
-    audit.note("job_updated", job=str(job_id), fields=sorted(changes))
+    logging.note("job_updated", job=str(job_id), fields=sorted(changes))
     return view
 
 

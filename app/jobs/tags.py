@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from app.fields import Text
+from app.http.fields import Text
 
 LONGEST = 40  # characters
 MOST = 16  # tags of a job

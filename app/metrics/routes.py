@@ -13,11 +13,11 @@ from prometheus_client import (
 )
 from starlette.responses import PlainTextResponse
 
-from app.auth.auth import requires
-from app.database.lookups import Lookups
-from app.deps import DatabaseDep, SettingsDep
-from app.metrics.collector import DOWN, Counted, TablesCollector, count
-from app.metrics.requests import RequestMeters
+from app.auth.middleware import requires
+from app.database.single_flight import Lookups
+from app.http.dependencies import DatabaseDep, SettingsDep
+from app.metrics.database import DOWN, Counted, TablesCollector, count
+from app.metrics.middleware import RequestMeters
 
 PATIENCE_SECONDS = 5.0  # Prometheus gives up after 10
 

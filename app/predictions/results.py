@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
-from app.spreadsheet import inert
+from app.csv_cells import inert
 from lora_core.specs.predict import LABEL, SCORE, SCORES
 
 Format = Literal["jsonl", "csv"]

@@ -6,14 +6,14 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import StreamingResponse
 
-from app.auth.auth import requires
-from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
-from app.fields import id_or
+from app.auth.middleware import requires
+from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.http.fields import id_or
+from app.http.pagination import After, Limit, Page, decode, encode
 from app.idempotency import service as idempotency
-from app.idempotency.header import KeyedDep
+from app.idempotency.service import KeyedDep
 from app.jobs import repository as jobs
 from app.jobs.states import JobState
-from app.pagination import After, Limit, Page, decode, encode
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound
 from app.predictions.results import MEDIA_TYPES, Format, as_csv, as_lines

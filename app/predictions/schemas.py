@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from app.fields import Body, Metadata, Text, Timestamp, View
+from app.http.fields import Body, Metadata, Text, Timestamp, View
 from app.jobs.schemas import (
     ErrorListItem,
     JobError,

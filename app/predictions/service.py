@@ -11,7 +11,7 @@ from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
+from app.idempotency.service import Call
 from app.jobs import repository as jobs
 from app.jobs.service import enqueue
 from app.jobs.states import JobState, Kind, Lane
@@ -19,11 +19,11 @@ from app.jobs.tables import Job
 from app.predictions import repository
 from app.predictions.errors import NoResults, ResultsRemoved
 from app.predictions.schemas import PredictionCreate, PredictionView
-from app.queue import JobQueue
+from app.queue.dispatch import JobQueue
 from app.registry import service as registry
 from app.settings import Settings
 from app.storage import repository as artifacts
-from app.storage.content import verified
+from app.storage.archive import verified
 from app.storage.service import forget_unused
 from app.storage.store import Store
 from lora_core import manifest

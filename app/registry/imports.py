@@ -6,14 +6,15 @@ from typing import Any
 
 import structlog
 
-from app import audit, child
+from app import logging
 from app.database.base import new_id
 from app.database.engines import Database
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
+from app.idempotency.service import Call
 from app.registry import service
 from app.registry.errors import ImportCrashed, ImportTooLarge
 from app.registry.schemas import VersionView
+from app.sandbox import process
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
@@ -54,17 +55,17 @@ def add(
     finally:
         if unwanted:
             store.discard(key)
-    audit.note("version_imported", model=view.ref)
+    logging.note("version_imported", model=view.ref)
     return view
 
 
 def _check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     """What `python -m lora_core unpack` found, under limits."""
-    limits = child.Limits(
+    limits = process.Limits(
         settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
     )
     arguments = ["unpack", str(archive), "--into", str(folder)]
-    ended = child.run(arguments, limits=limits, folder=folder)
+    ended = process.run(arguments, limits=limits, folder=folder)
     if ended.status == 0:
         return dict(json.loads(ended.report))
     if ended.status == exit_codes.FAILED:

@@ -8,7 +8,7 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.database.clock import now
-from app.database.turns import take_turns
+from app.database.locks import take_turns
 from app.errors import AppError
 from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingBefore
 from app.registry.refs import ModelRef

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Path, Request, status
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.datasets import files
 from app.datasets.upload import receive
-from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
-from app.fields import Slug
-from app.idempotency.header import KeyedDep
-from app.pagination import After, Limit, Page, cut, decode
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
+from app.http.fields import Slug
+from app.http.pagination import After, Limit, Page, cut, decode
+from app.idempotency.service import KeyedDep
 from app.registry import imports, repository, service
 from app.registry.schemas import (
     IMPORT_FORM,

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.fields import Body, Timestamp, View, file_form
+from app.http.fields import Body, Timestamp, View, file_form
 from app.registry.tables import ModelVersion
 from lora_core.imports.figures import shown
 

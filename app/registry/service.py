@@ -7,10 +7,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import logging
 from app.database.engines import Database
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
+from app.idempotency.service import Call
 from app.registry import refs, repository
 from app.registry.errors import (
     JobMadeNothing,
@@ -23,7 +23,7 @@ from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, ModelVersion
 from app.storage import repository as artifacts
-from app.storage.content import described, verified
+from app.storage.archive import described, verified
 from app.storage.service import forget_unused
 from app.storage.store import ArtifactRef, Store
 from app.storage.tables import Artifact
@@ -91,7 +91,7 @@ def register_job(
         view = VersionView.of(name, version)
         idempotency.keep(session, call, status=201, body=view)
         session.commit()
-    audit.note("version_registered", model=view.ref, job_id=str(job_id))
+    logging.note("version_registered", model=view.ref, job_id=str(job_id))
     return view
 
 
@@ -151,14 +151,14 @@ def move_alias(
             session, model_id=version.model_id, alias=alias, version_id=version.id, back=back
         )
         session.commit()
-    audit.note("alias_moved", model=f"{name}:{number}", alias=alias, back=back)
+    logging.note("alias_moved", model=f"{name}:{number}", alias=alias, back=back)
 
 
 def delete_alias(session: Session, *, name: str, alias: str) -> None:
     """Raises `ModelNotFound`, `AliasNotFound`."""
     repository.delete_alias(session, owner=repository.model(session, name), alias=alias)
     session.commit()
-    audit.note("alias_deleted", model=name, alias=alias)
+    logging.note("alias_deleted", model=name, alias=alias)
 
 
 def delete_version(session: Session, *, name: str, number: int, store: Store) -> None:
@@ -175,7 +175,7 @@ def delete_version(session: Session, *, name: str, number: int, store: Store) ->
     if held:
         raise VersionInUse(ref=f"{name}:{number}", aliases=_quoted(held))
     _delete(session, store, model_id=version.model_id, number=number)
-    audit.note("version_deleted", model=f"{name}:{number}")
+    logging.note("version_deleted", model=f"{name}:{number}")
 
 
 def delete_model(session: Session, *, name: str, store: Store) -> None:
@@ -187,7 +187,7 @@ def delete_model(session: Session, *, name: str, store: Store) -> None:
     if held := repository.aliases(session, model.id):
         raise ModelInUse(name=name, aliases=_quoted(held))
     _delete(session, store, model_id=model.id)
-    audit.note("model_deleted", model=name)
+    logging.note("model_deleted", model=name)
 
 
 def _delete(session: Session, store: Store, *, model_id: UUID, number: int | None = None) -> None:

@@ -17,13 +17,13 @@ from app.database.clock import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
-from app.jobs.endings import Told
-from app.jobs.guards import UNSYNCED, append
 from app.jobs.repository import UNENDED
 from app.jobs.states import JobState
 from app.jobs.tables import Checkpoint, Job
+from app.queue.fencing import UNSYNCED, append
+from app.queue.transitions import Told
 from app.registry.tables import ModelVersion
-from app.retention.removals import Kind, Removal
+from app.retention.files import Kind, Removal
 from app.storage.tables import MODEL, RESULTS, Artifact
 
 DAY = 86_400.0  # seconds

@@ -13,12 +13,11 @@ import structlog
 
 from app.database.engines import Database
 from app.resources import Resources
-from app.retention import leftovers, removals, repository
-from app.retention.errors import StoreOfAnother
-from app.retention.removals import Known, Removal, units
+from app.retention import files, repository
+from app.retention.files import Known, Removal, StoreOfAnother, units
 from app.retention.repository import BATCH, Expiry
 from app.settings import Settings
-from app.storage.open_store import open_cache
+from app.storage.opening import open_cache
 from app.sweeps import repository as sweeps
 from lora_core.disk import is_no_room
 
@@ -61,30 +60,30 @@ def sweep(resources: Resources, *, dry_run: bool = False, any_age: bool = False)
     with database.read() as session:
         uploads = repository.live_uploads(session)
     gone = {removal.key for removal in expired}
-    unknown = [each for each in removals.orphans(found, known, now=now) if each.key not in gone]
+    unknown = [each for each in files.orphans(found, known, now=now) if each.key not in gone]
     least_age = -inf if any_age else settings.orphan_seconds
     orphans = [each for each in unknown if ours and each.age_seconds > least_age]
-    here = leftovers.find(settings, cache, known, uploads)
+    here = files.find(settings, cache, known, uploads)
     if not dry_run:
         for removal in (*expired, *orphans):
             store.delete(removal.key)
             _tell(removal)
         for removal in here:
-            leftovers.remove(settings, cache, removal)
+            files.remove(settings, cache, removal)
             _tell(removal)
     return Swept((*expired, *orphans, *here), len(unknown) - len(orphans), answers)
 
 
 def disk_use(resources: Resources) -> dict[str, int]:
     """Bytes by what takes them: the store, this machine's own folders, the database."""
-    names = {kind: f"{kind}s" for kind in removals.STORED}
+    names = {kind: f"{kind}s" for kind in files.STORED}
     use = dict.fromkeys((*names.values(), "other"), 0)
     for unit in units(resources.store.files()):
         use[names.get(unit.kind, "other")] += unit.bytes
     with resources.database.read() as session:
         use["database"] = repository.database_bytes(session)
     folders = {"copies": open_cache(resources.settings).root, "work": resources.settings.work_dir}
-    return use | {name: leftovers.tree_bytes(folder) for name, folder in folders.items()}
+    return use | {name: files.tree_bytes(folder) for name, folder in folders.items()}
 
 
 def _expiries(settings: Settings) -> Iterator[Expiry]:

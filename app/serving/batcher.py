@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import structlog
 
 from app.serving.errors import BatchFailed, DeadlinePassed
-from app.serving.meters import ServingMeters
+from app.serving.metrics import ServingMeters
 from lora_core.process import is_no_memory
 
 # A worker gives its core one product after the other, and needs the interpreter in between. The

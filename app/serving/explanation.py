@@ -12,9 +12,9 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from app.serving.attribution import Kept, orders, shapley, steps
-from app.serving.deployment import Encoded, Reading, Word, Worded
 from app.serving.errors import LabelUnknown
 from app.serving.linear import LinearDeployment
+from app.serving.loaded_model import Encoded, Reading, Word, Worded
 from app.serving.service import USUAL, Serving
 
 MOST_WORDS = 32  # that are left out one by one; of more, neighbours go together

@@ -5,10 +5,10 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 import lora_core
-from app.auth.auth import requires
-from app.deps import SettingsDep
-from app.fields import View
-from app.problems import PREDICT_RESPONSES
+from app.auth.middleware import requires
+from app.http.dependencies import SettingsDep
+from app.http.error_responses import PREDICT_RESPONSES
+from app.http.fields import View
 from app.registry.refs import Ref
 from app.registry.service import Resolved
 from app.serving.linear import AnyDeployment

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import structlog
 
 from app.serving.batcher import Computed
-from app.serving.deployment import Deployment, Loaded, Predictor, Reading, Scores, Word
 from app.serving.errors import BatchFailed, DeadlinePassed
+from app.serving.loaded_model import Deployment, Loaded, Predictor, Reading, Scores, Word
 from lora_core.specs.predict import Function, Side
 
 # Are computed in about two milliseconds, less than it costs to hand them to another thread that

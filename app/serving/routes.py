@@ -9,23 +9,25 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from app.auth.auth import requires
-from app.deps import Caller, CallerDep, SettingsDep
+from app.auth.middleware import requires
 from app.errors import ClientLeft
-from app.problems import PREDICT_RESPONSES, RESPONSES
+from app.http.dependencies import Caller, CallerDep, SettingsDep
+from app.http.error_responses import PREDICT_RESPONSES, RESPONSES
 from app.registry.refs import Ref
-from app.serving.dialects import Dialect, Question, understand
 from app.serving.errors import Empty, TooManyInputs
 from app.serving.explanation import Explanation, explain
-from app.serving.schemas import (
+from app.serving.request_formats import (
+    Dialect,
     Explain,
     ExplanationView,
     Labels,
     Predict,
+    Question,
     RefPredict,
     VertexAnswers,
     VertexPredict,
     WordScore,
+    understand,
 )
 from app.serving.service import Answer, Serving, request_timeout
 from app.settings import Settings

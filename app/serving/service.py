@@ -13,16 +13,15 @@ from uuid import UUID
 from app.errors import AppError, Overloaded
 from app.registry.service import Resolved
 from app.resources import Resources
-from app.serving.admission import Admission
+from app.serving.admission import Admission, Quota
 from app.serving.batcher import Batcher, Computed
-from app.serving.deployment import Deployment, Reading, Scores
-from app.serving.dialects import Question
 from app.serving.errors import InvalidTimeout, ModelLoading
 from app.serving.linear import AnyDeployment, AnyPredictor, LinearDeployment, LinearPredictor
+from app.serving.loaded_model import Deployment, Reading, Scores
 from app.serving.loader import Loader
-from app.serving.meters import ServingMeters
-from app.serving.pool import Pool
-from app.serving.quota import Quota
+from app.serving.metrics import ServingMeters
+from app.serving.model_pool import Pool
+from app.serving.request_formats import Question
 from app.serving.shadow import Shadows
 from lora_core.errors.artifact import TextTooLong
 from lora_core.process import cores

@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from app.database.engines import Database
 from app.registry import service as registry
 from app.registry.service import Resolved
-from app.serving.deployment import Scores
-from app.serving.dialects import Question
 from app.serving.linear import AnyDeployment
-from app.serving.meters import ServingMeters
-from app.serving.pool import Pool
+from app.serving.loaded_model import Scores
+from app.serving.metrics import ServingMeters
+from app.serving.model_pool import Pool
+from app.serving.request_formats import Question
 
 ALIAS = "shadow"
 FRESH_SECONDS = 1.0  # until candidates are looked up again

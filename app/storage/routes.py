@@ -7,12 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, StreamingResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.database.engines import Database
-from app.deps import DatabaseDep, StoreDep
+from app.http.dependencies import DatabaseDep, StoreDep
 from app.storage import repository
-from app.storage.archive import tar_stream
-from app.storage.content import described, opened, plain_file
+from app.storage.archive import described, opened, plain_file, tar_stream
 from app.storage.errors import ArtifactDamaged, ArtifactFileNotFound, ArtifactNotFound
 from app.storage.store import Store
 from app.storage.tables import RESULTS, Artifact

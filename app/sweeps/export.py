@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.spreadsheet import inert
-from app.sweeps.board import FIGURES, PARTS, Board, Cell
+from app.csv_cells import inert
+from app.sweeps.snapshot import FIGURES, PARTS, Board, Cell
 from lora_core.specs.method import Head, LoraSpec, Role
 
 LINE = "-" * 48

@@ -9,16 +9,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
-from app.jobs import estimate, presence
-from app.jobs.draft import Draft, Drafter
+from app.jobs import estimate
+from app.jobs.resolve import Draft, Drafter
+from app.queue import heartbeats
 from app.settings import Settings
-from app.sweeps import cells, ledger, space, strategies
-from app.sweeps.cells import Find, Pinned
+from app.sweeps import search_space, strategies, trials
 from app.sweeps.errors import NothingToExtend, TooManyCells
 from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
-from app.sweeps.space import Settings as Choice
-from app.sweeps.space import Space
+from app.sweeps.search_space import Settings as Choice
+from app.sweeps.search_space import Space
 from app.sweeps.strategies import Grid, Strategy, Tpe
+from app.sweeps.trials import Find, Pinned
 from lora_core.specs.train import TrainSpec
 
 MOST_TRIED = 1_000  # cells
@@ -67,7 +68,7 @@ def grow(  # noqa: PLR0913 - a sweep, and what is asked of it
 
     Raises `NothingToExtend`, and what `lay_out` raises.
     """
-    wider = space.wider(over, body.space or {})
+    wider = search_space.wider(over, body.space or {})
     larger = _larger(strategy, body.cells)
     _check(job, wider)
     new = _new(larger, wider, there)
@@ -83,10 +84,10 @@ def drafts(laid: Laid, drafter: Drafter) -> Drafts:
     outcomes: list[Draft | Exception] = []
     for spec in laid.specs:
         try:
-            outcomes.append(laid.pinned.draft(drafter, cells.at_rung(spec, laid.strategy, 0)))
-        except cells.REFUSALS as error:
+            outcomes.append(laid.pinned.draft(drafter, trials.at_rung(spec, laid.strategy, 0)))
+        except trials.REFUSALS as error:
             outcomes.append(error)
-    cells.refuse(laid.choices, outcomes)
+    trials.refuse(laid.choices, outcomes)
     made = (each for each in outcomes if isinstance(each, Draft))
     return list(zip(laid.choices, made, strict=True))
 
@@ -98,9 +99,9 @@ def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings)
     total = strategy.cells if isinstance(strategy, Tpe) else len(made)
     counts = strategies.rungs(strategy, total)
     known = sum(
-        ledger.known(session, draft.cell_sha256, draft.columns()) for _, draft in made[: laid.kept]
+        trials.known(session, draft.cell_sha256, draft.columns()) for _, draft in made[: laid.kept]
     )
-    workers = presence.slots(session, lease_seconds=settings.lease_seconds)
+    workers = heartbeats.slots(session, lease_seconds=settings.lease_seconds)
     at_once = min(body.parallel or workers, workers) or 1
     first = counts[0] - known  # at the first rung
     seconds = _seconds(laid, drafter, made, [first, *counts[1:]])
@@ -120,12 +121,12 @@ def plan(session: Session, *, body: SweepCreate, laid: Laid, settings: Settings)
 
 def _tried(strategy: Strategy, over: Space) -> list[Choice]:
     """Cells that are only tried: of a model-based search nobody knows those to come."""
-    return list(islice(space.ends(over), MOST_TRIED)) if isinstance(strategy, Tpe) else []
+    return list(islice(search_space.ends(over), MOST_TRIED)) if isinstance(strategy, Tpe) else []
 
 
 def _check(job: TrainSpec, over: Space) -> None:
-    space.check_ranges(over)
-    cells.check_fields(job, over)
+    search_space.check_ranges(over)
+    trials.check_fields(job, over)
 
 
 def _lay(  # noqa: PLR0913 - a `Laid` in the making
@@ -138,11 +139,11 @@ def _lay(  # noqa: PLR0913 - a `Laid` in the making
     *,
     kept: int,
 ) -> Laid:
-    described = cells.specs(job, choices)
-    cells.refuse(choices, described)
+    described = trials.specs(job, choices)
+    trials.refuse(choices, described)
     specs = [each for each in described if isinstance(each, TrainSpec)]
     missing = pinned.look_up(specs, find)
-    cells.refuse(choices, [missing.get(cells.base_name(spec), spec) for spec in specs])
+    trials.refuse(choices, [missing.get(trials.base_name(spec), spec) for spec in specs])
     return Laid(over, strategy, choices, specs, pinned, kept)
 
 
@@ -152,7 +153,7 @@ def _seconds(laid: Laid, drafter: Drafter, made: Drafts, counts: Sequence[int]) 
     for rung, share in enumerate(strategies.shares(laid.strategy)):
         costs = [_warm_seconds(draft) for _, draft in made]
         if rung:
-            parts = (cells.at_rung(spec, laid.strategy, rung) for spec in laid.specs)
+            parts = (trials.at_rung(spec, laid.strategy, rung) for spec in laid.specs)
             costs = [_warm_seconds(laid.pinned.draft(drafter, part, since=since)) for part in parts]
         total += counts[rung] * fmean(costs)
         since = share
@@ -181,9 +182,9 @@ def _new(strategy: Strategy, over: Space, there: Sequence[Choice]) -> list[Choic
         return []
     if not isinstance(strategy, Grid) and strategy.cells is not None:
         wanted = strategy.cells - len(there)
-        return space.sample(over, wanted, seed=strategy.seed, taken=there)
-    seen = {space.named(each) for each in there}
-    new = [each for each in space.grid(over) if space.named(each) not in seen]
-    if len(there) + len(new) > space.MOST_CELLS:
-        raise TooManyCells(cells=len(there) + len(new), limit=space.MOST_CELLS, at="space")
+        return search_space.sample(over, wanted, seed=strategy.seed, taken=there)
+    seen = {search_space.named(each) for each in there}
+    new = [each for each in search_space.grid(over) if search_space.named(each) not in seen]
+    if len(there) + len(new) > search_space.MOST_CELLS:
+        raise TooManyCells(cells=len(there) + len(new), limit=search_space.MOST_CELLS, at="space")
     return new

@@ -5,19 +5,19 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
-from app.jobs import data
+from app.idempotency.service import Call
+from app.jobs import data_sources
 from app.jobs import service as jobs
 from app.jobs.schemas import JobView
 from app.jobs.states import JobState
 from app.jobs.tables import Job
-from app.queue import JobQueue
+from app.queue.dispatch import JobQueue
 from app.settings import Settings
 from app.sweeps import repository, results
 from app.sweeps.errors import CellNotFound, NothingToPromote
 from app.sweeps.schemas import SweepPromote
 from app.sweeps.tables import Sweep, SweepCell
-from app.sweeps.verdict import judge
+from app.sweeps.winner import judge
 
 
 def promote(
@@ -41,7 +41,7 @@ def promote(
     sweep = repository.get(session, sweep_id)
     number = body.cell or _winner(session, sweep)
     cell, made = _find(session, sweep, number)
-    data.hold(session, cell.draft["dataset_ids"])
+    data_sources.hold(session, cell.draft["dataset_ids"])
     columns = dict(cell.draft)
     columns["spec"] = {**columns["spec"], "trial": None}
     columns["spec"]["result"] = {**columns["spec"]["result"], "model": True}

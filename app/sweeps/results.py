@@ -1,33 +1,112 @@
-"""From rows to what is known of a sweep at this moment."""
+"""Sweeps as they were last seen, so that only the cells that changed since are read again.
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+Whoever watches asks every two seconds, and most cells have ended or wait.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
-from app.jobs import grades
-from app.jobs.graded import Graded
+from app.jobs.results import comparison
+from app.jobs.results.comparison import Graded
 from app.jobs.states import JobState
 from app.jobs.tables import Job
-from app.sweeps import repository, seen
-from app.sweeps.board import FIGURES, PARTS, Board, Cell
+from app.sweeps import repository
+from app.sweeps.repository import Place
 from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView
-from app.sweeps.space import Space
+from app.sweeps.search_space import Space
+from app.sweeps.snapshot import FIGURES, PARTS, Board, Cell
 from app.sweeps.states import CellState
 from app.sweeps.tables import Sweep, SweepCell
-from app.sweeps.verdict import Score, Verdict, judge
+from app.sweeps.winner import Score, Verdict, judge
+
+KEPT = 4  # sweeps
+
+About = tuple[str | None, ...]
+Places = Mapping[int, list[Place]]  # of each cell, by rung
+Read = Callable[[list[int] | None], Iterable[Cell]]  # cells of these numbers; None: all
+
+
+class _Seen(NamedTuple):
+    about: About  # the sweep itself
+    places: Places
+    board: Board
+
+
+class _Memory:
+    """The last few sweeps that somebody looked at. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[UUID, _Seen] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, sweep_id: UUID) -> _Seen | None:
+        with self._lock:
+            return self._seen.get(sweep_id)
+
+    def put(self, sweep_id: UUID, seen: _Seen) -> None:
+        with self._lock:
+            self._seen[sweep_id] = seen
+            self._seen.move_to_end(sweep_id)
+            while len(self._seen) > KEPT:
+                self._seen.popitem(last=False)
+
+
+_memory = _Memory()
+
+
+def look(session: Session, sweep: Sweep, read: Read) -> Board:
+    """The sweep as it is now: the board of before, if nothing has changed."""
+    about = (sweep.name, sweep.state, sweep.strategy["type"], sweep.objective)
+    places = _places(session, sweep.id)
+    before = _memory.get(sweep.id)
+    if before is not None and (before.about, before.places) == (about, places):
+        return before.board
+    board = Board(
+        name=sweep.name or str(sweep.id),
+        state=sweep.state,
+        strategy=sweep.strategy["type"],
+        objective=sweep.objective,
+        fields=Space.of(sweep.space).fields,
+        cells=tuple(_refreshed(places, before, read)),
+    )
+    _memory.put(sweep.id, _Seen(about, places, board))
+    return board
+
+
+def _places(session: Session, sweep_id: UUID) -> Places:
+    places: defaultdict[int, list[Place]] = defaultdict(list)
+    for place in repository.places(session, sweep_id):
+        places[place.number].append(place)
+    return dict(sorted(places.items()))
+
+
+def _refreshed(places: Places, before: _Seen | None, read: Read) -> Iterator[Cell]:
+    if before is None:
+        yield from read(None)
+        return
+    changed = [number for number, its in places.items() if before.places.get(number) != its]
+    cells = {cell.number: cell for cell in (*before.board.cells, *read(changed))}
+    yield from (cells[number] for number in places)
+
+
+# MERGED app.sweeps.results
+# From rows to what is known of a sweep at this moment.
 
 Row = tuple[SweepCell, Job | None]
 
 
 def board(session: Session, sweep: Sweep) -> Board:
     """Every cell at its last rung. While nothing changes it is the same object each time."""
-    return seen.look(session, sweep, partial(_cells, session, sweep))
+    return look(session, sweep, partial(_cells, session, sweep))
 
 
 def verdict_view(found: Board) -> VerdictView | None:
@@ -68,7 +147,7 @@ def cell_views(found: Board, rows: Sequence[tuple[int, bool]]) -> list[CellView]
 
 def _cells(session: Session, sweep: Sweep, numbers: Collection[int] | None) -> Iterator[Cell]:
     rows = repository.whole(session, sweep.id, only=numbers)
-    graded = grades.of(session, [job.id for _, job in rows if job is not None])
+    graded = comparison.of(session, [job.id for _, job in rows if job is not None])
     fields = Space.of(sweep.space).fields
     for _, history in groupby(rows, key=lambda row: row[0].number):
         yield _cell(list(history), fields, graded)

@@ -6,14 +6,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from app.auth.auth import requires
-from app.deps import DatabaseDep, QueueDep, SettingsDep, StoreDep
-from app.fields import id_or
+from app.auth.middleware import requires
+from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
+from app.http.fields import id_or
+from app.http.pagination import After, Limit, Page, cut, decode
 from app.idempotency import service as idempotency
-from app.idempotency.header import KeyedDep
-from app.jobs import bases
+from app.idempotency.service import KeyedDep
+from app.jobs import base_models
 from app.jobs.schemas import JobView
-from app.pagination import After, Limit, Page, cut, decode
 from app.sweeps import export, planning, repository, results, service
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.promote import promote as make_model
@@ -66,7 +66,7 @@ def create(  # noqa: PLR0913 - what a start touches
     if not dry_run:
         with database.read() as session:
             idempotency.recall(session, call)
-    find = partial(bases.find, database=database, store=store, settings=settings)
+    find = partial(base_models.find, database=database, store=store, settings=settings)
     laid = planning.lay_out(body, find)
     if dry_run:
         response.status_code = status.HTTP_200_OK
@@ -171,7 +171,7 @@ def extend(
     queue: QueueDep,
 ) -> SweepView:
     """Add cells, and run them."""
-    find = partial(bases.find, database=database, store=store, settings=settings)
+    find = partial(base_models.find, database=database, store=store, settings=settings)
     laid = service.more(database, sweep_id=sweep_id, body=body, find=find)
     service.extend(database, sweep_id=sweep_id, laid=laid, settings=settings, queue=queue)
     return read(sweep_id, database)

@@ -6,9 +6,9 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.fields import Metadata, Slug, Text, Timestamp, View
+from app.http.fields import Metadata, Slug, Text, Timestamp, View
 from app.jobs.schemas import Queued
-from app.sweeps.space import MOST_CELLS, Dimensions, Space
+from app.sweeps.search_space import MOST_CELLS, Dimensions, Space
 from app.sweeps.states import SweepState
 from app.sweeps.strategies import Grid, Strategy
 from lora_core.specs.frozen import Frozen, Int

@@ -12,21 +12,20 @@ from sqlalchemy.orm import Session
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.database.outage import OUTAGE
-from app.database.turns import take_turns
+from app.database.errors import OUTAGE
+from app.database.locks import take_turns
 from app.errors import ChangedMeanwhile
 from app.idempotency import service as idempotency
-from app.idempotency.calls import Call
+from app.idempotency.service import Call
 from app.jobs import repository as jobs
-from app.jobs.draft import Drafter
+from app.jobs.resolve import Drafter
 from app.jobs.states import Kind
 from app.jobs.tables import Job
-from app.queue import JobQueue
+from app.queue.dispatch import JobQueue
 from app.settings import Settings
 from app.storage import service as artifacts
 from app.storage.store import Store
-from app.sweeps import advance, growth, planning, progress, repository
-from app.sweeps.cells import Find, Pinned
+from app.sweeps import add_trials, planning, progress, repository
 from app.sweeps.errors import IllegalSweepMove, SweepNotFinished, TooManyTrials
 from app.sweeps.planning import Laid
 from app.sweeps.repository import Place
@@ -38,9 +37,10 @@ from app.sweeps.schemas import (
     SweepView,
     VerdictView,
 )
-from app.sweeps.space import Space
+from app.sweeps.search_space import Space
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep
+from app.sweeps.trials import Find, Pinned
 from lora_core.specs.train import TrainSpec
 
 MOST_REMOVED = 20  # jobs that one transaction deletes
@@ -86,7 +86,7 @@ def start(
         with database.write() as session:
             session.add(sweep)
             session.commit()
-        for rows in growth.batches(sweep.id, made, first=1):
+        for rows in add_trials.batches(sweep.id, made, first=1):
             with database.write() as session:
                 repository.add_trials(session, rows)
                 session.commit()
@@ -95,7 +95,7 @@ def start(
             take_turns(session, f"trials of {call.caller_id}")
             _check_room(session, call.caller_id, laid, settings)
             sweep = repository.make_ready(session, sweep.id)
-            hints, more = advance.advance(session, sweep.id, settings=settings)
+            hints, more = add_trials.advance(session, sweep.id, settings=settings)
             view = view_of(session, sweep, verdict=None)
             idempotency.keep(session, call, status=202, body=view, location=view.location)
             session.commit()
@@ -107,7 +107,7 @@ def start(
     _tell(queue, hints)
     while more:
         with database.write() as session:
-            hints, more = advance.advance(session, sweep.id, settings=settings)
+            hints, more = add_trials.advance(session, sweep.id, settings=settings)
             session.commit()
         _tell(queue, hints)
     log.info("sweep started", sweep_id=str(sweep.id), cells=view.cells)
@@ -154,7 +154,7 @@ def more(database: Database, *, sweep_id: UUID, body: SweepExtend, find: Find) -
     laid = planning.grow(
         TrainSpec.model_validate(sweep.job),
         over=Space.of(sweep.space),
-        strategy=growth.STRATEGY.validate_python(sweep.strategy),
+        strategy=add_trials.STRATEGY.validate_python(sweep.strategy),
         pinned=Pinned.of(sweep.pinned),
         there=there,
         body=body,
@@ -186,7 +186,7 @@ def extend(
     with database.write() as session:
         sweep = taken(session)
         _check_room(session, sweep.created_by, laid, settings)
-    for rows in growth.batches(sweep_id, made, first=there + 1):
+    for rows in add_trials.batches(sweep_id, made, first=there + 1):
         with database.write() as session:
             taken(session)
             repository.add_trials(session, rows)
@@ -289,7 +289,7 @@ def _withdraw(session: Session, sweep_id: UUID, place: Place) -> None:
 def _run_on(session: Session, sweep: Sweep, settings: Settings, queue: JobQueue) -> Sweep:
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
     session.flush()
-    hints, _ = advance.advance(session, sweep.id, settings=settings)
+    hints, _ = add_trials.advance(session, sweep.id, settings=settings)
     session.commit()
     _tell(queue, hints)
     return sweep
@@ -310,12 +310,12 @@ def _ended(session: Session, sweep_id: UUID) -> None:
 
 def _taken(session: Session, sweep_id: UUID) -> Sweep:
     """With nobody else at it until the end of the transaction."""
-    take_turns(session, advance.ONE_AT_A_TIME)
+    take_turns(session, add_trials.ONE_AT_A_TIME)
     sweep = repository.get(session, sweep_id)
     session.refresh(sweep)
     return sweep
 
 
-def _tell(queue: JobQueue, hints: advance.Hints) -> None:
+def _tell(queue: JobQueue, hints: add_trials.Hints) -> None:
     for job_id, lane in hints:
         queue.hint(job_id, lane=lane)

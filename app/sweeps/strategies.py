@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.sweeps.space import MOST_CELLS, Range, Settings, Space, grid, sample
+from app.sweeps.search_space import MOST_CELLS, Range, Settings, Space, grid, sample
 from lora_core.specs.frozen import Float, Frozen, Int
 
 Cells = Annotated[Int, Field(ge=1, le=MOST_CELLS)]

@@ -8,15 +8,16 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.charts.fields import text
-from app.deps import DatabaseDep
-from app.jobs import repository, side_by_side
-from app.jobs.mistakes import Part
+from app.http.dependencies import DatabaseDep
+from app.jobs import repository
 from app.jobs.repository import Filter
+from app.jobs.results import comparison
+from app.jobs.results.comparison import ComparedJob, PartView
+from app.jobs.results.misclassified import Part
 from app.jobs.routes import MOST_COMPARED, JobId
 from app.jobs.schemas import JobView
-from app.jobs.side_by_side import ComparedJob, PartView
 from app.web import paired, words
 from app.web.page import render
 
@@ -56,7 +57,7 @@ def compare(
 ) -> HTMLResponse:
     """Those jobs; without any, what to do."""
     with database.read() as session:
-        found = side_by_side.read(session, job) if job else None
+        found = comparison.read(session, job) if job else None
         newest = repository.page(session, after=None, limit=OFFERED, only=Filter())
         offered = [each for each in newest.jobs if each.id not in job]
     jobs = found.jobs if found else []

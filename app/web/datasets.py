@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetListItem, DatasetView
-from app.deps import DatabaseDep, SettingsDep, StoreDep, WorkDep
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
+from app.http.pagination import cut, decode
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
-from app.pagination import cut, decode
 from app.web import words
 from app.web.lists import Wanted
 from app.web.more_labels import MoreLabelsView

@@ -8,20 +8,21 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.charts.fields import text
-from app.deps import DatabaseDep, StoreDep
 from app.errors import AppError
-from app.jobs import curves, mistakes, repository
-from app.jobs.mistakes import MistakeView, Part
+from app.http.dependencies import DatabaseDep, StoreDep
+from app.jobs import repository
+from app.jobs.results import curves, misclassified
+from app.jobs.results.comparison import flat
+from app.jobs.results.misclassified import MistakeView, Part
 from app.jobs.retry import find_start
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
-from app.jobs.side_by_side import flat
 from app.jobs.tables import Job
 from app.registry import repository as registry
 from app.storage import repository as artifacts
-from app.storage.content import described
+from app.storage.archive import described
 from app.storage.store import ArtifactRef, Store
 from app.storage.tables import MODEL
 from app.web import words
@@ -159,7 +160,7 @@ def _used(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part | None) -> Left:
     try:
         facts = described(store, ref, name=f"job {job.id}")
-        wrong = mistakes.read(store, job, ref, part=part, most=MISTAKES) if part else []
+        wrong = misclassified.read(store, job, ref, part=part, most=MISTAKES) if part else []
     except AppError as error:  # the rest of the page can be read all the same
         return Left({}, ref.bytes, model, [], problem=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}

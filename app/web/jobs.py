@@ -7,15 +7,16 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
-from app.deps import DatabaseDep
-from app.fields import Text
-from app.jobs import curves, repository, service
+from app.auth.middleware import requires
+from app.http.dependencies import DatabaseDep
+from app.http.fields import Text
+from app.http.pagination import decode, encode
+from app.jobs import repository, service
 from app.jobs.repository import Filter
+from app.jobs.results import curves
 from app.jobs.schemas import JobListItem
 from app.jobs.states import JobState
 from app.jobs.tags import spelled
-from app.pagination import decode, encode
 from app.web import lists, words
 from app.web.lists import Filled
 from app.web.page import render

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, BeforeValidator
 
-from app.pagination import After
+from app.http.pagination import After
 
 # A field of a form that was left empty says nothing.
 Filled = BeforeValidator(lambda text: text or None)

@@ -6,17 +6,17 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.charts.fields import labels
 from app.database.base import JsonObject
-from app.deps import DatabaseDep, SettingsDep, StoreDep
-from app.jobs import bases
-from app.jobs.draft import Drafter
-from app.sweeps import notation, planning, repository, service
-from app.sweeps.cells import REFUSALS
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
+from app.jobs import base_models
+from app.jobs.resolve import Drafter
+from app.sweeps import planning, repository, search_space, service
 from app.sweeps.routes import SweepId
 from app.sweeps.schemas import SweepExtend
-from app.sweeps.space import Space
+from app.sweeps.search_space import Space
+from app.sweeps.trials import REFUSALS
 from app.web import spoken, sweep_form
 from app.web.page import render
 from app.web.sweeps import name
@@ -41,7 +41,7 @@ def more_cells(
     body, faults = _read(typed, space.fields)
     added = None
     if body and not faults:
-        find = partial(bases.find, database=database, store=store, settings=settings)
+        find = partial(base_models.find, database=database, store=store, settings=settings)
         try:
             sent = SweepExtend.model_validate(body)
             laid = service.more(database, sweep_id=sweep_id, body=sent, find=find)
@@ -61,7 +61,7 @@ def more_cells(
         there=there,
         draws=sweep.strategy.get("cells") is not None,
         fields=[
-            (field, label, notation.written(field, told[field]).replace(",", ", "))
+            (field, label, search_space.written(field, told[field]).replace(",", ", "))
             for field, label in labels(space.fields).items()
         ],
         typed=typed,
@@ -78,5 +78,5 @@ def _read(typed: dict[str, str], fields: tuple[str, ...]) -> tuple[JsonObject, d
     space, faults = sweep_form.read_space(typed, fields)
     body: JsonObject = {"space": space} if space else {}
     if cells := typed.get("cells", "").strip():
-        body["cells"] = notation.value(cells)
+        body["cells"] = search_space.value(cells)
     return body, faults

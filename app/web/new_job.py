@@ -7,9 +7,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
-from app.deps import DatabaseDep, SettingsDep
-from app.fields import Text, id_or
+from app.auth.middleware import requires
+from app.http.dependencies import DatabaseDep, SettingsDep
+from app.http.fields import Text, id_or
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
 from app.web import offered, words

@@ -10,17 +10,17 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.charts.fields import OBJECTIVES
-from app.deps import DatabaseDep, SettingsDep, StoreDep
-from app.fields import id_or
-from app.jobs import bases
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
+from app.http.fields import id_or
+from app.jobs import base_models
 from app.sweeps import planning, repository
-from app.sweeps.cells import REFUSALS
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.presets import PRESETS, PresetName
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.tables import Sweep
+from app.sweeps.trials import REFUSALS
 from app.web import offered, spoken, sweep_form
 from app.web.page import render
 from lora_core.specs.method import MethodName
@@ -57,7 +57,7 @@ def new_sweep(
     typed = dict(request.query_params)
     if "strategy.type" not in typed:  # nobody has sent the form
         typed = FIRST | typed
-    find = partial(bases.find, database=database, store=store, settings=settings)
+    find = partial(base_models.find, database=database, store=store, settings=settings)
     reading = sweep_form.read(typed)
     plan, faults = None, reading.faults
     try:

@@ -1,8 +1,7 @@
 """The paired test of two jobs, in plain words."""
 
-from app.jobs.comparison import CHANCE
-from app.jobs.mistakes import Part
-from app.jobs.side_by_side import PartView
+from app.jobs.results.comparison import CHANCE, PartView
+from app.jobs.results.misclassified import Part
 
 
 def sentence(name: str, first: str, on: PartView | None, part: Part) -> str:

@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
-from app.deps import DatabaseDep, SettingsDep
-from app.fields import Text
+from app.auth.middleware import requires
+from app.http.dependencies import DatabaseDep, SettingsDep
+from app.http.fields import Text
+from app.http.pagination import decode, encode
 from app.jobs import repository as jobs
-from app.pagination import decode, encode
 from app.predictions import repository
 from app.predictions.routes import RunId
 from app.predictions.schemas import PredictionListItem, PredictionView

@@ -5,7 +5,7 @@ from urllib.parse import quote
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.problems import Problem
+from app.http.error_responses import Problem
 from app.web.page import render
 
 

@@ -10,20 +10,20 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.database.engines import Database
-from app.deps import DatabaseDep
-from app.fields import Slug
+from app.http.dependencies import DatabaseDep
+from app.http.fields import Slug
+from app.http.pagination import cut, decode
 from app.jobs import repository as jobs
 from app.jobs.states import Kind
 from app.jobs.tables import Job
-from app.pagination import cut, decode
 from app.registry import repository
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, RegisteredModel
-from app.serving.comparison import ShadowView
 from app.serving.routes import ServingDep
 from app.serving.shadow import ALIAS as SHADOW
+from app.serving.shadow_routes import ShadowView
 from app.web import words
 from app.web.lists import Wanted
 from app.web.page import render

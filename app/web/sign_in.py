@@ -1,6 +1,6 @@
 """Sign-in with an API key, for browsers.
 
-The key becomes a session (`app.auth.ring`). Its token goes into a cookie that no script can read,
+The key becomes a session (`app.auth.api_key_cache`). Its token goes into a cookie that no script can read,
 that no other site can make the browser send, and that is good for reading only. What changes
 something takes the page token as well, which stands in the answer to the sign-in and nowhere else.
 """
@@ -11,9 +11,9 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from app.auth import secret
-from app.auth.auth import COOKIE, TLS_COOKIE, session_token
-from app.auth.ring import KeyRing
+from app.auth import secrets
+from app.auth.api_key_cache import KeyRing
+from app.auth.middleware import COOKIE, TLS_COOKIE, session_token
 from app.errors import Unauthorized
 from app.web.page import render
 
@@ -39,7 +39,7 @@ async def sign_in(
         return RedirectResponse("/", 303)
     ring: KeyRing = request.app.state.key_ring
     try:
-        token = await ring.sign_in(secret.parse(key.strip()))
+        token = await ring.sign_in(secrets.parse(key.strip()))
     except Unauthorized as error:
         return render(request, "sign_in.html", status=401, next=_ours(next), error=str(error))
     page_token = ring.page_token(token)

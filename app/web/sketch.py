@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.jobs.curves import Curve
+from app.jobs.results.curves import Curve
 from app.web.formats import count, number, percent
 
 WIDTH, HEIGHT = 1000, 300  # of the box, which a browser stretches to its place

@@ -10,18 +10,18 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
-from app.charts import picture, pictures, sentences, tables
+from app.auth.middleware import requires
+from app.charts import figures, report, style
 from app.charts.fields import labels, settings
-from app.charts.landscape import squares_over
-from app.deps import DatabaseDep
-from app.sweeps import notation, progress, repository, results
-from app.sweeps.board import Board, Cell
+from app.charts.figures import squares_over
+from app.http.dependencies import DatabaseDep
+from app.sweeps import progress, repository, results, search_space
 from app.sweeps.routes import SweepId
-from app.sweeps.space import Space
+from app.sweeps.search_space import Space
+from app.sweeps.snapshot import Board, Cell
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep
-from app.sweeps.verdict import judge
+from app.sweeps.winner import judge
 from app.web import offered, sweep_grid
 from app.web.lists import Filled
 from app.web.page import render
@@ -50,7 +50,7 @@ class Look(BaseModel):
 class Rows:
     """A part of the table of all cells."""
 
-    table: tables.Table
+    table: report.Table
     jobs: Sequence[str | None]  # of each row
     first: int  # from 1
     total: int
@@ -96,10 +96,10 @@ def sweep(
         seconds_left=_seconds_left(found, board, far, len(running)),
         board=board,
         verdict=verdict,
-        standing=sentences.standing(board),
-        findings=sentences.findings(board, verdict),
-        choices=tables.choices(board, verdict),
-        judged_by=picture.objective(board),
+        standing=report.standing(board),
+        findings=report.findings(board, verdict),
+        choices=report.choices(board, verdict),
+        judged_by=style.objective(board),
         grid=grid,
         several=grid is not None and grid.several,
         with_map=grid is None or grid.fields != squares_over(board),  # else the same twice
@@ -107,7 +107,7 @@ def sweep(
         tiles=[] if grid else sweep_grid.tiles(board),
         rows=_rows(board, look),
         look=look,
-        drawn=pictures.version_of(board),
+        drawn=figures.version_of(board),
         models=models,
     )
 
@@ -117,7 +117,7 @@ def _about(sweep: Sweep) -> list[tuple[str, str]]:
     space = Space.of(sweep.space)
     told = space.model_dump(mode="json")["dimensions"]
     return [
-        (label, notation.written(field, told[field]).replace(",", ", "))
+        (label, search_space.written(field, told[field]).replace(",", ", "))
         for field, label in labels(space.fields).items()
     ]
 
@@ -150,9 +150,9 @@ def _seconds_left(sweep: Sweep, board: Board, far: Progress, running: int) -> fl
 
 
 def _rows(board: Board, look: Look) -> Rows:
-    ordered = tables.ordered(board)
+    ordered = report.ordered(board)
     wanted = [cell for cell in ordered if look.state in (None, cell.state)]
     first = ROWS * (look.page - 1)
     shown: list[Cell] = wanted[first : first + ROWS]
-    table = tables.cells(board, judge(board), shown)
+    table = report.cells(board, judge(board), shown)
     return Rows(table, [cell.job_id for cell in shown], first + 1, len(wanted))

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from app.database.base import JsonObject
-from app.sweeps import notation
+from app.sweeps import search_space
 from app.sweeps.strategies import Strategy
 from lora_core.errors.base import BaseError
 from lora_core.errors.data import DataError
@@ -97,7 +97,7 @@ def read(typed: Typed) -> Reading:
     body: JsonObject = {"job": {"method": {"type": "lora"}}}
     for place, text in said(typed).items():
         plain = place in TEXTS and not (place == SOURCE and text.startswith("{"))
-        _put(body, place, text if plain else notation.value(text))
+        _put(body, place, text if plain else search_space.value(text))
     body["space"], wrong = read_space(typed)
     if not (body["space"] or wrong):
         wrong[""] = "Nothing varies yet. Give a field some values, such as 2, 4, 8 for r."
@@ -114,7 +114,7 @@ def read_space(typed: Typed, fields: Sequence[str] = OVER) -> tuple[JsonObject, 
                 raise ValueError("a line is FIELD=VALUES, such as method.head=train,lora")
             if name in space:
                 raise ValueError(f"{name} stands here twice")
-            space[name] = notation.read(name, text)
+            space[name] = search_space.read(name, text)
         except ValueError as error:
             wrong[where] = str(error)
     return space, wrong
@@ -156,9 +156,9 @@ def written(body: Mapping[str, Any]) -> dict[str, str]:
     }
     for place, value in _leaves(body):
         if place in OPTIONS or place == TRAIN_FIGURES:
-            typed[place] = notation.text(value)
+            typed[place] = search_space.text(value)
     for name, values in {**space, **body["space"]}.items():
-        told = notation.written(name, values)
+        told = search_space.written(name, values)
         if name in OVER:
             typed[f"{SPACE}{name}"] = told
         elif name not in UNSAID:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from app.charts.fields import Axis, percent, score, settings, varied
-from app.charts.landscape import MOST, two
-from app.sweeps.board import ENDED, Board, Cell
+from app.charts.figures import MAX_HEATMAP_VALUES, two
+from app.sweeps.snapshot import ENDED, Board, Cell
 
 LEVELS = 8  # of shading, from the worst to the best
 MOST_TILES = 400  # cells that are shown one by one
@@ -52,7 +52,7 @@ class Grid:
 @lru_cache(maxsize=8)
 def axes(board: Board) -> list[Axis]:
     """The fields that can be told apart in a table."""
-    return [axis for axis in varied(board, board.cells) if len(axis.texts) <= MOST]
+    return [axis for axis in varied(board, board.cells) if len(axis.texts) <= MAX_HEATMAP_VALUES]
 
 
 @lru_cache(maxsize=8)

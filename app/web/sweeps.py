@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
+from app.auth.middleware import requires
 from app.charts.fields import OBJECTIVES, labels, score
-from app.deps import DatabaseDep
-from app.pagination import cut, decode
-from app.sweeps import growth, progress, repository, strategies
-from app.sweeps.board import ENDED
-from app.sweeps.space import Space
+from app.http.dependencies import DatabaseDep
+from app.http.pagination import cut, decode
+from app.sweeps import add_trials, progress, repository, strategies
+from app.sweeps.search_space import Space
+from app.sweeps.snapshot import ENDED
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 from app.web import lists, words
@@ -115,7 +115,7 @@ def progress_of(session: Session, sweeps: Sequence[Sweep]) -> list[Progress]:
 
 
 def _progress(sweep: Sweep, counts: dict[str, int], ended: dict[int, int]) -> Progress:
-    strategy = growth.STRATEGY.validate_python(sweep.strategy)
+    strategy = add_trials.STRATEGY.validate_python(sweep.strategy)
     cells = max(sum(counts.values()), sweep.strategy.get("cells") or 0)
     finished = sweep.state == SweepState.FINISHED
     return Progress(
@@ -135,4 +135,4 @@ def _rows(session: Session, shown: Sequence[Sweep]) -> list[Row]:
 
 def _last_rung(sweep: Sweep) -> int:
     """Where cells run whole."""
-    return len(strategies.shares(growth.STRATEGY.validate_python(sweep.strategy))) - 1
+    return len(strategies.shares(add_trials.STRATEGY.validate_python(sweep.strategy))) - 1

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
-from app.auth.auth import requires
-from app.deps import DatabaseDep
-from app.fields import Text
+from app.auth.middleware import requires
+from app.http.dependencies import DatabaseDep
+from app.http.fields import Text
 from app.web import offered
 from app.web.page import render
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import structlog
 
-from app.database.migrate import upgrade
-from app.jobs import ownership
-from app.jobs.leases import Owner
+from app.database.migrations import upgrade
 from app.jobs.states import Lane
+from app.queue import leases
+from app.queue.fencing import Owner
 from app.resources import Resources, open_resources
 from app.retention.service import sweep
 from app.settings import Settings
@@ -125,7 +125,7 @@ def _claims(resources: Resources, clock: WriteClock, claims: int) -> dict[str, f
     for _ in range(WARM + claims):
         began = time.perf_counter()
         with resources.database.write() as session:
-            claimed = ownership.claim(
+            claimed = leases.claim(
                 session, owner=OWNER, lane=Lane.CPU, device="cpu", lease_seconds=3600
             )
             session.commit()

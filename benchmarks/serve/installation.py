@@ -12,8 +12,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from app.auth import service as keys
-from app.auth.secret import load_pepper
-from app.database import migrate
+from app.auth.secrets import load_pepper
+from app.database import migrations
 from app.registry import service as registry
 from app.registry.tables import PRODUCTION
 from app.resources import Resources, open_resources
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=0)
     arguments = parser.parse_args()
     settings = Settings(data_dir=arguments.folder)
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     resources = open_resources(settings)
     workshop = arguments.folder / "workshop"
     try:

@@ -18,12 +18,12 @@ from uuid import UUID
 
 from sqlalchemy import func, select, update
 
-from app.database import migrate
+from app.database import migrations
 from app.jobs.repository import FINAL
 from app.jobs.tables import Job
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from app.sweeps import advance
+from app.sweeps import add_trials
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 from benchmarks.machine import described
@@ -42,7 +42,7 @@ CELLS = 576
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), min_free_bytes=0, poll_seconds=0.05)
-        migrate.upgrade(settings)
+        migrations.upgrade(settings)
         resources = open_resources(settings)
         began = time.perf_counter()
         sweep_id = sweep_rows.start(resources, job=JOB, space=SPACE)
@@ -109,7 +109,7 @@ def _advance_alone(resources: Resources, sweep_id: UUID, times: int = 50) -> flo
         session.commit()
     began = time.perf_counter()
     for _ in range(times):
-        advance.go_on(resources, sweep_id)
+        add_trials.go_on(resources, sweep_id)
     return (time.perf_counter() - began) / times
 
 

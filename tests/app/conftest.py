@@ -9,9 +9,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.auth import secret, service
+from app.auth import secrets, service
 from app.database.engines import Database
-from app.database.migrate import upgrade
+from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources, open_resources
 from app.settings import Settings
@@ -108,7 +108,7 @@ def new_key(database: Database, locked: Settings) -> Callable[..., service.NewKe
         chosen = {"scopes": scopes} if scopes else {}
         with database.write() as session:
             return service.create(
-                session, pepper=secret.load_pepper(locked), name=name, days=days, **chosen
+                session, pepper=secrets.load_pepper(locked), name=name, days=days, **chosen
             )
 
     return make

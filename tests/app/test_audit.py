@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import logs
+from app import logging
 from app.auth import service
 from app.auth.service import NewKey
 from app.database.engines import Database
@@ -38,7 +38,7 @@ def told(capfd: pytest.CaptureFixture[str]) -> Told:
 
 
 def test_keys(told: Told, new_key: Callable[..., NewKey], database: Database) -> None:
-    logs.configure("ERROR")
+    logging.configure("ERROR")
     made = new_key("predict", name="shop")
     (line,) = told()
     assert (line["action"], line["key"], line["name"]) == ("key_created", str(made.key.id), "shop")

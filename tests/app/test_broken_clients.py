@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from app import middleware
 from app.datasets import files
+from app.http import middleware
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving

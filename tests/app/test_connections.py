@@ -18,8 +18,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from app import connections
 from app.cli.service import config
+from app.http import connections
 from app.main import create_app
 from app.settings import Settings
 from tests.waiting import wait_until

@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from app.disconnect import CancelOnDisconnect
 from app.errors import ClientLeft
+from app.http.disconnect import CancelOnDisconnect
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 LEFT = {"type": "http.disconnect"}

@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.fields import Body, Metadata, Slug, Text, Timestamp, View
+from app.http.fields import Body, Metadata, Slug, Text, Timestamp, View
 
 NAME: TypeAdapter[str] = TypeAdapter(Annotated[str, Text(5)])
 SLUG: TypeAdapter[str] = TypeAdapter(Slug)

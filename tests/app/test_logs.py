@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app import logs
+from app import logging as app_logging
 
 NASTY = "a\r\nb\x1b[31mred\x07\x7f\x9b\u2028end"
 
@@ -17,9 +17,9 @@ NASTY = "a\r\nb\x1b[31mred\x07\x7f\x9b\u2028end"
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     stream = io.StringIO()
-    logs.configure("INFO", stream=stream)
+    app_logging.configure("INFO", stream=stream)
     yield stream
-    logs.configure("INFO")
+    app_logging.configure("INFO")
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -41,14 +41,14 @@ def test_each_event_is_one_json_line_whatever_is_in_it(stream: io.StringIO) -> N
 
 
 def test_half_of_a_surrogate_pair_is_escaped() -> None:
-    assert logs.tidy(None, "info", {"event": "a\ud800b"}) == {"event": r"a\ud800b"}
+    assert app_logging.tidy(None, "info", {"event": "a\ud800b"}) == {"event": r"a\ud800b"}
 
 
 def test_long_texts_are_cut(stream: io.StringIO) -> None:
     structlog.get_logger("app.test").info("x" * 10_000)
     (line,) = lines(stream)
     assert line["event"].endswith("… (10000 characters)")
-    assert len(line["event"]) < logs.LONGEST + 50
+    assert len(line["event"]) < app_logging.LONGEST + 50
 
 
 def test_keys_tokens_and_passwords_are_blotted_out(stream: io.StringIO) -> None:
@@ -89,7 +89,7 @@ def test_libraries_are_heard_from_warnings_on(stream: io.StringIO) -> None:
 
 def test_setting_up_twice_does_not_double_the_lines(stream: io.StringIO) -> None:
     again = io.StringIO()
-    logs.configure("WARNING", stream=again)
+    app_logging.configure("WARNING", stream=again)
     structlog.get_logger("app.test").info("too low")
     structlog.get_logger("app.test").warning("heard")
     assert stream.getvalue() == ""
@@ -108,7 +108,7 @@ def test_libraries_with_handlers_of_their_own_speak_as_all_others(
         logger.addHandler(logging.StreamHandler(own))
         logger.propagate = False
         logger.setLevel("DEBUG")
-    logs.configure("INFO", stream=stream)
+    app_logging.configure("INFO", stream=stream)
     logging.getLogger(name).debug("chatter")
     logging.getLogger(name).error("trouble")
     assert [(line["event"], line["logger"]) for line in lines(stream)] == [("trouble", name)]

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-import app.auth.ring
+import app.auth.api_key_cache
 import app.database.sqlite
-from app.auth import secret, service
+from app.auth import secrets, service
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
@@ -77,7 +77,7 @@ def settings(
 def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
     """A caller with a key. The key is looked up at each request, as it is each half minute."""
     with resources.database.write() as session:
-        key = service.create(session, pepper=secret.load_pepper(settings), name="test").text
+        key = service.create(session, pepper=secrets.load_pepper(settings), name="test").text
     with (
         pytest.MonkeyPatch.context() as patch,
         serving(create_app(settings)) as url,
@@ -85,7 +85,7 @@ def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
             base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"}
         ) as client,
     ):
-        patch.setattr(app.auth.ring, "FRESH_SECONDS", 0)
+        patch.setattr(app.auth.api_key_cache, "FRESH_SECONDS", 0)
         yield client
 
 

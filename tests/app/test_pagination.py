@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.database.base import new_id
 from app.errors import InvalidCursor
-from app.pagination import cut, decode, encode
+from app.http.pagination import cut, decode, encode
 
 
 @dataclass

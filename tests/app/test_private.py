@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import ctypes, json, os, subprocess
-from app.private import PR_SET_DUMPABLE, keep_private
+from app.storage.permissions import PR_SET_DUMPABLE, keep_private
 
 if os.getuid() == 0:  # who may read everything
     os.setgroups([])

@@ -14,13 +14,13 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.testclient import TestClient
 
 from app.datasets.schemas import DATASET_REF
-from app.deps import DatabaseDep
 from app.errors import Conflict
-from app.fields import Body, Text
-from app.idempotency.header import PATTERN as IDEMPOTENCY_KEY
+from app.http.dependencies import DatabaseDep
+from app.http.error_responses import speaks_predict
+from app.http.fields import Body, Text
+from app.http.pagination import CURSOR, encode
+from app.idempotency.service import PATTERN as IDEMPOTENCY_KEY
 from app.main import create_app
-from app.pagination import CURSOR, encode
-from app.problems import speaks_predict
 from app.registry.refs import MODEL_REF
 from app.settings import Settings
 from lora_core.errors.data import OneClass

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from app.database.base import new_id
-from app.queue import LANES, BrokerUrlInvalid, CeleryQueue, PollOnlyQueue, open_queue
+from app.queue.dispatch import LANES, BrokerUrlInvalid, CeleryQueue, PollOnlyQueue, open_queue
 from app.settings import Settings
 from tests.proxy import Proxy
 from tests.servers import ValkeyServer, free_port

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from app import child
 from app.auth import service
-from app.child import Limits
 from app.main import create_app
+from app.sandbox import process
+from app.sandbox.process import Limits
 from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.waiting import wait_until
@@ -28,14 +28,14 @@ SLOW = "slow-child-of-this-test"
 def slow(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands named here run for a minute."""
     commands: list[str] = []
-    usual = child._command
+    usual = process._command
 
     def command(arguments: Sequence[str], limits: Limits) -> list[str]:
         if arguments[0] in commands:
             return [sys.executable, "-c", "import time; time.sleep(60)", SLOW, str(os.getpid())]
         return usual(arguments, limits)
 
-    monkeypatch.setattr(child, "_command", command)
+    monkeypatch.setattr(process, "_command", command)
     return commands
 
 

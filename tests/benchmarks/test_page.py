@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from app.database.engines import Database
-from app.jobs import curves, repository
+from app.jobs import repository
+from app.jobs.results import curves
 from benchmarks.kept import Kept, choose
 from benchmarks.page import cells, report, stored
 from benchmarks.page.listening_worker import heard

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from app.auth import secret, service
+from app.auth import secrets, service
 from tests.browser.chromium import locate
 from tests.browser.complaints import Complaints
 from tests.browser.scene import Scene
@@ -96,5 +96,5 @@ def key(scene: Scene, locked: str) -> str:
     """One that may do everything."""
     installation = scene.service.installation
     with installation.database.write() as session:
-        pepper = secret.load_pepper(installation.settings)
+        pepper = secrets.load_pepper(installation.settings)
         return service.create(session, pepper=pepper, name="ada").text

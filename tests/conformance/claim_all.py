@@ -10,10 +10,10 @@ import time
 from contextlib import suppress
 
 from app.database.engines import Database, open_database
-from app.database.outage import OUTAGE
-from app.jobs import ownership
-from app.jobs.leases import Claimed, Owner
+from app.database.errors import OUTAGE
 from app.jobs.states import Lane
+from app.queue import leases
+from app.queue.fencing import Claimed, Owner
 from app.settings import Settings
 
 
@@ -21,9 +21,7 @@ def claim(database: Database, owner: Owner, lane: Lane = Lane.CPU) -> Claimed | 
     """As a worker does it, which asks a locked database again."""
     while True:
         with suppress(*OUTAGE), database.write() as session:
-            claimed = ownership.claim(
-                session, owner=owner, lane=lane, device="cpu", lease_seconds=60
-            )
+            claimed = leases.claim(session, owner=owner, lane=lane, device="cpu", lease_seconds=60)
             session.commit()
             return claimed
 

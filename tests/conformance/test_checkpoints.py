@@ -1,23 +1,23 @@
 """Where a job goes on, and what the curves keep."""
 
 from app.database.engines import Database
-from app.jobs import checkpoints, ownership
-from app.jobs.endings import Ending, Preempted, Retry, Waiting
-from app.jobs.leases import Lease, Rewound
 from app.jobs.tables import MetricPoint
+from app.queue import checkpoints, leases
+from app.queue.fencing import Lease, Rewound
+from app.queue.transitions import Ending, Preempted, Retry, Waiting
 from app.storage.store import ArtifactRef
 from tests.job_rows import add_job, events, give_back, job, points, take
 
 
 def end(database: Database, lease: Lease, ending: Ending) -> None:
     with database.write() as session:
-        assert ownership.finish(session, lease, ending)
+        assert leases.finish(session, lease, ending)
         session.commit()
 
 
 def point(database: Database, lease: Lease, step: int) -> None:
     with database.write() as session:
-        beat = ownership.beat(session, lease, step=step, reserve=1)
+        beat = leases.beat(session, lease, step=step, reserve=1)
         assert beat is not None
         row = {"split": "train", "name": "loss", "step": step, "value": 1 / step}
         session.add(MetricPoint(job_id=lease.job_id, seq=beat.first_seq, attempt=1, **row))
@@ -28,7 +28,7 @@ def save(database: Database, lease: Lease, step: int) -> list[str] | None:
     key = f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}"
     ref = ArtifactRef(key, "0" * 64, 9)
     with database.write() as session:
-        beat = ownership.beat(session, lease, step=step, reserve=1)
+        beat = leases.beat(session, lease, step=step, reserve=1)
         if beat is None:
             return None
         stale = checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)

@@ -4,10 +4,11 @@ import pytest
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import ownership, repository
-from app.jobs.leases import Claimed, Owner
+from app.jobs import repository
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import MetricPoint
+from app.queue import leases
+from app.queue.fencing import Claimed, Owner
 from app.settings import Settings
 from tests.conformance.conftest import KINDS
 from tests.conformance.race import race
@@ -27,7 +28,7 @@ from tests.job_rows import (
 
 def claim(database: Database, lane: Lane = Lane.CPU, owner: Owner = ALICE) -> Claimed | None:
     with database.write() as session:
-        claimed = ownership.claim(session, owner=owner, lane=lane, device=lane, lease_seconds=60)
+        claimed = leases.claim(session, owner=owner, lane=lane, device=lane, lease_seconds=60)
         session.commit()
         return claimed
 

@@ -4,8 +4,10 @@ import pytest
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import (
+from app.jobs.states import JobState, Outcome
+from app.queue import leases
+from app.queue.fencing import Lease
+from app.queue.transitions import (
     Cancelled,
     Ending,
     ExitStatus,
@@ -15,8 +17,6 @@ from app.jobs.endings import (
     Succeeded,
     Waiting,
 )
-from app.jobs.leases import Lease
-from app.jobs.states import JobState, Outcome
 from app.storage.tables import Artifact
 from tests.job_rows import (
     add_job,
@@ -38,8 +38,8 @@ def finish(database: Database, ending: Ending, left: ExitStatus | None = None) -
 
 def end(database: Database, lease: Lease, ending: Ending, left: ExitStatus | None = None) -> None:
     with database.write() as session:
-        ownership.beat(session, lease, step=4)
-        assert ownership.finish(session, lease, ending, left)
+        leases.beat(session, lease, step=4)
+        assert leases.finish(session, lease, ending, left)
         session.commit()
 
 

@@ -5,11 +5,11 @@ from sqlalchemy import update
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import Preempted, Retry
-from app.jobs.leases import Lease
 from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import Attempt
+from app.queue import leases
+from app.queue.fencing import Lease
+from app.queue.transitions import Preempted, Retry
 from tests.conformance.test_ownership_endings import made
 from tests.job_rows import (
     ALICE,
@@ -29,7 +29,7 @@ LOST = Retry("lost_worker", "The worker is gone.", backoff_seconds=10)
 
 def expire(database: Database, lease: Lease, *, gone: str | None = None, failures: int = 3) -> bool:
     with database.write() as session:
-        expired = ownership.expire(
+        expired = leases.expire(
             session,
             lease.job_id,
             seen_attempt=lease.attempt,
@@ -113,7 +113,7 @@ def lose_at(database: Database, *steps: int) -> None:
     for step in steps:
         lease = take(database).lease
         with database.write() as session:
-            assert ownership.beat(session, lease, step=step)
+            assert leases.beat(session, lease, step=step)
             session.commit()
         assert expire(database, lease, gone="alice", failures=3)
         change(database, lease.job_id, run_after=0.0)
@@ -157,14 +157,14 @@ def test_of_success_and_rescue_the_first_commit_wins(database: Database) -> None
     ending = made(database)
     lease = take(database).lease
     with database.write() as session:
-        assert ownership.finish(session, lease, ending)
+        assert leases.finish(session, lease, ending)
         session.commit()
     assert not expire(database, lease, gone="alice")
     assert state(database, first) is JobState.SUCCEEDED
     lease = take(database).lease
     assert expire(database, lease, gone="alice")
     with database.write() as session:
-        assert not ownership.finish(session, lease, ending)
+        assert not leases.finish(session, lease, ending)
         session.commit()
     row = job(database, second)
     assert (row.state, row.artifact_id) == (JobState.QUEUED, None)
@@ -175,13 +175,11 @@ def test_a_final_state_never_changes(database: Database, final: JobState) -> Non
     job_id = add_job(database, state=final, finished_at=1.0, attempt=1)
     before = everything(database)
     with database.write() as session:
-        claimed = ownership.claim(
-            session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=1
-        )
+        claimed = leases.claim(session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=1)
         assert claimed is None
         lease = Lease(job_id, 1, "alice", 60)
-        assert ownership.beat(session, lease, step=1) is None
-        assert not ownership.finish(session, lease, Preempted())
+        assert leases.beat(session, lease, step=1) is None
+        assert not leases.finish(session, lease, Preempted())
         session.commit()
     assert not expire(database, lease, gone="alice")
     assert everything(database) == before

@@ -8,15 +8,15 @@ import pytest
 from app.database.base import new_id
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded
-from app.jobs.leases import Beat, Lease
+from app.queue import leases
+from app.queue.fencing import Beat, Lease
+from app.queue.transitions import Cancelled, Ending, Failed, Preempted, Retry, Succeeded
 from tests.job_rows import BOB, add_job, change, everything, give_back, job, take
 
 
 def beat(database: Database, lease: Lease, **values: int) -> Beat | None:
     with database.write() as session:
-        answer = ownership.beat(session, lease, **{"step": 0, **values})
+        answer = leases.beat(session, lease, **{"step": 0, **values})
         session.commit()
         return answer
 
@@ -73,7 +73,7 @@ def test_the_first_attempt_can_fix_the_spec(database: Database) -> None:
     job_id = add_job(database)
     lease = take(database).lease
     with database.write() as session:
-        assert ownership.fix_spec(session, lease, {"runtime": {"threads": 2}})
+        assert leases.fix_spec(session, lease, {"runtime": {"threads": 2}})
         session.commit()
     assert job(database, job_id).spec == {"runtime": {"threads": 2}}
 
@@ -115,7 +115,7 @@ def test_who_lost_the_job_changes_nothing(
     before = everything(database)
     assert beat(database, lost, step=99, reserve=5) is None
     with database.write() as session:
-        assert not any(ownership.finish(session, lost, ending) for ending in ENDINGS)
-        assert not ownership.fix_spec(session, lost, {})
+        assert not any(leases.finish(session, lost, ending) for ending in ENDINGS)
+        assert not leases.fix_spec(session, lost, {})
         session.commit()
     assert everything(database) == before

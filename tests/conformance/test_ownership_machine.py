@@ -21,11 +21,11 @@ from sqlalchemy import delete, select
 from app.database.base import new_id
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import checkpoints, ownership, reminders
-from app.jobs.endings import Cancelled, Ending, Failed, Preempted, Retry, Succeeded, Waiting
-from app.jobs.leases import Lease, Owner
 from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
+from app.queue import checkpoints, dispatch, leases
+from app.queue.fencing import Lease, Owner
+from app.queue.transitions import Cancelled, Ending, Failed, Preempted, Retry, Succeeded, Waiting
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import Artifact
@@ -100,7 +100,7 @@ class Ownership(RuleBasedStateMachine):
     def claim(self, owner: Owner) -> Any:
         queued = [known for known in self.jobs.values() if known.state is JobState.QUEUED]
         with self.database.write() as session:
-            claimed = ownership.claim(
+            claimed = leases.claim(
                 session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=600
             )
             session.commit()
@@ -126,7 +126,7 @@ class Ownership(RuleBasedStateMachine):
         known = self.jobs[lease.job_id]
         step = max([0, *known.points, *known.saved]) + 1
         with self.database.write() as session:
-            beat = ownership.beat(session, lease, step=step, reserve=1)
+            beat = leases.beat(session, lease, step=step, reserve=1)
             if beat is not None:
                 place = {"job_id": lease.job_id, "seq": beat.first_seq, "attempt": lease.attempt}
                 curve = {"split": "train", "name": "loss", "step": step, "value": 0.5}
@@ -146,7 +146,7 @@ class Ownership(RuleBasedStateMachine):
         step = known.points[-1]
         ref = ArtifactRef(f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, 1)
         with self.database.write() as session:
-            beat = ownership.beat(session, lease, step=step, reserve=1)
+            beat = leases.beat(session, lease, step=step, reserve=1)
             if beat is not None:
                 checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
                 session.commit()
@@ -178,8 +178,8 @@ class Ownership(RuleBasedStateMachine):
         """Every job that waits is told of once; then its hint is fresh."""
         waiting = {each for each, known in self.jobs.items() if known.state is JobState.QUEUED}
         with self.database.write() as session:
-            told = {job_id for job_id, _ in reminders.take_due(session, hint_seconds=600)}
-            again = reminders.take_due(session, hint_seconds=600)
+            told = {job_id for job_id, _ in dispatch.take_due(session, hint_seconds=600)}
+            again = dispatch.take_due(session, hint_seconds=600)
             session.commit()
         assert told <= waiting
         assert again == []
@@ -188,7 +188,7 @@ class Ownership(RuleBasedStateMachine):
     def beat(self, lease: Lease, reserve: int) -> None:
         known = self.holder(lease)
         with self.database.write() as session:
-            answer = ownership.beat(session, lease, step=1, reserve=reserve)
+            answer = leases.beat(session, lease, step=1, reserve=reserve)
             session.commit()
         assert (answer is None) == (known is None)
         if answer is not None and known is not None:
@@ -207,7 +207,7 @@ class Ownership(RuleBasedStateMachine):
         known = self.jobs[lease.job_id]
         runs = known.state is JobState.RUNNING and known.attempt == lease.attempt
         with self.database.write() as session:
-            expired = ownership.expire(
+            expired = leases.expire(
                 session,
                 lease.job_id,
                 seen_attempt=lease.attempt,
@@ -236,7 +236,7 @@ class Ownership(RuleBasedStateMachine):
     def fail(self, lease: Lease, ending: Ending) -> None:
         known = self.holder(lease)
         with self.database.write() as session:
-            done = ownership.finish(session, lease, ending)
+            done = leases.finish(session, lease, ending)
             session.commit()
         assert done == (known is not None)
         if known is None:
@@ -257,7 +257,7 @@ class Ownership(RuleBasedStateMachine):
         ref = ArtifactRef(key=f"jobs/{new_id()}", manifest_sha256="0" * 64, bytes=1)
         with self.database.write() as session:
             artifact = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
-            done = ownership.finish(session, lease, Succeeded(artifact.id, {}))
+            done = leases.finish(session, lease, Succeeded(artifact.id, {}))
             if done:
                 session.commit()
         assert done == (known is not None)

@@ -7,14 +7,14 @@ import pytest
 from app.database.base import new_id
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import checkpoints, ownership, presence, reminders
 from app.jobs import repository as jobs
-from app.jobs.endings import Failed, Retry, Succeeded
 from app.jobs.errors import JobNotFound
-from app.jobs.leases import Claimed
 from app.jobs.states import JobState, Kind, Lane
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFinished, PredictionNotFound
+from app.queue import checkpoints, dispatch, heartbeats, leases
+from app.queue.fencing import Claimed
+from app.queue.transitions import Failed, Retry, Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
@@ -35,7 +35,7 @@ def add_run(database: Database, **changes: object) -> UUID:
 
 def beat(database: Database, claimed: Claimed, step: int) -> bool:
     with database.write() as session:
-        held = ownership.beat(session, claimed.lease, step=step)
+        held = leases.beat(session, claimed.lease, step=step)
         session.commit()
     return held is not None
 
@@ -43,7 +43,7 @@ def beat(database: Database, claimed: Claimed, step: int) -> bool:
 def save(database: Database, claimed: Claimed, step: int) -> None:
     """A beat with the answers to the first rows."""
     with database.write() as session:
-        held = ownership.beat(session, claimed.lease, step=step, reserve=1)
+        held = leases.beat(session, claimed.lease, step=step, reserve=1)
         assert held is not None
         ref = ArtifactRef(f"checkpoints/{claimed.lease.job_id}/a1/step-{step}", "ab", 9)
         checkpoints.add(session, claimed.lease, step=step, ref=ref, seq=held.first_seq)
@@ -55,7 +55,7 @@ def succeed(database: Database, claimed: Claimed) -> bool:
         run_id = claimed.lease.job_id
         ref = ArtifactRef(f"predictions/{run_id}/a{claimed.lease.attempt}", "cd", 9)
         made = artifacts.add(session, job_id=run_id, kind=RESULTS, ref=ref)
-        written = ownership.finish(session, claimed.lease, Succeeded(made.id, SUMMARY))
+        written = leases.finish(session, claimed.lease, Succeeded(made.id, SUMMARY))
         session.commit() if written else session.rollback()
     return written
 
@@ -64,7 +64,7 @@ def expire(database: Database, claimed: Claimed) -> bool:
     change(database, claimed.lease.job_id, lease_expires_at=1.0)
     with database.write() as session:
         run_id, attempt = claimed.lease.job_id, claimed.lease.attempt
-        expired = ownership.expire(session, run_id, seen_attempt=attempt, lost=LOST, max_failures=3)
+        expired = leases.expire(session, run_id, seen_attempt=attempt, lost=LOST, max_failures=3)
         session.commit()
     return expired
 
@@ -135,7 +135,7 @@ def test_a_queued_run_is_cancelled_and_a_running_one_asked(database: Database) -
     claimed = take(database)
     assert cancel(database, run_id) is JobState.RUNNING
     with database.write() as session:
-        asked = ownership.beat(session, claimed.lease, step=1)
+        asked = leases.beat(session, claimed.lease, step=1)
         session.commit()
     assert asked is not None
     assert asked.cancel_requested
@@ -181,16 +181,16 @@ def test_a_run_is_deleted_once_it_has_ended(database: Database, resources: Resou
 def test_workers_are_told_of_runs_that_wait_and_hold_them_like_jobs(database: Database) -> None:
     run_id = add_run(database, lane=Lane.ANY)
     with database.write() as session:
-        assert reminders.take_due(session, hint_seconds=30) == [(run_id, Lane.ANY)]
+        assert dispatch.take_due(session, hint_seconds=30) == [(run_id, Lane.ANY)]
         session.commit()
     claimed = take(database)
     with database.read() as session:
-        [held] = presence.running(session)
+        [held] = heartbeats.running(session)
     assert (held.job_id, held.attempt) == (run_id, 1)
     give_back(database, claimed.lease)
     change(database, run_id, run_after=now() - 100)
     with database.write() as session:
-        assert reminders.fail_overdue(session, queue_seconds=50) == [run_id]
+        assert dispatch.fail_overdue(session, queue_seconds=50) == [run_id]
         session.commit()
     assert job(database, run_id).error_message == "It waited in the queue for over 50 s."
 
@@ -200,7 +200,7 @@ def test_a_failure_of_the_file_is_final(database: Database) -> None:
     claimed = take(database)
     with database.write() as session:
         ending = Failed("column_taken", "texts.csv has a column.", {"column": "x"})
-        assert ownership.finish(session, claimed.lease, ending)
+        assert leases.finish(session, claimed.lease, ending)
         session.commit()
     row = job(database, run_id)
     assert (row.state, row.error_code, row.failures_counted) == (

@@ -8,21 +8,21 @@ from sqlalchemy import select, update
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import presence
-from app.jobs.leases import Held, Owner
 from app.jobs.tables import Worker
+from app.queue import heartbeats
+from app.queue.fencing import Held, Owner
 from tests.job_rows import ALICE, BOB, add_job, take
 
 
 def announce(database: Database, owner: Owner) -> None:
     with database.write() as session:
-        presence.announce(session, owner, draining=False, devices=[])
+        heartbeats.announce(session, owner, draining=False, devices=[])
         session.commit()
 
 
 def running(database: Database) -> list[Held]:
     with database.read() as session:
-        return presence.running(session)
+        return heartbeats.running(session)
 
 
 def test_a_running_job_tells_how_long_its_worker_has_been_silent(database: Database) -> None:
@@ -45,7 +45,7 @@ def test_who_leaves_is_forgotten_unless_a_job_is_left_behind(database: Database)
     for owner in (ALICE, BOB):
         announce(database, owner)
         with database.write() as session:
-            presence.forget(session, silent_seconds=60, left=owner)
+            heartbeats.forget(session, silent_seconds=60, left=owner)
             session.commit()
     with database.read() as session:
         assert session.scalars(select(Worker.id)).all() == [ALICE.id]

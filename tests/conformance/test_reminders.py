@@ -2,15 +2,15 @@
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import ownership, reminders
-from app.jobs.endings import Waiting
 from app.jobs.states import JobState, Lane
+from app.queue import dispatch, leases
+from app.queue.transitions import Waiting
 from tests.job_rows import add_job, change, events, give_back, job, take
 
 
 def due(database: Database) -> list[tuple[object, Lane]]:
     with database.write() as session:
-        found = reminders.take_due(session, hint_seconds=30)
+        found = dispatch.take_due(session, hint_seconds=30)
         session.commit()
     return list(found)
 
@@ -44,7 +44,7 @@ def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     old = add_job(database, run_after=now() - 100)
     young = add_job(database)
     with database.write() as session:
-        assert reminders.fail_overdue(session, queue_seconds=50) == [old]
+        assert dispatch.fail_overdue(session, queue_seconds=50) == [old]
         session.commit()
     row = job(database, old)
     assert (row.state, row.error_code) == (JobState.FAILED, "queue_timeout")
@@ -58,16 +58,16 @@ def test_an_outage_of_the_storage_is_shown_and_no_time_in_the_queue(database: Da
     later, other = add_job(database, run_after=now() + 100), add_job(database, lane=Lane.GPU)
     with database.write() as session:
         for message in ("The disk is full.", "The store is away."):  # the first one stays
-            reminders.note_trouble(session, [Lane.CPU, Lane.ANY], message=message)
-        assert reminders.fail_overdue(session, queue_seconds=50) == []
+            dispatch.note_trouble(session, [Lane.CPU, Lane.ANY], message=message)
+        assert dispatch.fail_overdue(session, queue_seconds=50) == []
         session.commit()
     row = job(database, waits)
     assert (row.state, row.waiting_code) == (JobState.QUEUED, "storage_unavailable")
     assert row.waiting_message == "The disk is full."
     assert {job(database, each).waiting_code for each in (later, other)} == {None}
     with database.write() as session:
-        reminders.forget_trouble(session, [Lane.CPU, Lane.ANY])
-        assert reminders.fail_overdue(session, queue_seconds=50) == []
+        dispatch.forget_trouble(session, [Lane.CPU, Lane.ANY])
+        assert dispatch.fail_overdue(session, queue_seconds=50) == []
         session.commit()
     row = job(database, waits)
     assert (row.waiting_code, row.waiting_since) == (None, None)
@@ -78,7 +78,7 @@ def test_what_a_job_has_met_itself_is_shown_until_it_goes_on(database: Database)
     job_id = add_job(database)
     lease = take(database).lease
     with database.write() as session:
-        assert ownership.finish(session, lease, Waiting("storage_unavailable", "Full.", 10))
-        reminders.forget_trouble(session, [Lane.CPU])
+        assert leases.finish(session, lease, Waiting("storage_unavailable", "Full.", 10))
+        dispatch.forget_trouble(session, [Lane.CPU])
         session.commit()
     assert job(database, job_id).waiting_message == "Full."

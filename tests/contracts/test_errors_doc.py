@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import app.main
-import app.retention.errors  # noqa: F401
+import app.retention.files  # noqa: F401
 import worker.service  # noqa: F401
 from app.errors import AppError
 from lora_core.errors import LoraCoreError

@@ -50,7 +50,7 @@ LATE_IMPORTS = (
     "lora_core/verdict.py",
     "app/serving/loader.py",
     "app/serving/attribution.py",
-    "app/jobs/comparison.py",
+    "app/jobs/results/comparison.py",
     "app/sweeps/strategies.py",
     "app/charts/",
 )

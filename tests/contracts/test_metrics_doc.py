@@ -9,9 +9,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from app.metrics.measures import MEASURES, UP, UP_HELP
-from app.metrics.requests import RequestMeters
-from app.serving.meters import ServingMeters
+from app.metrics.database import MEASURES, UP, UP_HELP
+from app.metrics.middleware import RequestMeters
+from app.serving.metrics import ServingMeters
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 INTRODUCTION = """# Metrics

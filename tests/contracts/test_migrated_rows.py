@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import JSON, Connection, Uuid, column, inspect, select, table, update
 
 from app.auth.scopes import ALL_SCOPES
-from app.database import migrate
+from app.database import migrations
 from app.database.engines import migration_engine
 from app.settings import Settings
 from tests.servers import PostgresServer
@@ -39,7 +39,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting
         server = request.getfixturevalue("postgres")
         url = server.empty_database()
     made = Settings(data_dir=tmp_path, database_url=url)
-    migrate.upgrade(made, FIRST)
+    migrations.upgrade(made, FIRST)
     with connected(made) as connection:
         for statement in ROWS.read_text().split(";\n"):
             if statement.strip():
@@ -72,16 +72,16 @@ def kept(settings: Settings, columns: Columns) -> dict[str, list[str]]:
 def test_nothing_is_lost_on_the_way_up_and_down(settings: Settings, columns: Columns) -> None:
     before = kept(settings, columns)
     assert all(before.values())
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     assert kept(settings, columns) == before
-    migrate.downgrade(settings, FIRST)
+    migrations.downgrade(settings, FIRST)
     assert kept(settings, columns) == before
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     assert kept(settings, columns) == before
 
 
 def test_what_is_new_has_a_value_in_old_rows(settings: Settings) -> None:
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     new = {
         "jobs": "kind, running_seconds, resume_exact, dispatched_at, dispatch_count",
         "attempts": "device, first_step",
@@ -109,22 +109,22 @@ def test_a_key_that_might_do_everything_still_may(settings: Settings) -> None:
             rows = connection.execute(select(keys).where(keys.c.name != "local")).all()
         return {row.name: row.scopes for row in rows}
 
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     assert found() == {"everything": [*BEFORE_0004, *AFTER_0004], "some": ["predict"]}
     assert set(found()["everything"]) == set(ALL_SCOPES)
-    migrate.downgrade(settings, "0002")
+    migrations.downgrade(settings, "0002")
     assert found() == before
 
 
 def test_a_prediction_run_is_lost_on_the_way_down_and_nothing_else(settings: Settings) -> None:
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     jobs = table("jobs", column("id"), column("kind"))
     with connected(settings) as connection:
         before = connection.execute(select(jobs)).all()
         first = before[0].id
         connection.execute(update(jobs).where(jobs.c.id == first).values(kind="prediction"))
-    migrate.downgrade(settings, "0002")
-    migrate.upgrade(settings)
+    migrations.downgrade(settings, "0002")
+    migrations.upgrade(settings)
     with connected(settings) as connection:
         assert {row.id for row in connection.execute(select(jobs))} == {
             row.id for row in before[1:]

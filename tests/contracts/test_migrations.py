@@ -17,10 +17,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from app.auth.tables import ApiKey
-from app.database import migrate
+from app.database import migrations
 from app.database.engines import migration_engine, open_database
 from app.database.errors import SchemaNewer, SchemaOlder
-from app.metadata import metadata
+from app.database.metadata import metadata
 from app.settings import Settings
 from tests.servers import PostgresServer
 from tests.waiting import wait_until
@@ -110,7 +110,7 @@ def by_metadata(empty: Empty) -> Schema:
 
 
 def test_migrated_tables_are_those_of_the_code(settings: Settings, by_metadata: Schema) -> None:
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     assert written(settings) == by_metadata
     database = open_database(settings)
     with database.read() as session:
@@ -119,15 +119,15 @@ def test_migrated_tables_are_those_of_the_code(settings: Settings, by_metadata: 
 
 
 def test_down_to_nothing_and_up_again(settings: Settings, by_metadata: Schema) -> None:
-    migrate.upgrade(settings)
-    migrate.downgrade(settings, "base")
+    migrations.upgrade(settings)
+    migrations.downgrade(settings, "base")
     assert written(settings) == {}
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     assert written(settings) == by_metadata
 
 
 def test_the_local_caller_is_there_from_the_start(settings: Settings) -> None:
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     database = open_database(settings)
     with database.read() as session:
         rows = [(key.id, key.name, key.secret_hmac) for key in session.query(ApiKey)]
@@ -136,9 +136,9 @@ def test_the_local_caller_is_there_from_the_start(settings: Settings) -> None:
 
 
 def test_a_second_upgrade_changes_nothing(settings: Settings) -> None:
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     before = written(settings)
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     assert written(settings) == before
 
 
@@ -152,14 +152,14 @@ def test_a_step_that_fails_leaves_the_old_schema(
     real = command.upgrade
     monkeypatch.setattr(command, "upgrade", fail_late)
     with pytest.raises(RuntimeError):
-        migrate.upgrade(settings)
+        migrations.upgrade(settings)
     assert written(settings) == {}
 
 
 def test_an_empty_database_is_older(settings: Settings) -> None:
     database = open_database(settings)
     with pytest.raises(SchemaOlder, match="loraworks up") as refused:
-        migrate.check(database)
+        migrations.check(database)
     database.close()
     name = Path(database.write_engine.url.database or "").name
     kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.write_engine.name]
@@ -168,17 +168,17 @@ def test_an_empty_database_is_older(settings: Settings) -> None:
 
 
 def test_a_schema_of_the_future_is_left_alone(settings: Settings) -> None:
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     database = open_database(settings)
-    migrate.check(database)
+    migrations.check(database)
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
         session.commit()
     with pytest.raises(SchemaNewer, match="ff99"):
-        migrate.check(database)
+        migrations.check(database)
     database.close()
     with pytest.raises(SchemaNewer, match="ff99"):
-        migrate.upgrade(settings)
+        migrations.upgrade(settings)
 
 
 @pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
@@ -189,7 +189,7 @@ def test_upgrades_at_the_same_time_take_turns(settings: Settings, by_metadata: S
     environ = os.environ | {"LORAWORKS_DATABASE_URL": settings.url}
     database = open_database(settings)
     with database.write() as session:
-        session.execute(text(f"SELECT pg_advisory_xact_lock({migrate.ONE_AT_A_TIME})"))
+        session.execute(text(f"SELECT pg_advisory_xact_lock({migrations.ONE_AT_A_TIME})"))
         racers = [
             subprocess.Popen([sys.executable, "-c", program.format("Settings()")], env=environ)
             for _ in range(2)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.database import migrate
+from app.database import migrations
 from app.database.engines import Database, open_database
 from app.jobs.states import JobState
 from app.settings import Settings
@@ -66,7 +66,7 @@ class Installation:
         self.settings = Settings(
             data_dir=self.folder / "data", database_url=self.database_url, **(QUICK | self.changes)
         )
-        migrate.upgrade(self.settings)
+        migrations.upgrade(self.settings)
         self.database: Database = open_database(self.settings)
         self.log = self.folder / "processes.log"
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from transformers import pipeline
 
-from app.database import migrate
+from app.database import migrations
 from app.jobs.states import Outcome
 from app.predictions import service
 from app.resources import Resources, open_resources
@@ -92,7 +92,7 @@ def cli(url: str, *arguments: str) -> Any:
 def url(tmp_path: Path) -> Iterator[str]:
     """`loraworks up` on a data folder that holds a model."""
     settings = Settings(data_dir=tmp_path / "data")
-    migrate.upgrade(settings)
+    migrations.upgrade(settings)
     opened = open_resources(settings)
     add_model(opened, make_artifact(tmp_path / "model", favours="bad"))
     opened.close()

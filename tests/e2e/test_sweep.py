@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from app.jobs.tables import Attempt, Job
 from app.resources import Resources, open_resources
-from app.sweeps.board import Board
+from app.sweeps.snapshot import Board
 from app.sweeps.states import SweepState
-from app.sweeps.verdict import judge
+from app.sweeps.winner import judge
 from tests import sweep_rows
 from tests.e2e.installation import Installation
 from tests.waiting import wait_until

@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.database import migrate
+from app.database import migrations
 from app.database.base import new_id
 from app.database.engines import open_database
 from app.jobs.tables import Checkpoint
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
@@ -25,7 +25,7 @@ FIRST = "0001"
 
 def downgraded(installation: Installation, spec: dict[str, object]) -> UUID:
     """A job that waits in a database of the first version; its id."""
-    migrate.downgrade(installation.settings, FIRST)
+    migrations.downgrade(installation.settings, FIRST)
     job_id = new_id()
     old = open_database(installation.settings)
     values = {"id": job_id.hex, "spec": json.dumps(spec)}
@@ -49,7 +49,7 @@ _INSERT = text(
 def test_a_job_that_waited_in_the_first_version_runs_after_the_upgrade(install: Install) -> None:
     installation = install()
     job_id = downgraded(installation, SPEC)
-    migrate.upgrade(installation.settings)
+    migrations.upgrade(installation.settings)
     installation.worker("started:5", "steps:5", "succeed")
     installation.succeeded(job_id)
 

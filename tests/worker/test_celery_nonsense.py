@@ -9,7 +9,7 @@ import pytest
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.queue import CeleryQueue
+from app.queue.dispatch import CeleryQueue
 from tests.job_rows import add_job
 from tests.servers import ValkeyServer
 from tests.waiting import wait_until

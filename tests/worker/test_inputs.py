@@ -14,14 +14,14 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.leases import Claimed, Lease
 from app.jobs.states import JobState, Kind
+from app.queue.fencing import Claimed, Lease
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.errors import StorageUnavailable
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from app.storage.store import ArtifactRef
 from lora_core import manifest
 from lora_core.errors.artifact import TokenizerUnfit

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from app.jobs.endings import ExitStatus
+from app.queue.transitions import ExitStatus
 from lora_core.events import Evaluated, Event, Finished, Noted, StepLogged
 from tests.job_rows import SPEC
 from tests.waiting import wait_until

@@ -12,7 +12,7 @@ from app.database.engines import Database
 from app.jobs.states import JobState, Lane, Outcome
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.content import described
+from app.storage.archive import described
 from app.storage.tables import MODEL
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec

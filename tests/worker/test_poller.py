@@ -13,10 +13,11 @@ from sqlalchemy.exc import OperationalError
 
 from app.database import clock
 from app.database.engines import Database
-from app.jobs import presence, reminders, repository
-from app.jobs.leases import Claimed
+from app.jobs import repository
 from app.jobs.states import JobState, Lane
 from app.jobs.tables import Worker
+from app.queue import dispatch, heartbeats
+from app.queue.fencing import Claimed
 from app.resources import Resources
 from tests.job_rows import ALICE, BOB, add_job, attempts, job, state
 from tests.waiting import wait_until
@@ -139,7 +140,7 @@ def test_without_room_on_the_disk_jobs_are_left_to_others_as_long_as_there_are_a
 ) -> None:
     def announce(seen_at: float, devices: list[str], *, draining: bool = False) -> None:
         with database.write() as session:
-            presence.announce(session, BOB, draining=draining, devices=devices)
+            heartbeats.announce(session, BOB, draining=draining, devices=devices)
             session.flush()
             session.execute(update(Worker).values(seen_at=seen_at))
             session.commit()
@@ -157,7 +158,7 @@ def test_without_room_on_the_disk_jobs_are_left_to_others_as_long_as_there_are_a
     assert [line["code"] for line in told] == ["disk_full"]
     assert attempts(database, job_id) == []
     with database.write() as session:  # as the reconciler of a worker that has room
-        reminders.forget_trouble(session, [Lane.CPU])
+        dispatch.forget_trouble(session, [Lane.CPU])
         session.commit()
     wait_until(lambda: job(database, job_id).waiting_code == "storage_unavailable", what="anew")
 
@@ -208,14 +209,14 @@ def test_others_are_those_that_live_and_stay(
     database: Database, age: float, draining: bool, there: bool
 ) -> None:
     with database.write() as session:
-        presence.announce(session, BOB, draining=draining, devices=["cpu"])
+        heartbeats.announce(session, BOB, draining=draining, devices=["cpu"])
         session.flush()
         session.execute(update(Worker).values(seen_at=clock.now() - age))
         session.commit()
     with database.read() as session:
-        found = presence.others(session, Lane.CPU, but=ALICE, lease_seconds=60)
+        found = heartbeats.others(session, Lane.CPU, but=ALICE, lease_seconds=60)
         assert found is there
-        assert not presence.others(session, Lane.CPU, but=BOB, lease_seconds=60)
+        assert not heartbeats.others(session, Lane.CPU, but=BOB, lease_seconds=60)
 
 
 def test_each_device_takes_the_jobs_of_its_lane(
@@ -289,7 +290,7 @@ def test_a_poller_outlives_errors(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.jobs.ownership.claim", fail)
+        patch.setattr("app.queue.leases.claim", fail)
         _, slots = make()
         assert failed.wait(10)
     job_id = add_job(database)
@@ -308,7 +309,7 @@ def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
 
     with structlog.testing.capture_logs() as logs:
         with monkeypatch.context() as patch:
-            patch.setattr("app.jobs.ownership.claim", away)
+            patch.setattr("app.queue.leases.claim", away)
             make()
             wait_until(lambda: len(tries) > 2)
         wait_until(lambda: len(logs) > 1)

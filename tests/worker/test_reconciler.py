@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from app.database import clock as database_clock
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs import ownership, presence
-from app.jobs.leases import Claimed, Owner
 from app.jobs.states import JobState, Lane, Outcome
 from app.jobs.tables import Worker
+from app.queue import heartbeats, leases
+from app.queue.fencing import Claimed, Owner
 from app.resources import Resources
 from app.settings import Settings
 from tests.clock import Clock
@@ -42,10 +42,8 @@ def reconciler(resources: Resources) -> Reconciler:
 
 def claim(database: Database, owner: Owner) -> Claimed:
     with database.write() as session:
-        presence.announce(session, owner, draining=False, devices=[])
-        claimed = ownership.claim(
-            session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60
-        )
+        heartbeats.announce(session, owner, draining=False, devices=[])
+        claimed = leases.claim(session, owner=owner, lane=Lane.CPU, device="cpu", lease_seconds=60)
         session.commit()
     assert claimed is not None
     return claimed
@@ -137,7 +135,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(presence, "announce"), (database_clock, "read_clock"), (Session, "commit")]
+    ("where", "name"),
+    [(heartbeats, "announce"), (database_clock, "read_clock"), (Session, "commit")],
 )
 def test_a_slow_database_is_no_jump_of_its_clock(
     resources: Resources,
@@ -230,7 +229,7 @@ def test_a_worker_that_drains_is_alive_until_it_leaves(
 
 def claim_late(database: Database, job_id: UUID) -> None:
     with database.write() as session:
-        ownership.claim(session, owner=ELSEWHERE, lane=Lane.CPU, device="cpu", lease_seconds=60)
+        leases.claim(session, owner=ELSEWHERE, lane=Lane.CPU, device="cpu", lease_seconds=60)
         session.commit()
     change(database, job_id, lease_expires_at=now() - 1)
 

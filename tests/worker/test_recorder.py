@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.database.clock import now
 from app.database.engines import Database, open_database
 from app.jobs import repository
-from app.jobs.leases import Lease
+from app.queue.fencing import Lease
 from app.settings import Settings
 from app.storage.store import ArtifactRef
 from lora_core.events import Evaluated, Noted, Phase, Tick

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from app.jobs.endings import Told
+from app.queue.transitions import Told
 from lora_core.events import (
     Evaluated,
     Event,

@@ -14,7 +14,7 @@ import pytest
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.endings import ExitStatus
+from app.queue.transitions import ExitStatus
 from app.settings import Settings
 from app.storage.store import ArtifactRef
 from lora_core.events import CheckpointSaved

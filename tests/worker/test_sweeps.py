@@ -12,8 +12,8 @@ from sqlalchemy import select
 from app.jobs.states import JobState
 from app.jobs.tables import Attempt, Job
 from app.resources import Resources
-from app.sweeps.board import Board
 from app.sweeps.export import as_results_txt
+from app.sweeps.snapshot import Board
 from app.sweeps.states import SweepState
 from tests import sweep_rows
 from tests.job_rows import add_job, state

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from starlette.testclient import TestClient
 
-from app.auth import secret, service
+from app.auth import secrets, service
 from app.database.engines import Database
 from app.main import create_app
 from app.settings import Settings
@@ -99,6 +99,6 @@ def test_a_key_is_found_in_no_file_and_no_log_line(
     files = [path for path in locked.data_dir.rglob("*") if path.is_file()]
     assert locked.sqlite_path in files
     assert all(hidden.encode() not in path.read_bytes() for path in files)
-    assert secret.parse(made.text).digest(secret.load_pepper(locked)).encode() in b"".join(
+    assert secrets.parse(made.text).digest(secrets.load_pepper(locked)).encode() in b"".join(
         path.read_bytes() for path in files
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx2
 
 from app.auth import service
-from app.auth.ring import FRESH_SECONDS
+from app.auth.api_key_cache import FRESH_SECONDS
 from app.auth.service import NewKey
 from app.database.engines import Database
 from app.main import create_app

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.auth import repository, secret, service
+from app.auth import repository, secrets, service
+from app.auth.api_key_cache import FRESH_SECONDS, STALE_SECONDS, KeyRing
 from app.auth.errors import KeyExpired, KeyMalformed, KeyRevoked, KeyUnknown, SessionEnded
-from app.auth.ring import FRESH_SECONDS, STALE_SECONDS, KeyRing
-from app.auth.secret import Token
+from app.auth.secrets import Token
 from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.database.engines import Database
-from app.deps import Caller
+from app.http.dependencies import Caller
 from app.settings import Settings
 from tests.clock import Clock
 
@@ -29,7 +29,7 @@ def clock() -> Clock:
 def ring(database: Database, locked: Settings, clock: Clock) -> Iterator[KeyRing]:
     made = KeyRing(
         database,
-        secret.load_pepper(locked),
+        secrets.load_pepper(locked),
         session_seconds=SESSION_SECONDS,
         idle_seconds=IDLE_SECONDS,
         clock=clock,
@@ -49,7 +49,7 @@ def test_a_good_key_gives_its_caller_and_is_remembered(
     ring: KeyRing, new_key: NewKey, database: Database
 ) -> None:
     made = new_key("predict", name="shop")
-    token = secret.parse(made.text)
+    token = secrets.parse(made.text)
     caller = look_up(ring, token)
     assert (caller.id, caller.name, caller.scopes) == (made.key.id, "shop", frozenset({"predict"}))
     with database.write() as session:
@@ -59,7 +59,7 @@ def test_a_good_key_gives_its_caller_and_is_remembered(
 
 def test_a_wrong_secret_with_a_known_id_is_refused(ring: KeyRing, new_key: NewKey) -> None:
     made = new_key()
-    token, forged = secret.parse(made.text), secret.new_token(made.key.id)
+    token, forged = secrets.parse(made.text), secrets.new_token(made.key.id)
     look_up(ring, token)
     with pytest.raises(KeyUnknown):
         look_up(ring, forged)
@@ -73,14 +73,14 @@ def test_a_wrong_secret_with_a_known_id_is_refused(ring: KeyRing, new_key: NewKe
 
 def test_the_row_of_a_caller_without_a_key_lets_nobody_in(ring: KeyRing) -> None:
     with pytest.raises(KeyUnknown):
-        look_up(ring, secret.new_token(LOCAL_KEY_ID))
+        look_up(ring, secrets.new_token(LOCAL_KEY_ID))
 
 
 def test_a_revoked_key_is_refused_within_a_minute(
     ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(name="gone")
-    token = secret.parse(made.text)
+    token = secrets.parse(made.text)
     look_up(ring, token)
     with database.write() as session:
         service.revoke(session, key_id=made.key.id)
@@ -94,7 +94,7 @@ def test_a_key_is_not_remembered_past_its_end(
     ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(days=10 / 86_400)
-    token = secret.parse(made.text)
+    token = secrets.parse(made.text)
     look_up(ring, token)
     with database.write() as session:
         session.get_one(ApiKey, made.key.id).expires_at = 1.0
@@ -109,15 +109,15 @@ def test_a_key_is_not_remembered_past_its_end(
 def test_an_expired_key_is_refused(ring: KeyRing, new_key: NewKey) -> None:
     made = new_key(days=-1)
     with pytest.raises(KeyExpired):
-        look_up(ring, secret.parse(made.text))
+        look_up(ring, secrets.parse(made.text))
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_with_the_database_down_a_good_key_is_trusted_for_ten_minutes(
     ring: KeyRing, new_key: NewKey, database: Database, settings: Settings, clock: Clock
 ) -> None:
-    token = secret.parse(new_key().text)
-    unseen = secret.parse(new_key().text)
+    token = secrets.parse(new_key().text)
+    unseen = secrets.parse(new_key().text)
     caller = look_up(ring, token)
     ring.close()
     database.close()
@@ -135,7 +135,7 @@ def test_the_last_use_is_written_in_the_background(
     ring: KeyRing, new_key: NewKey, database: Database
 ) -> None:
     made = new_key()
-    look_up(ring, secret.parse(made.text))
+    look_up(ring, secrets.parse(made.text))
     ring.close()  # waits for the writer
     with database.read() as session:
         row = session.get(ApiKey, made.key.id)
@@ -144,7 +144,7 @@ def test_the_last_use_is_written_in_the_background(
 
 
 def sign_in(ring: KeyRing, key: service.NewKey) -> Token:
-    return asyncio.run(ring.sign_in(secret.parse(key.text)))
+    return asyncio.run(ring.sign_in(secrets.parse(key.text)))
 
 
 def read(ring: KeyRing, session: Token) -> Caller:
@@ -156,7 +156,7 @@ def test_a_session_reads_in_the_name_of_its_key_and_only_its_hmac_is_kept(
 ) -> None:
     key = new_key("jobs:read", name="ada")
     session = sign_in(ring, key)
-    caller = read(ring, secret.parse_session(session.text))
+    caller = read(ring, secrets.parse_session(session.text))
     assert (caller.id, caller.scopes) == (key.key.id, frozenset({"jobs:read"}))
     with database.read() as rows:
         [row] = repository.sessions(rows)
@@ -170,13 +170,13 @@ def test_a_session_is_no_key_and_a_key_no_session(ring: KeyRing, new_key: NewKey
     key = new_key()
     session = sign_in(ring, key)
     with pytest.raises(KeyMalformed):
-        secret.parse(session.text)
+        secrets.parse(session.text)
     with pytest.raises(KeyUnknown):
         look_up(ring, session)
     with pytest.raises(SessionEnded):
-        secret.parse_session(key.text)
+        secrets.parse_session(key.text)
     with pytest.raises(SessionEnded):
-        read(ring, secret.new_session_token(session.id))
+        read(ring, secrets.new_session_token(session.id))
 
 
 def change(database: Database, session: Token, **fields: float) -> None:
@@ -249,7 +249,7 @@ def test_a_session_ends_with_its_key(
 def test_who_signs_out_is_refused_at_once(ring: KeyRing, new_key: NewKey) -> None:
     key = new_key()
     session, other = sign_in(ring, key), sign_in(ring, key)
-    forged = secret.new_session_token(session.id)
+    forged = secrets.new_session_token(session.id)
     asyncio.run(ring.sign_out(forged))
     assert read(ring, session).id == key.key.id
     asyncio.run(ring.sign_out(session))

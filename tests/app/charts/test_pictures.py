@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.charts.cost import Cost, cost
-from app.charts.importance import importance, shares
-from app.charts.landscape import landscape
-from app.charts.parallel import LINES, parallel
-from app.charts.picture import Picture
-from app.sweeps.board import Board
-from app.sweeps.verdict import Verdict, judge
+from app.charts.figures import LINES, Cost, cost, importance, landscape, parallel, shares
+from app.charts.style import Picture
+from app.sweeps.snapshot import Board
+from app.sweeps.winner import Verdict, judge
 from tests.boards import FIELDS, board, cell, grid
 
 GRID = grid()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.charts.report import render
-from app.sweeps.board import Board
-from app.sweeps.verdict import judge
+from app.sweeps.snapshot import Board
+from app.sweeps.winner import judge
 from tests.boards import FIELDS, board, cell, grid
 
 EVIL = "</script><img src=x onerror=alert(1)><!-- & \" ' \u2028"

@@ -5,10 +5,10 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.charts import pictures
-from app.charts.picture import Picture
+from app.charts import figures
+from app.charts.style import Picture
 from app.resources import Resources
-from app.sweeps.board import Board
+from app.sweeps.snapshot import Board
 from tests.app.sweeps.conftest import JOB, SPACE
 from tests.app.sweeps.stand_in import StandIn
 from tests.boards import board, cell, grid
@@ -37,20 +37,20 @@ def test_an_unknown_sweep_is_told(client: TestClient) -> None:
 
 def test_the_same_results_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, drawn = grid(texts=100, name="another"), []
-    draw = pictures._draw
+    draw = figures._draw
 
     def counted(each: Board) -> list[Picture]:
         drawn.append(each)
         return draw(each)
 
-    monkeypatch.setattr(pictures, "_draw", counted)
-    first = pictures.of(whole)
-    assert pictures.of(grid(texts=100, name="more", state="running")) == first
+    monkeypatch.setattr(figures, "_draw", counted)
+    first = figures.of(whole)
+    assert figures.of(grid(texts=100, name="more", state="running")) == first
     assert len(drawn) == 1
-    pictures.of(board(*whole.cells[:20]))
+    figures.of(board(*whole.cells[:20]))
     assert len(drawn) == 2
 
 
 def test_another_score_is_another_version() -> None:
     one, two = (board(cell(1, figures={"validation": {"accuracy": each}})) for each in (0.5, 0.6))
-    assert pictures.version_of(one) != pictures.version_of(two)
+    assert figures.version_of(one) != figures.version_of(two)

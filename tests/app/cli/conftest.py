@@ -17,12 +17,12 @@ from typer.testing import CliRunner, Result
 
 from app.cli.main import app as command
 from app.database.engines import Database
-from app.jobs import checkpoints, ownership
-from app.jobs.endings import Failed, Succeeded, Waiting
-from app.jobs.leases import Lease, Owner
 from app.jobs.states import Lane
 from app.jobs.tables import JobEvent, MetricPoint
 from app.main import create_app
+from app.queue import checkpoints, leases
+from app.queue.fencing import Lease, Owner
+from app.queue.transitions import Failed, Succeeded, Waiting
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
@@ -130,7 +130,7 @@ class FakeWorker:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with self.database.write() as session:
-                claimed = ownership.claim(
+                claimed = leases.claim(
                     session, owner=OWNER, lane=Lane.CPU, device="cpu", lease_seconds=60
                 )
                 session.commit()
@@ -143,7 +143,7 @@ class FakeWorker:
         """One event, the train loss and the validation accuracy of a step."""
         points = [("train", "loss", loss), ("validation", "accuracy", accuracy)]
         with self.database.write() as session:
-            beat = ownership.beat(session, lease, step=step, total_steps=100, reserve=3)
+            beat = leases.beat(session, lease, step=step, total_steps=100, reserve=3)
             assert beat is not None
             seq = beat.first_seq
             where = {"job_id": lease.job_id, "attempt": lease.attempt}
@@ -164,20 +164,20 @@ class FakeWorker:
         """A checkpoint, without files."""
         ref = ArtifactRef(f"checkpoints/{lease.job_id}/a1/step-{step}", "0" * 64, bytes=1)
         with self.database.write() as session:
-            beat = ownership.beat(session, lease, step=step, reserve=1)
+            beat = leases.beat(session, lease, step=step, reserve=1)
             assert beat is not None
             checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
             session.commit()
 
     def fail(self, lease: Lease) -> None:
         with self.database.write() as session:
-            assert ownership.finish(session, lease, Failed("one_class", "Only one label.", {}))
+            assert leases.finish(session, lease, Failed("one_class", "Only one label.", {}))
             session.commit()
 
     def wait(self, lease: Lease) -> None:
         why = Waiting("storage_unavailable", "The disk of node-1 is full.", 60)
         with self.database.write() as session:
-            assert ownership.finish(session, lease, why)
+            assert leases.finish(session, lease, why)
             session.commit()
 
     def succeed(
@@ -195,7 +195,7 @@ class FakeWorker:
                     session, name=register_as, artifact=artifact, facts=facts
                 )
                 summary["model_version"] = f"{register_as}:{version.number}"
-            assert ownership.finish(session, lease, Succeeded(artifact.id, summary))
+            assert leases.finish(session, lease, Succeeded(artifact.id, summary))
             session.commit()
         return artifact.id
 

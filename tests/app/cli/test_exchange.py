@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from app.cli.download import save
 from app.cli.errors import Unreachable
-from app.database.migrate import upgrade
+from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings

@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from typer.testing import Result
 
 from app.database import postgresql
-from app.database.migrate import ONE_AT_A_TIME
+from app.database.migrations import ONE_AT_A_TIME
 from tests.app.cli.conftest import Run, answer
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_until

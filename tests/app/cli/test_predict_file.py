@@ -11,10 +11,10 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.cli import prediction_runs
-from app.jobs import ownership
-from app.jobs.endings import Failed
 from app.jobs.states import JobState
 from app.jobs.tables import Job
+from app.queue import leases
+from app.queue.transitions import Failed
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
 from tests.app.predictions.conftest import TEXTS, answered, model, store_results
@@ -150,7 +150,7 @@ def test_a_run_that_fails_or_is_cancelled_ends_the_command_with_1(
     failed = submit(resources, dataset=dataset["ref"])
     with resources.database.write() as session:
         ending = Failed("column_taken", "reviews has a column.", {})
-        assert ownership.finish(session, take(resources.database).lease, ending)
+        assert leases.finish(session, take(resources.database).lease, ending)
         session.commit()
     result = cli("predict", "--resume", str(failed), "--out", str(out))
     assert (result.exit_code, "reviews has a column. (column_taken)" in result.stderr) == (1, True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.database.lookups import Lookups
+from app.database.single_flight import Lookups
 
 DOWN = OperationalError("SELECT 1", {}, Exception("no connection"))
 WAIT = 20

@@ -15,10 +15,11 @@ from sqlalchemy import Connection, event, select, update
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs import ownership, repository
+from app.jobs import repository
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Job
 from app.main import create_app
+from app.queue import leases
 from app.retention import repository as retention
 from app.retention.service import sweep
 from app.settings import Settings
@@ -124,9 +125,7 @@ def test_a_sweep_looks_for_each_trial_by_what_it_is(watched: Database, client: T
 
 def test_a_claim_reads_few_rows(watched: Database) -> None:
     with watched.write() as session:
-        claimed = ownership.claim(
-            session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=60
-        )
+        claimed = leases.claim(session, owner=ALICE, lane=Lane.CPU, device="cpu", lease_seconds=60)
     assert claimed is not None
 
 

@@ -9,11 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.database import migrate, postgresql
+from app.database import migrations, postgresql
 from app.database.causes import cause
 from app.database.engines import Database, open_database
-from app.database.errors import DatabaseUnavailable, DatabaseUnreachable
-from app.database.outage import OUTAGE
+from app.database.errors import OUTAGE, DatabaseUnavailable, DatabaseUnreachable
 from app.settings import Settings
 from tests.proxy import Proxy
 from tests.servers import HOST, PASSWORD, PostgresServer, free_port
@@ -79,7 +78,7 @@ def test_options_in_the_address_count_as_well(settings: Settings) -> None:
 def test_each_name_of_postgresql_is_understood(settings: Settings, scheme: str) -> None:
     url = f"{scheme}:{settings.url.partition(':')[2]}"
     database = open_database(settings.model_copy(update={"database_url": url}))
-    migrate.check(database)
+    migrations.check(database)
     database.close()
 
 
@@ -130,7 +129,7 @@ def test_connections_come_back_after_a_crash_and_nothing_is_lost(own: PostgresSe
         session.scalar(text("SELECT 1"))
     own.kill()
     with pytest.raises(DatabaseUnavailable):
-        migrate.check(database)
+        migrations.check(database)
     own.start()
     with database.read() as session:
         assert session.scalar(text("SELECT name FROM api_keys")) == "kept"

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.database.engines import Database
-from app.database.turns import take_turns
+from app.database.locks import take_turns
 from app.registry import repository
 from tests.waiting import wait_for_a_waiter, wait_until
 

@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app import child
 from app.auth.service import NewKey
-from app.child import Ended
 from app.database.engines import Database
 from app.datasets import repository
 from app.datasets.inspection import Columns, Inspection
 from app.datasets.tables import Dataset
+from app.sandbox import process
+from app.sandbox.process import Ended
 from app.settings import Settings
 from lora_core import exit_codes
 from lora_core.errors.data import DataTooLarge
@@ -99,7 +99,7 @@ def test_the_learning_curve_is_kept_with_the_diagnosis(client: TestClient, uploa
 def test_without_time_for_the_curve_the_rest_is_kept(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = child.run
+    whole = process.run
 
     def hurried(*arguments: Any, **limits: Any) -> Ended:
         """Stopped before its last line."""
@@ -108,7 +108,7 @@ def test_without_time_for_the_curve_the_rest_is_kept(
         assert len(told) == 3
         return Ended(None, b"".join(told[:-1]), ended.complaints)
 
-    monkeypatch.setattr(child, "run", hurried)
+    monkeypatch.setattr(process, "run", hurried)
     dataset = upload(MANY, "many.csv").json()
     assert dataset["diagnosis"]["more_labels"] is None
     assert dataset["findings"] == {}
@@ -197,14 +197,14 @@ def inspection(settings: Settings) -> Inspection:
 def test_a_file_stands_when_only_its_diagnosis_did_not_fit(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch, ended: Ended
 ) -> None:
-    monkeypatch.setattr(child, "run", lambda *_, **__: ended)
+    monkeypatch.setattr(process, "run", lambda *_, **__: ended)
     assert inspection.profile() == {"rows": 2, "diagnosis": None}
 
 
 def test_a_diagnosis_that_does_not_fit_is_told_to_who_asks_for_it(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "run", lambda *_, **__: Ended(None, PROFILE, ""))
+    monkeypatch.setattr(process, "run", lambda *_, **__: Ended(None, PROFILE, ""))
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
         inspection.diagnosis()
 
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_read_is_never_kept(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
-    monkeypatch.setattr(child, "run", lambda *_, **__: Ended(exit_codes.FAILED, told, ""))
+    monkeypatch.setattr(process, "run", lambda *_, **__: Ended(exit_codes.FAILED, told, ""))
     for ask in (inspection.profile, inspection.diagnosis):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):
             ask()

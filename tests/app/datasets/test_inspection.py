@@ -24,7 +24,7 @@ COLUMNS = Columns("text", "label", None)
 
 
 def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app.limited", *map(str, limits)]
+    command = [sys.executable, "-m", "app.sandbox.exec", *map(str, limits)]
     return subprocess.run(
         [*command, sys.executable, "-c", code], capture_output=True, text=True, check=False
     )

@@ -12,7 +12,7 @@ from app.database.engines import Database
 from app.datasets import files, repository
 from app.main import create_app
 from app.settings import Settings
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from tests.app.datasets.conftest import REVIEWS, Upload
 from tests.app.storage.conftest import bucket
 from tests.servers import HOST, free_port

@@ -15,7 +15,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database import postgresql
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.idempotency import repository
+from app.idempotency import service
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.tables import Job
 from app.main import create_app
@@ -136,7 +136,7 @@ class TestBehindAnOpenTransaction:
             waited = time.monotonic() - began
         assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_flight")
         assert int(answer.headers["Retry-After"]) >= 1
-        assert repository.WAIT_SECONDS <= waited < postgresql.LOCK_SECONDS  # its own limit
-        assert repository.WAIT_SECONDS <= 5
+        assert service.WAIT_SECONDS <= waited < postgresql.LOCK_SECONDS  # its own limit
+        assert service.WAIT_SECONDS <= 5
         assert http.post("/v1/jobs", json=LORA, headers=KEY).status_code == 202
         assert count(database, Job) == 1

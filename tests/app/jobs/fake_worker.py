@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.jobs import checkpoints, ownership
-from app.jobs.endings import Ending
-from app.jobs.leases import Claimed, Lease, Owner
 from app.jobs.states import Lane
 from app.jobs.tables import JobEvent, MetricPoint
+from app.queue import checkpoints, leases
+from app.queue.fencing import Claimed, Lease, Owner
+from app.queue.transitions import Ending
 from app.storage.store import ArtifactRef
 
 
@@ -21,7 +21,7 @@ class FakeWorker:
 
     def claim(self, lane: Lane = Lane.CPU) -> Claimed:
         with self.database.write() as session:
-            claimed = ownership.claim(
+            claimed = leases.claim(
                 session, owner=self.owner, lane=lane, device="cpu", lease_seconds=60
             )
             session.commit()
@@ -78,13 +78,13 @@ class FakeWorker:
 
     def finish(self, lease: Lease, ending: Ending) -> None:
         with self.database.write() as session:
-            assert ownership.finish(session, lease, ending)
+            assert leases.finish(session, lease, ending)
             session.commit()
 
     @contextmanager
     def _writing(self, lease: Lease, *, step: int, reserve: int) -> Iterator[tuple[Session, int]]:
         with self.database.write() as session:
-            beat = ownership.beat(session, lease, step=step, total_steps=20, reserve=reserve)
+            beat = leases.beat(session, lease, step=step, total_steps=20, reserve=reserve)
             assert beat is not None
             yield session, beat.first_seq
             session.commit()

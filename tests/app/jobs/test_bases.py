@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs import bases
+from app.jobs import base_models
 from app.registry import repository as registry_rows
 from app.registry import service as registry
 from app.resources import Resources
@@ -205,11 +205,11 @@ def test_a_version_that_is_deleted_while_the_job_is_submitted_is_seen(
     resources: Resources, database: Database, version: Callable[..., str]
 ) -> None:
     version("mails")
-    base = bases.find(
+    base = base_models.find(
         "mails:1", None, database=database, store=resources.store, settings=resources.settings
     )
     with database.write() as session:
-        bases.check_there(session, base)
+        base_models.check_there(session, base)
         registry.delete_version(session, name="mails", number=1, store=resources.store)
     with database.read() as session, pytest.raises(BaseNotFound):
-        bases.check_there(session, base)
+        base_models.check_there(session, base)

@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
 from app.jobs.states import Lane
+from app.queue import leases
+from app.queue.transitions import Cancelled, Failed, Preempted, Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from tests.app.jobs.fake_worker import FakeWorker
@@ -34,7 +34,7 @@ def test_a_queued_job_is_cancelled_at_once(
     assert job["finished_at"] is not None
     assert kinds(client, job_id) == ["queued", "cancelled"]
     with database.write() as session:
-        claimed = ownership.claim(
+        claimed = leases.claim(
             session, owner=worker.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
         )
         assert claimed is None
@@ -89,7 +89,7 @@ def test_success_that_comes_first_wins_over_a_cancel(
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
         made = artifacts.add(session, job_id=lease.job_id, kind="model", ref=ref)
-        ownership.finish(session, lease, Succeeded(made.id, {}))
+        leases.finish(session, lease, Succeeded(made.id, {}))
         session.commit()
     answer = client.post(f"/v1/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
@@ -106,7 +106,7 @@ def test_a_cancel_and_a_claim_at_the_same_moment_leave_one_consistent_state(
         def claim(start: Barrier = start, claimed: list[UUID] = claimed) -> None:
             start.wait()
             with database.write() as session:
-                found = ownership.claim(
+                found = leases.claim(
                     session, owner=worker.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
                 )
                 session.commit()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, multinomial
 
-from app.jobs.comparison import accuracy, compare, interval
+from app.jobs.results.comparison import accuracy, compare, interval
 from tests.boards import graded
 
 

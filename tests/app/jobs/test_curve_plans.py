@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Connection, event
 
 from app.database.engines import Database
-from app.jobs import curves, repository
+from app.jobs import repository
+from app.jobs.results import curves
 from tests.job_rows import add_job
 
 

@@ -10,9 +10,10 @@ from sqlalchemy import insert
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs import curves, repository
-from app.jobs.endings import Cancelled
+from app.jobs import repository
+from app.jobs.results import curves
 from app.jobs.tables import MetricPoint
+from app.queue.transitions import Cancelled
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.jobs.listener import parse
 from tests.job_rows import change

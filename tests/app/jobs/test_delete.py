@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.endings import Failed, Succeeded
 from app.jobs.tables import Attempt, JobEvent, MetricPoint
+from app.queue.transitions import Failed, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts

@@ -8,9 +8,9 @@ import pytest
 
 from app.database.engines import Database
 from app.jobs import estimate
-from app.jobs.data import ALL, Data
-from app.jobs.endings import Succeeded
+from app.jobs.data_sources import ALL, Data
 from app.jobs.states import Lane
+from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from lora_core.fit import read_shape

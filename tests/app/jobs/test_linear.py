@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs import bases
-from app.jobs.endings import Cancelled, Ending, Failed
+from app.jobs import base_models
+from app.queue.transitions import Cancelled, Ending, Failed
 from app.resources import Resources
 from tests.app.jobs.conftest import Submit, Upload
 from tests.app.jobs.fake_worker import FakeWorker
@@ -23,8 +23,8 @@ def no_base(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a base was looked for")
 
-    monkeypatch.setattr(bases, "_local", fail)
-    monkeypatch.setattr(bases, "_from_hub", fail)
+    monkeypatch.setattr(base_models, "_local", fail)
+    monkeypatch.setattr(base_models, "_from_hub", fail)
 
 
 @pytest.mark.usefixtures("no_base")

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import softmax
 from starlette.testclient import TestClient
 
-from app.jobs.endings import Succeeded
+from app.queue.transitions import Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
 from lora_core import manifest

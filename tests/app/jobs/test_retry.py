@@ -9,8 +9,8 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.endings import Cancelled, Ending, Failed, Retry
 from app.jobs.tables import Checkpoint
+from app.queue.transitions import Cancelled, Ending, Failed, Retry
 from lora_core.training.version import TRAINING_VERSION
 from tests.app.jobs.conftest import Upload
 from tests.app.jobs.fake_worker import FakeWorker

@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs import grades
-from app.jobs.side_by_side import differing
+from app.jobs.results import comparison
+from app.jobs.results.comparison import differing
 
 Submit = Callable[..., dict[str, Any]]
 Answer = Callable[..., str]
@@ -38,7 +38,7 @@ def answer(submit: Submit, database: Database) -> Answer:
         parts = {"test": test, "validation": validation}
         known = {part: told(right, texts) for part, right in parts.items() if right is not None}
         with database.write() as session:
-            grades.keep(session, UUID(job_id), known)
+            comparison.keep(session, UUID(job_id), known)
             session.commit()
         return job_id
 

@@ -9,11 +9,11 @@ import pytest
 from fastapi import FastAPI, routing
 from starlette.testclient import TestClient
 
-from app.auth import ring, service
+from app.auth import api_key_cache, service
 from app.database.engines import Database
-from app.jobs import repository, stream
-from app.jobs.endings import Cancelled, Failed, Preempted, Succeeded
+from app.jobs import event_stream, repository
 from app.main import create_app
+from app.queue.transitions import Cancelled, Failed, Preempted, Succeeded
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
@@ -79,7 +79,7 @@ def test_a_last_event_id_that_was_never_given_is_refused(
 def test_a_long_history_comes_in_order_and_in_short_looks(
     client: TestClient, submit: Submit, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "WINDOW", 10)
+    monkeypatch.setattr(event_stream, "WINDOW", 10)
     job_id = submit()["id"]
     lease = worker.claim().lease
     for step in range(1, 16):
@@ -92,7 +92,7 @@ def test_a_long_history_comes_in_order_and_in_short_looks(
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(event_stream, "POLL_SECONDS", 0.02)
 
 
 def test_a_job_is_followed_from_the_queue_to_its_end(
@@ -159,14 +159,14 @@ def test_the_stream_stops_when_its_reader_leaves(
 ) -> None:
     job_id = submit()["id"]
     looks = 0
-    look = stream._look
+    look = event_stream._look
 
     def counted(*args: Any) -> Any:
         nonlocal looks
         looks += 1
         return look(*args)
 
-    monkeypatch.setattr(stream, "_look", counted)
+    monkeypatch.setattr(event_stream, "_look", counted)
 
     async def talk(listener: Listener) -> None:
         await listener.until(lambda m: m.event == "state")
@@ -182,16 +182,16 @@ def test_all_streams_are_read_together(
     app: FastAPI, client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each used to read for itself, which took a thread and counted the whole queue each time."""
-    monkeypatch.setattr(stream, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(event_stream, "POLL_SECONDS", 0.2)
     jobs = [submit()["id"] for _ in range(4)]
     looks: list[int] = []
-    look = stream._look
+    look = event_stream._look
 
     def counted(database: Database, asked: Any) -> Any:
         looks.append(len(asked))
         return look(database, asked)
 
-    monkeypatch.setattr(stream, "_look", counted)
+    monkeypatch.setattr(event_stream, "_look", counted)
 
     async def main() -> None:
         wanted = [(place, job_id) for place, job_id in enumerate(jobs, 1) for _ in range(10)]
@@ -289,7 +289,9 @@ def test_the_stream_ends_when_its_key_is_revoked(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ring, "FRESH_SECONDS", 0)  # no waiting until a key is looked up again
+    monkeypatch.setattr(
+        api_key_cache, "FRESH_SECONDS", 0
+    )  # no waiting until a key is looked up again
     job_id, key = submit()["id"], new_key("jobs:read")
 
     async def talk(listener: Listener) -> None:
@@ -309,7 +311,7 @@ def test_a_silent_stream_is_kept_alive(
     app: FastAPI, client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "_PING_INTERVAL", 0.02)
-    monkeypatch.setattr(stream, "POLL_SECONDS", 60)
+    monkeypatch.setattr(event_stream, "POLL_SECONDS", 60)
 
     async def talk(listener: Listener) -> None:
         while listener.pings < 2:

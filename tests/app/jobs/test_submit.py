@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
 from app.jobs.tables import Job, JobEvent
-from app.queue import PollOnlyQueue
+from app.queue.dispatch import PollOnlyQueue
 from app.resources import Resources
 from tests.job_rows import change
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from app.auth.service import NewKey
 from app.jobs import repository
-from app.jobs.endings import Failed
+from app.queue.transitions import Failed
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]

@@ -13,10 +13,10 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.clock import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.jobs import ownership, presence
-from app.jobs.endings import Failed, Retry
 from app.jobs.states import JobState, Kind, Lane
 from app.jobs.tables import Attempt, Checkpoint, Worker
+from app.queue import heartbeats, leases
+from app.queue.transitions import Failed, Retry
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from lora_core.specs.method import MethodName
@@ -114,18 +114,18 @@ def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Data
         job_id = add_job(database)
         claimed = take(database)
         with database.write() as session:
-            assert ownership.finish(session, claimed.lease, Failed("one_class", "One label.", {}))
+            assert leases.finish(session, claimed.lease, Failed("one_class", "One label.", {}))
             session.commit()
     job_id = add_job(database)
     claimed = take(database)
     with database.write() as session:
-        assert ownership.finish(session, claimed.lease, Retry("crashed", "It crashed.", 0))
+        assert leases.finish(session, claimed.lease, Retry("crashed", "It crashed.", 0))
         session.commit()
     claimed = take(database)
     assert claimed.lease.job_id == job_id
     change(database, job_id, lease_expires_at=1.0)
     with database.write() as session:
-        assert ownership.expire(session, job_id, seen_attempt=2, lost=LOST, max_failures=9)
+        assert leases.expire(session, job_id, seen_attempt=2, lost=LOST, max_failures=9)
         session.commit()
     found = scrape()
     assert seen(found["loraworks_attempts"]) == {
@@ -138,8 +138,8 @@ def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Data
 
 def test_devices_are_counted_by_kind(scrape: Scrape, database: Database) -> None:
     with database.write() as session:
-        presence.announce(session, ALICE, draining=False, devices=["cuda:0", "cuda:1"])
-        presence.announce(session, BOB, draining=True, devices=["cpu"])
+        heartbeats.announce(session, ALICE, draining=False, devices=["cuda:0", "cuda:1"])
+        heartbeats.announce(session, BOB, draining=True, devices=["cpu"])
         session.add(
             Worker(
                 id="gone", host="there", boot_id="b", pid=1, pid_start=1, devices=["cuda:7"],

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from app.jobs import ownership
-from app.jobs.endings import Succeeded
+from app.queue import leases
+from app.queue.transitions import Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.tables import RESULTS
@@ -52,7 +52,7 @@ def store_results(resources: Resources, directory: Path) -> UUID:
     ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
     with resources.database.write() as session:
         artifact = artifacts.add(session, job_id=run_id, kind=RESULTS, ref=ref)
-        assert ownership.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
+        assert leases.finish(session, claimed.lease, Succeeded(artifact.id, SUMMARY))
         session.commit()
     return run_id
 

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from app.auth.service import NewKey
 from app.database.engines import Database
-from app.jobs import ownership
-from app.jobs.endings import Failed
+from app.queue import leases
+from app.queue.transitions import Failed
 from app.registry import service as registry
 from app.resources import Resources
 from lora_core import manifest
@@ -150,7 +150,7 @@ def test_only_a_run_that_succeeded_has_results(
     if state == "failed":
         claimed = take(database)
         with database.write() as session:
-            assert ownership.finish(session, claimed.lease, Failed("column_taken", "No.", {}))
+            assert leases.finish(session, claimed.lease, Failed("column_taken", "No.", {}))
             session.commit()
         shown = client.get(f"{URL}/{run['id']}").json()
         assert shown["error"] == {"code": "column_taken", "message": "No.", "detail": {}}

@@ -9,7 +9,7 @@ import pytest
 
 from app.database.base import new_id
 from app.resources import Resources, open_resources
-from app.retention.removals import Kind
+from app.retention.files import Kind
 from app.retention.service import disk_use, sweep
 from app.settings import Settings
 from app.storage import repository as artifacts

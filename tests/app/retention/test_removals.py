@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from app.retention.removals import Kind, Known, Unit, orphans, units
+from app.retention.files import Kind, Known, Unit, orphans, units
 from app.storage.store import StoredFile
 
 JOB = UUID("0197c5d2-7a3e-7000-8000-000000000001")

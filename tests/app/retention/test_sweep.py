@@ -24,8 +24,7 @@ from app.predictions import service as predictions
 from app.predictions.errors import ResultsRemoved
 from app.resources import Resources
 from app.retention import repository, service
-from app.retention.errors import StoreOfAnother
-from app.retention.removals import Kind
+from app.retention.files import Kind, StoreOfAnother
 from app.retention.service import disk_use, sweep
 from app.storage import repository as artifacts
 from app.storage.errors import StorageUnavailable

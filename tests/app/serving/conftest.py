@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from app.registry import service
 from app.resources import Resources
-from app.serving.deployment import Deployment
-from app.serving.meters import ServingMeters
-from app.serving.pool import Pool
+from app.serving.loaded_model import Deployment
+from app.serving.metrics import ServingMeters
+from app.serving.model_pool import Pool
 from app.storage import repository
 from tests.app.serving.stub import Loader
 from tests.job_rows import FACTS

@@ -11,9 +11,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.resources import Resources
-from app.serving.admission import FLOOR_TOKENS, Admission
+from app.serving.admission import BURST_SECONDS, FLOOR_TOKENS, Admission, Quota
 from app.serving.errors import Busy, KeyBusy, QuotaUsed
-from app.serving.quota import BURST_SECONDS, Quota
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubPredictor
 

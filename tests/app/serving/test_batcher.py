@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from app.serving.batcher import Batcher, Computed, Ticket
 from app.serving.errors import BatchFailed, DeadlinePassed
-from app.serving.meters import ServingMeters
+from app.serving.metrics import ServingMeters
 from tests.app.serving.stub import WAIT, StubEngine
 
 

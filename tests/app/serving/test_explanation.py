@@ -13,11 +13,10 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
+from app.serving.admission import BURST_SECONDS, Quota
 from app.serving.attribution import orders
-from app.serving.dialects import understand
 from app.serving.explanation import CHUNK_TOKENS, MOST_WORDS
-from app.serving.quota import BURST_SECONDS, Quota
-from app.serving.schemas import RefPredict
+from app.serving.request_formats import RefPredict, understand
 from app.serving.service import MOST_TEXTS, Answer, Serving
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubPredictor

@@ -10,7 +10,7 @@ from app.database.engines import Database
 from app.registry import service
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
-from app.serving.meanings import FRESH_SECONDS, STALE_SECONDS, Meanings
+from app.serving.model_resolver import FRESH_SECONDS, STALE_SECONDS, Meanings
 from app.settings import Settings
 from tests.app.serving.conftest import Publish
 from tests.clock import Clock

@@ -11,9 +11,9 @@ from sqlalchemy import event
 
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
-from app.serving import meanings
+from app.serving import model_resolver
 from app.serving.errors import ModelDamaged, ModelDisagrees, ModelTooLarge, ModelUnloadable
-from app.serving.pool import Pool
+from app.serving.model_pool import Pool
 from lora_core.errors.artifact import ArtifactCorrupt, EngineDisagrees
 from tests.app.serving.conftest import Publish, open_pool
 from tests.app.serving.stub import WAIT, Loader, StubEngine, StubPredictor
@@ -176,7 +176,7 @@ def test_a_model_that_never_fits_is_refused(
 def test_the_old_version_serves_until_the_new_one_is_loaded(
     run: Callable[..., None], loader: Loader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meanings, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.0)
     publish()
 
     async def work(pool: Pool) -> None:
@@ -199,7 +199,7 @@ def test_the_old_version_serves_until_the_new_one_is_loaded(
 def test_the_old_version_serves_on_where_the_new_one_does_not_load(
     run: Callable[..., None], loader: Loader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meanings, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.0)
     publish()
 
     async def work(pool: Pool) -> None:
@@ -209,7 +209,9 @@ def test_the_old_version_serves_on_where_the_new_one_does_not_load(
         loader.gate.clear()
         assert await ask(pool, "sentiment") == "sentiment:1"
         await until(lambda: len(loader.loads) == 2)
-        monkeypatch.setattr(meanings, "FRESH_SECONDS", WAIT)  # from here each call takes one step
+        monkeypatch.setattr(
+            model_resolver, "FRESH_SECONDS", WAIT
+        )  # from here each call takes one step
         loader.gate.set()
         told = time.monotonic() + 0.2  # a call in each step of the loop, while it fails and after
         while time.monotonic() < told:

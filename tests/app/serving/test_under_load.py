@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from app.serving import meanings
+from app.serving import model_resolver
 from lora_core.process import cores
 from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
@@ -66,7 +66,7 @@ def test_who_hangs_up_is_not_computed(app: FastAPI, url: str) -> None:
 def test_a_moved_alias_fails_no_call(
     url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meanings, "FRESH_SECONDS", 0.01)
+    monkeypatch.setattr(model_resolver, "FRESH_SECONDS", 0.01)
     publish(promote=False, favours="bad")
     stop = threading.Event()
     expected = {"sentiment:1": "good", "sentiment:2": "bad"}

@@ -8,7 +8,7 @@ import pytest
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from app.storage.store import Store
 from app.storage.tables import Artifact
 from lora_core import manifest

@@ -16,7 +16,7 @@ PUT = """
 import sys
 from pathlib import Path
 from app.storage.errors import ArtifactExists
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from app.settings import Settings
 store = open_store(Settings())
 print("ready", flush=True)

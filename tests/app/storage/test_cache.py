@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.storage.cache import GRACE_SECONDS, Cache
+from app.storage.verified_cache import GRACE_SECONDS, Cache
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.storage.stores import bytes_of

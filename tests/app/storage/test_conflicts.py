@@ -9,7 +9,7 @@ import pytest
 
 from app.settings import Settings
 from app.storage.errors import ArtifactExists, StorageUnavailable
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from app.storage.store import Store
 from lora_core import manifest
 from tests.app.storage.stores import KEY, WEIGHTS, made

@@ -7,8 +7,8 @@ import pytest
 from app.settings import Settings
 from app.storage.errors import StoreUrlInvalid
 from app.storage.local import LocalStore
-from app.storage.open_store import open_store
-from app.storage.remote import RemoteStore
+from app.storage.opening import open_store
+from app.storage.s3 import RemoteStore
 from tests.app.storage.stores import KEY, made
 
 

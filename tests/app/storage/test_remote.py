@@ -12,7 +12,7 @@ import pytest
 
 from app.settings import Settings
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
-from app.storage.open_store import open_store
+from app.storage.opening import open_store
 from app.storage.store import ArtifactRef, Store
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt

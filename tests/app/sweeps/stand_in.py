@@ -8,16 +8,16 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
-from app.jobs import checkpoints, ownership
-from app.jobs.endings import Cancelled, Failed, Succeeded
-from app.jobs.leases import Claimed
 from app.jobs.states import Lane
 from app.jobs.tables import Grade
+from app.queue import checkpoints, leases
+from app.queue.fencing import Claimed
+from app.queue.transitions import Cancelled, Failed, Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import FIGURES
-from app.sweeps import advance
+from app.sweeps import add_trials
 from tests.app.jobs.fake_worker import FakeWorker
 
 TEXTS = 200
@@ -42,7 +42,7 @@ class StandIn(FakeWorker):
     def take(self) -> Claimed | None:
         """The next job that is due."""
         with self.database.write() as session:
-            claimed = ownership.claim(
+            claimed = leases.claim(
                 session, owner=self.owner, lane=Lane.CPU, device="cpu", lease_seconds=60
             )
             session.commit()
@@ -64,21 +64,21 @@ class StandIn(FakeWorker):
             self.finish(claimed.lease, Failed("non_finite", "The loss is NaN."))
         else:
             self._succeed(claimed)
-        advance.after(self.resources, claimed.lease.job_id)
+        add_trials.after(self.resources, claimed.lease.job_id)
 
     def give_up(self) -> None:
         """As a reconciler does with a job whose workers were lost too often."""
         claimed = self.take()
         assert claimed is not None
         self.finish(claimed.lease, Failed("lost_worker", "The worker that ran it is gone."))
-        advance.after(self.resources, claimed.lease.job_id)
+        add_trials.after(self.resources, claimed.lease.job_id)
 
     def stop(self, claimed: Claimed) -> None:
         """It was asked to stop, and has a checkpoint."""
         self.ran.append(claimed)
         self._save(claimed, step=5)
         self.finish(claimed.lease, Cancelled())
-        advance.after(self.resources, claimed.lease.job_id)
+        add_trials.after(self.resources, claimed.lease.job_id)
 
     def _succeed(self, claimed: Claimed) -> None:
         self._save(claimed, step=round(100 * share(claimed.spec)))
@@ -94,7 +94,7 @@ class StandIn(FakeWorker):
             )
             for part in parts:
                 _grade(session, claimed.lease.job_id, part, accuracy)
-            assert ownership.finish(session, claimed.lease, Succeeded(artifact.id, summary))
+            assert leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
             session.commit()
 
     def _save(self, claimed: Claimed, *, step: int) -> None:

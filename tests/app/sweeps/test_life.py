@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.jobs.tables import Job
 from app.resources import Resources
-from app.sweeps import advance
+from app.sweeps import add_trials
 from app.sweeps.tables import Sweep, SweepCell
 from tests.app.sweeps.conftest import JOB, SPACE, Look, Start
 from tests.app.sweeps.stand_in import StandIn, share
@@ -237,9 +237,9 @@ def test_whoever_died_before_he_could_go_on_is_replaced(
 ) -> None:
     sweep = start()
     with monkeypatch.context() as patch:
-        patch.setattr(advance, "after", lambda *_: None)
+        patch.setattr(add_trials, "after", lambda *_: None)
         assert worker.work() == 1  # nobody went on
-    advance.all_of_them(resources)
+    add_trials.all_of_them(resources)
     assert worker.work() == 11
     assert look(sweep)["state"] == "finished"
 

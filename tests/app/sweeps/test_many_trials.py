@@ -14,7 +14,7 @@ from app.jobs.states import JobState
 from app.jobs.tables import Job
 from app.resources import Resources
 from app.retention.service import sweep as collect_garbage
-from app.sweeps import growth, repository, service
+from app.sweeps import add_trials, repository, service
 from app.sweeps.tables import Sweep, SweepCell
 from tests import sweep_rows
 from tests.app.sweeps.conftest import JOB, SPACE
@@ -49,7 +49,7 @@ def commits(database: Database) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "BATCH", 5)
+    monkeypatch.setattr(add_trials, "BATCH", 5)
     monkeypatch.setattr(service, "MOST_REMOVED", 2)
 
 
@@ -145,7 +145,7 @@ def test_a_sweep_is_deleted_with_its_jobs_a_few_at_a_time(
 def test_many_known_trials_are_looked_up_a_few_at_a_time(
     client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.sweeps.advance.MOST_LOOKED", 5)
+    monkeypatch.setattr("app.sweeps.add_trials.MOST_LOOKED", 5)
     first = client.post("/v1/sweeps", json={**BODY, "parallel": 12}).json()["id"]
     with database.write() as session:
         ended = {"state": JobState.SUCCEEDED, "finished_at": now(), "summary": {}}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sweeps.notation import ALL_ROLES, read, written
+from app.sweeps.search_space import ALL_ROLES, read, written
 
 VALUES = st.one_of(
     st.none(),

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from app.sweeps import cells, space
+from app.sweeps import search_space, trials
 from app.sweeps.presets import PRESETS, SEED_GRID, PresetName
 from app.sweeps.schemas import SweepCreate
 from lora_core.specs.method import LoraSpec
@@ -15,8 +15,8 @@ def test_every_preset_is_a_sweep_that_could_be_sent() -> None:
 
 
 def test_the_grid_of_the_seed_has_its_576_cells() -> None:
-    made = list(space.grid(SweepCreate.model_validate(SEED_GRID).over))
-    assert len({space.named(cell) for cell in made}) == len(made) == 576
+    made = list(search_space.grid(SweepCreate.model_validate(SEED_GRID).over))
+    assert len({search_space.named(cell) for cell in made}) == len(made) == 576
     assert made[0] == {
         "method.alpha": 1,
         "method.r": 1,
@@ -37,8 +37,8 @@ def test_the_grid_of_the_seed_has_its_576_cells() -> None:
 
 def test_a_cell_of_it_has_the_settings_of_the_lessons() -> None:
     body = SweepCreate.model_validate(SEED_GRID)
-    *_, last = space.grid(body.over)
-    [spec] = cells.specs(body.job, [last])
+    *_, last = search_space.grid(body.over)
+    [spec] = trials.specs(body.job, [last])
     assert not isinstance(spec, Exception)
     assert isinstance(spec.method, LoraSpec)
     assert (spec.method.variant, spec.method.r, spec.method.alpha) == ("unscaled", 32, 64.0)

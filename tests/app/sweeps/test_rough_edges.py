@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from app.jobs.tables import Job
 from app.resources import Resources
-from app.sweeps import advance
+from app.sweeps import add_trials
 from app.sweeps.tables import Sweep
 from tests.app.sweeps.conftest import JOB, Look, Start
 from tests.app.sweeps.stand_in import StandIn
@@ -70,10 +70,10 @@ def test_one_sweep_that_cannot_go_on_does_not_hold_up_the_others(
         session.get_one(Sweep, UUID(broken["id"])).strategy = {"type": "magic"}
         session.commit()
     with monkeypatch.context() as patch:
-        patch.setattr(advance, "after", lambda *_: None)
+        patch.setattr(add_trials, "after", lambda *_: None)
         worker.work(2)
     for _ in range(3):
-        advance.all_of_them(resources)
+        add_trials.all_of_them(resources)
         worker.work()
     assert look(other)["state"] == "finished"
 
@@ -99,7 +99,7 @@ def test_a_job_of_somebody_else_that_is_cancelled_is_no_end_of_the_cell(
     sweep = start(space=ONE)
     assert sweep["counts"]["queued"] == 1
     client.post(f"/v1/jobs/{single['id']}/cancel")
-    advance.all_of_them(worker.resources)
+    add_trials.all_of_them(worker.resources)
     assert worker.work() == 1
     assert look(sweep)["counts"]["succeeded"] == 1
 

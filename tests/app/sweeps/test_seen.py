@@ -8,9 +8,9 @@ from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from app.resources import Resources
-from app.sweeps import repository, results, seen
-from app.sweeps.board import Board
-from app.sweeps.verdict import judge
+from app.sweeps import repository, results
+from app.sweeps.snapshot import Board
+from app.sweeps.winner import judge
 from tests.app.sweeps.conftest import Start
 from tests.app.sweeps.stand_in import StandIn
 
@@ -33,7 +33,7 @@ def look(resources: Resources) -> Callable[[str], Board]:
 def anew(look: Callable[[str], Board], sweep_id: str, monkeypatch: pytest.MonkeyPatch) -> Board:
     """As somebody reads it who has never seen it."""
     with monkeypatch.context() as patch:
-        patch.setattr(seen, "_memory", seen._Memory())
+        patch.setattr(results, "_memory", results._Memory())
         return look(sweep_id)
 
 
@@ -100,7 +100,7 @@ def test_only_cells_that_changed_are_read_again(
 
 
 def test_of_many_sweeps_the_last_few_are_kept(start: Start, look: Callable[[str], Board]) -> None:
-    ids = [start(space={"method.r": [2]})["id"] for _ in range(seen.KEPT + 1)]
+    ids = [start(space={"method.r": [2]})["id"] for _ in range(results.KEPT + 1)]
     boards = [look(each) for each in ids]
     assert look(ids[-1]) is boards[-1]
     assert look(ids[0]) is not boards[0]

@@ -8,7 +8,7 @@ import pytest
 
 from app.sweeps import strategies
 from app.sweeps.errors import SpaceTooSmall
-from app.sweeps.space import Space
+from app.sweeps.search_space import Space
 from app.sweeps.strategies import Grid, Halving, Known, Random, Tpe
 
 SPACE = Space.model_validate({"dimensions": {"a": list(range(9)), "b": [1, 2, 3]}})

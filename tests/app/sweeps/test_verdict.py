@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from app.sweeps.board import Cell
-from app.sweeps.verdict import judge
+from app.sweeps.snapshot import Cell
+from app.sweeps.winner import judge
 from tests.boards import board, cell, graded, grid
 
 TEXTS = 400

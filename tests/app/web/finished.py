@@ -6,8 +6,8 @@ from uuid import UUID
 import httpx2
 import numpy as np
 
-from app.jobs import grades
-from app.jobs.endings import Ending, Succeeded
+from app.jobs.results import comparison
+from app.queue.transitions import Ending, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
@@ -80,7 +80,7 @@ def succeed(
         summary["more_labels"] = more_labels.model_dump(mode="json")
     with resources.database.write() as session:
         artifact = artifacts.add(session, job_id=UUID(job_id), kind=MODEL, ref=ref)
-        grades.keep(session, UUID(job_id), {"test": grade(examples, labels, logits)})
+        comparison.keep(session, UUID(job_id), {"test": grade(examples, labels, logits)})
         if model is not None:
             registry.register(session, name=model, artifact=artifact, facts=FACTS)
         session.commit()

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.side_by_side import PairView, PartView, Unpaired
+from app.jobs.results.comparison import PairView, PartView, Unpaired
 from app.resources import Resources
 from app.web import paired
 from tests.app.web.finished import HOSTILE, add, succeed

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.endings import Failed, Preempted, Waiting
+from app.queue.transitions import Failed, Preempted, Waiting
 from app.resources import Resources
 from app.web.confusion import Confusion
 from tests.app.jobs.fake_worker import FakeWorker

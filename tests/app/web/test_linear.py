@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.endings import Failed
+from app.queue.transitions import Failed
 from app.resources import Resources
 from tests.app.serving.conftest import Publish, publish
 from tests.app.web.finished import add, end, succeed

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from app.cli.spec_flags import FLAGS, option_names
 from app.cli.sweep_body import ABOUT, SEARCH, Strategy
 from app.cli.sweep_space import place_of
-from app.sweeps.notation import ALL_ROLES
 from app.sweeps.presets import PRESETS
 from app.sweeps.schemas import SweepCreate
+from app.sweeps.search_space import ALL_ROLES
 from app.web import sweep_form
 from tests.app.sweeps.conftest import JOB, SPACE
 

@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs import ownership
-from app.jobs.endings import Failed
+from app.queue import leases
+from app.queue.transitions import Failed
 from app.resources import Resources
 from tests.app.predictions.conftest import Answer, answer, model, texts
 from tests.app.web.markup import elements, plain
@@ -72,7 +72,7 @@ def test_a_run_that_failed_says_why(client: TestClient, resources: Resources) ->
     run_id = submit(client)
     claimed = take(resources.database)
     with resources.database.write() as session:
-        assert ownership.finish(
+        assert leases.finish(
             session, claimed.lease, Failed("x_code", "The model is gone.", {"n": 1})
         )
         session.commit()

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.auth import service
-from app.auth.auth import COOKIE, TLS_COOKIE
+from app.auth.middleware import COOKIE, TLS_COOKIE
 from app.main import create_app
 from app.settings import Settings
 

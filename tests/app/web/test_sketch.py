@@ -1,6 +1,6 @@
 """Curves without a script: paths on one scale, broken at gaps, and the same in words."""
 
-from app.jobs.curves import Curve
+from app.jobs.results.curves import Curve
 from app.web.sketch import Sketch
 
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.auth.service import NewKey
-from app.jobs.endings import Failed
+from app.queue.transitions import Failed
 from app.resources import Resources
 from tests.app.sweeps.conftest import JOB, SPACE
 from tests.app.sweeps.stand_in import StandIn

@@ -1,0 +1,1 @@
+"""HTTP in front of and behind every route: middleware, errors, pages, dependencies."""

@@ -1,0 +1,64 @@
+"""What a route can ask for, each named once.
+
+They are coroutines because FastAPI calls anything else in a thread, which costs more than they do.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from app.concurrency import Work
+from app.database.engines import Database
+from app.queue.dispatch import JobQueue
+from app.resources import Resources
+from app.settings import Settings
+from app.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes the request: the row of a key, and what it may do."""
+
+    id: UUID
+    name: str
+    scopes: frozenset[str]
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+async def _settings(request: Request) -> Settings:
+    return _resources(request).settings
+
+
+async def _database(request: Request) -> Database:
+    return _resources(request).database
+
+
+async def _store(request: Request) -> Store:
+    return _resources(request).store
+
+
+async def _queue(request: Request) -> JobQueue:
+    return _resources(request).queue
+
+
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller  # set before routing, see app.auth.middleware
+    return caller
+
+
+async def _work(request: Request) -> Work:
+    return Work(request)
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+DatabaseDep = Annotated[Database, Depends(_database)]
+StoreDep = Annotated[Store, Depends(_store)]
+QueueDep = Annotated[JobQueue, Depends(_queue)]
+CallerDep = Annotated[Caller, Depends(_caller)]
+WorkDep = Annotated[Work, Depends(_work)]

@@ -1,0 +1,1 @@
+"""All that keeps a job from being lost: leases, transitions, heartbeats, dispatch."""
