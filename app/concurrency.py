@@ -1,7 +1,8 @@
 """Work in threads and children that several callers want at a time: how much of it runs and waits.
 
 Reads of rows have slots of their own, so that they cannot delay uploads and imports. Work whose
-caller has left is cancelled: what waits never starts, and `app.sandbox.process.run` kills its child.
+caller has left is cancelled: what waits never starts, and `app.sandbox.process.run` kills its
+child.
 """
 
 from collections import Counter

@@ -40,9 +40,9 @@ from app.settings import Settings
 from app.storage import routes as artifacts
 from app.storage.permissions import keep_private
 from app.sweeps import routes as sweeps
-from app.web import site
+from app.web import routes
 
-PUBLIC = (*health.router.routes, *site.PUBLIC)
+PUBLIC = (*health.router.routes, *routes.PUBLIC)
 DESCRIPTION = "Fine-tune text classifiers with LoRA, watch them learn, and ask them."
 FORM_BYTES = 65_536  # what a form adds to the file in it
 
@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.leaving = threading.Event()  # set by whoever stops the process
     error_responses.install(app)
     service.install(app)
-    site.install(app)
+    routes.install(app)
     return app
 
 
@@ -119,7 +119,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(health.router)
     include(measured.router)
     include(openapi.router)
-    for pages in site.PAGES:
+    for pages in routes.PAGES:
         include(pages)
     return router
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import httpx2
 
-from app.cli.answers import Json
 from app.cli.errors import BrokenOff, Misuse, Refused, Unreachable
+from app.cli.responses import Json
 
 PAGE = 100
 TIMEOUT = httpx2.Timeout(120, connect=5)  # an upload is checked before it is answered

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import columns
-from app.cli.answers import Dataset, DatasetListItem, Profile
+from app.cli import column_prompt
 from app.cli.client import Client
 from app.cli.options import AsJson, Limit, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import facts, moment, say, show, table
+from app.cli.responses import Dataset, DatasetListItem, Profile
 
 app = typer.Typer(help="Upload, list and delete data sets.")
 
@@ -56,7 +56,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     as_json: AsJson = False,
 ) -> None:
     """Upload a file; it is checked row by row before any job may use it."""
-    dataset = columns.upload(
+    dataset = column_prompt.upload(
         client,
         file,
         name=name,

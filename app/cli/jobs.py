@@ -5,16 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli.answers import Json, State
 from app.cli.client import Client
+from app.cli.compare import compare
 from app.cli.download import keep, unpack, where_it_is
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, JobId, Limit, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, moment, percent, reason, say, table
 from app.cli.prediction_runs import FORMATS, check_out
+from app.cli.responses import Json, State
 from app.cli.results import print_results
-from app.cli.side_by_side import compare
 from app.cli.watch import submitted
 from app.jobs.tags import spelled
 from lora_core.specs.method import MethodName

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import typer
 
-from app.cli.answers import Json
 from app.cli.options import AsJson, ServiceDir, supplied
 from app.cli.output import as_json as print_json
 from app.cli.output import moment, say, table
 from app.cli.preflight import load_settings, settings_of_a_service
+from app.cli.responses import Json
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

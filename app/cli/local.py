@@ -1,6 +1,7 @@
-"""Trains without a service: `python -m lora_core train` as a child, its events shown live."""
+"""Commands of `lora_core` on this machine, in a process of their own: torch stays out of this."""
 
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -9,15 +10,13 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from app.cli.answers import Json
-from app.cli.display import Display, open_display
 from app.cli.download import where_it_is
 from app.cli.errors import CliError, Misuse, RunFailed
-from app.cli.library import PROGRAM, tail
 from app.cli.output import as_json as print_json
 from app.cli.output import percent, say
-from app.cli.progress import Progress
+from app.cli.responses import Json
 from app.cli.results import print_results
+from app.cli.watch import Display, Progress, open_display
 from lora_core.events import (
     CandidateTried,
     Evaluated,
@@ -35,6 +34,32 @@ from lora_core.events import (
 from lora_core.specs.method import named
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
+
+PROGRAM = (sys.executable, "-P", "-m", "lora_core")
+LOG_TAIL = 5  # lines
+
+
+def library(*arguments: str) -> None:
+    """Run `python -m lora_core` with these arguments. Raises `RunFailed`."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode == 0:
+        return
+    last = parse_event(done.stdout.splitlines()[-1]) if done.stdout else None
+    if isinstance(last, Failed):
+        raise RunFailed(last.message, last.code)
+    log = done.stderr.decode("utf-8", "replace")
+    raise RunFailed(f"it ended with status {done.returncode}: {tail(log)}", "crashed")
+
+
+def tail(log: str) -> str:
+    """The end of what a process wrote, on one line."""
+    return " | ".join(log.splitlines()[-LOG_TAIL:])
+
+
+# MERGED app.cli.local
+# Trains without a service: `python -m lora_core train` as a child, its events shown live.
 
 STOP_SECONDS = 60.0  # a step of a large model may take a while
 DRAWN = {"loss", "reviews_per_second"}

@@ -9,22 +9,21 @@ import typer
 from typer.core import TyperGroup
 
 import lora_core
-from app.cli import datasets, jobs, keys, predictions, registry, sweeps
-from app.cli.api import api
-from app.cli.check import check
+from app.cli import datasets, jobs, keys, models, predictions, sweeps
+from app.cli.data_checks import check
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, UNEXPECTED, CliError
 from app.cli.evaluate import evaluate
-from app.cli.exchange import export_model, import_model
 from app.cli.gc import gc
-from app.cli.migrate_command import migrate
+from app.cli.migrate import migrate
+from app.cli.models import export_model, import_model
 from app.cli.options import DEFAULT_URL
 from app.cli.output import plain, say
 from app.cli.predict import predict
 from app.cli.train import train
-from app.cli.up import up
+from app.cli.up import api, up
 from app.cli.watch import watch
-from app.cli.worker_command import worker
+from app.cli.worker import worker
 from app.errors import AppError, DataFolderUnusable
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataError
@@ -124,12 +123,12 @@ app.command()(evaluate)
 app.command()(demo)
 app.command()(gc)
 datasets.app.command("check")(check)
-registry.app.command("export")(export_model)
-registry.app.command("import")(import_model)
+models.app.command("export")(export_model)
+models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
 app.add_typer(sweeps.app, name="sweep", no_args_is_help=True)
 app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
-app.add_typer(registry.app, name="models", no_args_is_help=True)
+app.add_typer(models.app, name="models", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 

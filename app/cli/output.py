@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.answers import Failure
+from app.cli.responses import Failure
 
 PIPE_WIDTH = 200  # columns when nobody looks, so that no cell is cut
 PATIENCE_SECONDS = 1.0

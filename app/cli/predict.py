@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from app.cli import lines
-from app.cli.answers import Json, Label
+from app.cli import text_files
 from app.cli.client import Client
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
 from app.cli.output import FIRST_ANSWER, patience, percent, say, table, warn
 from app.cli.output import as_json as print_json
 from app.cli.prediction_runs import answer_file
+from app.cli.responses import Json, Label
 
 BATCH = 32  # texts in one call
 SHOWN = 60  # characters of a text in the table
@@ -94,13 +94,13 @@ def predict(  # noqa: PLR0913 - one parameter per option
         return
     if resume or text_column or sheet:
         raise Misuse("--resume, --text-column and --sheet need --out", "wrong_options")
-    if file and not lines.is_lines(file):
+    if file and not text_files.is_lines(file):
         raise Misuse(
             f"{file} is a table: give --out for its answers; one text a line is .txt, or - for "
             "standard input",
             "out_needed",
         )
-    given = [*(texts or []), *(lines.read(file) if file else [])]
+    given = [*(texts or []), *(text_files.read(file) if file else [])]
     if not given:
         raise Misuse("no text: give some as arguments or with --file", "no_text")
     labels: list[list[Label]] = []

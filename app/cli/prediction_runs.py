@@ -3,16 +3,15 @@
 import time
 from pathlib import Path
 
-from app.cli import columns, lines
-from app.cli.answers import Prediction
+from app.cli import column_prompt, text_files
 from app.cli.client import Client
-from app.cli.display import open_display
 from app.cli.download import check_new, keep
 from app.cli.errors import Misuse, RunFailed
 from app.cli.output import as_json as print_json
 from app.cli.output import facts, moment, reason, say, warn
 from app.cli.polling import looks
-from app.cli.progress import Progress
+from app.cli.responses import Prediction
+from app.cli.watch import Progress, open_display
 
 LOOK_SECONDS = 0.5
 FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
@@ -45,7 +44,7 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
         if file or text_column or sheet or model:
             raise Misuse("--resume names a run that has its file and model", "wrong_options")
         run = client.prediction(resume)
-    elif file is not None and (file.is_file() or file == lines.STDIN):
+    elif file is not None and (file.is_file() or file == text_files.STDIN):
         run = _submit(client, file, text_column=text_column, sheet=sheet, model=model)
     else:
         raise Misuse(f"there is no file {file}" if file else "no --file", "no_file")
@@ -61,16 +60,16 @@ def answer_file(  # noqa: PLR0913 - what a user may say about it
 def _submit(
     client: Client, file: Path, *, text_column: str | None, sheet: str | None, model: str | None
 ) -> Prediction:
-    if lines.is_lines(file):
+    if text_files.is_lines(file):
         if text_column or sheet:
             raise Misuse(
                 "a file of lines has no columns and no sheets, so no --text-column and no --sheet",
                 "wrong_options",
             )
-        with lines.as_table(file) as table:
+        with text_files.as_table(file) as table:
             dataset = client.upload(table, purpose="predict")
     else:
-        dataset = columns.upload(
+        dataset = column_prompt.upload(
             client, file, purpose="predict", text_column=text_column, sheet=sheet
         )
     chosen = {"model": model} if model else {}

@@ -1,7 +1,7 @@
 """What a run came to: its own figures beside those of the linear rival, and its confidence."""
 
-from app.cli.answers import Json
 from app.cli.output import duration, percent, say, show, table
+from app.cli.responses import Json
 from lora_core.data.more_labels import MoreLabels, basis_in_words
 from lora_core.selection import CandidateResult
 from lora_core.specs.method import named

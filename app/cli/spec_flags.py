@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.cli.answers import Json
 from app.cli.errors import Misuse
+from app.cli.responses import Json
 from lora_core.specs.method import Head, MethodName, Role, Variant
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.presets import Preset

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator
 
 from app.cli.client import Client
-from app.cli.display import Display, open_display
 from app.cli.errors import RunFailed, Unreachable
 from app.cli.options import AsJson, SweepId, connected
 from app.cli.output import json_line, warn
 from app.cli.polling import looks
-from app.cli.progress import Progress
-from app.cli.sweep_answers import Sweep
-from app.cli.sweep_verdict import counts, ended, leader, print_sweep
+from app.cli.responses import Sweep
+from app.cli.sweep_results import counts, ended_cells, leader, print_sweep
+from app.cli.watch import Display, Progress, open_display
 
 LOOK_SECONDS = 2.0
 
@@ -87,7 +86,7 @@ def _take(progress: Progress, sweep: Sweep) -> None:
     progress.title = f"{sweep['name'] or sweep['id']} ({sweep['strategy']['type']})"
     progress.state = sweep["state"]
     progress.total = sweep["cells"]
-    if (done := ended(sweep)) != progress.step:
+    if (done := ended_cells(sweep)) != progress.step:
         progress.reach(done, at=time.time())
     progress.notes.clear()
     progress.note(counts(sweep))

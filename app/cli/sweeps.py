@@ -4,19 +4,15 @@ from typing import Annotated
 
 import typer
 
-from app.cli.answers import Json
-from app.cli.client import Client
+from app.cli.client import Client, Order
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, Limit, SweepId, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import moment, say, table
-from app.cli.sweep_answers import Sweep, SweepState
-from app.cli.sweep_calls import Order
-from app.cli.sweep_cells import cells
-from app.cli.sweep_results import promote, results
-from app.cli.sweep_space import Over, read_space
+from app.cli.responses import Json, Sweep, SweepState
+from app.cli.sweep_options import Over, read_space
+from app.cli.sweep_results import cells, counts, ended_cells, print_sweep, promote, results
 from app.cli.sweep_start import preset, start
-from app.cli.sweep_verdict import counts, ended, print_sweep
 from app.cli.sweep_watch import watch_sweep
 
 app = typer.Typer(help="Run one job in many settings, see who wins, and promote the winner.")
@@ -48,7 +44,7 @@ def list_sweeps(
                 sweep["name"],
                 sweep["strategy"]["type"],
                 sweep["state"],
-                f"{ended(sweep)}/{sweep['cells']}",
+                f"{ended_cells(sweep)}/{sweep['cells']}",
                 moment(sweep["created_at"]),
             )
             for sweep in sweeps

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from app.cli.answers import Json, Plan
 from app.cli.client import Client
-from app.cli.columns import settle, upload_sources
+from app.cli.column_prompt import settle, upload_sources
 from app.cli.errors import Misuse
 from app.cli.local import train_here
 from app.cli.options import AsJson, connected, supplied
 from app.cli.output import as_json as print_json
 from app.cli.output import duration, facts, say
+from app.cli.responses import Json, Plan
 from app.cli.spec_flags import described
 from app.cli.watch import submitted
 from lora_core.specs.data import divided

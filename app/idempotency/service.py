@@ -227,8 +227,8 @@ def _insert(session: Session, call: Call) -> IdempotencyKey | None:
 # begin(session, call)     first in the transaction that creates
 # keep(session, call, …)   last, before the commit
 #
-# Nothing of this happens without a key. A call that fails is undone with all of its transaction, and
-# its key is free again.
+# Nothing of this happens without a key. A failed call is rolled back with its whole transaction,
+# and its key can be used again.
 
 
 def recall(session: Session, call: Call) -> None:

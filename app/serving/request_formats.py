@@ -153,9 +153,9 @@ class ExplanationView(View):
 # MERGED app.serving.request_formats
 # What clients of two kinds mean with a body, and the form of the answer that they expect.
 #
-# Those of text-embeddings-inference get a flat list for a text and a nested one for several; those of
-# the Hugging Face hub a nested one always. The second kind sends the field `parameters`; JavaScript
-# clients of the hub do so only when they are given some, so the address may name the dialect.
+# Clients of text-embeddings-inference get a flat list for one text and a nested list for several;
+# clients of the Hugging Face hub always get a nested list. The latter send the field `parameters`;
+# the hub's JavaScript client does so only when it has some, so the URL may name the format.
 
 Dialect = Literal["hf", "tei"]
 

@@ -1,4 +1,4 @@
-"""Jobs side by side: curves over one another, accuracy, the paired test, settings that differ."""
+"""The paired test of two jobs, in plain words."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,12 +14,52 @@ from app.http.dependencies import DatabaseDep
 from app.jobs import repository
 from app.jobs.repository import Filter
 from app.jobs.results import comparison
-from app.jobs.results.comparison import ComparedJob, PartView
+from app.jobs.results.comparison import CHANCE, ComparedJob, PartView
 from app.jobs.results.misclassified import Part
 from app.jobs.routes import MOST_COMPARED, JobId
 from app.jobs.schemas import JobView
-from app.web import paired, words
+from app.web import display_names
 from app.web.page import render
+
+
+def sentence(name: str, first: str, on: PartView | None, part: Part) -> str:
+    """How a job did beside the first one, how sure that is, or why it cannot be told."""
+    if on is None:
+        return f"{name} keeps no answers to {part} texts."
+    if on.unpaired == "first_has_none":
+        return f"{first} keeps no answers to {part} texts, so there is nothing to test against."
+    pair = on.against_first
+    if pair is None:
+        return (
+            f"{name} and {first} answered other {part} texts, so no text can be paired. Their "
+            "intervals still tell how sure each accuracy is."
+        )
+    points = 100 * pair.difference
+    more = f"{abs(points):.1f} points {'better' if points > 0 else 'worse'} than"
+    if points == 0:
+        more = "exactly as good as"
+    return (
+        f"{name} is {more} {first} on {on.texts:,} {part} texts (95 % interval "
+        f"{signed(100 * pair.low)} to {signed(100 * pair.high)}). It alone is right on "
+        f"{pair.only_this:,} of them, {first} alone on {pair.only_first:,}. {_verdict(pair.p)}"
+    )
+
+
+def _verdict(p: float) -> str:
+    """What the exact McNemar test says."""
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    if p < CHANCE:
+        return f"Chance hardly explains that ({shown})."
+    return f"Chance alone could explain that ({shown}): they cannot be told apart."
+
+
+def signed(points: float) -> str:
+    """`+1.5`; what is zero when rounded has no minus."""
+    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+# MERGED app.web.compare
+# Jobs side by side: curves over one another, accuracy, the paired test, settings that differ.
 
 OFFERED = 50  # of the newest jobs, to be added
 
@@ -39,13 +79,13 @@ class Column:
 
     @property
     def method(self) -> str:
-        return words.method(self.job.spec)
+        return display_names.method(self.job.spec)
 
     @property
     def difference(self) -> str | None:
         """Its accuracy less that of the first, in points."""
         pair = self.on and self.on.against_first
-        return paired.signed(100 * pair.difference) if pair else None
+        return signed(100 * pair.difference) if pair else None
 
 
 @router.get("/compare", dependencies=[requires("jobs:read")])
@@ -73,7 +113,9 @@ def compare(
             for name, values in (found.settings if found else {}).items()
         },
         shown=[_shown(column) for column in columns],
-        offered=[(each, words.name(each), words.method(each.spec)) for each in offered],
+        offered=[
+            (each, display_names.name(each), display_names.method(each.spec)) for each in offered
+        ],
         room=MOST_COMPARED - len(job),
     )
 
@@ -86,11 +128,11 @@ def _column(
     on: PartView | None = getattr(compared, part)
     return Column(
         job=job,
-        name=words.name(job),
+        name=display_names.name(job),
         on=on,
         found=None
         if compared is first
-        else paired.sentence(words.name(job), words.name(first.job), on, part),
+        else sentence(display_names.name(job), display_names.name(first.job), on, part),
         without=_query(rest),
         as_first=_query([job.id, *rest]),
     )

@@ -14,10 +14,9 @@ from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.http.pagination import cut, decode
 from app.jobs import repository as jobs
 from app.jobs.repository import Filter
-from app.web import words
-from app.web.lists import Wanted
-from app.web.more_labels import MoreLabelsView
-from app.web.page import render
+from app.web import display_names
+from app.web.learning_curve import MoreLabelsView
+from app.web.page import Wanted, render
 from lora_core.data.diagnosis import Finding, Level
 from lora_core.samples import reviews
 from lora_core.specs.data import ENDINGS, MAX_LENGTH
@@ -84,7 +83,7 @@ def dataset(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
         versions = [DatasetListItem.of(each) for each in repository.versions(session, row.name)]
         shown = Shown(DatasetView.of(row))
         used = jobs.page(session, after=None, limit=JOBS, only=Filter(dataset=row.id))
-        using = [(job.id, words.name(job), job.state) for job in used.jobs]
+        using = [(job.id, display_names.name(job), job.state) for job in used.jobs]
     newest = versions[0].version == row.version
     diagnosis = shown.view.diagnosis
     return render(

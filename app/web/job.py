@@ -25,12 +25,12 @@ from app.storage import repository as artifacts
 from app.storage.archive import described
 from app.storage.store import ArtifactRef, Store
 from app.storage.tables import MODEL
-from app.web import words
+from app.web import display_names
 from app.web.confusion import Confusion
-from app.web.figures import Figures
-from app.web.more_labels import MoreLabelsView
+from app.web.learning_curve import MoreLabelsView
+from app.web.metrics_table import Figures
 from app.web.page import render
-from app.web.sketch import HEIGHT, WIDTH, Sketch
+from app.web.svg_curve import HEIGHT, WIDTH, Sketch
 from lora_core.selection import CandidateResult
 from lora_core.specs.method import FITTED_AT_ONCE, named
 
@@ -113,17 +113,17 @@ def job(
         request,
         "job.html",
         job=shown,
-        name=words.name(shown),
-        method=words.method(shown.spec),
-        data=words.data(shown.spec),
-        seconds=words.seconds(shown),
+        name=display_names.name(shown),
+        method=display_names.method(shown.spec),
+        data=display_names.data(shown.spec),
+        seconds=display_names.seconds(shown),
         seconds_left=_seconds_left(shown),
         uploads=row.dataset_ids,
         box=(WIDTH, HEIGHT),
         sketches={name: Sketch.of(drawn, name) for name in SKETCHED},
         events=events,
         retry_step=retry_step,
-        linear=kind == words.LINEAR,
+        linear=kind == display_names.LINEAR,
         fitted_at_once=kind in FITTED_AT_ONCE,
         tried=tried,
         chosen=selection["chosen"] if selection else None,
@@ -152,7 +152,7 @@ def _retry_step(session: Session, job: Job) -> int | None:
 def _used(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that mean something for the method of a job."""
     fields = flat(spec)
-    if spec["method"]["type"] != words.LINEAR:
+    if spec["method"]["type"] != display_names.LINEAR:
         return fields
     return {name: v for name, v in fields.items() if not name.startswith(WITHOUT_USE)}
 
@@ -169,7 +169,7 @@ def _left(store: Store, job: Job, ref: ArtifactRef, *, model: bool, part: Part |
 
 def _seconds_left(job: JobView) -> float | None:
     """Of the training, by the pace so far."""
-    passed = words.seconds(job)
+    passed = display_names.seconds(job)
     if job.state != "running" or not passed or not job.progress:
         return None
     return passed * (1 - job.progress) / job.progress

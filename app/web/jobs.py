@@ -17,9 +17,8 @@ from app.jobs.results import curves
 from app.jobs.schemas import JobListItem
 from app.jobs.states import JobState
 from app.jobs.tags import spelled
-from app.web import lists, words
-from app.web.lists import Filled
-from app.web.page import render
+from app.web import display_names, page
+from app.web.page import Filled, render
 from lora_core.specs.method import MethodName
 
 ROWS = 50
@@ -39,7 +38,7 @@ SAMPLE: dict[str, Any] = {
 router = APIRouter(include_in_schema=False)
 
 
-class Wanted(lists.Wanted):
+class Wanted(page.Wanted):
     """What the list is narrowed to."""
 
     q: Annotated[Annotated[str, Text(200)] | None, Filled] = None
@@ -58,19 +57,19 @@ class Row:
 
     @property
     def name(self) -> str:
-        return words.name(self.job)
+        return display_names.name(self.job)
 
     @property
     def data(self) -> str:
-        return words.data(self.job.spec)
+        return display_names.data(self.job.spec)
 
     @property
     def method(self) -> str:
-        return words.method(self.job.spec)
+        return display_names.method(self.job.spec)
 
     @property
     def seconds(self) -> float | None:
-        return words.seconds(self.job)
+        return display_names.seconds(self.job)
 
 
 @router.get("/", dependencies=[requires("jobs:read")])

@@ -12,7 +12,7 @@ from app.http.dependencies import DatabaseDep, SettingsDep
 from app.http.fields import Text, id_or
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
-from app.web import offered, words
+from app.web import choices, display_names
 from app.web.page import render
 from lora_core.specs.data import Split
 from lora_core.specs.method import Role, Variant
@@ -34,7 +34,7 @@ def new_job(
     """An empty form, one about a data set, or one filled with the settings of another job."""
     given: dict[str, Any] = {"method": {"type": "auto"}}
     with database.read() as session:
-        sources, bases = offered.sources(session, settings), offered.bases(session, settings)
+        sources, bases = choices.sources(session, settings), choices.bases(session, settings)
         like = repository.get(session, from_) if from_ else None
         if like:
             given = _given(like.spec) | {"name": like.name}
@@ -46,7 +46,7 @@ def new_job(
         given={name: value for name, value in given.items() if value},
         values=_flat(given),
         like=like,
-        like_name=words.name(like) if like else None,
+        like_name=display_names.name(like) if like else None,
         roles=list(Role),
         variants=list(Variant),
         sources=sources,

@@ -3,13 +3,16 @@
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jinja2
 from fastapi import Request
+from pydantic import BaseModel, BeforeValidator
 from starlette.responses import HTMLResponse
 
 import lora_core
-from app.web import formats, plotly
+from app.http.pagination import After
+from app.web import assets, formats
 
 # Pictures are saved from the page as `blob:` and drawn from `data:`.
 CSP = (
@@ -49,5 +52,26 @@ def _environment() -> jinja2.Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters.update(formats.FILTERS)
-    environment.globals["plotly"] = plotly  # macros see no context
+    environment.globals["plotly"] = assets  # macros see no context
     return environment
+
+
+# MERGED app.web.page
+# What pages of lists have in common.
+
+# A field of a form that was left empty says nothing.
+Filled = BeforeValidator(lambda text: text or None)
+
+
+class Wanted(BaseModel):
+    """Which page of a list. What narrows the list stands in subclasses."""
+
+    after: After = None
+
+    @property
+    def without_after(self) -> str:
+        """The query of the first page."""
+        said: dict[str, Any] = self.model_dump(
+            mode="json", exclude={"after"}, exclude_defaults=True
+        )
+        return urlencode(said)

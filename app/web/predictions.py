@@ -13,10 +13,9 @@ from app.jobs import repository as jobs
 from app.predictions import repository
 from app.predictions.routes import RunId
 from app.predictions.schemas import PredictionListItem, PredictionView
-from app.web import lists, offered
+from app.web import choices, page
 from app.web.formats import short
-from app.web.lists import Filled
-from app.web.page import render
+from app.web.page import Filled, render
 from lora_core.specs.data import ENDINGS
 
 ROWS = 50
@@ -24,7 +23,7 @@ ROWS = 50
 router = APIRouter(include_in_schema=False, dependencies=[requires("predictions:read")])
 
 
-class Wanted(lists.Wanted):
+class Wanted(page.Wanted):
     """Which runs are listed, and the model that the form begins with."""
 
     model: Annotated[Annotated[str, Text(200)] | None, Filled] = None
@@ -39,7 +38,7 @@ def predictions(
 ) -> HTMLResponse:
     """A form that predicts a file, and the runs, the newest first."""
     with database.read() as session:
-        models = offered.versions(session)
+        models = choices.versions(session)
         runs, last = repository.page(session, after=decode(wanted.after), limit=ROWS)
         places = jobs.positions(session, [run.id for run in runs])
         shown = [PredictionListItem.listed(run, places.get(run.id)) for run in runs]

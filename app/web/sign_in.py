@@ -1,8 +1,8 @@
 """Sign-in with an API key, for browsers.
 
-The key becomes a session (`app.auth.api_key_cache`). Its token goes into a cookie that no script can read,
-that no other site can make the browser send, and that is good for reading only. What changes
-something takes the page token as well, which stands in the answer to the sign-in and nowhere else.
+The key becomes a session (`app.auth.api_key_cache`). Its token goes into a cookie that no script
+can read, that no other site can make the browser send, and that is good for reading only. Requests
+that change something need the page token too, which only the response to the sign-in contains.
 """
 
 from contextlib import suppress

@@ -17,10 +17,9 @@ from app.sweeps.search_space import Space
 from app.sweeps.snapshot import ENDED
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
-from app.web import lists, words
+from app.web import display_names, page
 from app.web.formats import short
-from app.web.lists import Filled
-from app.web.page import render
+from app.web.page import Filled, render
 from lora_core.specs.train import TrainSpec
 
 ROWS = 20
@@ -28,7 +27,7 @@ ROWS = 20
 router = APIRouter(include_in_schema=False)
 
 
-class Wanted(lists.Wanted):
+class Wanted(page.Wanted):
     """What the list is narrowed to."""
 
     state: Annotated[SweepState | None, Filled] = None
@@ -58,7 +57,7 @@ class Row:
 
     @property
     def data(self) -> str:
-        return words.data(job(self.sweep))
+        return display_names.data(job(self.sweep))
 
     @property
     def over(self) -> str:

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import requires
 from app.http.dependencies import DatabaseDep
 from app.http.fields import Text
-from app.web import offered
+from app.web import choices
 from app.web.page import render
 
 router = APIRouter(include_in_schema=False)
@@ -21,7 +21,7 @@ def try_it(
 ) -> HTMLResponse:
     """Two models side by side; at the first visit, how to get one."""
     with database.read() as session:
-        models = offered.versions(session)
+        models = choices.versions(session)
     known = [choice.ref for choices in models.values() for choice in choices]
     return render(
         request,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.cli.own_service import plain_environment
+from app.cli.demo import plain_environment
 from benchmarks.apart import last_line
 from benchmarks.serve import checkpoint, sides
 from benchmarks.serve.sides import Side

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.cli.own_service import plain_environment
+from app.cli.demo import plain_environment
 from benchmarks.apart import ROOT
 from benchmarks.serve.target import Target
 

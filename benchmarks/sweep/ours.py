@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from app.cli.connection import Connection
-from app.cli.own_service import own_service
+from app.cli.demo import own_service
 from benchmarks.sweep.plan import LEARNING_RATE, TARGETS, Size
 from benchmarks.train.plan import BASE, BATCH, WARMUP, WEIGHT_DECAY
 from lora_core.process import cores

@@ -9,9 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.cli.client import Client
-from app.cli.display import Silent, panel
-from app.cli.progress import Progress
-from app.cli.watch import observe
+from app.cli.watch import Progress, Silent, observe, panel
 
 PICTURE = Path(__file__).with_suffix(".svg")
 JOB = {

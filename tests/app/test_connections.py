@@ -18,7 +18,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from app.cli.service import config
+from app.cli.up import config
 from app.http import connections
 from app.main import create_app
 from app.settings import Settings

@@ -14,13 +14,13 @@ from app.auth import service
 from app.auth.scopes import ALL_SCOPES
 from app.main import create_app
 from app.settings import Settings
-from app.web import assets, guide
+from app.web import assets, documentation
 
 PUBLIC = {"/livez", "/readyz", "/health", "/ping"}
 # Of the page: they tell nothing, or are how one signs in.
 FRAME = {"/sign-in", "/sign-out"} | {
     context.path or ""
-    for each in (assets.router, guide.router)
+    for each in (assets.router, documentation.router)
     for context in iter_route_contexts(each.routes)
 }
 DOCUMENTATION = {"/docs", "/docs/{name}", "/openapi.json"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from app.cli.service import config
+from app.cli.up import config
 from app.main import create_app
 from app.settings import Settings
 

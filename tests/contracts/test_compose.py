@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.service import API_GRACE_SECONDS, NOTICE_SECONDS
+from app.cli.up import API_GRACE_SECONDS, NOTICE_SECONDS
 from app.settings import PREFIX, Settings
 from tests.compose import EXAMPLE, FILE, Service, example, services
 

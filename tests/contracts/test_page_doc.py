@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi.routing import iter_route_contexts
 
-from app.web import site
+from app.web import routes
 
 ROOT = Path(__file__).parents[2]
 FRAME = ("/static/", "/sign-")
@@ -14,7 +14,7 @@ FRAME = ("/static/", "/sign-")
 def addresses() -> set[str]:
     """Of all pages, with ids as the document writes them."""
     found = set()
-    for router in site.PAGES:
+    for router in routes.PAGES:
         for context in iter_route_contexts(router.routes):
             path = re.sub(r"\{\w*id\}|\{ref\}", "{id}", context.path or "").replace(":path}", "}")
             if not path.startswith(FRAME):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from app.cli.own_service import plain_environment
+from app.cli.demo import plain_environment
 from tests.docs.answers import differs
 from tests.docs.blocks import RUN, Block, blocks
 from tests.docs.given import make_checkout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import columns
+from app.cli import column_prompt
 from tests.app.cli.conftest import Run, answer
 
 ROWS = "".join(f"Der Film {i} war lang;{('gut', 'schlecht')[i % 2]};de\n" for i in range(20))
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def sitting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody at the terminal."""
-    monkeypatch.setattr(columns, "can_ask", lambda: True)
+    monkeypatch.setattr(column_prompt, "can_ask", lambda: True)
 
 
 @pytest.mark.e2e

@@ -17,8 +17,8 @@ import pytest
 
 from app.cli import demo
 from app.cli.client import Client
+from app.cli.demo import own_service
 from app.cli.errors import RunFailed
-from app.cli.own_service import own_service
 from lora_core.verdict import judge
 from tests.app.cli.conftest import FakeWorker, Run, answer
 
@@ -137,7 +137,7 @@ def test_its_own_service_is_told_the_slots_that_are_wanted_and_no_setting_from_o
 ) -> None:
     ours = "{name: value for name, value in os.environ.items() if name.startswith('LORAWORKS_')}"
     program = f"import json, os; print(json.dumps({{'url': json.dumps({ours})}}))"
-    monkeypatch.setattr("app.cli.own_service.COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr("app.cli.demo.COMMAND", (sys.executable, "-c", program))
     monkeypatch.setenv("LORAWORKS_AUTH", "on")
     with own_service(tmp_path, slots=2) as told:
         assert json.loads(told) == {"LORAWORKS_SLOTS": "2"}

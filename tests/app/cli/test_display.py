@@ -5,9 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from app.cli.display import PlainLines, panel
-from app.cli.progress import ACCURACY, TRAIN_LOSS, Progress
-from app.cli.sparkline import ASCII, BLOCKS, sparkline
+from app.cli.watch import (
+    ACCURACY,
+    ASCII,
+    BLOCKS,
+    TRAIN_LOSS,
+    PlainLines,
+    Progress,
+    panel,
+    sparkline,
+)
 
 
 def drawn(progress: Progress, *, unicode: bool = True) -> str:
@@ -68,7 +75,7 @@ def test_plain_lines_tell_all_news_and_the_loss_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 0.0, 1.0, 6.0, 6.0])
-    monkeypatch.setattr("app.cli.display.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("app.cli.watch.time.monotonic", lambda: next(clock))
     lines = PlainLines()
     progress = Progress("run", state="running", total=30)
     for step in (10, 20, 30):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from app.cli import evaluate, labelled
+from app.cli import evaluate
 from app.cli.client import Client, Predictions
 from app.cli.errors import Refused
 from app.resources import Resources
@@ -115,14 +115,14 @@ def test_parts_that_are_drawn_are_those_of_a_training(part: Split, tmp_path: Pat
     file = tmp_path / "films.csv"
     file.write_text("text,label\n" + "".join(f"film {i},{'ab'[i % 2]}\n" for i in range(50)))
     with Client("http://127.0.0.1:9") as client:
-        found = labelled.read(client, str(file), Columns(), part)
+        found = evaluate.read(client, str(file), Columns(), part)
     trained = load(DataSpec(source=str(file))).part(part)
     assert [row.number for row in found.rows] == [example.row for example in trained]
 
 
 def test_of_a_sample_the_test_part_is_scored() -> None:
     with Client("http://127.0.0.1:9") as client:
-        found = labelled.read(client, "rotten-tomatoes", Columns(), None)
+        found = evaluate.read(client, "rotten-tomatoes", Columns(), None)
     assert found.part is Split.TEST
     assert len(found.rows) == len(load(DataSpec()).test)
 

@@ -164,7 +164,7 @@ def test_an_adapter_with_a_setting_that_is_not_read_is_refused(other: Run, tmp_p
 def test_why_the_library_failed_is_told(
     program: str, told: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cli.library.PROGRAM", (sys.executable, "-c", program))
+    monkeypatch.setattr("app.cli.local.PROGRAM", (sys.executable, "-c", program))
     (tmp_path / "adapter_config.json").touch()
     refused = other("models", "import", str(tmp_path), "--name", "moved")
     assert (refused.exit_code, refused.stderr.endswith(f"{told}\n")) == (1, True), refused.stderr

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.cli.errors import Misuse
-from app.cli.sweep_space import place_of, read_space
+from app.cli.sweep_options import place_of, read_space
 
 ALL = ["query", "key", "value", "projection", "mlp"]
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from app.cli import polling, sweep_answers, sweep_body
+from app.cli import polling, responses, sweep_start
 from app.sweeps import schemas, states, strategies
 from tests.app.cli.conftest import CellWorker, Run, answer
 
@@ -22,11 +22,11 @@ def planned(cli: Run, *options: str) -> dict[str, Any]:
 
 
 def test_the_command_line_knows_what_the_api_knows() -> None:
-    assert get_args(sweep_answers.Objective) == get_args(schemas.Objective)
-    assert get_args(sweep_answers.SweepState) == tuple(state.value for state in states.SweepState)
+    assert get_args(responses.Objective) == get_args(schemas.Objective)
+    assert get_args(responses.SweepState) == tuple(state.value for state in states.SweepState)
     kinds = get_args(get_args(strategies.Strategy)[0])
     named = tuple(kind.model_fields["type"].default for kind in kinds)
-    assert get_args(sweep_body.StrategyName) == named
+    assert get_args(sweep_start.StrategyName) == named
 
 
 def test_flags_become_the_body(cli: Run) -> None:

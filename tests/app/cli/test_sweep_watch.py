@@ -8,7 +8,7 @@ import pytest
 from app.cli import polling, sweep_watch
 from app.cli.client import Client
 from app.cli.errors import Unreachable
-from app.cli.sweep_answers import Sweep
+from app.cli.responses import Sweep
 from tests.app.cli.conftest import CellWorker, Run, answer
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from app.web import assets, plotly
+from app.web import assets
 
 SCRIPTS = sorted(assets.STATIC.glob("*.js"))
 
@@ -35,21 +35,21 @@ def test_a_browser_asks_whether_a_file_has_changed(client: TestClient) -> None:
 
 
 def test_plotly_comes_from_its_package_and_packed(client: TestClient) -> None:
-    address = f"/static/plotly-{plotly.VERSION}.min.js"
+    address = f"/static/plotly-{assets.VERSION}.min.js"
     packed = client.get(address, headers={"Accept-Encoding": "gzip"})
     plain = client.get(address, headers={"Accept-Encoding": "identity"})
     assert packed.headers["content-encoding"] == "gzip"
     assert "immutable" in packed.headers["cache-control"]
-    assert packed.text == plain.text == plotly.script()
+    assert packed.text == plain.text == assets.script()
     assert len(gzip.compress(plain.content)) < len(plain.content) / 2
 
 
 def test_the_rules_of_plotly_are_all_there() -> None:
     """The bundle puts in as many as it has; an empty list would leave pictures without layout."""
-    assert ".js-plotly-plot .plotly .main-svg{position:absolute;" in plotly.style()
-    assert ".plotly-notifier .notifier-close:hover{" in plotly.style()
-    assert len(plotly.style().splitlines()) > 50
-    assert plotly.script().count(plotly.maps_style_id()) > 1
+    assert ".js-plotly-plot .plotly .main-svg{position:absolute;" in assets.style()
+    assert ".plotly-notifier .notifier-close:hover{" in assets.style()
+    assert len(assets.style().splitlines()) > 50
+    assert assets.script().count(assets.maps_style_id()) > 1
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

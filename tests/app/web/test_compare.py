@@ -9,25 +9,25 @@ from starlette.testclient import TestClient
 
 from app.jobs.results.comparison import PairView, PartView, Unpaired
 from app.resources import Resources
-from app.web import paired
+from app.web import compare
 from tests.app.web.finished import HOSTILE, add, succeed
 from tests.app.web.markup import plain
 
 PAGE = {"Accept": "text/html"}
 
 
-def compare(client: TestClient, *jobs: str, **more: str) -> str:
+def compared(client: TestClient, *jobs: str, **more: str) -> str:
     answer = client.get("/compare", params={"job": jobs, **more}, headers=PAGE)
     assert answer.status_code == 200, answer.text
     return answer.text
 
 
 def test_without_jobs_it_says_what_to_do(client: TestClient) -> None:
-    page = compare(client)
+    page = compared(client)
     assert "Choose two jobs or more." in plain(page)
     assert 'href="/jobs/new">Start a job</a>' in page
     job_id = add(client, name="first")
-    page = compare(client)
+    page = compared(client)
     assert f'name="job" value="{job_id}"' in page
     assert "Start a job" not in page
 
@@ -37,7 +37,7 @@ def test_each_job_is_tested_against_the_first(client: TestClient, resources: Res
         succeed(client, resources, right=right, of=100, name=name)
         for name, right in (("plain", 70), (HOSTILE, 90))
     ]
-    page = compare(client, *jobs)
+    page = compared(client, *jobs)
     read = plain(page)
     assert HOSTILE not in page
     assert "plain succeeded baseline 70.0 % 60.4 to 78.1" in read
@@ -51,14 +51,14 @@ def test_each_job_is_tested_against_the_first(client: TestClient, resources: Res
     shown = json.loads(unescape(told[1]))
     assert [each["id"] for each in shown] == jobs
     assert shown[1]["accuracy"][0] == 0.9
-    turned = compare(client, *reversed(jobs))
+    turned = compared(client, *reversed(jobs))
     assert f"plain is 20.0 points worse than {HOSTILE}" in plain(turned)
 
 
 def test_its_links_take_out_and_turn_round(client: TestClient, resources: Resources) -> None:
     first, second = (succeed(client, resources, name=name) for name in "ab")
     add(client)
-    page = unescape(compare(client, first, second))
+    page = unescape(compared(client, first, second))
     assert f'href="?job={second}&part=test" aria-label="Take out a"' in page
     assert f'href="?job={second}&job={first}&part=test" aria-label="Test against it: b"' in page
     assert f'<input type="hidden" name="job" value="{first}">' in page
@@ -69,19 +69,19 @@ def test_settings_that_differ_stand_in_a_table(client: TestClient) -> None:
         add(client, method={"type": "lora", "r": r, "targets": targets}, name=f"r{r}")
         for r, targets in ((4, ["query", "value"]), (16, ["query"]))
     ]
-    page = compare(client, *jobs)
+    page = compared(client, *jobs)
     read = plain(page)
     assert "method.r 4 16" in read
     assert "method.targets query+value query" in read
     assert "optim.epochs" not in read
     assert "data-live" in page  # they have not ended
     assert "r16 keeps no answers to test texts." in read
-    assert "None: they differ by chance alone" in plain(compare(client, add(client), add(client)))
+    assert "None: they differ by chance alone" in plain(compared(client, add(client), add(client)))
 
 
 def test_one_job_waits_for_another(client: TestClient, resources: Resources) -> None:
     job_id, other = succeed(client, resources, name="alone"), add(client, name="other")
-    page = compare(client, job_id)
+    page = compared(client, job_id)
     assert "alone succeeded" in plain(page)
     assert "Add another job to see them." in plain(page)
     assert f'type="checkbox" name="job" value="{other}"' in page
@@ -131,4 +131,4 @@ def pair(difference: float, p: float) -> PairView:
     ],
 )
 def test_the_paired_test_in_words(on: PartView | None, told: str) -> None:
-    assert told in paired.sentence("b", "a", on, "test")
+    assert told in compare.sentence("b", "a", on, "test")

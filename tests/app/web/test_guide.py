@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.web import guide
+from app.web import documentation
 from tests.app.web.markup import elements, plain
 
 ROOT = Path(__file__).parents[3]
@@ -76,7 +76,7 @@ def test_the_package_has_all_that_is_shown(client: TestClient) -> None:
     assert {Path(place).relative_to("app/web") for place in included.values()} == set(
         map(Path, included)
     )
-    shown = [guide.ROOT / name.removeprefix("/guide/") for name in names(client)]
-    for path in (*shown, *guide.ROOT.glob("images/*.svg")):
+    shown = [documentation.ROOT / name.removeprefix("/guide/") for name in names(client)]
+    for path in (*shown, *documentation.ROOT.glob("images/*.svg")):
         inside = path.relative_to(ROOT)
         assert any(inside.is_relative_to(each) for each in included), path

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from app.cli.results import print_more_labels
 from app.resources import Resources
-from app.web.more_labels import BOTTOM, LEFT, RIGHT, TOP, MoreLabelsView
+from app.web.learning_curve import BOTTOM, LEFT, RIGHT, TOP, MoreLabelsView
 from lora_core.data.more_labels import Expected, Gain, Measured, MoreLabels
 from tests.app.web.finished import HOSTILE, succeed
 from tests.app.web.markup import plain

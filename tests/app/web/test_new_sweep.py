@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.cli.spec_flags import FLAGS, option_names
-from app.cli.sweep_body import ABOUT, SEARCH, Strategy
-from app.cli.sweep_space import place_of
+from app.cli.sweep_options import place_of
+from app.cli.sweep_start import ABOUT, SEARCH, Strategy
 from app.sweeps.presets import PRESETS
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.search_space import ALL_ROLES

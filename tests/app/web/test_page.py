@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from app.web import site
+from app.web import routes
 from app.web.page import TEMPLATES
 
 PAGE = {"Accept": "text/html"}
@@ -78,5 +78,5 @@ def test_an_error_page_repeats_no_markup(client: TestClient) -> None:
 
 def test_all_pages_are_installed(app: FastAPI) -> None:
     held = {context.path for context in iter_route_contexts(app.router.routes)}
-    for router in site.PAGES:
+    for router in routes.PAGES:
         assert {route.path for route in router.routes if hasattr(route, "path")} <= held

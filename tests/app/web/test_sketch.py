@@ -1,7 +1,7 @@
 """Curves without a script: paths on one scale, broken at gaps, and the same in words."""
 
 from app.jobs.results.curves import Curve
-from app.web.sketch import Sketch
+from app.web.svg_curve import Sketch
 
 
 def curve(split: str, name: str, points: list[tuple[int, float | None]]) -> Curve:

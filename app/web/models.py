@@ -24,9 +24,8 @@ from app.registry.tables import PRODUCTION, RegisteredModel
 from app.serving.routes import ServingDep
 from app.serving.shadow import ALIAS as SHADOW
 from app.serving.shadow_routes import ShadowView
-from app.web import words
-from app.web.lists import Wanted
-from app.web.page import render
+from app.web import display_names
+from app.web.page import Wanted, render
 
 ROWS = 50
 
@@ -56,11 +55,11 @@ class Version:
 
     @property
     def method(self) -> str:
-        return words.method(self.job.spec) if self.job else self.view.method
+        return display_names.method(self.job.spec) if self.job else self.view.method
 
     @property
     def job_name(self) -> str | None:
-        return words.name(self.job) if self.job else None
+        return display_names.name(self.job) if self.job else None
 
     @property
     def data(self) -> dict[str, UUID | None]:

@@ -1,12 +1,12 @@
-"""`--over FIELD=VALUES`: the space of a sweep. `app.sweeps.search_space` says how values are typed."""
+"""`--over FIELD=VALUES`: the search space of a sweep, as `app.sweeps.search_space` parses it."""
 
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from app.cli.answers import Json
 from app.cli.errors import Misuse
+from app.cli.responses import Json
 from app.cli.spec_flags import FLAGS, option_names
 from app.sweeps import search_space
 

@@ -17,7 +17,7 @@ from app.sweeps.routes import SweepId
 from app.sweeps.schemas import SweepExtend
 from app.sweeps.search_space import Space
 from app.sweeps.trials import REFUSALS
-from app.web import spoken, sweep_form
+from app.web import snippets, sweep_form
 from app.web.page import render
 from app.web.sweeps import name
 
@@ -68,8 +68,8 @@ def more_cells(
         body=body,
         faults=faults,
         added=added,
-        curl=spoken.curl(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
-        command=spoken.sweep_extend(request, sweep_id, typed, space.fields),
+        curl=snippets.curl(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
+        command=snippets.sweep_extend(request, sweep_id, typed, space.fields),
     )
 
 

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from app.charts.fields import text
-from app.cli.answers import Json
 from app.cli.client import Client
 from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import percent, say, table
+from app.cli.responses import Json
 
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of 1 to 20 jobs.")]
 PARTS = ("validation", "test")

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from app.cli.answers import Dataset, Json
 from app.cli.client import Client
 from app.cli.errors import Misuse, Refused
 from app.cli.output import console, plain
+from app.cli.responses import Dataset, Json
 from lora_core.specs.data import divided
 
 EXAMPLE = 60  # characters of the cells that are shown

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from app.cli.answers import Diagnosis, Example, Finding
 from app.cli.client import Client
-from app.cli.columns import ask, can_ask
+from app.cli.column_prompt import ask, can_ask
 from app.cli.datasets import LabelColumn, Purpose, Sheet, SplitColumn, TextColumn
 from app.cli.errors import Misuse
 from app.cli.options import AsJson, connected
 from app.cli.output import as_json as print_json
 from app.cli.output import console, facts, percent, plain, say
+from app.cli.responses import Diagnosis, Example, Finding
 from app.cli.results import print_more_labels
 from lora_core.data.rows import Columns
 from lora_core.errors.data import MissingColumn
@@ -42,7 +42,7 @@ def check(  # noqa: PLR0913 - one parameter per option
 
     Exit code 1 says that an error was found. The columns are those of a file.
     """
-    from app.cli.labelled import is_file
+    from app.cli.evaluate import is_file
 
     if is_file(data):
         named = Columns(
