@@ -26,8 +26,8 @@ from lora_core.hub import PREFIX
 from lora_core.imports import facts
 from lora_core.specs.base import is_version
 from lora_core.specs.data import divided
-from worker.errors import InputChanged
-from worker.work import WORK
+from worker.failures import InputChanged
+from worker.job_kinds import WORK
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import Claimed, Owner
 from app.queue.transitions import Preempted
 from app.resources import Resources
-from worker import close
-from worker.contact import Contact
-from worker.host_check import HostCheck
+from worker import finalize
+from worker.db_retry import Contact
+from worker.devices import Slot, Slots
+from worker.host_health import HostCheck
 from worker.run_job import JobRunner
-from worker.slots import Slot, Slots
-from worker.warm import Warm
+from worker.spawn import Warm
 
 NOTE_SECONDS = 5.0  # between two looks for jobs that have come since
 
@@ -151,7 +151,7 @@ class Poller:
         try:
             thread.start()
         except Exception:
-            close.finish(self._resources, claimed.lease, Preempted())
+            finalize.finish(self._resources, claimed.lease, Preempted())
             raise
 
     def _work(self, claimed: Claimed, slot: Slot) -> None:

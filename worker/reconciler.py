@@ -18,10 +18,10 @@ from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import Held, Owner
 from app.resources import Resources
 from app.sweeps import add_trials
-from worker import identity, workplace
-from worker.contact import Contact
+from worker import process_identity, workdir
+from worker.db_retry import Contact
 from worker.failures import lost
-from worker.host_check import HostCheck
+from worker.host_health import HostCheck
 
 FORGET_SECONDS = 24 * 3600.0
 CLOCK_JUMP_SECONDS = 5.0
@@ -97,7 +97,7 @@ class Reconciler:
 
     def _put_right(self) -> None:
         self._announce()
-        places = list(workplace.found(self._settings))  # before the look at the jobs
+        places = list(workdir.found(self._settings))  # before the look at the jobs
         with self._resources.database.read() as session:
             running = heartbeats.running(session)
         self._sweep(
@@ -174,7 +174,7 @@ class Reconciler:
         silent = min(held.silent_seconds, healthy) > (
             SILENT_ROUNDS * self._settings.reconcile_seconds
         )
-        gone = held.owner is not None and identity.gone(held.owner, silent=silent)
+        gone = held.owner is not None and process_identity.gone(held.owner, silent=silent)
         if not gone and (healthy < self._settings.lease_seconds or not held.overdue):
             return False
         with self._resources.database.write() as session:
@@ -191,14 +191,14 @@ class Reconciler:
             log.warning("a lost job was taken back", job_id=str(held.job_id), attempt=held.attempt)
         return expired
 
-    def _sweep(self, places: list[workplace.Place], running: set[tuple[object, int]]) -> None:
+    def _sweep(self, places: list[workdir.Place], running: set[tuple[object, int]]) -> None:
         """Kill what still runs for attempts that are over, and remove their directories."""
         for place in places:
             if (place.job_id, place.attempt) in running:
                 continue
             try:
                 boot_id, pid, start = json.loads(place.child.read_bytes())
-                identity.kill_group(identity.Process(boot_id, pid, start))
+                process_identity.kill_group(process_identity.Process(boot_id, pid, start))
             except (OSError, ValueError):
                 log.debug("no process to kill", directory=str(place.directory))
-            workplace.clear(place.directory)
+            workdir.clear(place.directory)

@@ -23,18 +23,16 @@ from app.storage.data_folder import check_room
 from app.sweeps import add_trials
 from lora_core.errors import LoraCoreError
 from lora_core.process import cores
-from worker import close, inputs, workplace
-from worker.errors import Fenced
-from worker.failures import is_disk, judge, judge_error, over_time
-from worker.host_check import HostCheck
+from worker import finalize, inputs, workdir
+from worker.checkpoint_sync import Keeper
+from worker.devices import Slot
+from worker.failures import Fenced, is_disk, judge, judge_error, over_time
+from worker.host_health import HostCheck
 from worker.inputs import Inputs
-from worker.keeper import Keeper
-from worker.launch import Order
+from worker.job_kinds import WORK
 from worker.recorder import Recorder
-from worker.slots import Slot
+from worker.spawn import Order, Warm
 from worker.supervisor import Asked, Ended, Supervisor
-from worker.warm import Warm
-from worker.work import WORK
 
 LOG_TAIL = 4_000  # bytes
 # A checkpoint that the training process refuses is as bad as one that is damaged.
@@ -75,9 +73,9 @@ class JobRunner:
                 )
                 if isinstance(ending, Waiting):
                     self._host.doubt_store()
-                close.finish(self._resources, lease, ending)
+                finalize.finish(self._resources, lease, ending)
             finally:
-                workplace.clear(attempt.place.directory)
+                workdir.clear(attempt.place.directory)
                 self._advance(claimed)
 
     def _advance(self, claimed: Claimed) -> None:
@@ -92,11 +90,11 @@ class JobRunner:
     def _run(self, attempt: "_Attempt") -> None:
         lease, place = attempt.claimed.lease, attempt.place
         if self._draining.is_set():
-            close.finish(self._resources, lease, Preempted())
+            finalize.finish(self._resources, lease, Preempted())
             return
         if attempt.seconds_left() <= 0:
             ending = over_time(attempt.claimed, self._settings, saved_step=None)
-            close.finish(self._resources, lease, ending)
+            finalize.finish(self._resources, lease, ending)
             return
         check_room(self._settings, host=socket.gethostname())
         self._fix_runtime(attempt)
@@ -119,18 +117,18 @@ class JobRunner:
             raise Fenced()
         if ended.left.code == 0:
             with attempt.recorder.beating():
-                close.publish(self._resources, claimed, place.out, found)
+                finalize.publish(self._resources, claimed, place.out, found)
         else:
             tell = log.warning if ended.asked is None else log.info
             tell("the training ended", **dataclasses.asdict(ended.left), log=_tail(place.log))
             if ended.asked is None:  # it may have died of one of these
                 if ended.failed is None:
-                    workplace.check_writable(self._settings)
+                    workdir.check_writable(self._settings)
                 self._check_store(attempt)
             gone = ended.failed is not None and found.name_of_one(ended.failed.message)
             ending = judge(ended, claimed, self._settings, verified_input=gone)
             ending = _public(ending, found)
-            close.finish(self._resources, claimed.lease, ending, ended.left)
+            finalize.finish(self._resources, claimed.lease, ending, ended.left)
 
     def _train(self, attempt: "_Attempt") -> Ended:
         """From the last checkpoint that serves, or from the beginning."""
@@ -189,7 +187,7 @@ class _Attempt:
         self.slot = slot
         self.warm = warm
         self._settings = resources.settings
-        self.place = workplace.place(self._settings, claimed.lease.job_id, claimed.lease.attempt)
+        self.place = workdir.place(self._settings, claimed.lease.job_id, claimed.lease.attempt)
         self._began = time.monotonic()
         self.recorder = Recorder(
             resources.database,

@@ -15,14 +15,13 @@ from app.errors import AppError
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from app.storage.permissions import keep_private
-from worker import identity, workplace
-from worker.devices import Device, chosen
-from worker.host_check import HostCheck
+from worker import process_identity, workdir
+from worker.devices import Device, Slots, chosen
+from worker.garbage_collector import Sweeper
+from worker.host_health import HostCheck
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
-from worker.slots import Slots
-from worker.sweeper import Sweeper
 
 CLOSING_SECONDS = 30.0  # for the last transactions, after the grace of the trainings
 LAST_WORD_SECONDS = 5.0  # to say that the worker leaves
@@ -39,7 +38,7 @@ class Service:
     def __init__(self, resources: Resources, devices: Sequence[Device]) -> None:
         settings = resources.settings
         self._resources = resources
-        self._owner = identity.this_worker()
+        self._owner = process_identity.this_worker()
         self._draining = threading.Event()
         self._told = SimpleQueue[None]()
         self._slots = Slots(devices, cpu_count=settings.slots, locks=settings.work_dir / "devices")
@@ -120,7 +119,7 @@ def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Servi
     """
     resources = open_resources(settings)
     try:
-        workplace.check_writable(settings)  # or it would take jobs, and run none
+        workdir.check_writable(settings)  # or it would take jobs, and run none
         migrations.check(resources.database)
         return Service(resources, devices or chosen(settings.devices))
     except BaseException:

@@ -9,10 +9,10 @@ from threading import Event as Flag
 from app.queue.transitions import ExitStatus
 from app.settings import Settings
 from lora_core.events import CheckpointSaved, Failed, Finished
-from worker import memory
-from worker.launch import Child
-from worker.meanwhile import meanwhile
+from worker import host_health
+from worker.periodic import meanwhile
 from worker.recorder import Recorder
+from worker.spawn import Child
 
 LOOK_SECONDS = 0.2  # between two looks at the clock
 ABORT_SECONDS = 5.0  # for the stacks of a process that hangs
@@ -77,7 +77,7 @@ class Supervisor:
         """Blocks until the process and everything that it started are gone, or until one that stays
         has finished its order, and until what it told is written.
         """
-        kills = memory.kills()
+        kills = host_health.kills()
         try:
             self._watch()
             left = self._end()
@@ -87,7 +87,7 @@ class Supervisor:
             self._child.wait()  # nobody would keep it
             raise
         asked = Asked.FENCED if self._recorder.fenced else self._asked
-        killed = memory.kills() > kills
+        killed = host_health.kills() > kills
         recorder = self._recorder
         return Ended(left, asked, self._failed, recorder.saved_step, killed, recorder.step)
 

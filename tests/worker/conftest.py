@@ -9,7 +9,7 @@ from app.resources import Resources, open_resources
 from app.settings import Settings
 from tests.app.conftest import database_kind, migrated
 from tests.app.conftest import settings as default_settings
-from worker import launch
+from worker import spawn
 
 __all__ = ["database_kind", "default_settings", "migrated"]
 
@@ -17,7 +17,7 @@ __all__ = ["database_kind", "default_settings", "migrated"]
 @pytest.fixture(autouse=True)
 def _program(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that scripts its trainings does so for itself alone."""
-    monkeypatch.setattr(launch, "PROGRAM", launch.PROGRAM)
+    monkeypatch.setattr(spawn, "PROGRAM", spawn.PROGRAM)
 
 
 @pytest.fixture

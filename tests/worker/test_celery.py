@@ -21,7 +21,7 @@ from tests.proxy import Proxy
 from tests.servers import ValkeyServer, free_port
 from tests.waiting import wait_until
 from tests.worker.test_run_job import GOOD
-from worker import identity
+from worker import process_identity
 
 pytestmark = pytest.mark.e2e
 
@@ -186,11 +186,11 @@ def test_a_worker_that_is_told_to_leave_gives_its_job_back(
     file = tmp_path / "child"
     worker = start("started:5", f"first:{file}", *GOOD)
     number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
-    child = identity.process(int(number))
+    child = process_identity.process(int(number))
     listen(broker)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
-    assert not identity.alive(child)
+    assert not process_identity.alive(child)
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED

@@ -22,7 +22,7 @@ from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload
 from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
 from worker.run_job import JobRunner
-from worker.warm import Warm
+from worker.spawn import Warm
 
 
 @pytest.fixture

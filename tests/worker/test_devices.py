@@ -8,7 +8,7 @@ import pytest
 from app.jobs.states import Lane
 from worker import devices
 from worker.devices import CPU, Device
-from worker.errors import GpuDriverFails, GpuMissing
+from worker.failures import GpuDriverFails, GpuMissing
 
 FIRST = Device("cuda:0", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
 SECOND = Device("cuda:1", "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f7")

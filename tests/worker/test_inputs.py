@@ -33,7 +33,7 @@ from tests.servers import HOST, free_port
 from tests.tiny_artifact import make_artifact
 from tests.worker.test_run_job import GOOD, run
 from worker import inputs
-from worker.errors import InputChanged
+from worker.failures import InputChanged
 from worker.inputs import Inputs
 
 TEXT = "text,label\ngood,1\nbad,0\n"

@@ -20,7 +20,7 @@ from tests.job_rows import add_job, events, job, points, state, take
 from tests.starved import no_descriptors
 from tests.waiting import wait_until
 from tests.worker.test_run_job import SAVED, in_background, run
-from worker.keeper import Keeper
+from worker.checkpoint_sync import Keeper
 from worker.recorder import Recorder
 
 

@@ -18,9 +18,9 @@ from lora_core.events import Evaluated, Event, Finished, Noted, StepLogged
 from tests.job_rows import SPEC
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker import identity, launch
-from worker.launch import TETHER, Child, Order, child_environment
-from worker.workplace import Place
+from worker import process_identity, spawn
+from worker.spawn import TETHER, Child, Order, child_environment
+from worker.workdir import Place
 
 Start = Callable[..., Child]
 
@@ -32,7 +32,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def begin(*actions: str) -> Child:
         (tmp_path / "spec.json").write_text(json.dumps(SPEC))
         scripted(*actions)
-        child = launch.start(order(tmp_path))
+        child = spawn.start(order(tmp_path))
         children.append(child)
         return child
 
@@ -149,11 +149,11 @@ def test_a_process_that_cannot_be_written_down_is_not_left_behind(
 ) -> None:
     begun: list[int] = []
 
-    def full_disk(pid: int) -> identity.Process:
+    def full_disk(pid: int) -> process_identity.Process:
         begun.append(pid)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(identity, "process", full_disk)
+    monkeypatch.setattr(process_identity, "process", full_disk)
     with pytest.raises(OSError, match="No space left"):
         start("hang")
     with pytest.raises(ChildProcessError):  # it is gone, and was reaped
@@ -165,8 +165,8 @@ def test_it_leads_a_session_of_its_own_runs_niced_and_is_named_in_a_file(
 ) -> None:
     child = start("steps:1", "hang")
     wait_until(lambda: child.read(0.1))
-    known = identity.Process(*json.loads((tmp_path / "child.json").read_text()))
-    assert identity.alive(known)
+    known = process_identity.Process(*json.loads((tmp_path / "child.json").read_text()))
+    assert process_identity.alive(known)
     assert os.getsid(known.pid) == known.pid
     assert os.getpriority(os.PRIO_PROCESS, known.pid) > os.getpriority(os.PRIO_PROCESS, 0)
 
@@ -234,6 +234,6 @@ def test_a_parent_that_left_before_the_tether_held_is_noticed() -> None:
 
 def _runs(pid: int) -> bool:
     try:
-        return identity.alive(identity.process(pid))
+        return process_identity.alive(process_identity.process(pid))
     except ProcessLookupError:
         return False

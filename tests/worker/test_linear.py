@@ -18,9 +18,9 @@ from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from tests.job_rows import add_job, attempts, job, state, take
+from worker.devices import Slot
 from worker.run_job import JobRunner
-from worker.slots import Slot
-from worker.warm import Warm
+from worker.spawn import Warm
 
 CPU = Slot("cpu", Lane.CPU)
 SPEC = TrainSpec(

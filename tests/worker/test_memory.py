@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.memory import kills
+from worker.host_health import kills
 
 KILLED = "low 0\noom 4\noom_kill 3\noom_group_kill 0\n"
 

@@ -23,12 +23,11 @@ from tests.job_rows import ALICE, BOB, add_job, attempts, job, state
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
-from worker.devices import CPU, Device
-from worker.host_check import HostCheck
+from worker.devices import CPU, Device, Slot, Slots
+from worker.host_health import HostCheck
 from worker.poller import Poller
 from worker.run_job import JobRunner
-from worker.slots import Slot, Slots
-from worker.warm import Warm
+from worker.spawn import Warm
 
 GPU = Device("cuda:0", "GPU-1")
 NEVER = 3600.0  # seconds between two looks: only a bell helps

@@ -23,10 +23,10 @@ from tests.lora_core.prediction.conftest import ROWS, make_texts
 from tests.prediction_rows import add_model, add_texts, submit
 from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
-from worker import workplace
+from worker import workdir
+from worker.devices import Slot
 from worker.run_job import JobRunner
-from worker.slots import Slot
-from worker.warm import Warm
+from worker.spawn import Warm
 
 CPU = Slot("cpu", Lane.CPU)
 
@@ -69,7 +69,7 @@ def heard_a_stop(pid: int) -> bool:
 def held(settings: Settings, hold: Path) -> int:
     """Wait until the process stands at the fault; its number."""
     wait_until(hold.with_name(f"{hold.name}.reached").exists, seconds=60)
-    [place] = workplace.found(settings)
+    [place] = workdir.found(settings)
     _, pid, _ = json.loads(place.child.read_bytes())
     return int(pid)
 
@@ -135,7 +135,7 @@ def test_a_drain_gives_the_run_back_and_the_next_leg_leaves_results_and_nothing_
     assert facts["spec"]["model"] == "sentiment:1"
     assert facts["spec"]["data"]["source"] == "texts:1"
     assert len((directory / "results.jsonl").read_text().splitlines()) == ROWS
-    assert list(workplace.found(settings)) == []
+    assert list(workdir.found(settings)) == []
 
 
 @pytest.mark.slow  # the process leaves as after a drain, the job ends as in test_run_job.py

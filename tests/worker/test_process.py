@@ -18,7 +18,7 @@ from app.settings import Settings
 from tests.job_rows import add_job, attempts, events, everything, job, state
 from tests.waiting import put_to_sleep, wait_until
 from tests.worker.test_run_job import GOOD
-from worker import identity, workplace
+from worker import process_identity, workdir
 
 pytestmark = pytest.mark.e2e
 
@@ -71,10 +71,10 @@ def job_id(database: Database) -> UUID:
     return add_job(database)
 
 
-def child_in(file: Path) -> identity.Process:
+def child_in(file: Path) -> process_identity.Process:
     """The training that wrote its number into the file."""
     text = wait_until(lambda: file.exists() and file.read_text(), what="the start of the training")
-    return identity.process(int(text))
+    return process_identity.process(int(text))
 
 
 def test_a_worker_trains_what_waits_and_leaves_when_told(
@@ -85,7 +85,7 @@ def test_a_worker_trains_what_waits_and_leaves_when_told(
     wait_until(lambda: {state(database, each) for each in jobs} == {JobState.SUCCEEDED})
     worker.send_signal(signal.SIGINT)  # all others are told by SIGTERM
     assert worker.wait(20) == 0
-    assert list(workplace.found(settings)) == []
+    assert list(workdir.found(settings)) == []
 
 
 def test_a_killed_worker_takes_its_training_along_and_the_next_one_goes_on(
@@ -94,7 +94,7 @@ def test_a_killed_worker_takes_its_training_along_and_the_next_one_goes_on(
     worker = start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
     child = child_in(tmp_path / "child")
     worker.kill()
-    wait_until(lambda: not identity.alive(child), what="the end of the training")
+    wait_until(lambda: not process_identity.alive(child), what="the end of the training")
     assert state(database, job_id) is JobState.RUNNING
     start("started:5", f"first:{tmp_path / 'child'}", *GOOD)
     wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
@@ -117,7 +117,7 @@ def test_a_worker_that_is_told_to_leave_gives_its_job_back(
     child = child_in(tmp_path / "child")
     worker.send_signal(number)
     assert worker.wait(20) == 0
-    assert not identity.alive(child)
+    assert not process_identity.alive(child)
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert attempts(database, job_id)[0].outcome == Outcome.PREEMPTED
@@ -137,7 +137,7 @@ def test_a_worker_that_cannot_give_its_job_back_in_time_says_so(
         session.execute(update(Job).where(Job.id == job_id).values(priority=1))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == NOT_IN_TIME
-    wait_until(lambda: not identity.alive(child), what="the end of the training")
+    wait_until(lambda: not process_identity.alive(child), what="the end of the training")
     assert state(database, job_id) is JobState.RUNNING  # until its lease is over
 
 
@@ -149,7 +149,7 @@ def test_a_worker_leaves_when_whoever_started_it_is_gone(
     assert worker.stdin is not None
     worker.stdin.close()
     assert worker.wait(20) == 0
-    assert not identity.alive(child)
+    assert not process_identity.alive(child)
     assert state(database, job_id) is JobState.QUEUED
 
 
@@ -162,7 +162,7 @@ def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
     put_to_sleep(sleeper.pid, database)
     start(*actions, lease_seconds=1)
     wait_until(lambda: state(database, job_id) is JobState.SUCCEEDED)
-    wait_until(lambda: not identity.alive(child), what="the end of the old training")
+    wait_until(lambda: not process_identity.alive(child), what="the end of the old training")
     before = everything(database)
     sleeper.send_signal(signal.SIGCONT)
     sleeper.send_signal(signal.SIGTERM)

@@ -27,10 +27,10 @@ from app.settings import Settings
 from tests.clock import Clock
 from tests.job_rows import add_job, attempts, change, job, state
 from tests.waiting import wait_until
-from worker import identity, workplace
+from worker import process_identity, workdir
 from worker.reconciler import Reconciler
 
-ME = identity.this_worker()
+ME = process_identity.this_worker()
 DEAD = replace(ME, id="dead", pid_start=ME.pid_start - 1)  # our number, but another process
 ELSEWHERE = replace(DEAD, id="elsewhere", host="another-machine")
 
@@ -241,7 +241,7 @@ def test_what_still_trains_for_an_attempt_that_is_over_is_killed(
     claim(database, DEAD)
     orphan = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
     directory = place_of(settings, job_id, attempt=1)
-    (directory / "child.json").write_text(json.dumps(identity.process(orphan.pid)))
+    (directory / "child.json").write_text(json.dumps(process_identity.process(orphan.pid)))
     reconciler.tick()
     assert state(database, job_id) is JobState.QUEUED
     assert orphan.wait(10) == -9
@@ -254,7 +254,7 @@ def test_the_directory_of_a_running_attempt_is_left_alone(
     job_id = add_job(database)
     claim(database, ME)
     running = place_of(settings, job_id, attempt=1)
-    (running / "child.json").write_text(json.dumps(identity.process(os.getpid())))
+    (running / "child.json").write_text(json.dumps(process_identity.process(os.getpid())))
     over = [place_of(settings, job_id, attempt=2), place_of(settings, UUID(int=5), attempt=1)]
     (over[0] / "child.json").write_text("half a")
     strange = settings.work_dir / "jobs" / "notes-a1"
@@ -268,16 +268,16 @@ def test_the_directory_of_a_running_attempt_is_left_alone(
 def test_directories_that_vanish_meanwhile_are_no_error(settings: Settings) -> None:
     job_id = UUID(int=5)
     directories = [place_of(settings, job_id, attempt=each) for each in (1, 2)]
-    found = workplace.found(settings)
+    found = workdir.found(settings)
     next(found)
     for each in directories:
-        workplace.clear(each)
+        workdir.clear(each)
     list(found)
-    workplace.place(settings, job_id, 3).directory.mkdir()  # what it lies in is still there
+    workdir.place(settings, job_id, 3).directory.mkdir()  # what it lies in is still there
 
 
 def place_of(settings: Settings, job_id: UUID, *, attempt: int) -> Path:
-    directory = workplace.place(settings, job_id, attempt).directory
+    directory = workdir.place(settings, job_id, attempt).directory
     directory.mkdir(parents=True)
     return directory
 

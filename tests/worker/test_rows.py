@@ -19,7 +19,7 @@ from lora_core.events import (
     parse_event,
 )
 from lora_core.specs.data import Split
-from worker.rows import STEP_METRICS, points, told
+from worker.recorder import STEP_METRICS, points, told
 
 STEP = StepLogged(
     step=3,

@@ -38,10 +38,10 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker import inputs, workplace
+from worker import inputs, workdir
+from worker.devices import Slot
 from worker.run_job import LOG_TAIL, JobRunner
-from worker.slots import Slot
-from worker.warm import Warm
+from worker.spawn import Warm
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
 CPU = Slot("cpu", Lane.CPU)
@@ -94,7 +94,7 @@ def test_a_good_run_leaves_an_artifact_a_summary_and_nothing_else(
         "trained",
         "succeeded",
     ]
-    assert list(workplace.found(settings)) == []
+    assert list(workdir.found(settings)) == []
     assert attempts(database, job_id)[0].exit_code == 0
 
 
@@ -204,7 +204,7 @@ def test_a_training_that_dies_of_its_folder_is_no_crash(
     def read_only(_: Settings) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(workplace, "check_writable", read_only)
+    monkeypatch.setattr(workdir, "check_writable", read_only)
     run(resources, "started:5", "exit:1")
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
@@ -362,7 +362,7 @@ def test_a_run_waits_for_the_database_with_its_end_as_long_as_it_takes(
         real(session)
 
     impatient = resources.settings.model_copy(update={"patience_seconds": 0.0})
-    monkeypatch.setattr("worker.contact.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("worker.db_retry.LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(Session, "commit", commit)
     run(dataclasses.replace(resources, settings=impatient), *SAVED, "steps:5", "succeed")
     assert len(refused) == 4
@@ -379,7 +379,7 @@ def test_what_a_checkpoint_gained_counts_when_the_worker_fails(
     def broken(*_: Any) -> Any:
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
-    monkeypatch.setattr("worker.close.publish", broken)
+    monkeypatch.setattr("worker.finalize.publish", broken)
     run(resources, *SAVED, "succeed")
     row = job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)

@@ -17,7 +17,7 @@ from tests.starved import unprivileged
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
-from worker.errors import GpuMissing
+from worker.failures import GpuMissing
 from worker.service import open_service
 
 
@@ -66,8 +66,8 @@ def test_a_long_sweep_holds_up_nothing(
         assert over.wait(30)
 
     for name, value in {"FIRST_SECONDS": 0.01, "PAUSE_SECONDS": 0.01}.items():
-        monkeypatch.setattr(f"worker.sweeper.{name}", value)
-    monkeypatch.setattr("worker.sweeper.retention.sweep", sweep)
+        monkeypatch.setattr(f"worker.garbage_collector.{name}", value)
+    monkeypatch.setattr("worker.garbage_collector.retention.sweep", sweep)
     service = open_service(settings)
     service.start()
     for _ in range(2):

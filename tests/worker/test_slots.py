@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.jobs.states import Lane
-from worker.devices import CPU, Device
-from worker.slots import Slot, Slots
+from worker.devices import CPU, Device, Slot, Slots
 
 GPU = Device("cuda:0", "GPU-1")
 OTHER = Device("cuda:1", "GPU-2")

@@ -31,10 +31,10 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker.launch import Child, Order, start
 from worker.recorder import Recorder
+from worker.spawn import Child, Order, start
 from worker.supervisor import LOOK_SECONDS, Asked, Ended, Supervisor
-from worker.workplace import Place
+from worker.workdir import Place
 
 
 @pytest.fixture

@@ -19,12 +19,11 @@ from tests import sweep_rows
 from tests.job_rows import add_job, state
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from worker import identity
-from worker.devices import CPU
+from worker import process_identity
+from worker.devices import CPU, Slots
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
-from worker.slots import Slots
 
 LORA = {"type": "lora", "targets": ["query", "value"]}
 SPACE = {"method.alpha": [1, 2, 4, 8], "method.r": [2, 4]}
@@ -37,7 +36,7 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
     """Starts a worker of this process that ends by itself."""
     draining = threading.Event()
     made: list[tuple[Poller, threading.Thread, Slots]] = []
-    owner = identity.this_worker()
+    owner = process_identity.this_worker()
 
     def go(*actions: str, slots: int = 1) -> Poller:
         scripted(*actions)

@@ -8,7 +8,7 @@ from app.database.errors import OUTAGE
 from app.errors import AppError
 from app.resources import Resources
 from app.retention import service as retention
-from worker.contact import first_line
+from worker.db_retry import first_line
 from worker.failures import is_disk
 
 FIRST_SECONDS = 60.0  # after the start

@@ -18,9 +18,9 @@ from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import FIGURES, MODEL
 from lora_core import manifest
-from worker.contact import Contact
+from worker.db_retry import Contact
 from worker.inputs import Inputs
-from worker.work import WORK
+from worker.job_kinds import WORK
 
 log = structlog.get_logger(__name__)
 

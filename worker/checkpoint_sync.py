@@ -14,7 +14,7 @@ from app.storage.store import CHECKPOINTS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.events import CheckpointSaved
-from worker.errors import Fenced
+from worker.failures import Fenced
 from worker.recorder import Recorder
 
 log = structlog.get_logger(__name__)
