@@ -1,7 +1,7 @@
 """Attention with its probabilities kept against the fused kernel: `python -m benchmarks.attention`.
 
 Forward and backward over micro-batches of texts of equal length, each way in turn. Where ours is
-the faster decides `lora_core.encoders.unfused.pays`. Ends with one JSON object: type of number →
+the faster decides `lora_core.fast.unfused_attention.pays`. Ends with one JSON object: dtype →
 tokens of a text → how many times faster ours is.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
 from benchmarks import machine
-from lora_core.encoders import unfused
+from lora_core.fast import unfused_attention
 from lora_core.process import keep_freed_memory
 from lora_core.specs.train import OptimSpec
 
@@ -39,7 +39,7 @@ def ways(length: int, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
         return F.scaled_dot_product_attention(q, k, v)
 
     def ours() -> Tensor:
-        return unfused.forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
+        return unfused_attention.forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
 
     for way in (fused, ours):
         yield lambda way=way: torch.autograd.grad(way(), leaves, dy)

@@ -23,7 +23,7 @@ from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.train import cells, ours
 from benchmarks.train.plan import Place, Size
 from lora_core.process import of_one_run
-from lora_core.training import ranks
+from lora_core.training import distributed
 
 NAMES = ("lora_qv", "lora_all", "full")
 ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))
@@ -42,9 +42,9 @@ def here(cell: str) -> dict[str, Any] | None:
     several = of_one_run()
     place = replace(SIZE.place, batch=SIZE.place.batch * several)
     size = replace(SIZE, rate_texts=SIZE.rate_texts * several, place=place)
-    with ranks.joined():
+    with distributed.joined():
         figures = ours.rate(cell.partition("-")[2], size) | {"processes": several}
-        return figures if ranks.leave() else None
+        return figures if distributed.leave() else None
 
 
 def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from lora_core.processor import facts, instructions, model
+from lora_core.cpu import facts, instructions, model
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scikit-learn")
 # Instructions that decide the speed of matrix products, weakest first.

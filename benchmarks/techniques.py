@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks import apart, machine
 from benchmarks.train.plan import METHODS, rate_data, train_spec
+from lora_core.cpu import has_fast_bf16
 from lora_core.process import keep_freed_memory, wait_passively
-from lora_core.processor import has_fast_bf16
 
 NOTHING = "nothing"
 
@@ -26,15 +26,15 @@ def first_token() -> None:
 
 
 def folding() -> None:
-    from lora_core.layers import folding as law
+    from lora_core.fast import folded_lora as law
 
     law.TOKENS_PER_RANK = sys.maxsize
 
 
 def rows_as_masks() -> None:
-    from lora_core.training import trunk
+    from lora_core.fast import frozen_encoder
 
-    trunk.EveryBlock = lambda model, machine, _: trunk.WholeModel(model, machine)
+    frozen_encoder.EveryBlock = lambda model, machine, _: frozen_encoder.WholeModel(model, machine)
 
 
 def texts_of_like_length() -> None:
@@ -44,21 +44,21 @@ def texts_of_like_length() -> None:
 
 
 def unfused_attention() -> None:
-    from lora_core.encoders import unfused
+    from lora_core.fast import unfused_attention
 
-    unfused.use = lambda _: None
+    unfused_attention.use = lambda _: None
 
 
 def steps_of_lengths() -> None:
-    from lora_core.encoders import unfused
+    from lora_core.fast import unfused_attention
 
-    unfused.STEP = 1
+    unfused_attention.STEP = 1
 
 
 def held_weights() -> None:
-    from lora_core.layers import held
+    from lora_core.fast import cast_weights
 
-    held.hold = lambda *_: None
+    cast_weights.hold = lambda *_: None
 
 
 LEFT_OUT: Mapping[str, Callable[[], None]] = {

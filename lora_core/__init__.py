@@ -19,7 +19,7 @@ By hand, with a classifier of transformers as `model`, and `batches` of token id
 >>> from torch.optim import AdamW
 >>> from lora_core import methods
 >>> from lora_core.encoders import FAMILIES
->>> from lora_core.merge import merge_adapters
+>>> from lora_core.adapters import merge_adapters
 >>> from lora_core.specs.method import LoraSpec
 
 >>> lora = methods.build(LoraSpec(r=8, alpha=16.0))

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lora_core import exit_codes
+from lora_core import child_protocol
 from lora_core.arguments import parser
+from lora_core.child_protocol import Lifeline
 from lora_core.data.rows import Columns
 from lora_core.errors import LoraCoreError
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, Stopped
 from lora_core.events import Event, Failed
-from lora_core.lifeline import Lifeline
 from lora_core.process import (
     importing,
     is_first_of_run,
@@ -36,7 +36,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation import first_fault
 
 if TYPE_CHECKING:
-    from lora_core.training.saves import SavePlan
+    from lora_core.training.checkpoint_schedule import SavePlan
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -65,10 +65,10 @@ def main() -> int:
         _COMMANDS[arguments.command](arguments, lines)
     except Stopped as error:
         sys.stderr.write(f"{error}\n")
-        return exit_codes.STOPPED
+        return child_protocol.STOPPED
     except LoraCoreError as error:
         lines.write(Failed(code=error.code, message=str(error), detail=_plain(error.detail)))
-        return exit_codes.FAILED
+        return child_protocol.FAILED
     return 0
 
 
@@ -125,7 +125,7 @@ def _listening(arguments: argparse.Namespace) -> Lifeline:
 
 
 def _plan(arguments: argparse.Namespace) -> "SavePlan | None":
-    from lora_core.training.saves import SavePlan
+    from lora_core.training.checkpoint_schedule import SavePlan
 
     where: Path | None = arguments.checkpoints
     return SavePlan(where, arguments.checkpoint_seconds) if where is not None else None
@@ -135,7 +135,7 @@ def _together() -> AbstractContextManager[None]:
     """With the other processes of the run. One alone reads its spec before it loads torch."""
     if of_one_run() == 1:
         return nullcontext()
-    from lora_core.training.ranks import joined
+    from lora_core.training.distributed import joined
 
     return joined()
 
@@ -146,7 +146,7 @@ def _inspect(arguments: argparse.Namespace, lines: Lines) -> None:
 
     found = contents.read(arguments.file, _columns(arguments))
     lines.write(describe(found))  # it stands, should the diagnosis run out of time or memory
-    from lora_core.data.doctor import diagnose
+    from lora_core.data.checks import diagnose
 
     diagnosis = diagnose(found)
     lines.write(diagnosis)  # so does this, should the learning curve

@@ -30,8 +30,8 @@ from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.load import silence_transformers
 from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import MERGED
+from lora_core.saved_predictions import compare, write_json
 from lora_core.specs.method import LoraSpec
-from lora_core.stored_answers import compare, write_json
 
 FORMAT = manifest.FORMAT
 HEAD = ("first", "last")  # names of its layers in head.safetensors

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from lora_core.fit import Shape
+from lora_core.compatibility import Shape
 from lora_core.specs.data import Split
 from lora_core.specs.method import (
     BaselineSpec,

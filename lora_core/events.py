@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from lora_core.selection import CandidateResult
+from lora_core.model_selection import CandidateResult
 from lora_core.specs.data import Split
 from lora_core.specs.method import OneMethod
 

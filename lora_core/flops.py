@@ -10,7 +10,7 @@ nor through its query, key and value (6d²). Embeddings and head are too small t
 block is counted whole, though a classifier needs less of it (`encoders/first_token.py`).
 """
 
-from lora_core.fit import Shape, adapted
+from lora_core.compatibility import Shape, adapted
 from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec, ProbeSpec
 
 

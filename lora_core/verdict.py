@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_core.confidence_intervals import paired, wilson
 from lora_core.data.records import Example
-from lora_core.intervals import paired, wilson
 from lora_core.specs.frozen import Float, Frozen, Int
 
 FEW_TEXTS = 200  # below it, figures come from cross-validation

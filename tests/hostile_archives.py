@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 from app.storage.archive import tar_stream
 from lora_core import manifest
 from lora_core.imports.archive import unpack
+from lora_core.saved_predictions import load_golden
 from lora_core.specs.method import LoraSpec
-from lora_core.stored_answers import load_golden
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
 

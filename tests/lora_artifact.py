@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from lora_core import manifest
+from lora_core.adapters import merge_adapters
 from lora_core.artifact import FORMAT, save_adapter, save_head, save_merged
 from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.inference.predictor import Predictor
-from lora_core.merge import merge_adapters
 from lora_core.methods.lora import Lora
+from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.stored_answers import save_golden
 from tests.tiny_artifact import TEXTS
 from tests.tiny_base import make_base, tokenizer
 

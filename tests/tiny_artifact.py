@@ -8,9 +8,9 @@ import torch
 from lora_core import manifest
 from lora_core.artifact import FORMAT, save_merged
 from lora_core.inference.predictor import Predictor
+from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.stored_answers import save_golden
 from tests.tiny_base import distilbert, tokenizer
 
 TEXTS = ("a good film", "a dull plot", "the story was fine")

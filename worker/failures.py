@@ -22,8 +22,8 @@ from app.queue.transitions import (
     Waiting,
 )
 from app.settings import Settings
-from lora_core import events, exit_codes
-from lora_core.disk import is_no_room
+from lora_core import child_protocol, events
+from lora_core.atomic_files import is_no_room
 from lora_core.errors import LoraCoreError
 from lora_core.errors.training import DiskFull
 from worker.supervisor import Asked, Ended
@@ -132,7 +132,7 @@ def judge(
     begins the count anew. Whatever counts is tried `max_failures` times at most without any.
     """
     claimed = _forgiven(claimed, ended.saved_step, ended.step)
-    if ended.left.code == exit_codes.FAILED and ended.failed is not None:
+    if ended.left.code == child_protocol.FAILED and ended.failed is not None:
         if verified_input and ended.failed.code in NOT_THERE:
             vanished = Cause(ended.failed.code, "{how}", ended.failed.code, outside=True)
             return _retry_or_fail(vanished, ended.failed.message, claimed, settings)
@@ -141,7 +141,7 @@ def judge(
         return Cancelled()
     if ended.asked is Asked.TIME_LIMIT:
         return over_time(claimed, settings, saved_step=ended.saved_step)
-    if ended.asked is Asked.DRAIN or ended.left.code == exit_codes.STOPPED:
+    if ended.asked is Asked.DRAIN or ended.left.code == child_protocol.STOPPED:
         return Preempted()
     if ended.asked is Asked.STALL:
         return _retry_or_fail(STALLED, f"{settings.stall_seconds:g} s", claimed, settings)

@@ -23,7 +23,7 @@ from app.storage.archive import verified
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hub import PREFIX
-from lora_core.imports import facts
+from lora_core.imports import metadata
 from lora_core.specs.base import is_version
 from lora_core.specs.data import divided
 from worker.failures import InputChanged
@@ -92,7 +92,7 @@ def locate(database: Database, claimed: Claimed, *, settings: Settings, store: S
     if version is not None:
         directory = verified(store, version.artifact, name=f"model {version.ref}")
         if version.imported:
-            facts.read(directory)  # it may have come in before there were rules
+            metadata.read(directory)  # it may have come in before there were rules
         spec[work.model] = str(work.of(directory))
         names[spec[work.model]] = version.ref
     return Inputs(spec, names)

@@ -65,7 +65,7 @@ def check(  # noqa: PLR0913 - one parameter per option
 def _of_file(path: Path, named: Columns) -> Diagnosis:
     """Made here. Raises the `DataError` that makes the file useless."""
     from lora_core.data import contents
-    from lora_core.data.doctor import diagnose
+    from lora_core.data.checks import diagnose
 
     try:
         found = contents.read(path, named)

@@ -67,14 +67,14 @@ def is_file(data: str) -> bool:
 
 
 def _part(source: str, columns: Columns, split: Split | None, *, sample: bool) -> Labelled:
-    from lora_core.data import sources
+    from lora_core.data import load
     from lora_core.data.split import draw
 
-    found = sources.read_one(source, columns)
+    found = load.read_one(source, columns)
     wanted = split or Split.TEST
     if isinstance(found, dict):
         if wanted not in found:
-            raise MissingSplit(file=sources.shown(source), split=wanted)
+            raise MissingSplit(file=load.shown(source), split=wanted)
         return Labelled(found[wanted], wanted)
     if split is None and not sample:
         return Labelled(found, None)

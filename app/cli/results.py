@@ -3,7 +3,7 @@
 from app.cli.output import duration, percent, say, show, table
 from app.cli.responses import Json
 from lora_core.data.more_labels import MoreLabels, basis_in_words
-from lora_core.selection import CandidateResult
+from lora_core.model_selection import CandidateResult
 from lora_core.specs.method import named
 
 RIVAL = "linear (TF-IDF + logistic regression)"

@@ -8,7 +8,7 @@ from app.errors import DataFolderUnusable
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import manifest
-from lora_core.disk import is_no_room
+from lora_core.atomic_files import is_no_room
 from lora_core.errors.artifact import ArtifactCorrupt
 
 INCOMING = ".incoming"  # folder of the files that are being received

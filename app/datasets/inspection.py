@@ -11,7 +11,7 @@ from app.datasets.errors import Unreadable
 from app.sandbox import process
 from app.sandbox.process import Ended
 from app.settings import Settings
-from lora_core import exit_codes
+from lora_core import child_protocol
 from lora_core.errors.data import DataError, DataTooLarge
 
 _OUTPUT_BYTES = 16_000_000  # of the report, and of anything else the child writes
@@ -97,13 +97,13 @@ class Inspection:
             [command, str(self.file), *options], limits=limits, folder=self.file.parent
         )
         lines = ended.report.split(b"\n")[:-1]  # without one that is not whole
-        if ended.status == exit_codes.FAILED:
+        if ended.status == child_protocol.FAILED:
             lines.pop()
         return list(map(json.loads, lines)), ended
 
     def _cause(self, ended: Ended) -> Exception:
         """Why there is no answer."""
-        if ended.status == exit_codes.FAILED:
+        if ended.status == child_protocol.FAILED:
             return _named(ended.cause(DataError), self.filename)
         if ended.out_of_time:
             limit = f"{self.settings.inspect_seconds:g} s"

@@ -8,7 +8,7 @@ from pydantic import Field
 from app.datasets.inspection import Columns
 from app.datasets.tables import LABELS_SHOWN, Dataset
 from app.http.fields import Body, Text, Timestamp, View, file_form
-from lora_core.data.diagnosis import Diagnosis, Level
+from lora_core.data.findings import Diagnosis, Level
 
 Column = Annotated[str, Text(256)]
 DATASET_REF = r"^[a-z0-9-]{1,64}(:[1-9][0-9]{0,8})?$"  # for who reads the schema: others are 404

@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from app.database import causes
 from app.errors import AppError, StorageFull
-from lora_core.disk import is_no_room
+from lora_core.atomic_files import is_no_room
 from lora_core.errors import LoraCoreError
 from lora_core.specs.validation import Fault, faults
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import BodyLengthUnclear, CrossSiteRefused, HostRefused, OriginRefused
 from app.http.error_responses import respond
 from app.settings import Settings
-from lora_core.panics import contained
+from lora_core.rust_panics import contained
 
 PATIENCE_SECONDS = 30.0  # with a body of any size
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"

@@ -11,7 +11,7 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnNotChecked, ColumnsDiffer, NoLabels
 from app.settings import Settings
-from lora_core.data.room import Known, check_room
+from lora_core.data.split import Known, check_room
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, OneClass
 from lora_core.hub import PREFIX
 from lora_core.samples import reviews

@@ -10,10 +10,10 @@ from statistics import median
 
 from app.jobs.data_sources import ALL, Data
 from app.jobs.states import Lane
-from lora_core import flops, selection
-from lora_core.costs import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs
+from lora_core import flops, model_selection
+from lora_core.compatibility import Shape
+from lora_core.cost_model import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs
 from lora_core.defaults import HEAD_INIT_TEXTS, head_init, schedule
-from lora_core.fit import Shape
 from lora_core.linear.limits import most_terms, rows_of
 from lora_core.specs.data import Split, count_of
 from lora_core.specs.method import AutoSpec, Candidate
@@ -48,7 +48,7 @@ def cost(spec: TrainSpec, *, shape: Shape, data: Data, speed: float, since: floa
     epochs, _ = schedule(spec.optim, texts[Split.TRAIN])
     training = flops.training(shape, spec.encoder_method, length=length)
     forward = flops.forward(shape, length=length)
-    # What lies below the lowest trained block answers each text once (lora_core/training/trunk.py).
+    # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
     share = (
         flops.frozen_share(shape, spec.encoder_method) if spec.optim.encoder_dropout == 0 else 0.0
     )
@@ -83,8 +83,8 @@ def auto_plan(
     given = Split.VALIDATION.value in data.rows or spec.data.train_size is not None
     texts = max(1, counts[Split.TRAIN] + (0 if given else counts[Split.VALIDATION]))
     costs = Costs(shape, spec.optim, data.mean_tokens, speed)
-    candidates = auto.candidates or selection.plan(texts, auto.time_budget, costs.seconds)
-    work = selection.seconds(candidates, texts, costs.seconds)
+    candidates = auto.candidates or model_selection.plan(texts, auto.time_budget, costs.seconds)
+    work = model_selection.seconds(candidates, texts, costs.seconds)
     answered = counts[Split.TEST] * data.mean_tokens
     work += answered * flops.forward(shape, length=data.mean_tokens * SPREAD) / speed
     return candidates, Cost(round(START_SECONDS + work), 0.0)

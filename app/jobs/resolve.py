@@ -13,12 +13,12 @@ from app.jobs.data_sources import Data
 from app.jobs.schemas import Parameters
 from app.jobs.states import Lane
 from app.settings import Settings
-from lora_core import fit
+from lora_core import compatibility
+from lora_core.compatibility import Shape
 from lora_core.defaults import settled
-from lora_core.fit import Shape
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training.version import TRAINING_VERSION
+from lora_core.training.run_identity import TRAINING_VERSION
 
 LAST_JOBS = 5  # whose speed an estimate goes by
 SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing
@@ -79,14 +79,16 @@ class Drafter:
             return self._linear(asked)
         base_models.check_there(self._session, base)
         asked = asked.model_copy(update={"base": base.name, "base_revision": base.revision})
-        shape = fit.read_shape(base.config, base=base.name, pooling=asked.pooling)
+        shape = compatibility.read_shape(base.config, base=base.name, pooling=asked.pooling)
         if isinstance(asked.method, AutoSpec):
             return self._auto(asked, asked.method, base, shape)
-        fit.check(shape, asked)
+        compatibility.check(shape, asked)
         found = self._resolved(asked, shape.max_length(asked.data.max_length))
         spec = asked.model_copy(update={"data": found.spec})
         lane = _lane(spec.runtime.device)
-        census = fit.census(shape, spec.encoder_method, found.label_count or GUESSED_LABELS)
+        census = compatibility.census(
+            shape, spec.encoder_method, found.label_count or GUESSED_LABELS
+        )
         parameters = Parameters(
             trainable=census.trainable, total=census.total, exact=found.label_count is not None
         )
@@ -104,19 +106,19 @@ class Drafter:
 
     def _auto(self, asked: TrainSpec, auto: AutoSpec, base: Base, shape: Shape) -> Draft:
         """With the list of its candidates, so that a resume tries the same ones."""
-        fit.check_steps(asked)
+        compatibility.check_steps(asked)
         found = self._resolved(asked, shape.max_length(asked.data.max_length))
         lane = _lane(asked.runtime.device)
         candidates, cost = estimate.auto_plan(
             asked, auto, shape=shape, data=found, speed=self._speed(lane)
         )
         for candidate in candidates:
-            fit.check(shape, asked.of(candidate.method))
+            compatibility.check(shape, asked.of(candidate.method))
         method = auto.model_copy(update={"candidates": candidates})
         spec = asked.model_copy(update={"data": found.spec, "method": method})
         labels = found.label_count or GUESSED_LABELS
         sizes = [
-            fit.census(shape, each.method, labels)
+            compatibility.census(shape, each.method, labels)
             for each in candidates
             if not isinstance(each.method, LinearSpec)
         ]
@@ -137,7 +139,7 @@ class Drafter:
 
     def _linear(self, asked: TrainSpec) -> Draft:
         """Of the method without a base. Which terms there are is known once the texts are read."""
-        fit.check_steps(asked)
+        compatibility.check_steps(asked)
         found = self._resolved(asked, WHOLE_TEXTS)
         spec = asked.model_copy(update={"data": found.spec})
         weights = estimate.linear_weights(found, found.label_count or GUESSED_LABELS)

@@ -31,7 +31,7 @@ from app.queue import checkpoints
 from app.queue.dispatch import JobQueue
 from app.settings import Settings
 from lora_core.specs.method import FITTED_AT_ONCE
-from lora_core.training.version import TRAINING_VERSION
+from lora_core.training.run_identity import TRAINING_VERSION
 
 COPIED = (
     *("name", "tags", "notes", "labels", "method", "lane", "priority", "spec", "spec_version"),

@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
 from app.storage.tables import MODEL
-from lora_core import exit_codes
+from lora_core import child_protocol
 from lora_core.errors import LoraCoreError
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,7 @@ def _check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     ended = process.run(arguments, limits=limits, folder=folder)
     if ended.status == 0:
         return dict(json.loads(ended.report))
-    if ended.status == exit_codes.FAILED:
+    if ended.status == child_protocol.FAILED:
         raise ended.cause(LoraCoreError)
     if ended.out_of_time:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.http.fields import Body, Timestamp, View, file_form
 from app.registry.tables import ModelVersion
-from lora_core.imports.figures import shown
+from lora_core.imports.metadata import shown
 
 
 class VersionCreate(Body):

@@ -19,7 +19,7 @@ from app.retention.repository import BATCH, Expiry
 from app.settings import Settings
 from app.storage.opening import open_cache
 from app.sweeps import repository as sweeps
-from lora_core.disk import is_no_room
+from lora_core.atomic_files import is_no_room
 
 PAUSE_SECONDS = 0.01  # between two batches, in which others write
 

@@ -15,7 +15,7 @@ import structlog
 from app.serving.linear import AnyPredictor, LinearPredictor
 from lora_core import manifest
 from lora_core.errors.artifact import EngineDisagrees
-from lora_core.imports import facts
+from lora_core.imports import metadata
 from lora_core.process import (
     exempt_from_collection,
     importing,
@@ -49,7 +49,7 @@ class Loader:
         what an import may contain, since it may have come in before those rules.
         """
         if imported:
-            facts.read(directory)
+            metadata.read(directory)
         if manifest.is_linear(manifest.read(directory)["files"]):
             return _linear(directory)
         wait_passively()

@@ -32,7 +32,7 @@ from lora_core.errors.artifact import (
     EngineDisagrees,
     TokenizerUnfit,
 )
-from lora_core.panics import contained
+from lora_core.rust_panics import contained
 
 RETRY_SECONDS = 30.0  # until a version that did not load is tried again while another serves on
 

@@ -26,9 +26,9 @@ from app.storage.store import (
     check_key,
     describe,
 )
-from lora_core import disk, manifest
+from lora_core import atomic_files, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 
 _REFUSED = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -130,11 +130,11 @@ class LocalStore(Store):
             if candidate is not None and not place.exists():
                 mark = self._hidden()
                 mark.write_text(candidate, encoding="utf-8")
-                disk.sync(mark)
+                atomic_files.sync(mark)
                 with suppress(FileExistsError):  # a link takes no place that is taken
                     os.link(mark, place)
                 mark.unlink()
-                disk.sync(self._root)
+                atomic_files.sync(self._root)
             return place.read_text(encoding="utf-8") if place.exists() else None
 
     def now(self) -> float:
@@ -207,7 +207,7 @@ class LocalStore(Store):
 
     def _move(self, source: Path, target: Path, key: str) -> None:
         made = _make_folders(target.parent)
-        disk.sync_all(source)
+        atomic_files.sync_all(source)
         try:
             _rename(source, target, key)
         except OSError as error:
@@ -219,14 +219,14 @@ class LocalStore(Store):
                     shutil.copytree(source, copy)
                 else:
                     shutil.copy2(source, copy)
-                disk.sync_all(copy)
+                atomic_files.sync_all(copy)
                 _rename(copy, target, key)
             except BaseException:
                 _remove(copy)
                 raise
             _remove(source)
         for folder in (target.parent, *(each.parent for each in made)):
-            disk.sync(folder)  # each new name is an entry of the folder above it
+            atomic_files.sync(folder)  # each new name is an entry of the folder above it
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if disk.is_no_room(error):
+        if atomic_files.is_no_room(error):
             raise
         log.warning("the store cannot be used", error=str(error))
         reason = error.strerror or type(error).__name__

@@ -36,7 +36,7 @@ from app.storage.store import (
 from app.storage.verified_cache import Cache
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 
 CLAIM = ".claim"  # no file of an artifact begins with a dot
 PART_BYTES = 8 * 2**20

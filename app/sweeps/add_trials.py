@@ -29,7 +29,7 @@ from app.sweeps.strategies import Known, Strategy
 from app.sweeps.tables import Sweep, SweepCell
 from app.sweeps.trials import Pinned
 from lora_core.errors import LoraCoreError
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 from lora_core.specs.train import TrainSpec
 
 BATCH = 100  # trials that one transaction stores

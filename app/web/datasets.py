@@ -17,7 +17,7 @@ from app.jobs.repository import Filter
 from app.web import display_names
 from app.web.learning_curve import MoreLabelsView
 from app.web.page import Wanted, render
-from lora_core.data.diagnosis import Finding, Level
+from lora_core.data.findings import Finding, Level
 from lora_core.samples import reviews
 from lora_core.specs.data import ENDINGS, MAX_LENGTH
 

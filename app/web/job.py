@@ -31,7 +31,7 @@ from app.web.learning_curve import MoreLabelsView
 from app.web.metrics_table import Figures
 from app.web.page import render
 from app.web.svg_curve import HEIGHT, WIDTH, Sketch
-from lora_core.selection import CandidateResult
+from lora_core.model_selection import CandidateResult
 from lora_core.specs.method import FITTED_AT_ONCE, named
 
 EVENTS = 200  # the newest, that are shown

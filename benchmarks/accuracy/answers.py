@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.contenders import Cell
 from benchmarks.quiet import quiet_pulse
 from benchmarks.train.ours import ready, trainer_of
-from lora_core import fit
-from lora_core.data import linear
+from lora_core import compatibility
+from lora_core.data import linear_baseline
 from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.defaults import settled
@@ -38,7 +38,7 @@ def settings(cell: Cell) -> str:
     if isinstance(cell.spec, DataSpec):
         told = {
             "data": cell.spec.model_dump(mode="json"),
-            "linear": linear.SPEC.model_dump(mode="json"),
+            "linear": linear_baseline.SPEC.model_dump(mode="json"),
         }
     else:
         told = settled(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
@@ -48,13 +48,13 @@ def settings(cell: Cell) -> str:
 
 
 @cache
-def _shape(base: str) -> fit.Shape:
-    return fit.read_shape(locate(base).config, base=base)
+def _shape(base: str) -> compatibility.Shape:
+    return compatibility.read_shape(locate(base).config, base=base)
 
 
 def _fit(data: DataSpec, judged_on: Split) -> dict[str, Any]:
     splits = load(data)
-    (answers,) = linear.answers(splits.train, [splits.part(judged_on)])
+    (answers,) = linear_baseline.answers(splits.train, [splits.part(judged_on)])
     return _judged(answers, splits, judged_on)
 
 

@@ -14,14 +14,14 @@ import torch
 from benchmarks.quiet import NoEnd
 from benchmarks.reproduce import imdb
 from benchmarks.reproduce.plan import LINEAR, Cell
-from lora_core import fit, manifest
-from lora_core.data import linear
+from lora_core import compatibility, manifest
+from lora_core.data import linear_baseline
 from lora_core.data.load import load
 from lora_core.defaults import settled
 from lora_core.encoders.load import locate
 from lora_core.events import Silence
 from lora_core.specs.data import Split
-from lora_core.training.graded import Graded
+from lora_core.training.final_evaluation import Graded
 from lora_core.training.run import run as train
 
 
@@ -38,7 +38,7 @@ def settings(cell: Cell) -> dict[str, Any]:
     """
     if cell.row == LINEAR:
         data = cell.size.data.model_dump(mode="json")
-        told = {"data": data, "linear": linear.SPEC.model_dump(mode="json")}
+        told = {"data": data, "linear": linear_baseline.SPEC.model_dump(mode="json")}
     else:
         told = settled(cell.spec, _shape(cell.size.base))[0].model_dump(
             mode="json", exclude={"result", "trial"}
@@ -49,14 +49,14 @@ def settings(cell: Cell) -> dict[str, Any]:
 
 
 @cache
-def _shape(base: str) -> fit.Shape:
-    return fit.read_shape(locate(base).config, base=base)
+def _shape(base: str) -> compatibility.Shape:
+    return compatibility.read_shape(locate(base).config, base=base)
 
 
 def _fit(cell: Cell) -> dict[str, Any]:
     splits = load(imdb.here(cell.size.data))
     began = time.monotonic()
-    answers = linear.answers(splits.train, [splits.part(split) for split in Split])
+    answers = linear_baseline.answers(splits.train, [splits.part(split) for split in Split])
     right = {
         split: answer == [each.label for each in splits.part(split)]
         for split, answer in zip(Split, answers, strict=True)

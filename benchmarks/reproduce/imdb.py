@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 
 from benchmarks.reproduce.plan import DATA
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir
+from lora_core.data.load import read
 from lora_core.data.rows import Columns
-from lora_core.data.sources import read
-from lora_core.disk import new_entry
 from lora_core.hub import PREFIX
 from lora_core.specs.data import DataSpec
 

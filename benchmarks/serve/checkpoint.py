@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.apart import ROOT
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir
 from lora_core.data.load import load
-from lora_core.disk import new_entry
 from lora_core.manifest import MERGED
 from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec

@@ -6,13 +6,12 @@ import torch
 
 from benchmarks.serve.checkpoint import SPEC
 from lora_core import __version__, artifact, manifest, methods
+from lora_core.adapters import adapters, merge_adapters
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.inference.predictor import Predictor
-from lora_core.inject import adapters
-from lora_core.merge import merge_adapters
+from lora_core.saved_predictions import save_golden
 from lora_core.specs.method import LoraSpec, Role
-from lora_core.stored_answers import save_golden
 
 ROLES = (
     (Role.QUERY, Role.VALUE),

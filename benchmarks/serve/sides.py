@@ -11,8 +11,8 @@ from benchmarks.apart import ROOT
 from benchmarks.serve import checkpoint
 from benchmarks.serve.started import free_port
 from benchmarks.serve.target import Target
+from lora_core.cpu import has_fast_bf16
 from lora_core.process import cores
-from lora_core.processor import has_fast_bf16
 
 BIN = ROOT / ".venv-rivals" / "bin"
 HERE = Path(__file__).parent / "rivals"

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.quiet import NoEnd
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
-from lora_core import fit, selection
+from lora_core import compatibility, model_selection
 from lora_core.data.rows import Row
 from lora_core.defaults import settled
 from lora_core.encoders.load import locate
@@ -18,7 +18,7 @@ from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto, version
+from lora_core.training import auto, run_identity
 from lora_core.training.run import run
 
 
@@ -40,10 +40,12 @@ def answers(spec: Spec, texts: Texts, train: Sequence[Row], seed: int) -> list[s
 def settings(spec: Spec) -> dict[str, Any]:
     """The description of a run but for texts and seed, today's defaults filled in."""
     described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
-    shape = fit.read_shape(locate(described.encoder_base).config, base=described.encoder_base)
+    shape = compatibility.read_shape(
+        locate(described.encoder_base).config, base=described.encoder_base
+    )
     methods = [described.method]
     if isinstance(described.method, AutoSpec):
-        methods = [*selection.PROBES, *selection.LINEAR, selection.LORA]
+        methods = [*model_selection.PROBES, *model_selection.LINEAR, model_selection.LORA]
     filled = [
         settled(described.of(each), shape)[0]
         if not isinstance(each, LinearSpec)
@@ -52,9 +54,14 @@ def settings(spec: Spec) -> dict[str, Any]:
     ]
     told = [each.model_dump(mode="json", exclude={"runtime", "result", "trial"}) for each in filled]
     return {
-        "version": version.TRAINING_VERSION,
+        "version": run_identity.TRAINING_VERSION,
         "methods": told,
-        "selection": [selection.LEAST_LORA, selection.ENOUGH, selection.REPEATED, selection.NOISE],
+        "selection": [
+            model_selection.LEAST_LORA,
+            model_selection.ENOUGH,
+            model_selection.REPEATED,
+            model_selection.NOISE,
+        ],
     }
 
 

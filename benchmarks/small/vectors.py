@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from benchmarks.small.plan import MAX_LENGTH
 from benchmarks.small.sets import Texts
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir
 from lora_core.data.rows import Row
-from lora_core.disk import new_entry
 from lora_core.samples import minilm
 
 BATCH_TEXTS = 32

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from lora_core import manifest
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir
-from lora_core.disk import new_entry
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import flops
-from lora_core.fit import read_shape
+from lora_core.compatibility import read_shape
 from lora_core.specs.method import LoraSpec
 
 

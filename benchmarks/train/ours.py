@@ -25,14 +25,14 @@ from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec
-from lora_core.training import evaluate, ranks
-from lora_core.training.forward import WholeModel
+from lora_core.training import distributed, evaluate
+from lora_core.training.evaluate import WholeModel
 from lora_core.training.loop import Trainer
-from lora_core.training.part import Part
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.pulse import Pulse
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 from lora_core.training.runtime import host_peak_mb
+from lora_core.training.tokenized_split import Part
 
 
 def rate(name: str, size: Size) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def trainer_of(prepared: Prepared, pulse: Pulse) -> Trainer:
 def steady(prepared: Prepared, window: Window) -> tuple[int, int, float]:
     """Steps, reviews and seconds of a training that ends with the window; evaluation apart."""
     ending = Ending(window)
-    trainer = ending.trainer = trainer_of(prepared, Pulse(Silence(), ranks.Together(ending)))
+    trainer = ending.trainer = trainer_of(prepared, Pulse(Silence(), distributed.Together(ending)))
     with suppress(Stopped):
         trainer.train()
     return trainer.progress.step, trainer.pace.reviews, ending.elapsed(trainer)

@@ -17,8 +17,8 @@ from benchmarks.apart import ROOT, last_line_of
 from benchmarks.train import rival
 from benchmarks.train.plan import BASE, FULL, METHODS, PAIRED, QUICK, RATES, SEED, Size, rate_data
 from benchmarks.train.reviews import read
+from lora_core.cpu import has_fast_bf16
 from lora_core.encoders.load import Base, locate
-from lora_core.processor import has_fast_bf16
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 

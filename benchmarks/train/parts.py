@@ -19,9 +19,9 @@ from benchmarks.train.ours import ready, steady
 from benchmarks.train.plan import BASE, BATCH, FULL, METHODS, Size, rate_data, train_spec
 from benchmarks.train.reviews import read
 from benchmarks.train.window import Window
+from lora_core.compatibility import read_shape
 from lora_core.data.records import Example
 from lora_core.encoders.load import locate
-from lora_core.fit import read_shape
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
 

@@ -22,16 +22,16 @@ from benchmarks.train.plan import (
 from benchmarks.train.reviews import read
 from benchmarks.train.trainer import Side, arguments, precision, train
 from benchmarks.train.window import Window
-from lora_core.encoders.first_token import first_token_only
 from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
+from lora_core.fast.first_token import first_token_only
+from lora_core.fast.frozen_encoder import choose
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
 from lora_core.training import runtime
-from lora_core.training.forward import WholeModel
-from lora_core.training.part import Part
+from lora_core.training.evaluate import WholeModel
 from lora_core.training.runtime import Runtime
-from lora_core.training.trunk import choose
+from lora_core.training.tokenized_split import Part
 
 LABELS = ("negative", "positive")
 # The Trainer's sampler sorts 50 batches together only if there are 200 or more; ours sorts 50 too.

@@ -118,13 +118,13 @@ def _found(path: Path, sheet: str | None) -> Found:
 
 
 def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
-    from lora_core.data import parquet  # as in `files`
+    from lora_core.data import arrow  # as in `files`
     from lora_core.data.arrow import ArrowCells
 
-    with parquet.opened(path) as file:
+    with arrow.opened(path) as file:
         names = list(file.schema_arrow.names)
         cells = ArrowCells(path.name)
-        batches = parquet.batches(file, names[:MAX_COLUMNS])
+        batches = arrow.batches(file, names[:MAX_COLUMNS])
         values = (map(cells.values, batch.columns) for batch in batches)
         rows = chain.from_iterable(zip(*each, strict=True) for each in values)
         return names, [list(map(_shown, row)) for row in islice(rows, LOOKED_AT)]

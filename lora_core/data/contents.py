@@ -6,8 +6,8 @@ from pathlib import Path
 from lora_core.data import files, table
 from lora_core.data.columns import advised
 from lora_core.data.labels import check
-from lora_core.data.parts import Parts, by_column, with_train
 from lora_core.data.rows import SPLIT_COLUMN, Columns, Row
+from lora_core.data.split import Parts, by_column, with_train
 from lora_core.data.tabular import Reading
 from lora_core.errors.data import MissingColumn
 from lora_core.specs.data import Split

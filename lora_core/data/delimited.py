@@ -12,9 +12,9 @@ from pathlib import Path
 
 from lora_core.data import encoding
 from lora_core.data.limits import MAX_CELL
-from lora_core.data.lines import Lines, line_end
 from lora_core.data.rows import SEPARATORS
 from lora_core.data.tabular import Reading, Rows, Table
+from lora_core.data.text_lines import Lines, line_end
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import BrokenRows, DataTooLarge
 

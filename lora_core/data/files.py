@@ -70,9 +70,9 @@ def open_file(path: Path, columns: Columns) -> Opened:
     """The cells of these columns. Raises, here or while they are read, what `cells` raises."""
     match check(path, columns.sheet):
         case ".parquet":
-            from lora_core.data import parquet  # Arrow loads slowly, and most files need none
+            from lora_core.data import arrow  # Arrow loads slowly, and most files need none
 
-            return Opened(parquet.cells(path, columns), Reading())
+            return Opened(arrow.cells(path, columns), Reading())
         case ".jsonl":
             return Opened(json_lines.cells(path, columns), Reading())
         case ending:

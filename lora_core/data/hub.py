@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from lora_core.atomic_files import is_no_room
 from lora_core.data.arrow import BATCH, ArrowCells, check_types
 from lora_core.data.limits import MAX_BYTES, MAX_ROWS
-from lora_core.data.parts import Parts, named
 from lora_core.data.rows import Columns, Row, collect
-from lora_core.disk import is_no_room
+from lora_core.data.split import Parts, named
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import BrokenRows, DataNotFound, DataTooLarge, UnsupportedFormat
 from lora_core.errors.training import DiskFull, HubUnavailable

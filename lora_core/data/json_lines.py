@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lora_core.data.lines import Lines
 from lora_core.data.rows import Columns, Numbered
+from lora_core.data.text_lines import Lines
 from lora_core.errors.data import BrokenRows
 
 

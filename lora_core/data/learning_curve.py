@@ -27,10 +27,11 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir
 from lora_core.data.contents import Contents
-from lora_core.data.copies import grouped
-from lora_core.data.diagnosis import Diagnosis
+from lora_core.data.duplicates import grouped
+from lora_core.data.findings import Diagnosis
 from lora_core.data.more_labels import (
     LEAST_OF_A_LABEL,
     Basis,
@@ -42,7 +43,6 @@ from lora_core.data.more_labels import (
     without_curve,
 )
 from lora_core.data.rows import Row
-from lora_core.disk import new_entry
 from lora_core.linear.limits import rows_of
 from lora_core.specs.data import Split
 

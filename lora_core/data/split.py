@@ -1,20 +1,62 @@
-"""Parts drawn by content: in whatever order the same texts come, they land in the same parts.
-
-A text stands where the sha256 of (seed, text) puts it, so nothing depends on row order, on the
-machine or on a random generator. Copies of one text, whatever their labels, stay together, so that
-no part holds a text of another one. Parts keep the balance of the labels.
-"""
+"""Parts that the data itself names: by a column, or by the splits of a hub data set."""
 
 import hashlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
 from lora_core.data.rows import Row
-from lora_core.errors.data import TooFewRows
-from lora_core.specs.data import Split, count_of
+from lora_core.errors.data import MissingSplit, TooFewRows, UnknownSplit
+from lora_core.specs.data import DataSpec, Split, count_of
+
+NAMES = {
+    "train": Split.TRAIN,
+    "validation": Split.VALIDATION,
+    "valid": Split.VALIDATION,
+    "val": Split.VALIDATION,
+    "dev": Split.VALIDATION,
+    "test": Split.TEST,
+}
+
+Parts = dict[Split, list[Row]]
+
+
+def named(value: str) -> Split | None:
+    """The part that a name stands for, in any case; None for other names."""
+    return NAMES.get(value.strip().lower())
+
+
+def by_column(file: str, rows: Iterable[Row]) -> Parts | None:
+    """Rows by the value of their split column; None if there is no such column.
+
+    Raises `UnknownSplit`.
+    """
+    parts: Parts = {}
+    for row in rows:
+        if row.split is None:
+            return None
+        part = named(row.split)
+        if part is None:
+            raise UnknownSplit(file=file, row=row.number, value=row.split)
+        parts.setdefault(part, []).append(row)
+    return parts
+
+
+def with_train(file: str, parts: Parts) -> Parts:
+    """The same parts. Raises `MissingSplit` if there is nothing to train on."""
+    if Split.TRAIN not in parts:
+        raise MissingSplit(file=file, split=Split.TRAIN.value)
+    return parts
+
+
+# MERGED lora_core.data.split
+# Parts drawn by content: in whatever order the same texts come, they land in the same parts.
+#
+# A text stands where the sha256 of (seed, text) puts it, so nothing depends on row order, on the
+# machine or on a random generator. Copies of one text, whatever their labels, stay together, so no
+# split contains a text of another. Splits are stratified by label.
 
 Size = int | float  # a count of texts, or a share of them
 
@@ -154,3 +196,49 @@ def _in_order(groups: Groups) -> list[Row]:
     """Rows of all labels, by hash."""
     every = sorted((one.key, one.rows) for twins in groups.values() for one in twins)
     return [row for _, rows in every for row in rows]
+
+
+# MERGED lora_core.data.split
+# Whether the parts of a description can be drawn at all, from what is known without the rows.
+
+
+@dataclass(frozen=True)
+class Known:
+    """What there is to train on, before anything is drawn from it."""
+
+    rows: int
+    labels: int
+    duplicates: int = 0  # rows whose text stands in an earlier row
+    conflicting: int = 0  # texts that stand there with more than one label
+
+    @property
+    def least(self) -> int:
+        """Texts that train keeps: one of each label, but a text counts for one label alone."""
+        return 1 if self.conflicting else self.labels
+
+
+def check_room(spec: DataSpec, drawn: Collection[Split], known: Known) -> None:
+    """Refuse what `load` is sure to refuse. Raises `TooFewRows`.
+
+    Without duplicates that is all it refuses for its size. With them the run sees more: copies of a
+    text stay together, so a part may take fewer rows than it asks for.
+    """
+    rows, least = known.rows, known.least
+    sizes = {Split.TEST: spec.test_size, Split.VALIDATION: spec.validation_size}
+    counts = {part: count_of(size, rows) for part, size in sizes.items() if part in drawn}
+    asked = sum(counts.values())
+    train, rounding = least, 0
+    if spec.train_size is not None:
+        train = count_of(spec.train_size, rows)
+        rounding = 2 if isinstance(spec.train_size, float) else 0  # as in `split.cap`
+    if (
+        train < least
+        or asked + train > rows + known.duplicates + rounding
+        or asked + least > rows + known.duplicates
+        or max(counts.values(), default=0) + least > rows
+        or len(counts) + least > rows - known.duplicates
+    ):
+        plan = [f"{count:,} for {part.value}" for part, count in counts.items()]
+        plan.append(f"{max(train, least):,} for train (at least one of each label)")
+        available = f"{rows - known.duplicates:,}"
+        raise TooFewRows(available=available, wanted=", ".join(plan))

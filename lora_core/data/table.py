@@ -72,15 +72,15 @@ def _json_lines(path: Path, text_column: str) -> Rows:
 
 
 def _parquet(path: Path, text_column: str) -> Rows:
-    from lora_core.data import parquet  # as in `files`
+    from lora_core.data import arrow  # as in `files`
     from lora_core.data.arrow import ArrowCells, check_types
 
-    with parquet.opened(path) as file:
+    with arrow.opened(path) as file:
         names = file.schema_arrow.names
         _check_names(path.name, names, text_column)
         check_types(path.name, [file.schema_arrow.field(text_column).type])
         cells = ArrowCells(path.name)
-        for batch in parquet.batches(file, names):
+        for batch in arrow.batches(file, names):
             rows = zip(*map(cells.values, batch.columns), strict=True)
             for number, row in enumerate(rows, cells.row + 1):
                 found = dict(zip(names, row, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.diagnosis import (
+from lora_core.data.findings import (
     EXAMPLES,
     Example,
     Finding,

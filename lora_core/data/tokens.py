@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir, keep_below
-from lora_core.disk import new_entry
 from lora_core.errors.base import BrokenBase, NoSpecialTokens
-from lora_core.panics import contained
+from lora_core.rust_panics import contained
 
 FORMAT = "1"  # raise it when the same texts would give other ids
 LIMIT = 2_000_000_000  # bytes of all entries

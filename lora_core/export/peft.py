@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import manifest, peft_format
+from lora_core.adapters import adapters
 from lora_core.artifact import (
     SavedAdapter,
     label_names,
@@ -33,11 +34,10 @@ from lora_core.errors.export import BaseDiffers, NoAdapter, NoEncoder
 from lora_core.export.folder import new_folder
 from lora_core.export.merged import copy_tokenizer
 from lora_core.inference.predictor import Predictor
-from lora_core.inject import adapters
 from lora_core.methods.lora import Lora
+from lora_core.saved_predictions import compare, load_golden, write_json
 from lora_core.specs.method import Head, LoraSpec, Variant
 from lora_core.specs.pooling import Pooling
-from lora_core.stored_answers import compare, load_golden, write_json
 
 BASE = "base"
 

@@ -18,15 +18,15 @@ from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import check as check_base
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactUnfit, GoldenMismatch
-from lora_core.imports import facts
-from lora_core.imports.header import check_header
-from lora_core.imports.trial import try_out
+from lora_core.imports import metadata
+from lora_core.imports.safetensors_header import check_header
+from lora_core.imports.tokenizer_trial import try_out
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora
-from lora_core.panics import contained
 from lora_core.process import is_no_memory
-from lora_core.stored_answers import compare, load_golden
+from lora_core.rust_panics import contained
+from lora_core.saved_predictions import compare, load_golden
 
 # Settings by which a config can make transformers fetch or run something.
 _FOREIGN = re.compile("auto_map|custom|implementation|kernel|quantization")
@@ -36,7 +36,7 @@ class Checked(BaseModel):
     """What `check` found out."""
 
     directory: str
-    facts: facts.Facts
+    facts: metadata.Facts
     difference: float
 
 
@@ -46,7 +46,7 @@ def check(directory: Path) -> Checked:
     Raises `ArtifactCorrupt`, `ArtifactUnfit`, `TokenizerUnfit`, `GoldenMismatch`, `HeaderTooLarge`,
     and the kinds of `BaseError` for what no base may be either.
     """
-    facts.check_size(directory)
+    metadata.check_size(directory)
     listed = manifest.verify(directory)["files"]
     for file in directory.rglob("*.safetensors"):
         check_header(file)
@@ -55,7 +55,7 @@ def check(directory: Path) -> Checked:
     config = check_base(directory / manifest.MERGED, manifest.MERGED)
     if foreign := [key for key in config if _FOREIGN.search(key)]:
         raise ArtifactUnfit(problem=f"merged/config.json sets {foreign[0][:100]!r}")
-    said = facts.read(directory)
+    said = metadata.read(directory)
     with _whatever_is_wrong("its tokenizer does not load"):
         tokenizer = load_tokenizer(directory / manifest.MERGED / "tokenizer.json")
     try_out(tokenizer)
@@ -73,7 +73,7 @@ def check(directory: Path) -> Checked:
 
 
 def _check_linear(directory: Path) -> Checked:
-    said = facts.read(directory)
+    said = metadata.read(directory)
     texts, kept = load_golden(directory)
     with _whatever_is_wrong("its linear model does not load or compute"):
         predictor = LinearPredictor.load(directory)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lora_core.errors.artifact import TokenizerUnfit
 from lora_core.imports import charsmap
-from lora_core.imports.components import (
+from lora_core.imports.tokenizer_components import (
     COMPONENTS,
     Decoders,
     Ends,

@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
+from lora_core.cpu import has_fast_bf16
 from lora_core.encoders.base import EncoderFamily
 from lora_core.errors.artifact import EngineMissing
-from lora_core.inference.compiled import CompiledNetwork
+from lora_core.fast.compiled import CompiledNetwork
 from lora_core.inference.network import Network
-from lora_core.processor import has_fast_bf16
 
 EXACT, FAST = torch.float32, torch.bfloat16
 

@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lora_core import stored_answers
+from lora_core import saved_predictions
 from lora_core.errors.artifact import EngineDisagrees
 
 # Of a logit, however large, by the precision in the name of the engine.
 TOLERANCE = {
-    "fp64": stored_answers.TOLERANCE,
-    "fp32": stored_answers.TOLERANCE,
+    "fp64": saved_predictions.TOLERANCE,
+    "fp32": saved_predictions.TOLERANCE,
     "bf16": 1e-2,
 }
 
@@ -35,11 +35,11 @@ class Predictor(Protocol):
 
 def check(predictor: Predictor, directory: Path) -> float:
     """The largest difference of a logit. Raises `EngineDisagrees` if it is too large, or NaN."""
-    texts, kept = stored_answers.load_golden(directory)
+    texts, kept = saved_predictions.load_golden(directory)
     logits = np.asarray(predictor.forward(predictor.encode(texts)))
     engine = predictor.engine.name
     limit = TOLERANCE[engine.rpartition("-")[2]]
-    difference, _ = stored_answers.compare(logits, kept)
+    difference, _ = saved_predictions.compare(logits, kept)
     same = bool((logits.argmax(-1) == kept.argmax(-1)).all())
     if not difference <= limit or not same:
         raise EngineDisagrees(engine=engine, difference=difference, tolerance=limit)

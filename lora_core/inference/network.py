@@ -1,13 +1,9 @@
-"""An encoder for answering: texts lie one after the other, and each has its own adapter.
-
-The same function as the classifiers of transformers, without what answering does not need: there is
-no padding, query, key and value are one product, attention looks at one text at a time, and the
-last block computes the first token of each text, which is all that a head reads.
-"""
+"""Where the texts of a batch lie: one after the other, those with the same adapter together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +11,59 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lora_core import fit
+from lora_core import compatibility
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks, head_activation, is_pooled, learned_blocks
 from lora_core.encoders.pooling import SCALE
-from lora_core.encoders.unfused import STEP, rounded
+from lora_core.fast.inference_attention import LONGEST, Unfused
+from lora_core.fast.unfused_attention import STEP, rounded
 from lora_core.inference.adapter import PIECES, Adapter, Dense
-from lora_core.inference.attention import LONGEST, Unfused
-from lora_core.inference.layout import Layout, Rows
+
+T = TypeVar("T")
+Rows = Literal["texts", "tokens"]  # what there is a row for
+
+
+class Layout:
+    """Made from the lengths of texts in tokens, and the adapter of each.
+
+    The rows of each adapter, and those of all, are a multiple of `step`; some are for nobody. From
+    the start of each text there are at least as many rows as its length rounded up.
+    """
+
+    def __init__(self, lengths: Sequence[int], adapters: Sequence[Adapter], step: int = 1) -> None:
+        self.order = sorted(range(len(lengths)), key=lambda i: id(adapters[i]))
+        self.lengths = [lengths[i] for i in self.order]
+        self.starts: list[int] = []
+        self._texts: list[tuple[slice, Adapter]] = []
+        self._tokens: list[tuple[slice, Adapter]] = []
+        row = first = 0
+        for adapter, same in groupby(adapters[i] for i in self.order):
+            after, begin = first + len(list(same)), row
+            for length in self.lengths[first:after]:
+                self.starts.append(row)
+                row += length
+            row = rounded(row, step)
+            self._texts.append((slice(first, after), adapter))
+            self._tokens.append((slice(begin, row), adapter))
+            first = after
+        self.rows = rounded(self.starts[-1] + rounded(self.lengths[-1], step), step)
+
+    def groups(self, *, of: Rows) -> list[tuple[slice, Adapter]]:
+        """Which rows belong to which adapter."""
+        return self._texts if of == "texts" else self._tokens
+
+    def back(self, rows: Sequence[T]) -> list[T]:
+        """One of each text, in the order in which the texts were given."""
+        found = dict(zip(self.order, rows, strict=True))
+        return [found[i] for i in range(len(rows))]
+
+
+# MERGED lora_core.inference.network
+# An encoder for answering: texts lie one after the other, and each has its own adapter.
+#
+# The same function as the classifiers of transformers, without what inference does not need: no
+# padding, query, key and value are one product, attention looks at one text at a time, and the
+# last block computes the first token of each text, which is all that a head reads.
 
 _Norms = tuple[Any, Any]  # after attention, and after the feed-forward network
 
@@ -47,7 +88,7 @@ class Network:
         by_products = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused = Unfused() if by_products else None
         self._step = STEP if by_products else 1  # of rows, see `rounded`
-        shape = fit.read_shape(model.config.to_dict(), base=family.model_type)
+        shape = compatibility.read_shape(model.config.to_dict(), base=family.model_type)
         self._heads, self._padding = shape.heads, shape.padding
         self._between = head_activation(family)
         model.eval()

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 
 from lora_core.data.tokens import cut
 from lora_core.errors.artifact import EmptyInput, TextTooLong, TokenizerFailed
-from lora_core.panics import contained
 from lora_core.process import is_no_memory
+from lora_core.rust_panics import contained
 from lora_core.specs.predict import Side
 
 

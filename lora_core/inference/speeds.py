@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from lora_core import manifest, processor
+from lora_core import cpu, manifest
 from lora_core.inference.predictor import Predictor
 from lora_core.process import cores
-from lora_core.stored_answers import load_golden
+from lora_core.saved_predictions import load_golden
 
 LIBRARIES = ("loraworks", "torch", "transformers")
 ROUNDS = 2  # after one that is not counted; the faster counts
@@ -38,7 +38,7 @@ def tokens_per_second(
         known = dict(sorted(found.items(), key=lambda pair: -pair[1]))
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{time.monotonic_ns()}")
-        facts = {"processor": processor.model(), "tokens_per_second": known}
+        facts = {"processor": cpu.model(), "tokens_per_second": known}
         unfinished.write_text(json.dumps(facts), encoding="utf-8")
         unfinished.replace(file)
     return known
@@ -61,6 +61,6 @@ def _key(directory: Path, names: Iterable[str], *, shared: bool) -> str:
     """What the figures depend on: network, engines, machine, versions."""
     base = manifest.read(directory).get("base_sha256") if shared else None
     network = base or manifest.sha256(directory / manifest.MANIFEST)
-    machine = [processor.model(), *processor.instructions(), str(cores())]
+    machine = [cpu.model(), *cpu.instructions(), str(cores())]
     parts = [network, *sorted(names), *machine, *(version(name) for name in LIBRARIES)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

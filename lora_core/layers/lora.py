@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_core.layers import folding
+from lora_core.fast import folded_lora
 from lora_core.layers.base import AdapterLinear
 
 
@@ -22,8 +22,8 @@ class LoraLinear(AdapterLinear):
 
     def adapted(self, x: Tensor) -> Tensor:
         """W x + b + scale · B (A x); of many tokens `folding.py` makes it in one product."""
-        if folding.pays(self, x):
-            return folding.folded(self, x)
+        if folded_lora.pays(self, x):
+            return folded_lora.folded(self, x)
         y: Tensor = self.base(x)  # the textbook form
         return y + self.low_rank(x)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lora_core.adapters import adapters
+from lora_core.compatibility import Census
 from lora_core.encoders.base import EncoderFamily
-from lora_core.fit import Census
-from lora_core.inject import adapters
 
 
 def saved_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

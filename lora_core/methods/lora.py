@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from lora_core.adapters import inject
 from lora_core.encoders.base import EncoderFamily
-from lora_core.inject import inject
 from lora_core.methods.base import Method
 from lora_core.specs.method import Head, LoraSpec
 

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
-from lora_core.disk import new_entry
+from lora_core.atomic_files import new_entry
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 
 KIND = "answers"
 LOGITS = "logits.safetensors"

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_core import manifest
+from lora_core.atomic_files import is_no_room
 from lora_core.data import table
 from lora_core.data.table import Record
-from lora_core.disk import is_no_room
 from lora_core.errors.training import CheckpointMismatch, DiskFull, Stopped
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 from lora_core.inference.load import load
 from lora_core.prediction import answers
 from lora_core.prediction.answers import Answers, Logits
 from lora_core.prediction.results import Results
 from lora_core.specs.data import divided
 from lora_core.specs.predict import RESULTS, PredictSpec
-from lora_core.training.pulse import Pulse
-from lora_core.training.saves import SavePlan, Saves
+from lora_core.training.checkpoint_schedule import SavePlan, Saves
+from lora_core.training.progress_reporter import Pulse
 
 if TYPE_CHECKING:
     from lora_core.inference.linear import LinearPredictor

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lora_core import manifest
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir
-from lora_core.disk import new_entry
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.samples.packages import PackagedFile, locate
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
-from lora_core.tasks.report import CURVES, report
+from lora_core.tasks.metrics import CURVES, report
 
 
 class SequenceClassification:

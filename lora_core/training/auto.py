@@ -10,26 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from lora_core import fit, selection
-from lora_core.costs import SPEED, Costs
-from lora_core.crossval import Logits, learnable
+from lora_core import compatibility, model_selection
+from lora_core.cost_model import SPEED, Costs
+from lora_core.cross_validation import Logits, learnable
 from lora_core.data.folds import fold_of
 from lora_core.data.load import load
 from lora_core.data.records import Example, Splits
 from lora_core.encoders.load import locate
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import CandidateTried, Observer, Phase, Selected, Silence, StopSignal
-from lora_core.selection import CandidateResult, Scores, Selection
+from lora_core.model_selection import CandidateResult, Scores, Selection
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, Candidate, LinearSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training import causes, checkpoint, linear, ranks, verdict
+from lora_core.training import checkpoint, distributed, library_errors, linear, verdict
 from lora_core.training.checkpoint import Checkpoint
+from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.chosen import Chosen
-from lora_core.training.crossval import CrossValidation
-from lora_core.training.pulse import Pulse
+from lora_core.training.cross_validation import CrossValidation
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.run import run as run_encoder
-from lora_core.training.saves import SavePlan
 
 CHARACTERS_PER_TOKEN = 4.5  # about, to plan by before anything is tokenised
 
@@ -47,8 +47,8 @@ def run(
 
     A checkpoint is of the chosen method: nothing is chosen again on a resume.
     """
-    told = observer if ranks.is_main() else Silence()
-    with causes.known(spec):
+    told = observer if distributed.is_main() else Silence()
+    with library_errors.known(spec):
         splits = load(spec.data)
         if resume is None:
             chosen = _chosen(spec, splits, told, Pulse(told, stop))
@@ -56,10 +56,10 @@ def run(
             chosen = _as_before(spec, splits, checkpoint.read(resume))
     one = spec.of(chosen.selection.method)
     if isinstance(one.method, LinearSpec):
-        if not ranks.leave():
+        if not distributed.leave():
             return {}
         if spec.result.model:
-            with causes.known(spec):
+            with library_errors.known(spec):
                 probe = verdict.probe(spec, splits, Pulse(told, stop))
             chosen = replace(chosen, probe=probe)
         return linear.run(one, out_dir=out_dir, observer=observer, stop=stop, chosen=chosen)
@@ -92,7 +92,7 @@ def _chosen(spec: TrainSpec, splits: Splits, observer: Observer, pulse: Pulse) -
         seconds = time.monotonic() - began
         results.append(_result(candidate, scores[-1], logits, tried.truth, seconds))
         observer.on_event(CandidateTried(number=number, of=len(candidates), result=results[-1]))
-    best = selection.choose(scores)
+    best = model_selection.choose(scores)
     found = Selection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(Selected(number=best + 1, method=found.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:
@@ -129,7 +129,7 @@ def _candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Candidate
     if spec.method.candidates is not None:
         return spec.method.candidates
     base = locate(spec.encoder_base, spec.base_revision)
-    shape = fit.read_shape(base.config, base=base.name, pooling=spec.pooling)
+    shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
     characters = sum(len(each.text) for each in examples)
     costs = Costs(
         shape=shape,
@@ -140,7 +140,7 @@ def _candidates(spec: TrainSpec, examples: Sequence[Example]) -> tuple[Candidate
         ),
         flops_per_second=SPEED["cuda" if spec.runtime.device.startswith("cuda") else "cpu"],
     )
-    return selection.plan(len(examples), spec.method.time_budget, costs.seconds)
+    return model_selection.plan(len(examples), spec.method.time_budget, costs.seconds)
 
 
 def _result(

@@ -20,16 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_core import manifest
-from lora_core.disk import is_no_room, sync
+from lora_core.atomic_files import is_no_room, sync
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
-from lora_core.faults import reach
-from lora_core.selection import Selection
+from lora_core.failpoints import reach
+from lora_core.model_selection import Selection
 from lora_core.specs.frozen import Frozen
 from lora_core.specs.validation import first_fault
 from lora_core.training.chosen import Chosen
-from lora_core.training.origin import Origin
-from lora_core.training.progress import Figures, Progress
+from lora_core.training.run_identity import Origin
+from lora_core.training.training_state import Figures, Progress
 
 KIND = "checkpoint"
 VERSION = 1  # raised when what is kept, or what it means, changes

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.data.records import Splits
-from lora_core.selection import Selection
+from lora_core.model_selection import Selection
 from lora_core.verdict import Rival
 
 

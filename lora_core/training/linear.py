@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from lora_core import fit, manifest
-from lora_core.crossval import CrossValidation, judges, learnable
-from lora_core.data.linear import MAX_CHARACTERS, fit_examples, within_memory
+from lora_core import compatibility, manifest
+from lora_core.atomic_files import is_no_room
+from lora_core.cross_validation import CrossValidation, judges, learnable
+from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, within_memory
 from lora_core.data.load import load
 from lora_core.data.records import Example, Splits
-from lora_core.disk import is_no_room
 from lora_core.errors.training import DiskFull, FitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -30,21 +30,21 @@ from lora_core.events import (
     StopSignal,
     finite,
 )
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 from lora_core.inference.linear import ENGINE
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, settled
 from lora_core.process import cores, is_no_memory
+from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.stored_answers import save_golden, save_predictions
 from lora_core.tasks import calibration
-from lora_core.tasks.report import CURVES, report
-from lora_core.training import learning_curve, mistakes
+from lora_core.tasks.metrics import CURVES, report
+from lora_core.training import final_evaluation, linear_learning_curve
 from lora_core.training.chosen import Chosen
-from lora_core.training.graded import grade
-from lora_core.training.pulse import Pulse, while_beating
+from lora_core.training.final_evaluation import grade
+from lora_core.training.progress_reporter import Pulse, while_beating
 from lora_core.verdict import Verdict, judge, majority
 
 STEPS = 1
@@ -68,7 +68,7 @@ def run(
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by lora_core.training.run")
-    fit.check_steps(spec)
+    compatibility.check_steps(spec)
     pulse = Pulse(observer, stop)
     pulse.enter(Phase.LOADING)
     with _known():
@@ -95,7 +95,7 @@ def run(
         measured = _measured(splits, logits, observer)
         summary = {**_facts(splits, train, model, seconds), **measured}
         summary |= chosen.summary() if chosen else {}
-        more_labels = learning_curve.of_splits(splits, pulse)
+        more_labels = linear_learning_curve.of_splits(splits, pulse)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
             pulse.enter(Phase.JUDGING, STEPS)
@@ -228,7 +228,7 @@ def _save(
     files.save(out_dir, model.parameters)
     names = list(splits.labels)
     for split in (Split.VALIDATION, Split.TEST):
-        mistakes.save(out_dir, split, splits.part(split), logits[split], names, temperature)
+        final_evaluation.save(out_dir, split, splits.part(split), logits[split], names, temperature)
     save_golden(out_dir, [example.text for example in splits.test], logits[Split.TEST])
 
 

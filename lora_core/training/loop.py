@@ -14,17 +14,17 @@ from lora_core.data.batching import epoch_updates, micro_batches
 from lora_core.defaults import schedule
 from lora_core.errors.training import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
-from lora_core.faults import reach
+from lora_core.failpoints import reach
 from lora_core.methods.base import saved_parameters
 from lora_core.specs.data import Split
-from lora_core.training import evaluate, judged, ranks, rng
-from lora_core.training.best import Best
+from lora_core.training import distributed, evaluate, final_evaluation, rng
+from lora_core.training.best_checkpoint import Best
+from lora_core.training.checkpoint_schedule import Saves
 from lora_core.training.optim import build_optimizer, build_schedule
-from lora_core.training.pace import Pace
 from lora_core.training.prepare import Prepared
-from lora_core.training.progress import Progress, own_parameters
-from lora_core.training.pulse import Pulse
-from lora_core.training.saves import Saves
+from lora_core.training.progress_reporter import Pulse
+from lora_core.training.throughput import Pace
+from lora_core.training.training_state import Progress, own_parameters
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Trainer:
     def _update(self, texts: list[int]) -> None:
         """One optimiser step. Raises `NonFinite` instead, after the curve has shown it."""
         step = self.progress.step + 1
-        rng.begin_update(self.spec.runtime.seed, ranks.rank(), step)
+        rng.begin_update(self.spec.runtime.seed, distributed.rank(), step)
         loss, norm = self._gradients(texts)
         self._tell(step, loss, norm, texts)
         self._check_finite("loss", loss, step)
@@ -148,17 +148,17 @@ class Trainer:
         normaliser = self.task.weight(train.labels[texts].tolist())  # Σ wᵢ
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = 0.0
-        for indices in micro_batches(train.lengths, ranks.shard(texts), budget):
+        for indices in micro_batches(train.lengths, distributed.shard(texts), budget):
             labels = torch.from_numpy(train.labels[indices]).to(self.runtime.device)
             loss = self.task.loss(self.forward(train, indices), labels) / normaliser
             loss_sum += loss.item()
             if not math.isfinite(loss_sum):
                 break
             torch.autograd.backward(loss)
-        loss_sum = ranks.all_reduce(loss_sum)
+        loss_sum = distributed.all_reduce(loss_sum)
         if not math.isfinite(loss_sum):
             return loss_sum, math.nan
-        ranks.all_reduce_gradients(self.trained)
+        distributed.all_reduce_gradients(self.trained)
         limit = self.spec.optim.max_grad_norm
         return loss_sum, nn.utils.clip_grad_norm_(self.trained, limit).item()
 
@@ -247,7 +247,7 @@ class Trainer:
         """
         self.pulse.enter(Phase.EVALUATING, self.progress.step)
         part, budget = self.validation_part, self.spec.optim.micro_batch_tokens
-        which = judged.texts(self.spec, part.split, len(part))
+        which = final_evaluation.texts(self.spec, part.split, len(part))
         answers = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse, only=which)
         loss = self.task.metrics(answers, part.labels[which])["loss"]
         self._check_finite("validation loss", loss, self.progress.step)

@@ -10,29 +10,28 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from lora_core import defaults, fit, methods
+from lora_core import compatibility, defaults, methods
 from lora_core.data.load import load
 from lora_core.data.records import Splits
 from lora_core.data.tokens import check_ends, load_tokenizer, tokenise
-from lora_core.encoders import unfused
 from lora_core.encoders.base import EncoderFamily
-from lora_core.encoders.first_token import first_token_only
+from lora_core.encoders.gradient_checkpointing import recompute
 from lora_core.encoders.load import fingerprint, load_classifier, locate
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import pool
-from lora_core.encoders.recompute import recompute
 from lora_core.events import Noted, Observer, Phase
-from lora_core.layers import held
+from lora_core.fast import cast_weights, unfused_attention
+from lora_core.fast.first_token import first_token_only
+from lora_core.fast.frozen_encoder import choose
 from lora_core.methods.base import Method
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
 from lora_core.specs.train import HeadInit, TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
-from lora_core.training.forward import EveryBlock
-from lora_core.training.part import Part
-from lora_core.training.pulse import Pulse
+from lora_core.training.evaluate import EveryBlock
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.runtime import Runtime, start
-from lora_core.training.trunk import choose
+from lora_core.training.tokenized_split import Part
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def prepare(
     """
     runtime = start(spec.runtime)
     base = locate(spec.encoder_base, spec.base_revision)
-    shape = fit.read_shape(base.config, base=base.name, pooling=spec.pooling)
-    fit.check(shape, spec)
+    shape = compatibility.read_shape(base.config, base=base.name, pooling=spec.pooling)
+    compatibility.check(shape, spec)
     splits = splits or load(spec.data)
     texts = {split: len(splits.part(split)) for split in Split}
     family = base.family
@@ -96,13 +95,13 @@ def prepare(
     method = methods.build(spec.encoder_method)
     method.prepare(model, family)
     first_token_only(model, family)
-    if unfused.pays(runtime.device, runtime.precision):
-        unfused.use(model)
+    if unfused_attention.pays(runtime.device, runtime.precision):
+        unfused_attention.use(model)
     if spec.runtime.gradient_checkpointing:
         recompute(model, family)
     model.to(runtime.device)
     if runtime.precision == "bf16":
-        held.hold(blocks(model, family), torch.bfloat16)
+        cast_weights.hold(blocks(model, family), torch.bfloat16)
 
     pulse.enter(Phase.TOKENISING)
     tokenizer_file = base.directory / "tokenizer.json"

@@ -28,12 +28,12 @@ from lora_core.events import Evaluated, Observer, Phase, finite
 from lora_core.linear.model import NEVER
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
-from lora_core.training import evaluate, ranks
+from lora_core.training import distributed, evaluate
 from lora_core.training.loop import Trained
-from lora_core.training.pace import Pace
-from lora_core.training.part import Part
 from lora_core.training.prepare import Prepared
-from lora_core.training.pulse import Pulse
+from lora_core.training.progress_reporter import Pulse
+from lora_core.training.throughput import Pace
+from lora_core.training.tokenized_split import Part
 
 MAX_ITERATIONS = 10_000  # it converges long before
 
@@ -116,13 +116,13 @@ def _fit_head(
     x = pooled(prepared, part, which, pulse)
     size, classes, width = typical_size(x), model.config.num_labels, x.shape[1]
     solution = np.zeros((classes, width + 1), dtype=np.float32)
-    if ranks.is_main():  # so that all processes have the same bits
+    if distributed.is_main():  # so that all processes have the same bits
         balanced = prepared.spec.of(spec).balanced
         z = regressors(prepared, x, size, line)
         weight, bias = regression(z, part.labels[which], spec, classes=classes, balanced=balanced)
         weight /= line.scale * math.sqrt(width)
         solution[:, :-1], solution[:, -1] = weight, bias - line.shift * weight.sum(axis=1)
-    ranks.all_reduce_rows(solution)
+    distributed.all_reduce_rows(solution)
     first, last = (linear(model, name) for name in prepared.family.head)
     first.weight.copy_(line.scale / size * torch.eye(width))
     first.bias.fill_(line.shift)

@@ -10,33 +10,32 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lora_core import artifact, manifest
+from lora_core.adapters import merge_adapters
 from lora_core.events import Finished, Observer, Phase, Silence, Started, StopSignal
-from lora_core.faults import reach
-from lora_core.merge import merge_adapters
+from lora_core.failpoints import reach
+from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.stored_answers import save_golden, save_predictions
 from lora_core.training import (
-    causes,
     checkpoint,
+    distributed,
     evaluate,
-    figures,
-    mistakes,
-    origin,
+    final_evaluation,
+    library_errors,
     probe,
-    probe_curve,
-    ranks,
+    probe_learning_curve,
+    run_identity,
     verdict,
 )
 from lora_core.training.checkpoint import Checkpoint
+from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.chosen import Chosen
-from lora_core.training.forward import WholeModel
+from lora_core.training.evaluate import WholeModel
 from lora_core.training.loop import Trained
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.pulse import Pulse
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
-from lora_core.training.saves import SavePlan
 
 HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
 
@@ -58,15 +57,15 @@ def run(  # noqa: PLR0913 - where from, where to, who watches
     saves; the others return nothing. Raises a `LoraCoreError` for every known cause.
     """
     began = time.monotonic()
-    if not ranks.is_main():
+    if not distributed.is_main():
         observer, plan = Silence(), None
-    alone, together = Pulse(observer, stop), Pulse(observer, ranks.Together(stop))
-    with causes.known(spec):
+    alone, together = Pulse(observer, stop), Pulse(observer, distributed.Together(stop))
+    with library_errors.known(spec):
         alone.enter(Phase.LOADING)
         reach("loading")
-        with ranks.main_first():
+        with distributed.main_first():
             prepared, saved = _ready(spec, resume, chosen, observer, alone)
-            more_labels = probe_curve.of_run(prepared, alone)
+            more_labels = probe_learning_curve.of_run(prepared, alone)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _announce(1, prepared, observer)
             trained = probe.fit(prepared, method, observer=observer, pulse=together)
@@ -82,10 +81,10 @@ def run(  # noqa: PLR0913 - where from, where to, who watches
             _announce(trainer.last_step, prepared, observer)
             trained = trainer.train()
         if prepared.spec.trial is not None:
-            measured, logits = figures.of_trial(prepared, trained)
+            measured, logits = final_evaluation.of_trial(prepared, trained)
         else:
-            measured, logits = figures.of_run(prepared, trained, observer, together)
-        if not ranks.leave():
+            measured, logits = final_evaluation.of_run(prepared, trained, observer, together)
+        if not distributed.leave():
             return {}
         summary = {**_facts(prepared, trained), **measured}
         summary |= chosen.summary() if chosen else {}
@@ -98,13 +97,15 @@ def run(  # noqa: PLR0913 - where from, where to, who watches
         alone.enter(Phase.SAVING, trained.steps)
         reach("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
-        graded = figures.graded(prepared, logits)
+        graded = final_evaluation.graded(prepared, logits)
         for split, rows in logits.items():
-            examples = figures.answered(prepared, split)
+            examples = final_evaluation.answered(prepared, split)
             save_predictions(out_dir, split, examples, rows)
             if leaves_model(prepared.spec):
                 temperature = measured["calibration"]["temperature"]
-                mistakes.save(out_dir, split, examples, rows, summary["labels"], temperature)
+                final_evaluation.save(
+                    out_dir, split, examples, rows, summary["labels"], temperature
+                )
         if leaves_model(prepared.spec):
             # Merges: the model has no adapters after it.
             summary["merge_difference"] = _save(out_dir, prepared, alone)
@@ -124,7 +125,7 @@ def _ready(
     """For the first step, or for the one after the checkpoint."""
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
-        spec = origin.as_before(spec, saved.origin.spec)
+        spec = run_identity.as_before(spec, saved.origin.spec)
     if chosen is None:
         return prepare(spec, observer, pulse), saved
     return prepare(spec, observer, pulse, chosen.splits, chosen.cross_validated), saved

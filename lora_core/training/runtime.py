@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lora_core import processor
+from lora_core import cpu
 from lora_core.errors.spec import DeviceMissing, PrecisionUnsupported, TooFewDevices
 from lora_core.specs.train import RuntimeSpec
-from lora_core.training import ranks
+from lora_core.training import distributed
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def start(spec: RuntimeSpec) -> Runtime:
 def _device(wanted: str) -> str:
     """`auto` and `cuda` are a GPU for each process: the first for one alone."""
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    mine, processes = ranks.of_this_machine()
+    mine, processes = distributed.of_this_machine()
     names = {"auto": f"cuda:{mine}" if gpus else "cpu", "cuda": f"cuda:{mine}"}
     device = names.get(wanted, wanted)
     there = len(gpus) if wanted in names else 1
@@ -82,5 +82,5 @@ def _device(wanted: str) -> str:
 
 def _fast_bf16(device: str) -> bool:
     if device == "cpu":
-        return processor.has_fast_bf16()
+        return cpu.has_fast_bf16()
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -3,19 +3,19 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.crossval import judges, learnable
-from lora_core.data import linear
+from lora_core.cross_validation import judges, learnable
+from lora_core.data import linear_baseline
 from lora_core.data.records import Example, Splits
 from lora_core.events import Silence
-from lora_core.selection import LINEAR, PROBES
+from lora_core.model_selection import LINEAR, PROBES
 from lora_core.specs.data import Split
 from lora_core.specs.method import Candidate, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import probe as probes
 from lora_core.training.chosen import Chosen
-from lora_core.training.crossval import CrossValidation
+from lora_core.training.cross_validation import CrossValidation
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.pulse import Pulse, Unseen
+from lora_core.training.progress_reporter import Pulse, Unseen
 from lora_core.verdict import Rival, Verdict, judge, majority
 
 # Of the probe that a run is compared with: it costs a pass of the base over each of them.
@@ -30,7 +30,7 @@ def of_run(prepared: Prepared, test: Logits, chosen: Chosen | None, pulse: Pulse
     examples = learnable(spec, splits)
     if judges(spec, examples):
         return _cross_validated(prepared, examples, chosen, pulse)
-    rivals = {"linear": _of_all(linear.fit(splits).test)}
+    rivals = {"linear": _of_all(linear_baseline.fit(splits).test)}
     if not isinstance(spec.method, ProbeSpec):
         rivals["probe"] = probe(spec, splits, pulse)
     return judge(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lora_core.errors.training import Stopped
 from lora_core.specs.train import TrainSpec
+from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.run import run
-from lora_core.training.saves import SavePlan
 from tests.listener import Listener
 from tests.tiny_base import make_base, make_reviews
 

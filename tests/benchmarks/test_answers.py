@@ -8,7 +8,7 @@ import pytest
 from benchmarks.accuracy import answers
 from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.quiet import NoEnd
-from lora_core.data import linear
+from lora_core.data import linear_baseline
 from lora_core.data.load import load
 from lora_core.events import Silence
 from lora_core.specs.data import DataSpec, Split
@@ -43,7 +43,7 @@ def test_it_is_as_right_as_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 
 def test_the_linear_rival_is_that_of_every_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
-    rival = linear.fit(load(data)).figures
+    rival = linear_baseline.fit(load(data)).figures
     assert answers.run(cell(data, Split.TEST))["accuracy"] == rival.test["accuracy"]
     assert answers.run(cell(data, Split.VALIDATION))["accuracy"] == rival.validation["accuracy"]
 
@@ -74,5 +74,5 @@ def test_settings_know_what_is_said_and_what_a_default_stands_for(
         moved = spec.model_copy(update={"runtime": spec.runtime.model_copy(update=runtime)})
         assert (answers.settings(cell(moved, Split.TEST)) == settings()) is same
     fitted = answers.settings(cell(spec.data, Split.TEST))
-    monkeypatch.setattr(linear, "SPEC", LinearSpec(C=2.0))
+    monkeypatch.setattr(linear_baseline, "SPEC", LinearSpec(C=2.0))
     assert answers.settings(cell(spec.data, Split.TEST)) != fitted

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.train.kernels import kernels
 from benchmarks.train.needed import flops_of_review
 from benchmarks.train.plan import METHODS
-from lora_core.fit import read_shape
+from lora_core.compatibility import read_shape
 from lora_core.samples import minilm
 from lora_core.specs.method import LoraSpec
 

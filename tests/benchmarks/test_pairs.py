@@ -17,7 +17,7 @@ from benchmarks.train import cells, ours, pairs, rival, script
 from benchmarks.train.plan import METHODS, PAIRED, QUICK, Size
 from benchmarks.train.trainer import arguments, train
 from benchmarks.train.window import Window
-from lora_core import processor
+from lora_core import cpu
 from lora_core.encoders.load import Base, locate
 from lora_core.specs.data import DataSpec
 from tests.tiny_base import make_base, make_reviews
@@ -47,7 +47,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
     for module in (rival, pairs):
         monkeypatch.setattr(module, "BASE", directory)
         monkeypatch.setattr(module, "rate_data", lambda _: data)
-    monkeypatch.setattr(processor, "has_fast_bf16", lambda: True)
+    monkeypatch.setattr(cpu, "has_fast_bf16", lambda: True)
     monkeypatch.setattr(pairs, "has_fast_bf16", lambda: True)
     return locate(directory)
 

@@ -13,7 +13,7 @@ from benchmarks.kept import Kept
 from benchmarks.reproduce import cells, place, plan
 from benchmarks.reproduce.__main__ import main
 from benchmarks.reproduce.plan import HUB, LINEAR, PART, ROWS, SHARE, SIZES, Cell, Size
-from lora_core import fit
+from lora_core import compatibility
 from lora_core.data.load import load
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
@@ -27,9 +27,11 @@ TRAINED = [row for row in ROWS if row != LINEAR]
 @pytest.mark.parametrize("row", TRAINED)
 def test_on_their_base_as_much_trains_as_in_the_lessons(row: str) -> None:
     spec = Cell(HUB, row, 0).spec
-    shape = fit.read_shape({"model_type": "distilbert"}, base=spec.encoder_base)  # its usual sizes
-    fit.check(shape, spec)
-    trained = fit.census(shape, spec.encoder_method, n_labels=2).trainable
+    shape = compatibility.read_shape(
+        {"model_type": "distilbert"}, base=spec.encoder_base
+    )  # its usual sizes
+    compatibility.check(shape, spec)
+    trained = compatibility.census(shape, spec.encoder_method, n_labels=2).trainable
     lesson = ROWS[row].lesson
     assert trained == (lesson.parameters if lesson else 663_552 + 592_130)
 

@@ -19,7 +19,7 @@ LIGHT = {
     "app.charts.report": HEAVY,
     "app.cli.main": HEAVY,
     "lora_core.specs.train": HEAVY,
-    "lora_core.fit": HEAVY,
+    "lora_core.compatibility": HEAVY,
     "lora_core.events": HEAVY,
     "lora_core.manifest": HEAVY,
     "lora_core.data.contents": HEAVY,

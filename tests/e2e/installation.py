@@ -21,7 +21,7 @@ from app.jobs.states import JobState
 from app.settings import Settings
 from app.storage.tables import Artifact
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.report import CURVES
+from lora_core.tasks.metrics import CURVES
 from tests.job_rows import add_job, attempts, events, job, points
 from tests.tiny_base import make_base, make_reviews
 from tests.waiting import wait_until

@@ -9,13 +9,13 @@ import torch
 
 from lora_core import manifest
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.first_token import first_token_only
 from lora_core.errors.training import OutOfMemory
+from lora_core.fast.first_token import first_token_only
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training.forward import WholeModel
-from lora_core.training.part import Part
+from lora_core.training.evaluate import WholeModel
 from lora_core.training.runtime import Runtime
+from lora_core.training.tokenized_split import Part
 from tests import tiny_base
 from tests.listener import Listener
 

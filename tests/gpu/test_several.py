@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_core import exit_codes, manifest
+from lora_core import child_protocol, manifest
 from lora_core.__main__ import read_spec
 from lora_core.specs.train import TrainSpec
 from tests.listener import Listener
@@ -33,7 +33,7 @@ def test_two_gpus_train_as_one(
     pair = Pair(path, 300.0)
     statuses, events = pair.both()
     if torch.cuda.device_count() < 2:
-        assert statuses == [exit_codes.FAILED] * 2
+        assert statuses == [child_protocol.FAILED] * 2
         assert [e.code for e in events if e.event == "failed"] == ["too_few_devices"]
         return
     assert statuses == [0, 0]

@@ -5,7 +5,7 @@ import pytest
 
 from lora_core.artifact import check_merge
 from lora_core.errors.training import MergeMismatch
-from lora_core.stored_answers import compare
+from lora_core.saved_predictions import compare
 
 
 @pytest.mark.parametrize(("largest", "limit"), [(0.5, 1e-4), (1.0, 1e-4), (3.0, 3e-4)])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir, keep_below
-from lora_core.disk import new_entry
 from lora_core.errors.training import DiskFull
 
 

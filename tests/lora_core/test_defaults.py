@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lora_core import fit
+from lora_core import compatibility
 from lora_core.defaults import learning_rate, rates, schedule, selection, settled
 from lora_core.samples import minilm
 from lora_core.specs.data import Split
@@ -20,7 +20,7 @@ def test_the_rate_goes_by_method_and_width() -> None:
 
 
 def test_what_is_said_stands_and_the_rest_is_decided() -> None:
-    shape = fit.read_shape(minilm.config(), base=minilm.NAME)
+    shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
     spec, rate, length = settled(TrainSpec(method=LoraSpec()), shape)
     assert (rate, length) == (1.5e-3, 512)
     assert (spec.optim.learning_rate, spec.data.max_length) == (rate, length)
@@ -82,7 +82,7 @@ def test_few_validation_texts_choose_no_checkpoint() -> None:
 def test_the_head_of_lora_starts_from_the_probe(
     said: dict[str, Any], head_init: str, head_rate: float
 ) -> None:
-    shape = fit.read_shape(minilm.config(), base=minilm.NAME)
+    shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
     spec, _, _ = settled(TrainSpec.model_validate(said), shape)
     assert spec.head_init == head_init
     assert spec.optim.head_learning_rate == pytest.approx(head_rate)
@@ -116,7 +116,7 @@ def test_a_head_with_an_adapter_cannot_start_from_the_probe() -> None:
 
 
 def test_the_number_of_texts_and_the_base_decide_what_is_left_open() -> None:
-    shape = fit.read_shape(minilm.config(), base=minilm.NAME)
+    shape = compatibility.read_shape(minilm.config(), base=minilm.NAME)
     texts = {Split.TRAIN: 100, Split.VALIDATION: 10, Split.TEST: 20}
     spec, _, _ = settled(TrainSpec(method=LoraSpec()), shape, texts)
     assert (spec.optim.epochs, spec.optim.batch_size) == (9, 16)

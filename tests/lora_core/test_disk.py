@@ -6,7 +6,7 @@ from pathlib import Path
 
 COPY = """
 import resource, shutil, sys
-from lora_core.disk import is_no_room
+from lora_core.atomic_files import is_no_room
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:
     shutil.copytree(sys.argv[1], sys.argv[2])

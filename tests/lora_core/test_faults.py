@@ -9,13 +9,13 @@ from threading import Thread
 
 import pytest
 
-from lora_core import faults
+from lora_core import failpoints
 from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "_reached", Counter())
+    monkeypatch.setattr(failpoints, "_reached", Counter())
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
@@ -24,7 +24,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
 
 def struck(point: str) -> bool:
     try:
-        faults.reach(point)
+        failpoints.reach(point)
     except OSError as error:
         return error.errno == errno.ENOSPC
     return False
@@ -58,9 +58,9 @@ def test_a_pause_lasts_as_long_as_the_file(monkeypatch: pytest.MonkeyPatch, tmp_
     file = tmp_path / "held"
     file.touch()
     ask(monkeypatch, f"step:pause:{file}")
-    thread = Thread(target=faults.reach, args=("step",))
+    thread = Thread(target=failpoints.reach, args=("step",))
     thread.start()
-    wait_until(lambda: faults._reached["step"])
+    wait_until(lambda: failpoints._reached["step"])
     thread.join(0.05)
     assert thread.is_alive()
     file.unlink()
@@ -72,7 +72,7 @@ def test_a_pause_lasts_as_long_as_the_file(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_end_comes_once(action: str, status: int, tmp_path: Path) -> None:
     file = tmp_path / "once"
     file.touch()
-    program = "from lora_core.faults import reach; reach('step')"
+    program = "from lora_core.failpoints import reach; reach('step')"
     environment = {"LORAWORKS_FAULT": f"step:{action}:{file}"}
     for expected in (status, 0):
         left = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
@@ -84,4 +84,4 @@ def test_the_end_comes_once(action: str, status: int, tmp_path: Path) -> None:
 def test_a_fault_that_nobody_knows_is_an_error(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(monkeypatch, fault)
     with pytest.raises(ValueError, match="LORAWORKS_FAULT"):
-        faults.reach("saving")
+        failpoints.reach("saving")

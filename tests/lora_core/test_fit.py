@@ -16,7 +16,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from lora_core import fit, methods
+from lora_core import compatibility, methods
 from lora_core.encoders import FAMILIES
 from lora_core.errors.base import BrokenBase, UnsupportedEncoder
 from lora_core.errors.spec import LayerOutOfRange, LengthTooLarge, RankTooLarge, RoleNotFound
@@ -79,8 +79,8 @@ def saved(config: PretrainedConfig) -> dict[str, Any]:
     return {**json.loads(config.to_json_string(use_diff=False)), "model_type": config.model_type}
 
 
-def shape(config: dict[str, Any]) -> fit.Shape:
-    return fit.read_shape(config, base="the base")
+def shape(config: dict[str, Any]) -> compatibility.Shape:
+    return compatibility.read_shape(config, base="the base")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
@@ -96,16 +96,20 @@ def test_the_census_is_that_of_the_prepared_model(
     prepared.prepare(model, FAMILIES[family])
     counted = prepared.census(model)
 
-    census = fit.census(shape(saved(config)), method, n_labels)
+    census = compatibility.census(shape(saved(config)), method, n_labels)
 
     assert (census.trainable, census.total) == (counted.trainable, counted.total)
 
 
 def test_the_census_of_distilbert_base_is_the_known_one() -> None:
-    assert fit.census(shape(DISTILBERT), FullSpec(), 2) == fit.Census(66_955_010, 66_955_010)
-    assert fit.census(shape(DISTILBERT), BaselineSpec(), 2) == fit.Census(592_130, 66_955_010)
+    assert compatibility.census(shape(DISTILBERT), FullSpec(), 2) == compatibility.Census(
+        66_955_010, 66_955_010
+    )
+    assert compatibility.census(shape(DISTILBERT), BaselineSpec(), 2) == compatibility.Census(
+        592_130, 66_955_010
+    )
     frozen_head = LoraSpec(r=8, targets=(Role.QUERY, Role.VALUE), head=Head.FROZEN)
-    assert fit.census(shape(DISTILBERT), frozen_head, 2).trainable == 147_456
+    assert compatibility.census(shape(DISTILBERT), frozen_head, 2).trainable == 147_456
 
 
 def test_a_size_may_have_its_common_name() -> None:
@@ -122,7 +126,7 @@ def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
     "method", [FullSpec(), BaselineSpec(blocks=6), LoraSpec(layers=(5,)), LoraSpec(r=384)]
 )
 def test_what_fits_the_sample_base_passes(method: EncoderMethod) -> None:
-    fit.check(shape(minilm.config()), spec(method))
+    compatibility.check(shape(minilm.config()), spec(method))
 
 
 @pytest.mark.parametrize(
@@ -138,38 +142,40 @@ def test_what_does_not_fit_is_refused_with_the_limit(
     method: EncoderMethod, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        fit.check(shape(minilm.config()), spec(method))
+        compatibility.check(shape(minilm.config()), spec(method))
 
 
 def test_positions_up_to_that_of_padding_are_for_no_text() -> None:
     roberta_base = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
-    assert fit.census(shape(roberta_base), FullSpec(), 2) == fit.Census(124_647_170, 124_647_170)
+    assert compatibility.census(shape(roberta_base), FullSpec(), 2) == compatibility.Census(
+        124_647_170, 124_647_170
+    )
     assert shape(roberta_base).longest == shape(roberta_base).max_length(None) == 512
     assert shape({**roberta_base, "pad_token_id": 0}).longest == 513
-    fit.check(
+    compatibility.check(
         shape({**roberta_base, "max_position_embeddings": 514}), spec(FullSpec(), max_length=512)
     )
     with pytest.raises(LengthTooLarge, match="512 positions"):
-        fit.check(shape(roberta_base), spec(FullSpec(), max_length=513))
+        compatibility.check(shape(roberta_base), spec(FullSpec(), max_length=513))
     for padding in (None, -1, 513):
         with pytest.raises(BrokenBase):
             shape({**roberta_base, "pad_token_id": padding})
 
 
 def test_more_tokens_than_positions_are_refused() -> None:
-    fit.check(shape(minilm.config()), spec(FullSpec(), max_length=512))
-    fit.check(shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullSpec()))
+    compatibility.check(shape(minilm.config()), spec(FullSpec(), max_length=512))
+    compatibility.check(shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullSpec()))
     with pytest.raises(LengthTooLarge, match="512 positions"):
-        fit.check(shape(minilm.config()), spec(FullSpec(), max_length=513))
+        compatibility.check(shape(minilm.config()), spec(FullSpec(), max_length=513))
 
 
 def test_a_role_that_an_encoder_lacks_is_refused_with_those_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     only_query = replace(FAMILIES["distilbert"], roles={Role.QUERY: ("attention.q_lin",)})
-    monkeypatch.setattr(fit, "FAMILIES", {"distilbert": only_query})
+    monkeypatch.setattr(compatibility, "FAMILIES", {"distilbert": only_query})
     with pytest.raises(RoleNotFound, match=r"role 'mlp'.*Roles it has: query"):
-        fit.check(shape(DISTILBERT), spec(LoraSpec(targets=(Role.MLP,))))
+        compatibility.check(shape(DISTILBERT), spec(LoraSpec(targets=(Role.MLP,))))
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", None, ["bert"], "b" * 1000])

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertModel
 
 from lora_core import flops
-from lora_core.fit import Shape, read_shape
+from lora_core.compatibility import Shape, read_shape
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
 
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
+from lora_core.adapters import adapters, inject, merge_adapters
 from lora_core.encoders import FAMILIES
 from lora_core.errors.spec import LayerOutOfRange, RankTooLarge, RoleNotFound
-from lora_core.inject import adapters, inject
-from lora_core.merge import merge_adapters
 from lora_core.specs.method import Head, LoraSpec, Role
 from tests import tiny_base
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core import processor
+from lora_core import cpu
 
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 
@@ -27,16 +27,16 @@ def test_bf16_is_fast_where_it_was_measured_so(
     )
     file = tmp_path / "cpuinfo"
     file.write_text(f"{first}\nmodel name\t: Two\nflags\t\t: amx_bf16\n")
-    monkeypatch.setattr(processor, "_CPUINFO", file)
-    assert processor.has_fast_bf16() is fast
-    assert processor.model() == "One: a name"
-    assert processor.instructions() == sorted(flags.split())
+    monkeypatch.setattr(cpu, "_CPUINFO", file)
+    assert cpu.has_fast_bf16() is fast
+    assert cpu.model() == "One: a name"
+    assert cpu.instructions() == sorted(flags.split())
 
 
 def test_a_system_without_that_file_has_a_name_and_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "none")
-    assert processor.model()
-    assert processor.instructions() == []
-    assert not processor.has_fast_bf16()
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")
+    assert cpu.model()
+    assert cpu.instructions() == []
+    assert not cpu.has_fast_bf16()

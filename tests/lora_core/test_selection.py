@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from lora_core.selection import LEAST_LORA, LINEAR, LORA, PROBES, Scores, choose, plan, seconds
+from lora_core.model_selection import (
+    LEAST_LORA,
+    LINEAR,
+    LORA,
+    PROBES,
+    Scores,
+    choose,
+    plan,
+    seconds,
+)
 from lora_core.specs.method import LinearSpec, OneMethod
 
 

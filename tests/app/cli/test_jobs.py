@@ -16,7 +16,7 @@ from app.cli.download import unpack
 from app.cli.errors import Unreachable
 from app.resources import Resources
 from lora_core import manifest
-from lora_core.selection import PROBES, CandidateResult, Selection
+from lora_core.model_selection import PROBES, CandidateResult, Selection
 from lora_core.verdict import Rival, judge
 from tests.app.cli.conftest import FakeWorker, Run, answer
 from tests.app.web.finished import succeed

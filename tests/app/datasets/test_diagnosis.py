@@ -15,7 +15,7 @@ from app.datasets.tables import Dataset
 from app.sandbox import process
 from app.sandbox.process import Ended
 from app.settings import Settings
-from lora_core import exit_codes
+from lora_core import child_protocol
 from lora_core.errors.data import DataTooLarge
 from tests.app.datasets.conftest import REVIEWS, Upload
 
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_read_is_never_kept(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
-    monkeypatch.setattr(process, "run", lambda *_, **__: Ended(exit_codes.FAILED, told, ""))
+    monkeypatch.setattr(process, "run", lambda *_, **__: Ended(child_protocol.FAILED, told, ""))
     for ask in (inspection.profile, inspection.diagnosis):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):
             ask()

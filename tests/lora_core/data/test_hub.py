@@ -17,7 +17,7 @@ from tests.hub_stand_in import HubStandIn
 READ = """
 import json, sys
 from lora_core.data.rows import Columns
-from lora_core.data.sources import read
+from lora_core.data.load import read
 from lora_core.errors import LoraCoreError
 for name in sys.argv[1:]:
     try:

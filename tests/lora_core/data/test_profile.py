@@ -97,7 +97,7 @@ def test_what_training_would_refuse_is_refused_here(tmp_path: Path) -> None:
 
 def test_an_inspection_loads_neither_torch_nor_datasets() -> None:
     code = (
-        "import sys, lora_core.data.profile, lora_core.data.doctor, lora_core.data.preview;"
+        "import sys, lora_core.data.profile, lora_core.data.checks, lora_core.data.preview;"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

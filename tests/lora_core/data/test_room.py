@@ -8,8 +8,8 @@ import pytest
 from lora_core.data import contents
 from lora_core.data.load import load
 from lora_core.data.profile import describe
-from lora_core.data.room import Known, check_room
 from lora_core.data.rows import Columns
+from lora_core.data.split import Known, check_room
 from lora_core.errors.data import DataError, TooFewRows
 from lora_core.specs.data import DataSpec, Split
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_core.data.load import read
 from lora_core.data.rows import Columns
-from lora_core.data.sources import read
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, UnknownSplit
 from lora_core.specs.data import Split
 

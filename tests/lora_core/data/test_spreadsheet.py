@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import xlsxwriter
 
-from lora_core.data import contents, files, sources, table
+from lora_core.data import contents, files, load, table
 from lora_core.data.rows import Columns, Row
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -102,13 +102,13 @@ def test_each_part_of_a_run_may_be_a_sheet(tmp_path: Path) -> None:
     sheets: Sheets = {"Train": ONE, "Test": [["text", "label"], ["c", "x"]]}
     path = workbook(tmp_path / "Reviews.XLSX", sheets)
     parts = {Split.TRAIN: f"{path}#Train", Split.TEST: f"{path}#Test"}
-    found = sources.read(parts, Columns())
+    found = load.read(parts, Columns())
     assert {part: [row.text for row in rows] for part, rows in found.items()} == {
         Split.TRAIN: ["a", "b"],
         Split.TEST: ["c"],
     }
     with pytest.raises(MissingSheet, match=r"^Reviews\.XLSX has no sheet 'Dev'"):
-        sources.read(f"{path}#Dev", Columns())
+        load.read(f"{path}#Dev", Columns())
 
 
 def test_a_hidden_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from lora_core import methods
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.first_token import first_token_only
+from lora_core.fast.first_token import first_token_only
 from lora_core.specs.method import FullSpec, LoraSpec, Role
 from tests import tiny_base
 

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from lora_core import fit, methods
+from lora_core import compatibility, methods
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.first_token import first_token_only
 from lora_core.encoders.load import locate
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import pool
 from lora_core.errors.spec import LayerOutOfRange, PoolingFixed
+from lora_core.fast.first_token import first_token_only
 from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec, ProbeSpec
 from lora_core.specs.pooling import FILE, Pooling
 from tests import tiny_base
@@ -80,10 +80,10 @@ def test_stock_transformers_reads_it_back(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, kept, rtol=0, atol=0)
     pool(again, FAMILIES[family], Pooling.MEAN)  # has it already
     assert len(blocks(again, FAMILIES[family])) == 3
-    shape = fit.read_shape(json.loads((tmp_path / "config.json").read_text()), base="b")
+    shape = compatibility.read_shape(json.loads((tmp_path / "config.json").read_text()), base="b")
     assert (shape.layers, shape.pooling) == (2, Pooling.MEAN)
     with pytest.raises(PoolingFixed):
-        fit.read_shape(again.config.to_dict(), base="b", pooling=Pooling.CLS)
+        compatibility.read_shape(again.config.to_dict(), base="b", pooling=Pooling.CLS)
 
 
 @every_family
@@ -94,11 +94,11 @@ def test_stock_transformers_reads_it_back(family: str, tmp_path: Path) -> None:
 )
 def test_it_never_trains_and_all_is_counted(family: str, method: EncoderMethod) -> None:
     model = pooled(family)
-    shape = fit.read_shape(model.config.to_dict(), base="b")
+    shape = compatibility.read_shape(model.config.to_dict(), base="b")
     built = methods.build(method)
     built.prepare(model, FAMILIES[family])
     assert not any(p.requires_grad for p in blocks(model, FAMILIES[family])[-1].parameters())
-    assert built.census(model) == fit.census(shape, method, n_labels=3)
+    assert built.census(model) == compatibility.census(shape, method, n_labels=3)
 
 
 @every_family
@@ -134,4 +134,4 @@ def test_the_files_of_a_base_say_its_pooling(
     if file is not None:
         (base / FILE).parent.mkdir()
         (base / FILE).write_text(json.dumps(file))
-    assert fit.read_shape(locate(str(base)).config, base="b").pooling is expected
+    assert compatibility.read_shape(locate(str(base)).config, base="b").pooling is expected

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lora_core import methods
-from lora_core.encoders import FAMILIES, unfused
+from lora_core.encoders import FAMILIES
+from lora_core.fast import unfused_attention
 from lora_core.specs.method import LoraSpec, Role, Variant
 from tests import tiny_base
 
@@ -46,7 +47,7 @@ def test_answers_and_gradients_are_those_of_the_fused_kernel(
     counted = torch.ones(4, TOKENS) if lengths is None else mask(lengths)[:, 0, 0].float()
     dy = torch.randn(4, TOKENS, HEADS, SIZE) * counted[..., None, None]  # pads count nothing
     dy = dy.to(dtype)
-    ours, _ = unfused.forward(nn.Identity(), *heads, seen)
+    ours, _ = unfused_attention.forward(nn.Identity(), *heads, seen)
     q, k, v = (t.double() for t in heads)
     theirs = reference(q, k, v, seen)
     results = ([ours, *torch.autograd.grad(ours, heads, dy)],
@@ -60,10 +61,10 @@ def test_answers_and_gradients_are_those_of_the_fused_kernel(
 
 def test_what_is_hidden_is_not_seen_and_far_pads_are_not_computed() -> None:
     heads = drawn(torch.float32)
-    y, _ = unfused.forward(nn.Identity(), *heads, mask(LENGTHS))
+    y, _ = unfused_attention.forward(nn.Identity(), *heads, mask(LENGTHS))
     torch.autograd.backward(y.sum())
     for i, n in enumerate(LENGTHS):
-        computed = -(-n // unfused.STEP) * unfused.STEP
+        computed = -(-n // unfused_attention.STEP) * unfused_attention.STEP
         assert (y[i, computed:] == 0).all()
         for tensor, beyond in zip(heads, (computed, n, n), strict=True):
             assert tensor.grad is not None
@@ -91,14 +92,18 @@ def test_a_model_answers_the_same_either_way_and_says_nothing_of_it(
     expected = answers_and_gradients(model, ids, seen)
 
     calls: list[int] = []
-    monkeypatch.setattr(unfused._Unfused, "apply", _counted(unfused._Unfused.apply, calls))
-    unfused.use(model)
+    monkeypatch.setattr(
+        unfused_attention._Unfused, "apply", _counted(unfused_attention._Unfused.apply, calls)
+    )
+    unfused_attention.use(model)
     found = answers_and_gradients(model, ids, seen)
     assert len(calls) == 4  # two blocks, twice
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     model.save_pretrained(tmp_path)
-    assert unfused.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    assert unfused_attention.NAME not in json.dumps(
+        json.loads((tmp_path / "config.json").read_text())
+    )
 
 
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
@@ -111,7 +116,7 @@ def test_under_autocast_it_is_as_near_as_the_fused_one(family: str) -> None:
     ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()
     exact = model(ids, attention_mask=seen).logits
     errors = []
-    for way in ("sdpa", unfused.NAME):
+    for way in ("sdpa", unfused_attention.NAME):
         model.set_attn_implementation(way)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(ids, attention_mask=seen).logits
@@ -129,18 +134,22 @@ def _counted(apply: Callable[..., Tensor], calls: list[int]) -> Callable[..., Te
 
 
 def test_it_is_for_bf16_on_a_cpu() -> None:
-    assert unfused.pays("cpu", "bf16")
-    assert not unfused.pays("cpu", "fp32")
-    assert not unfused.pays("cuda:0", "bf16")
+    assert unfused_attention.pays("cpu", "bf16")
+    assert not unfused_attention.pays("cpu", "fp32")
+    assert not unfused_attention.pays("cuda:0", "bf16")
 
 
 def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
     query, _, _ = drawn(torch.float32)
     calls: list[int] = []
-    monkeypatch.setattr(unfused._Unfused, "apply", _counted(unfused._Unfused.apply, calls))
+    monkeypatch.setattr(
+        unfused_attention._Unfused, "apply", _counted(unfused_attention._Unfused.apply, calls)
+    )
 
     def attend(dropout: float = 0.0) -> Tensor:
-        y, _ = unfused.forward(nn.Identity(), query, query, query, None, dropout, is_causal=False)
+        y, _ = unfused_attention.forward(
+            nn.Identity(), query, query, query, None, dropout, is_causal=False
+        )
         return y
 
     expected = reference(query, query, query, None)
@@ -149,6 +158,6 @@ def test_all_else_goes_the_fused_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():  # an evaluation needs no probabilities
         torch.testing.assert_close(attend(), expected)
     assert not torch.allclose(attend(dropout=0.5), expected)
-    monkeypatch.setattr(unfused, "KEPT_BYTES", 4 * HEADS * TOKENS**2 * 4 - 1)
+    monkeypatch.setattr(unfused_attention, "KEPT_BYTES", 4 * HEADS * TOKENS**2 * 4 - 1)
     torch.testing.assert_close(attend(), expected)
     assert len(calls) == 1

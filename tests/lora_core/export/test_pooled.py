@@ -10,8 +10,8 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core.export import merged, peft
+from lora_core.saved_predictions import load_golden
 from lora_core.specs.train import TrainSpec
-from lora_core.stored_answers import load_golden
 from lora_core.training.run import run
 from tests.listener import Listener
 from tests.lora_core.export.test_merged import SIZES

@@ -13,7 +13,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactUnfit, GoldenMismatch
 from lora_core.errors.export import NoEncoder
 from lora_core.export import merged, peft
-from lora_core.imports import facts
+from lora_core.imports import metadata
 from lora_core.imports.check import check
 from tests.hostile_archives import reseal
 from tests.linear_artifact import make_linear_artifact
@@ -103,7 +103,7 @@ def test_an_encoder_still_needs_what_only_a_linear_model_may_lack(made: Path) ->
     (made / "linear.json").unlink()
     reseal(made)
     with pytest.raises(ArtifactUnfit, match="no max_length, or no base"):
-        facts.read(made)
+        metadata.read(made)
 
 
 @pytest.mark.parametrize(("export", "program"), [(merged.export, "transformers"),

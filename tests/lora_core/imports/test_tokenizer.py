@@ -12,8 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from lora_core.errors.artifact import TokenizerUnfit
 from lora_core.imports import tokenizer
 from lora_core.imports.charsmap import growth
-from lora_core.imports.components import KnownRegex
-from lora_core.imports.trial import try_out
+from lora_core.imports.tokenizer_components import KnownRegex
+from lora_core.imports.tokenizer_trial import try_out
 from lora_core.samples import minilm
 from tests.hostile_archives import TRIGGER, charsmap
 from tests.tiny_base import FAMILIES

@@ -11,15 +11,15 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
+from lora_core.adapters import merge_adapters
 from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import fingerprint
 from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.fast.inference_attention import Unfused
 from lora_core.inference import network
-from lora_core.inference.attention import Unfused
 from lora_core.inference.networks import Networks
 from lora_core.inference.predictor import Predictor
-from lora_core.merge import merge_adapters
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Role, Variant
 from tests.tiny_base import FAMILIES as TINY

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lora_core.layers.folding import TOKENS_PER_RANK, folded, pays
+from lora_core.fast.folded_lora import TOKENS_PER_RANK, folded, pays
 from lora_core.layers.lora import LoraLinear
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lora_core import methods
+from lora_core.adapters import merge_adapters
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.modules import blocks
-from lora_core.layers.held import hold
-from lora_core.merge import merge_adapters
+from lora_core.fast.cast_weights import hold
 from lora_core.specs.method import LoraSpec, Role
 from tests import tiny_base
 

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
 
+from lora_core.adapters import adapters
 from lora_core.encoders import FAMILIES
-from lora_core.inject import adapters
-from lora_core.layers.folding import TOKENS_PER_RANK
+from lora_core.fast.folded_lora import TOKENS_PER_RANK
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Role, Variant
 from tests import tiny_base

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lora_core import exit_codes, manifest
+from lora_core import child_protocol, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import EmptyText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Stopped
@@ -20,7 +20,7 @@ from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
 from lora_core.prediction.run import CHUNK, run
 from lora_core.specs.predict import RESULTS, PredictSpec
-from lora_core.training.saves import SavePlan
+from lora_core.training.checkpoint_schedule import SavePlan
 from tests.linear_artifact import make_linear_artifact
 from tests.listener import Listener
 from tests.lora_core.prediction.conftest import LABELS, ROWS
@@ -183,7 +183,7 @@ def test_an_error_is_told_by_the_process_with_its_code(
 ) -> None:
     Path(spec.data.source).write_text("id,body\n1,good\n2, \n")
     status, [*_, failed] = attempts.attempt()
-    assert status == exit_codes.FAILED
+    assert status == child_protocol.FAILED
     assert isinstance(failed, Failed)
     assert failed.code == EmptyText.code
     assert (

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, classification_report, f1_score, log_loss
 
 from lora_core.specs.task import ClassWeights, SequenceClassificationSpec
-from lora_core.tasks.report import CURVES
+from lora_core.tasks.metrics import CURVES
 from lora_core.tasks.sequence_classification import SequenceClassification
 
 LABELS = ["bad", "fine", "good"]

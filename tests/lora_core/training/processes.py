@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lora_core.__main__ import main
 from lora_core.events import Event, parse_event
-from lora_core.faults import VARIABLE
+from lora_core.failpoints import VARIABLE
 from tests.lora_core.training.twins import stands
 from tests.waiting import wait_until
 

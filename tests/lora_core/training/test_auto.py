@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lora_core import crossval, manifest
-from lora_core.crossval import learnable
-from lora_core.data import linear as comparison
+from lora_core import cross_validation, manifest
+from lora_core.cross_validation import learnable
+from lora_core.data import linear_baseline as comparison
 from lora_core.data.folds import fold_of
 from lora_core.data.load import load
 from lora_core.data.records import Example
@@ -24,9 +24,9 @@ from lora_core.linear.model import LinearModel
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
-from lora_core.training.pulse import Pulse
+from lora_core.training.checkpoint_schedule import SavePlan
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.run import run
-from lora_core.training.saves import SavePlan
 from tests.listener import Listener, StopDuringFit
 
 Make = Callable[..., TrainSpec]
@@ -187,7 +187,7 @@ def test_a_stop_is_obeyed_while_a_linear_model_is_fitted(
     spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = StopDuringFit()
-    monkeypatch.setattr(crossval, "fit_examples", stop.fit)
+    monkeypatch.setattr(cross_validation, "fit_examples", stop.fit)
     with pytest.raises(Stopped):
         auto.run(spec(method=choosing(LINEAR)), out_dir=tmp_path, observer=stop, stop=stop)
     stop.left.set()
@@ -205,9 +205,9 @@ def test_of_many_characters_a_fold_learns_from_a_part(
         return comparison.fit_examples(train, *rest, **more)
 
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
-    monkeypatch.setattr(crossval, "fit_examples", counted)
+    monkeypatch.setattr(cross_validation, "fit_examples", counted)
     heard = Listener()
-    tried = crossval.CrossValidation(
+    tried = cross_validation.CrossValidation(
         described, splits.labels, examples, Pulse(observer=heard, stop=heard)
     )
     answers = tried.answers(LinearSpec())

@@ -10,7 +10,7 @@ import torch
 
 from lora_core import manifest
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training.best import Best, BestFigures
+from lora_core.training.best_checkpoint import Best, BestFigures
 from tests.listener import Listener
 
 NO_LOGITS = np.zeros((1, 2), np.float32)

@@ -16,7 +16,7 @@ from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
-from lora_core.training import causes
+from lora_core.training import library_errors
 from lora_core.training.run import run
 from tests.listener import Listener
 
@@ -40,14 +40,14 @@ def no_memory_for_a_file() -> None:
 def test_memory_of_the_machine(ask: Callable[[], None]) -> None:
     with (
         pytest.raises(OutOfHostMemory, match=r"held \d+ MB.*to 2048 \(now 4096\)"),
-        causes.known(SPEC),
+        library_errors.known(SPEC),
     ):
         ask()
 
 
 def test_memory_of_the_device() -> None:
     words = r"cuda:0 .* held 0 MB .*to 2048 \(now 4096\)"
-    with pytest.raises(OutOfMemory, match=words) as caught, causes.known(SPEC):
+    with pytest.raises(OutOfMemory, match=words) as caught, library_errors.known(SPEC):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert caught.value.detail["suggested"] == 2048
 
@@ -56,7 +56,7 @@ def test_the_suggestion_is_one_that_a_spec_may_have() -> None:
     small = SPEC.model_copy(
         update={"optim": SPEC.optim.model_copy(update={"micro_batch_tokens": 20})}
     )
-    with pytest.raises(OutOfHostMemory, match="to 16 "), causes.known(small):
+    with pytest.raises(OutOfHostMemory, match="to 16 "), library_errors.known(small):
         raise MemoryError
 
 
@@ -72,13 +72,13 @@ def test_a_base_that_does_not_fit_is_not_broken(
 
 
 def test_a_full_disk() -> None:
-    with pytest.raises(DiskFull), causes.known(SPEC):
+    with pytest.raises(DiskFull), library_errors.known(SPEC):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.EIO, "broken")])
 def test_any_other_error_stays_what_it_is(error: Exception) -> None:
-    with pytest.raises(type(error), match=str(error.args[-1])), causes.known(SPEC):
+    with pytest.raises(type(error), match=str(error.args[-1])), library_errors.known(SPEC):
         raise error
 
 

@@ -13,8 +13,8 @@ import torch
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Stopped
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
+from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.run import run
-from lora_core.training.saves import SavePlan
 from tests.listener import Listener
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
 from tests.starved import no_descriptors

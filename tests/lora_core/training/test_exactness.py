@@ -21,11 +21,11 @@ from lora_core.layers import VARIANTS
 from lora_core.specs.method import Variant
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
-from lora_core.training.best import Best
-from lora_core.training.pace import Pace
-from lora_core.training.progress import Progress
+from lora_core.training.best_checkpoint import Best
+from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.run import run
-from lora_core.training.saves import SavePlan
+from lora_core.training.throughput import Pace
+from lora_core.training.training_state import Progress
 from tests.listener import Listener
 from tests.lora_core.methods.test_methods import FrozenA
 from tests.lora_core.training.twins import product, stands, story

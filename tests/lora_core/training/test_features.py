@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lora_core.cache import cache_dir
+from lora_core.fast import feature_cache
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training import features
-from lora_core.training.part import Part
+from lora_core.training.tokenized_split import Part
 from tests.listener import Listener
 
 Train = Callable[..., tuple[Listener, Path]]
@@ -32,8 +32,8 @@ def entry(name: str) -> Path:
 
 
 def test_what_was_computed_once_is_found_again() -> None:
-    made = features.kept("once", COUNTS, 2, compute)
-    found = features.kept("once", COUNTS, 2, never)
+    made = feature_cache.kept("once", COUNTS, 2, compute)
+    found = feature_cache.kept("once", COUNTS, 2, never)
     assert (made.found, found.found) == (False, True)
     for each in (made, found):
         first, second = each.of([2, 0])
@@ -42,25 +42,25 @@ def test_what_was_computed_once_is_found_again() -> None:
 
 
 def test_who_changes_what_was_found_changes_nothing_for_others() -> None:
-    features.kept("shared", COUNTS, 2, compute)
-    features.kept("shared", COUNTS, 2, never).of([1])[0].zero_()
-    assert torch.equal(features.kept("shared", COUNTS, 2, never).of([1])[0], ROWS[2:3])
+    feature_cache.kept("shared", COUNTS, 2, compute)
+    feature_cache.kept("shared", COUNTS, 2, never).of([1])[0].zero_()
+    assert torch.equal(feature_cache.kept("shared", COUNTS, 2, never).of([1])[0], ROWS[2:3])
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None])
 def test_a_damaged_entry_is_made_anew(content: bytes | None) -> None:
-    features.kept("damaged", COUNTS, 2, compute)
+    feature_cache.kept("damaged", COUNTS, 2, compute)
     whole = entry("damaged").read_bytes()
     entry("damaged").write_bytes(whole[:-8] if content is None else content)
-    again = features.kept("damaged", COUNTS, 2, compute)
+    again = feature_cache.kept("damaged", COUNTS, 2, compute)
     assert not again.found
     assert entry("damaged").read_bytes() == whole
 
 
 def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "LIMIT", 1)
+    monkeypatch.setattr(feature_cache, "LIMIT", 1)
     for name in ("older", "newer"):
-        features.kept(name, COUNTS, 2, compute)
+        feature_cache.kept(name, COUNTS, 2, compute)
     assert [entry(name).exists() for name in ("older", "newer")] == [False, True]
 
 
@@ -73,7 +73,7 @@ def part(*texts: list[int]) -> Part:
 def test_another_way_another_weight_or_another_text_is_another_entry() -> None:
     weight = torch.ones(3)
     names = {
-        features.key(features.origin(facts, [tensor]), texts)
+        feature_cache.key(feature_cache.origin(facts, [tensor]), texts)
         for facts, tensor, texts in (
             (["threads=1"], weight, part([1, 2], [3])),
             (["threads=2"], weight, part([1, 2], [3])),

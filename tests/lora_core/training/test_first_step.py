@@ -16,7 +16,7 @@ from lora_core.data.batching import epoch_updates
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.pulse import Pulse
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 from tests.listener import Listener
 

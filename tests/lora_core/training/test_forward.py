@@ -10,16 +10,16 @@ import torch
 
 from lora_core import methods
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.first_token import first_token_only
+from lora_core.fast import frozen_encoder
+from lora_core.fast.first_token import first_token_only
+from lora_core.fast.frozen_encoder import FrozenTrunk, choose
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import trunk
-from lora_core.training.forward import EveryBlock, WholeModel
-from lora_core.training.part import Part
-from lora_core.training.pulse import Pulse
+from lora_core.training.evaluate import EveryBlock, WholeModel
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.runtime import Runtime
-from lora_core.training.trunk import FrozenTrunk, choose
+from lora_core.training.tokenized_split import Part
 from tests import tiny_base
 from tests.listener import Listener
 
@@ -132,7 +132,7 @@ def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
     expected: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trunk, "MAX_BYTES", most)
+    monkeypatch.setattr(frozen_encoder, "MAX_BYTES", most)
     model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
     methods.build(method).prepare(model, family)
     parts = {Split.TRAIN: part()}
@@ -148,7 +148,7 @@ def test_a_baseline_run_learns_the_same_either_way(
     fp32 = {"precision": "fp32"}  # in which the order of sums hardly shows
     run = spec(method={"type": "baseline"}, optim={"head_dropout": 0.3}, runtime=fp32)
     short, _ = train(run)
-    monkeypatch.setattr(trunk, "MAX_BYTES", 0)
+    monkeypatch.setattr(frozen_encoder, "MAX_BYTES", 0)
     whole, _ = train(run)
     losses = [[event.loss for event in heard.all("step")] for heard in (short, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -10,7 +10,7 @@ import torch
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import prepare
-from lora_core.training.pulse import Pulse
+from lora_core.training.progress_reporter import Pulse
 from tests.listener import Listener
 
 Make = Callable[..., TrainSpec]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lora_core import exit_codes, manifest
+from lora_core import child_protocol, manifest
 from lora_core.specs.train import TrainSpec
 from tests.lora_core.training.processes import Attempts
 from tests.lora_core.training.twins import product, story
@@ -116,7 +116,7 @@ def test_a_stop_saves_at_the_next_step_and_leaves_with_its_own_status(
         child.terminate()
         held.unlink()
         left, events = run.end(child)
-        assert left == exit_codes.STOPPED
+        assert left == child_protocol.STOPPED
         saved = [event.step for event in events if event.event == "checkpoint"]
         assert saved == ([] if step is None else [step])
     assert run.attempt()[0] == 0
@@ -129,7 +129,7 @@ def test_a_full_disk_in_a_save_leaves_the_older_checkpoints_and_no_rest(
     run = runs()
     for point in ("checkpoint_files_written", "checkpoint_written"):
         left, events = run.attempt(f"{point}@3:enospc")
-        assert left == exit_codes.FAILED
+        assert left == child_protocol.FAILED
         assert events[-1].event == "failed"
         assert events[-1].code == "disk_full"
     left_behind = sorted(path.name for path in run.checkpoints.iterdir())
@@ -153,7 +153,7 @@ def test_a_damaged_or_foreign_checkpoint_fails_with_its_own_code(runs: Runs) -> 
             (run.newest / "state.json").write_text("{}")
             code = "checkpoint_corrupt"
         left, events = run.attempt()
-        assert left == exit_codes.FAILED
+        assert left == child_protocol.FAILED
         assert (events[-1].event, events[-1].code) == ("failed", code)  # type: ignore[union-attr]
 
 

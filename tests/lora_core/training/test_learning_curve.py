@@ -10,7 +10,7 @@ from lora_core.data import learning_curve as curve
 from lora_core.errors.training import Stopped
 from lora_core.events import Phase
 from lora_core.specs.train import TrainSpec
-from lora_core.training import linear, probe_curve
+from lora_core.training import linear, probe_learning_curve
 from lora_core.training.run import run
 from tests.listener import Listener
 from tests.tiny_base import make_reviews
@@ -77,7 +77,7 @@ def test_the_training_is_the_same_with_and_without_it(
 ) -> None:
     described = spec(data={"source": str(many)}, optim={**SHORT, "encoder_dropout": 0.1})
     with_it, _ = train(described)
-    monkeypatch.setattr(probe_curve, "of_run", lambda *_: None)
+    monkeypatch.setattr(probe_learning_curve, "of_run", lambda *_: None)
     without, _ = train(described)
     assert "more_labels" not in summary(without)
     losses = [[step.loss for step in heard.all("step")] for heard in (with_it, without)]
@@ -96,7 +96,7 @@ def test_it_is_measured_once_for_the_same_texts_and_base(
 def test_where_a_pass_of_the_base_costs_much_it_is_that_of_the_linear_model(
     spec: Spec, train: Train, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_curve, "PASS_FLOPS", {"cpu": 1.0, "cuda": 1.0})
+    monkeypatch.setattr(probe_learning_curve, "PASS_FLOPS", {"cpu": 1.0, "cuda": 1.0})
     heard, _ = train(spec(data={"source": str(many)}, optim=SHORT))
     found = summary(heard)["more_labels"]
     assert found["basis"] == "linear"

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
 from lora_core import manifest
-from lora_core.data import linear as comparison
+from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load
 from lora_core.errors.spec import NoPartialRun
 from lora_core.errors.training import DiskFull, FitOutOfMemory, Stopped

@@ -17,8 +17,8 @@ from lora_core.data.load import load
 from lora_core.data.tokens import load_tokenizer
 from lora_core.errors.training import NonFiniteStates
 from lora_core.inference.networks import Networks
+from lora_core.saved_predictions import load_golden
 from lora_core.specs.train import TrainSpec
-from lora_core.stored_answers import load_golden
 from tests.listener import Listener
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lora_core.__main__ import read_spec
+from lora_core.child_protocol import FAILED
 from lora_core.errors.training import NonFinite
-from lora_core.exit_codes import FAILED
 from tests.listener import Listener
 from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
 from tests.tiny_base import tokenizer

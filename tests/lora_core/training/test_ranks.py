@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from lora_core import manifest
 from lora_core.__main__ import read_spec
+from lora_core.child_protocol import FAILED, STOPPED
 from lora_core.events import Event, StepLogged
-from lora_core.exit_codes import FAILED, STOPPED
-from lora_core.training import ranks
+from lora_core.training import distributed
 from lora_core.training.prepare import prepare
-from lora_core.training.pulse import Pulse
+from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 from lora_core.training.run import run
 from tests.listener import Listener
@@ -73,9 +73,9 @@ def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
     """Of one process at the end of its training, and whether it found the features it needed."""
     os.environ.update(environment)
     heard = Listener()
-    pulse = Pulse(heard, ranks.Together(heard))
-    with ranks.joined():
-        with ranks.main_first():
+    pulse = Pulse(heard, distributed.Together(heard))
+    with distributed.joined():
+        with distributed.main_first():
             prepared = prepare(read_spec(spec), heard, pulse=Pulse(heard, heard))
         build_trainer(prepared, observer=heard, pulse=pulse, plan=None, saved=None).train()
         found = torch.tensor(prepared.forward.found)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.training.saves import SavePlan, Saves
+from lora_core.training.checkpoint_schedule import SavePlan, Saves
 from tests.listener import Listener
 
 Move = Callable[[float], None]

@@ -10,7 +10,7 @@ import pytest
 
 from lora_core import manifest
 from lora_core.events import parse_event
-from lora_core.faults import VARIABLE
+from lora_core.failpoints import VARIABLE
 from tests.lora_core.training.pairs import Pair
 from tests.lora_core.training.twins import product, story
 from tests.waiting import wait_until

@@ -14,8 +14,8 @@ from lora_core.data.load import load
 from lora_core.errors.training import NonFinite
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
+from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.run import run
-from lora_core.training.saves import SavePlan
 from tests.listener import Listener
 from tests.lora_core.training.twins import product, story
 
