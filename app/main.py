@@ -16,15 +16,15 @@ from app.auth.api_key_cache import KeyRing
 from app.auth.middleware import Door
 from app.auth.secrets import load_pepper
 from app.charts import routes as charts
-from app.concurrency import WorkSlots
 from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
 from app.http import error_responses, health, openapi
+from app.http.concurrency import WorkSlots
 from app.http.connections import raise_file_limit
 from app.http.disconnect import CancelOnDisconnect
 from app.http.middleware import BodyLimit, Context, Faults, Pace, Shield, Visitors
-from app.idempotency import service
+from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
 from app.metrics import routes as measured
 from app.metrics.middleware import Meter
@@ -91,7 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.vitals = health.Vitals(patience_seconds=health.PATIENCE_SECONDS)
     app.state.leaving = threading.Event()  # set by whoever stops the process
     error_responses.install(app)
-    service.install(app)
+    idempotency_header.install(app)
     routes.install(app)
     return app
 

@@ -22,8 +22,8 @@ from benchmarks import apart
 from benchmarks.kept import DIRECTORY, Kept
 from benchmarks.train import cells, ours
 from benchmarks.train.plan import Place, Size
+from lora_core import distributed
 from lora_core.process import of_one_run
-from lora_core.training import distributed
 
 NAMES = ("lora_qv", "lora_all", "full")
 ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))

@@ -1,7 +1,7 @@
 """A pulse that nobody watches."""
 
 from lora_core.events import Silence
-from lora_core.training.progress_reporter import Pulse
+from lora_core.progress_reporter import Pulse
 
 
 class NoEnd:

@@ -20,9 +20,9 @@ NOTHING = "nothing"
 
 
 def first_token() -> None:
-    from lora_core.training import prepare
+    from lora_core.fast import first_token
 
-    prepare.first_token_only = lambda *_: None
+    first_token.use = lambda *_: None
 
 
 def folding() -> None:
@@ -33,8 +33,11 @@ def folding() -> None:
 
 def rows_as_masks() -> None:
     from lora_core.fast import frozen_encoder
+    from lora_core.forward import Forward
 
-    frozen_encoder.EveryBlock = lambda model, machine, _: frozen_encoder.WholeModel(model, machine)
+    frozen_encoder.BlockwiseForward = lambda model, machine, _, **pad: Forward(
+        model, machine, **pad
+    )
 
 
 def texts_of_like_length() -> None:
@@ -58,7 +61,7 @@ def steps_of_lengths() -> None:
 def held_weights() -> None:
     from lora_core.fast import cast_weights
 
-    cast_weights.hold = lambda *_: None
+    cast_weights.use = lambda *_: None
 
 
 LEFT_OUT: Mapping[str, Callable[[], None]] = {

@@ -135,7 +135,7 @@ def _together() -> AbstractContextManager[None]:
     """With the other processes of the run. One alone reads its spec before it loads torch."""
     if of_one_run() == 1:
         return nullcontext()
-    from lora_core.training.distributed import joined
+    from lora_core.distributed import joined
 
     return joined()
 

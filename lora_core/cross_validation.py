@@ -14,10 +14,10 @@ from lora_core.data.folds import fold_of
 from lora_core.data.linear_baseline import fit_examples, within_memory
 from lora_core.data.records import Example, Splits
 from lora_core.model_selection import Scores
+from lora_core.progress_reporter import Pulse, Unseen, while_beating
 from lora_core.specs.data import Split
 from lora_core.specs.method import Candidate, LinearSpec, OneMethod
 from lora_core.specs.train import TrainSpec
-from lora_core.training.progress_reporter import Pulse, Unseen, while_beating
 from lora_core.verdict import FEW_TEXTS
 
 Logits = NDArray[np.float32]

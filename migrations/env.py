@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.database.engines import open_database
-from app.database.metadata import metadata
+from app.metadata import metadata
 from app.settings import Settings
 
 

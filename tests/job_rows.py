@@ -8,10 +8,10 @@ from sqlalchemy import select, update
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue import leases
 from app.queue.fencing import Claimed, Lease, Owner
+from app.queue.states import JobState, Lane
+from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import Preempted
 from lora_core.specs.train import TrainSpec
 

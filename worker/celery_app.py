@@ -24,8 +24,8 @@ from kombu.transport import redis
 from pydantic import Field, TypeAdapter
 from redis import ResponseError
 
-from app.jobs.states import Lane
 from app.queue.dispatch import TASK, BrokerUrlInvalid, Hint, broker_queues, checked_url
+from app.queue.states import Lane
 from app.settings import Settings
 from worker.devices import chosen
 from worker.service import open_service, or_exit

@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from app.jobs.states import Lane
+from app.queue.states import Lane
 from worker.failures import GpuDriverFails, GpuMissing
 
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from app.jobs.states import Kind
+from app.queue.states import Kind
 from app.storage.tables import MODEL, RESULTS
 from lora_core import manifest
 

@@ -10,9 +10,9 @@ import structlog
 
 from app.database.errors import OUTAGE
 from app.errors import AppError
-from app.jobs.states import Lane
 from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import Claimed, Owner
+from app.queue.states import Lane
 from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import finalize

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from app.database import clock
 from app.database.errors import OUTAGE
-from app.jobs.states import Lane
 from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import Held, Owner
+from app.queue.states import Lane
 from app.resources import Resources
 from app.sweeps import add_trials
 from worker import process_identity, workdir

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.database.engines import Database
 from app.database.errors import OUTAGE
-from app.jobs.tables import JobEvent, MetricPoint
 from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, StoredCheckpoint
+from app.queue.tables import JobEvent, MetricPoint
 from app.queue.transitions import Told
 from app.storage.store import ArtifactRef
 from lora_core.events import (

@@ -14,9 +14,9 @@ import structlog
 
 from app.database.errors import OUTAGE
 from app.errors import AppError
-from app.jobs.states import Lane
 from app.queue import leases
 from app.queue.fencing import Claimed
+from app.queue.states import Lane
 from app.queue.transitions import Ending, Failed, Preempted, Retry, Waiting
 from app.resources import Resources
 from app.storage.data_folder import check_room

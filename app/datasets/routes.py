@@ -24,7 +24,7 @@ from app.datasets.upload import receive
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.http.error_responses import WrongForm
 from app.http.pagination import After, Limit, Page, cut, decode
-from app.idempotency.service import KeyedDep
+from app.idempotency.header import KeyedDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

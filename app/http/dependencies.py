@@ -9,8 +9,8 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
-from app.concurrency import Work
 from app.database.engines import Database
+from app.http.concurrency import Work
 from app.queue.dispatch import JobQueue
 from app.resources import Resources
 from app.settings import Settings

@@ -1,23 +1,24 @@
-"""What can be wrong with an `Idempotency-Key`."""
+"""Create at most once per `Idempotency-Key`: the response is kept in the creating transaction.
 
-import hashlib
+recall(session, call)    before any costly work: was this very call answered?
+begin(session, call)     first in the transaction that creates
+keep(session, call, …)   last, before the commit
+
+Without a key nothing of this happens. A failed call is rolled back with its whole transaction, and
+its key can be used again.
+"""
+
 import json
-import re
 from dataclasses import dataclass
-from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, Header, Request
-from pydantic import Field
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
-from starlette.responses import JSONResponse, Response
 
 from app.database.base import JsonObject
 from app.database.clock import now
 from app.errors import Conflict, Invalid
-from app.http.dependencies import CallerDep, SettingsDep
 from app.http.fields import View
 from app.idempotency.tables import IdempotencyKey
 
@@ -52,10 +53,6 @@ class IdempotencyInFlight(Conflict):
     )
 
 
-# MERGED app.idempotency.service
-# A creating call with the key that its caller gave it, and what comes of sending it again.
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """A creating call. Without a key, and so without a digest, it is like any other call."""
@@ -79,92 +76,6 @@ class Replayed(Exception):
         self.answer = answer
         self.location = location
 
-
-# MERGED app.idempotency.service
-# The header `Idempotency-Key`.
-#
-# Follows draft-ietf-httpapi-idempotency-key-header: a text in quotes, or, as most clients send it,
-# the bare text.
-
-HEADER = "Idempotency-Key"
-LONGEST = 255  # characters
-PATTERN = r"^[\x20-\x7e]{1,255}$"  # for who reads the schema: others are `IdempotencyKeyInvalid`
-_PRINTABLE = re.compile(r"[\x20-\x7e]*")
-_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
-_DESCRIPTION = (
-    "Makes it safe to send this call again: the same key and body get the first answer, and "
-    "nothing is created twice. 1 to 255 printable ASCII characters."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Keyed:
-    """A creating call whose body is still to be looked at."""
-
-    caller_id: UUID
-    route: str
-    path: str
-    key: str | None
-    keep_seconds: float
-
-    def call(self, content: Any) -> Call:
-        """`content` is what was sent, as JSON: only what matters, in one form."""
-        digest = None if self.key is None else _digest([self.path, content])
-        return Call(self.caller_id, self.route, self.key, digest, self.keep_seconds)
-
-
-def _digest(sent: Any) -> str:
-    told = json.dumps(sent, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-async def _keyed(
-    request: Request,
-    caller: CallerDep,
-    settings: SettingsDep,
-    _: Annotated[
-        Annotated[str, Field(json_schema_extra={"pattern": PATTERN})] | None,
-        Header(alias=HEADER, description=_DESCRIPTION),
-    ] = None,
-) -> Keyed:
-    return Keyed(
-        caller_id=caller.id,
-        route=f"{request.method} {request.scope['route'].path}",
-        path=request.url.path,
-        key=parse(request.headers.getlist(HEADER)),
-        keep_seconds=settings.idempotency_seconds,
-    )
-
-
-KeyedDep = Annotated[Keyed, Depends(_keyed)]
-
-
-def parse(sent: list[str]) -> str | None:
-    """The key in the values of the header; None if there is no such header.
-
-    Raises `IdempotencyKeyInvalid`.
-    """
-    if not sent:
-        return None
-    if len(sent) > 1:
-        raise IdempotencyKeyInvalid(problem="was sent several times", most=LONGEST)
-    key = sent[0]
-    if key.startswith('"'):
-        quoted = _QUOTED.fullmatch(key)
-        if quoted is None:
-            raise IdempotencyKeyInvalid(problem="is no text in quotes", most=LONGEST)
-        key = re.sub(r"\\(.)", r"\1", quoted[1])
-    if not key:
-        raise IdempotencyKeyInvalid(problem="is empty", most=LONGEST)
-    if len(key) > LONGEST:
-        raise IdempotencyKeyInvalid(problem="is too long", most=LONGEST)
-    if not _PRINTABLE.fullmatch(key):
-        raise IdempotencyKeyInvalid(problem="holds other characters", most=LONGEST)
-    return key
-
-
-# MERGED app.idempotency.service
-# Rows of answers that are kept.
 
 WAIT_SECONDS = 5  # for the first of several calls at the same time
 RETRY_SECONDS = 2
@@ -220,17 +131,6 @@ def _insert(session: Session, call: Call) -> IdempotencyKey | None:
     return None
 
 
-# MERGED app.idempotency.service
-# Creating at most once under one key: the answer is kept in the transaction that creates.
-#
-# recall(session, call)    before any costly work: was this very call answered?
-# begin(session, call)     first in the transaction that creates
-# keep(session, call, …)   last, before the commit
-#
-# Nothing of this happens without a key. A failed call is rolled back with its whole transaction,
-# and its key can be used again.
-
-
 def recall(session: Session, call: Call) -> None:
     """Raises `Replayed` when this call was answered before, `IdempotencyKeyReused`."""
     if call.key is not None and (saved := find(session, call)):
@@ -262,19 +162,3 @@ def _replayed(saved: IdempotencyKey, call: Call) -> Exception:
     if saved.body_sha256 != call.body_sha256:
         return IdempotencyKeyReused()
     return Replayed(saved.status, saved.answer, saved.location)
-
-
-# MERGED app.idempotency.service
-# An answer that is given again.
-
-
-def install(app: FastAPI) -> None:
-    """Let routes raise `Replayed`."""
-    app.add_exception_handler(Replayed, _respond)
-
-
-async def _respond(_: Request, saved: Any) -> Response:
-    headers = {"Idempotency-Replayed": "true"}
-    if saved.location is not None:
-        headers["Location"] = saved.location
-    return JSONResponse(saved.answer, saved.status, headers)

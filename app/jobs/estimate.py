@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from app.jobs.data_sources import ALL, Data
-from app.jobs.states import Lane
+from app.queue.states import Lane
 from lora_core import flops, model_selection
 from lora_core.compatibility import Shape
 from lora_core.cost_model import LINEAR_SECONDS_PER_TOKEN, SPEED, SPREAD, Costs

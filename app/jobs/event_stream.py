@@ -21,8 +21,8 @@ from app.database.engines import Database
 from app.jobs import repository
 from app.jobs.errors import KeyStreamsUsed, TooManyStreams
 from app.jobs.schemas import EventView, JobView, PointView, StateView
-from app.jobs.states import JobState
-from app.jobs.tables import Job, JobEvent, MetricPoint
+from app.queue.states import JobState
+from app.queue.tables import Job, JobEvent, MetricPoint
 
 POLL_SECONDS = 0.5
 WINDOW = 500  # numbers of one job looked at in one transaction

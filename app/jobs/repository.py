@@ -17,10 +17,10 @@ from app.database.base import JsonObject
 from app.database.clock import now
 from app.jobs.errors import JobNotFinished, JobNotFound
 from app.jobs.figures import PARTS, Figures
-from app.jobs.states import JobState, Kind, Lane
-from app.jobs.tables import Job, JobEvent, MetricPoint
 from app.jobs.tags import stored
 from app.queue.fencing import UNSYNCED, append
+from app.queue.states import JobState, Kind, Lane
+from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import Told
 
 FINAL = tuple(state for state in JobState if state.final)

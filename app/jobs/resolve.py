@@ -11,14 +11,14 @@ from app.jobs import base_models, data_sources, estimate, repository
 from app.jobs.base_models import Base
 from app.jobs.data_sources import Data
 from app.jobs.schemas import Parameters
-from app.jobs.states import Lane
+from app.queue.states import Lane
 from app.settings import Settings
 from lora_core import compatibility
 from lora_core.compatibility import Shape
 from lora_core.defaults import settled
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run_identity import TRAINING_VERSION
+from lora_core.training_version import TRAINING_VERSION
 
 LAST_JOBS = 5  # whose speed an estimate goes by
 SHORT_SECONDS = 10.0  # a training below it has hardly got going, and its speed tells nothing

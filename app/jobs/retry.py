@@ -25,13 +25,13 @@ from app.jobs.errors import (
 from app.jobs.repository import FINAL
 from app.jobs.schemas import JobView
 from app.jobs.service import enqueue
-from app.jobs.states import JobState, Kind
-from app.jobs.tables import Checkpoint, Job
 from app.queue import checkpoints
 from app.queue.dispatch import JobQueue
+from app.queue.states import JobState, Kind
+from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
 from lora_core.specs.method import FITTED_AT_ONCE
-from lora_core.training.run_identity import TRAINING_VERSION
+from lora_core.training_version import TRAINING_VERSION
 
 COPIED = (
     *("name", "tags", "notes", "labels", "method", "lane", "priority", "spec", "spec_version"),

@@ -15,7 +15,7 @@ from app.http.dependencies import CallerDep, DatabaseDep, QueueDep, SettingsDep,
 from app.http.fields import Text, id_or
 from app.http.pagination import After, Limit, Page, decode, encode
 from app.idempotency import service as idempotency
-from app.idempotency.service import KeyedDep
+from app.idempotency.header import KeyedDep
 from app.jobs import base_models, repository, service
 from app.jobs import retry as retries
 from app.jobs.errors import JobNotFound, NoAnswers
@@ -35,8 +35,8 @@ from app.jobs.schemas import (
     Plan,
     PointView,
 )
-from app.jobs.states import JobState
 from app.jobs.tags import Tag
+from app.queue.states import JobState
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store

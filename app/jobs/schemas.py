@@ -9,9 +9,9 @@ from pydantic_core import PydanticCustomError
 from app.http.fields import Body, Metadata, Slug, Text, Timestamp, View
 from app.jobs import figures
 from app.jobs.figures import Figures
-from app.jobs.states import JobState
-from app.jobs.tables import Job
 from app.jobs.tags import Tags
+from app.queue.states import JobState
+from app.queue.tables import Job
 from lora_core.specs.frozen import Float
 from lora_core.specs.train import TrainSpec
 from lora_core.verdict import Verdict

@@ -17,10 +17,10 @@ from app.jobs.base_models import Base
 from app.jobs.errors import TooManyJobs
 from app.jobs.resolve import Draft, Drafter, digest
 from app.jobs.schemas import JobCreate, JobListItem, JobUpdate, JobView, Plan, Queued
-from app.jobs.states import Lane
-from app.jobs.tables import Checkpoint, Job
 from app.queue import checkpoints
 from app.queue.dispatch import JobQueue
+from app.queue.states import Lane
+from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
 from app.storage import service as artifacts
 from app.storage.store import Store

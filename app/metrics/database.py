@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from app.database.clock import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.jobs.states import JobState, Kind, Lane, Outcome
-from app.jobs.tables import Attempt, Checkpoint, Job, Worker
+from app.queue.states import JobState, Kind, Lane, Outcome
+from app.queue.tables import Attempt, Checkpoint, Job, Worker
 from app.storage.tables import RESULTS, Artifact
 from lora_core.specs.method import MethodName
 

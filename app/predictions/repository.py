@@ -5,9 +5,9 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.jobs import repository as queue
-from app.jobs.states import JobState, Kind
-from app.jobs.tables import Job
 from app.predictions.errors import PredictionNotFinished, PredictionNotFound
+from app.queue.states import JobState, Kind
+from app.queue.tables import Job
 
 
 def get(session: Session, run_id: UUID) -> Job:

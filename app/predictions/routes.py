@@ -11,13 +11,13 @@ from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.http.fields import id_or
 from app.http.pagination import After, Limit, Page, decode, encode
 from app.idempotency import service as idempotency
-from app.idempotency.service import KeyedDep
+from app.idempotency.header import KeyedDep
 from app.jobs import repository as jobs
-from app.jobs.states import JobState
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFound
 from app.predictions.results import MEDIA_TYPES, Format, as_csv, as_lines
 from app.predictions.schemas import PredictionCreate, PredictionListItem, PredictionView
+from app.queue.states import JobState
 from lora_core.specs.predict import RESULTS
 
 router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])

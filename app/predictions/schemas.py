@@ -15,8 +15,8 @@ from app.jobs.schemas import (
     why_failed,
     why_listed,
 )
-from app.jobs.states import JobState
-from app.jobs.tables import Job
+from app.queue.states import JobState
+from app.queue.tables import Job
 
 
 class PredictionCreate(Body):

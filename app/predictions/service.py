@@ -14,12 +14,12 @@ from app.idempotency import service as idempotency
 from app.idempotency.service import Call
 from app.jobs import repository as jobs
 from app.jobs.service import enqueue
-from app.jobs.states import JobState, Kind, Lane
-from app.jobs.tables import Job
 from app.predictions import repository
 from app.predictions.errors import NoResults, ResultsRemoved
 from app.predictions.schemas import PredictionCreate, PredictionView
 from app.queue.dispatch import JobQueue
+from app.queue.states import JobState, Kind, Lane
+from app.queue.tables import Job
 from app.registry import service as registry
 from app.settings import Settings
 from app.storage import repository as artifacts

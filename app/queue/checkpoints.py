@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy import Select, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.jobs.tables import Checkpoint, Job, MetricPoint
 from app.queue.fencing import UNSYNCED, Lease, Rewound, StoredCheckpoint, append, held
+from app.queue.tables import Checkpoint, Job, MetricPoint
 from app.queue.transitions import NOT_WAITING, Told
 from app.storage.store import ArtifactRef
 

@@ -26,9 +26,9 @@ from sqlalchemy.orm import Session
 
 from app.database.clock import now
 from app.errors import AppError, Unavailable
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Job
 from app.queue.fencing import UNSYNCED, append
+from app.queue.states import JobState, Lane
+from app.queue.tables import Job
 from app.queue.transitions import NOT_WAITING, STORAGE, Told, backoff
 from app.settings import Settings
 

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Row
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
-from app.jobs.states import JobState, Kind
-from app.jobs.tables import Job, JobEvent
+from app.queue.states import JobState, Kind
+from app.queue.tables import Job, JobEvent
 from app.queue.transitions import Told
 from app.storage.store import ArtifactRef
 

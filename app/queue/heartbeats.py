@@ -7,9 +7,9 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.database.clock import now
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Job, Worker
 from app.queue.fencing import UNSYNCED, Held, Owner
+from app.queue.states import JobState, Lane
+from app.queue.tables import Job, Worker
 
 
 def announce(session: Session, owner: Owner, *, draining: bool, devices: Sequence[str]) -> None:

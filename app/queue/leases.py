@@ -15,8 +15,6 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.database.base import JsonObject
 from app.database.clock import now
-from app.jobs.states import JobState, Kind, Lane, Outcome
-from app.jobs.tables import Attempt, Job
 from app.queue import checkpoints, transitions
 from app.queue.fencing import (
     UNSYNCED,
@@ -29,6 +27,8 @@ from app.queue.fencing import (
     append,
     held,
 )
+from app.queue.states import JobState, Kind, Lane, Outcome
+from app.queue.tables import Attempt, Job
 from app.queue.transitions import CRASH_LOOP, SPENT, Ending, ExitStatus, Retry, Told, closing
 
 SIGKILL = Signals.SIGKILL.value

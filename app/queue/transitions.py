@@ -12,8 +12,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.database.base import JsonObject
 from app.database.clock import now
-from app.jobs.states import JobState, Outcome
-from app.jobs.tables import Attempt, Job
+from app.queue.states import JobState, Outcome
+from app.queue.tables import Attempt, Job
 
 CRASH_LOOP = "crash_loop"  # it fails at the same step again and again
 STORAGE = "storage_unavailable"  # what a job waits for: disk, data folder, store or database

@@ -15,7 +15,7 @@ from app.datasets.upload import receive
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, WorkDep
 from app.http.fields import Slug
 from app.http.pagination import After, Limit, Page, cut, decode
-from app.idempotency.service import KeyedDep
+from app.idempotency.header import KeyedDep
 from app.registry import imports, repository, service
 from app.registry.schemas import (
     IMPORT_FORM,

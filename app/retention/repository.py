@@ -18,9 +18,9 @@ from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
 from app.jobs.repository import UNENDED
-from app.jobs.states import JobState
-from app.jobs.tables import Checkpoint, Job
 from app.queue.fencing import UNSYNCED, append
+from app.queue.states import JobState
+from app.queue.tables import Checkpoint, Job
 from app.queue.transitions import Told
 from app.registry.tables import ModelVersion
 from app.retention.files import Kind, Removal

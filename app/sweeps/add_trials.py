@@ -16,9 +16,9 @@ from app.database.locks import take_turns
 from app.jobs import data_sources
 from app.jobs import service as jobs
 from app.jobs.resolve import Draft, Drafter
-from app.jobs.states import Lane
-from app.jobs.tables import Job
 from app.queue import heartbeats
+from app.queue.states import Lane
+from app.queue.tables import Job
 from app.resources import Resources
 from app.settings import Settings
 from app.sweeps import repository, strategies, trials

@@ -8,8 +8,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.jobs.repository import FINAL
-from app.jobs.states import JobState
-from app.jobs.tables import Job
+from app.queue.states import JobState
+from app.queue.tables import Job
 from app.sweeps import strategies
 from app.sweeps.repository import STATE
 from app.sweeps.strategies import Strategy

@@ -9,9 +9,9 @@ from app.idempotency.service import Call
 from app.jobs import data_sources
 from app.jobs import service as jobs
 from app.jobs.schemas import JobView
-from app.jobs.states import JobState
-from app.jobs.tables import Job
 from app.queue.dispatch import JobQueue
+from app.queue.states import JobState
+from app.queue.tables import Job
 from app.settings import Settings
 from app.sweeps import repository, results
 from app.sweeps.errors import CellNotFound, NothingToPromote

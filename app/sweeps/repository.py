@@ -11,9 +11,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 from app.database.base import JsonObject
 from app.database.clock import now
 from app.jobs.repository import FINAL
-from app.jobs.states import JobState
-from app.jobs.tables import Job
 from app.queue.fencing import UNSYNCED
+from app.queue.states import JobState
+from app.queue.tables import Job
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.states import CellState, SweepState
 from app.sweeps.tables import Sweep, SweepCell

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.jobs.results.comparison import Graded
-from app.jobs.states import JobState
-from app.jobs.tables import Job
+from app.queue.states import JobState
+from app.queue.tables import Job
 from app.sweeps import repository
 from app.sweeps.repository import Place
 from app.sweeps.schemas import CellView, ComparisonView, ScoreView, Standing, VerdictView

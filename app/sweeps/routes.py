@@ -11,7 +11,7 @@ from app.http.dependencies import DatabaseDep, QueueDep, SettingsDep, StoreDep
 from app.http.fields import id_or
 from app.http.pagination import After, Limit, Page, cut, decode
 from app.idempotency import service as idempotency
-from app.idempotency.service import KeyedDep
+from app.idempotency.header import KeyedDep
 from app.jobs import base_models
 from app.jobs.schemas import JobView
 from app.sweeps import export, planning, repository, results, service

@@ -19,9 +19,9 @@ from app.idempotency import service as idempotency
 from app.idempotency.service import Call
 from app.jobs import repository as jobs
 from app.jobs.resolve import Drafter
-from app.jobs.states import Kind
-from app.jobs.tables import Job
 from app.queue.dispatch import JobQueue
+from app.queue.states import Kind
+from app.queue.tables import Job
 from app.settings import Settings
 from app.storage import service as artifacts
 from app.storage.store import Store

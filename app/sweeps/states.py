@@ -4,7 +4,7 @@
                                        ▲             │
                                        └─────────────┘  retry, extend
 
-A job of a cell lives as any other does (`app.jobs.states`).
+A job of a cell lives as any other does (`app.queue.states`).
 """
 
 from enum import StrEnum

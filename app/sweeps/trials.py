@@ -13,8 +13,8 @@ from app.database.base import JsonObject
 from app.errors import AppError
 from app.jobs.base_models import Base
 from app.jobs.resolve import Draft, Drafter
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Checkpoint, Job
+from app.queue.states import JobState, Lane
+from app.queue.tables import Checkpoint, Job
 from app.sweeps.errors import InvalidCells, UnknownField
 from app.sweeps.search_space import Settings, Space, applied, ends, named
 from app.sweeps.strategies import Halving, Strategy, shares

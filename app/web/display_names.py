@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from app.jobs.schemas import JobListItem
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.web.formats import short
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, named
 

@@ -19,7 +19,7 @@ from app.jobs.results.misclassified import MistakeView, Part
 from app.jobs.retry import find_start
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.registry import repository as registry
 from app.storage import repository as artifacts
 from app.storage.archive import described

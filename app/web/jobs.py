@@ -15,8 +15,8 @@ from app.jobs import repository, service
 from app.jobs.repository import Filter
 from app.jobs.results import curves
 from app.jobs.schemas import JobListItem
-from app.jobs.states import JobState
 from app.jobs.tags import spelled
+from app.queue.states import JobState
 from app.web import display_names, page
 from app.web.page import Filled, render
 from lora_core.specs.method import MethodName

@@ -16,8 +16,8 @@ from app.http.dependencies import DatabaseDep
 from app.http.fields import Slug
 from app.http.pagination import cut, decode
 from app.jobs import repository as jobs
-from app.jobs.states import Kind
-from app.jobs.tables import Job
+from app.queue.states import Kind
+from app.queue.tables import Job
 from app.registry import repository
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, RegisteredModel

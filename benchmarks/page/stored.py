@@ -14,8 +14,8 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
 from app.jobs import repository
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Job, MetricPoint
+from app.queue.states import JobState, Lane
+from app.queue.tables import Job, MetricPoint
 from lora_core.specs.train import TrainSpec
 
 METHODS: tuple[dict[str, Any], ...] = (

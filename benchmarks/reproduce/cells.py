@@ -21,7 +21,7 @@ from lora_core.defaults import settled
 from lora_core.encoders.load import locate
 from lora_core.events import Silence
 from lora_core.specs.data import Split
-from lora_core.training.final_evaluation import Graded
+from lora_core.training.correctness import Graded
 from lora_core.training.run import run as train
 
 

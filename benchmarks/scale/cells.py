@@ -13,9 +13,9 @@ from typing import Any
 import structlog
 
 from app.database.migrations import upgrade
-from app.jobs.states import Lane
 from app.queue import leases
 from app.queue.fencing import Owner
+from app.queue.states import Lane
 from app.resources import Resources, open_resources
 from app.retention.service import sweep
 from app.settings import Settings

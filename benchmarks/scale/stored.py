@@ -13,8 +13,8 @@ from app.auth.tables import LOCAL_KEY_ID, ApiKey
 from app.database.base import Base, new_id
 from app.database.engines import Database
 from app.datasets.tables import Dataset, overview_of
-from app.jobs.states import JobState, Kind, Lane, Outcome
-from app.jobs.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
+from app.queue.states import JobState, Kind, Lane, Outcome
+from app.queue.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
 from app.registry.tables import ModelVersion, RegisteredModel
 from app.storage.store import Store
 from app.storage.tables import MODEL, RESULTS, Artifact

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.quiet import NoEnd
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
-from lora_core import compatibility, model_selection
+from lora_core import compatibility, model_selection, training_version
 from lora_core.data.rows import Row
 from lora_core.defaults import settled
 from lora_core.encoders.load import locate
@@ -18,7 +18,7 @@ from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto, run_identity
+from lora_core.training import auto
 from lora_core.training.run import run
 
 
@@ -54,7 +54,7 @@ def settings(spec: Spec) -> dict[str, Any]:
     ]
     told = [each.model_dump(mode="json", exclude={"runtime", "result", "trial"}) for each in filled]
     return {
-        "version": run_identity.TRAINING_VERSION,
+        "version": training_version.TRAINING_VERSION,
         "methods": told,
         "selection": [
             model_selection.LEAST_LORA,

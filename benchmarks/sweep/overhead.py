@@ -20,7 +20,7 @@ from sqlalchemy import func, select, update
 
 from app.database import migrations
 from app.jobs.repository import FINAL
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from app.sweeps import add_trials

@@ -19,20 +19,21 @@ from benchmarks.train.plan import (
     train_spec,
 )
 from benchmarks.train.window import Window
+from lora_core import distributed
+from lora_core.data.tokenized_split import Part
 from lora_core.encoders.load import locate
 from lora_core.errors.training import Stopped
 from lora_core.events import Silence
+from lora_core.forward import Forward
+from lora_core.progress_reporter import Pulse
+from lora_core.runtime import host_peak_mb
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec
-from lora_core.training import distributed, evaluate
-from lora_core.training.evaluate import WholeModel
+from lora_core.training import evaluate
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
-from lora_core.training.runtime import host_peak_mb
-from lora_core.training.tokenized_split import Part
 
 
 def rate(name: str, size: Size) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def right(forward: WholeModel, part: Part) -> str:
+def right(forward: Forward, part: Part) -> str:
     """A 1 or 0 for each text, as it is answered."""
     budget = OptimSpec().micro_batch_tokens
     logits = evaluate.logits(forward, part, budget=budget, pulse=quiet_pulse())

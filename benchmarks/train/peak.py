@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
+from lora_core import runtime
 from lora_core.specs.train import RuntimeSpec
-from lora_core.training import runtime
 
 SHAPES = ((2048, 384, 1536), (8192, 384, 1536), (2048, 2048, 2048), (4096, 4096, 4096))  # m, k, n
 

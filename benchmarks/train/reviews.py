@@ -2,11 +2,11 @@
 
 from lora_core.data.load import load
 from lora_core.data.records import Splits
+from lora_core.data.tokenized_split import Part
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import Base
 from lora_core.specs.data import MAX_LENGTH, DataSpec, Split
 from lora_core.training.prepare import tokenise_parts
-from lora_core.training.tokenized_split import Part
 
 
 def read(data: DataSpec, base: Base) -> tuple[Splits, dict[Split, Part]]:

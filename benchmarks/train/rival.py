@@ -22,16 +22,16 @@ from benchmarks.train.plan import (
 from benchmarks.train.reviews import read
 from benchmarks.train.trainer import Side, arguments, precision, train
 from benchmarks.train.window import Window
+from lora_core import environment, runtime
+from lora_core.data.tokenized_split import Part
 from lora_core.encoders.load import Base, load_classifier, locate, silence_transformers
-from lora_core.fast.first_token import first_token_only
-from lora_core.fast.frozen_encoder import choose
+from lora_core.fast import first_token
+from lora_core.fast.frozen_encoder import fastest_forward
+from lora_core.forward import Forward
+from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
-from lora_core.training import runtime
-from lora_core.training.evaluate import WholeModel
-from lora_core.training.runtime import Runtime
-from lora_core.training.tokenized_split import Part
 
 LABELS = ("negative", "positive")
 # The Trainer's sampler sorts 50 batches together only if there are 200 or more; ours sorts 50 too.
@@ -91,7 +91,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        first_token_only(model, base.family)
+        first_token.use(model, base.family)
         correct.append(right(answering(model, machine, base, test), test))
     return {
         "correct": correct,
@@ -101,9 +101,9 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
     }
 
 
-def answering(model: Any, machine: Runtime, base: Base, test: Part) -> WholeModel:
+def answering(model: Any, machine: Runtime, base: Base, test: Part) -> Forward:
     """The way to its logits that ours would take."""
-    return choose(
+    return fastest_forward(
         model,
         machine,
         base.family,
@@ -111,6 +111,7 @@ def answering(model: Any, machine: Runtime, base: Base, test: Part) -> WholeMode
         encoder_dropout=0.0,
         budget=OptimSpec().micro_batch_tokens,
         pulse=quiet_pulse(),
+        environment=environment.here(machine, OptimSpec().micro_batch_tokens),
     )
 
 

@@ -16,7 +16,7 @@ from transformers import (
 from benchmarks.train.plan import BATCH, SEED, WARMUP, WEIGHT_DECAY
 from benchmarks.train.window import End, Window
 from lora_core.encoders.load import Base
-from lora_core.training.runtime import Runtime
+from lora_core.runtime import Runtime
 
 Side = Literal["default", "tuned"]
 

@@ -63,6 +63,15 @@ def epoch_updates(
         yield updates[i]
 
 
+def padded_length(length: int, multiple: int) -> int:
+    """The next multiple.
+
+    oneDNN compiles and caches a kernel for each shape, so hundreds of lengths cost time and memory
+    (docs/decisions/0018).
+    """
+    return -(-length // multiple) * multiple
+
+
 def collate(
     ids: Sequence[Sequence[int] | NDArray[np.int32]], pad: int, length: int | None = None
 ) -> Batch:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lora_core.layers.base import AdapterLinear
 
 
-def hold(blocks: Iterable[nn.Module], dtype: torch.dtype) -> None:
+def use(blocks: Iterable[nn.Module], dtype: torch.dtype) -> None:
     """Let every frozen linear layer of these use such a copy under autocast.
 
     Those under an adapter are left out: their weights are folded or merged, and so they change.

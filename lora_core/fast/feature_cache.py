@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir, keep_below
-from lora_core.training.tokenized_split import Part
+from lora_core.data.tokenized_split import Part
 
 FORMAT = "2"  # raise it when the same facts would give other features
 LIMIT = 8 * 2**30  # bytes of all entries

@@ -25,7 +25,7 @@ from lora_core.encoders.modules import blocks, is_pooled
 from lora_core.layers.base import AdapterLinear
 
 
-def first_token_only(model: nn.Module, family: EncoderFamily) -> None:
+def use(model: nn.Module, family: EncoderFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay as they are."""
     last: Any = blocks(model, family)[-1]
     if is_pooled(model.config):

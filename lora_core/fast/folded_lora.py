@@ -12,13 +12,15 @@ Kept for the backward pass: W + s B A, d_out · d_in numbers a layer. Not for Do
 depends on B A too.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.layers.base import AdapterLinear
+from lora_core.layers.lora import LoraLinear
 
 TOKENS_PER_RANK = 16
 
@@ -31,6 +33,17 @@ def pays(layer: AdapterLinear, x: Tensor) -> bool:
     if layer.applies_dropout:
         return False
     return x.numel() // x.shape[-1] >= TOKENS_PER_RANK * layer.r
+
+
+def use(model: nn.Module) -> None:
+    """Let every LoRA layer of the model fold where that is faster; DoRA computes something else."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLinear) and type(layer).adapted is LoraLinear.adapted:
+            layer.adapted = partial(_adapted, layer)  # type: ignore[method-assign]
+
+
+def _adapted(layer: LoraLinear, x: Tensor) -> Tensor:
+    return folded(layer, x) if pays(layer, x) else LoraLinear.adapted(layer, x)
 
 
 def folded(layer: AdapterLinear, x: Tensor) -> Tensor:

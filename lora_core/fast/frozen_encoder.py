@@ -13,29 +13,28 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from lora_core.data.batching import by_length
+from lora_core.data.tokenized_split import Part
 from lora_core.encoders import stack
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
-from lora_core.fast import feature_cache
+from lora_core.fast import feature_cache, unfused_attention
+from lora_core.forward import BlockwiseForward
+from lora_core.progress_reporter import Pulse
+from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
-from lora_core.training import run_identity
-from lora_core.training.evaluate import EveryBlock
-from lora_core.training.progress_reporter import Pulse
-from lora_core.training.runtime import Runtime
-from lora_core.training.tokenized_split import Part
 
 MAX_BYTES = feature_cache.LIMIT // 2  # of the states of one run
 
 
-class FrozenTrunk(EveryBlock):
+class FrozenEncoderForward(BlockwiseForward):
     """The states below the first block that trains are kept; what lies above is computed again.
 
-    The same function as `WholeModel` while nothing below trains or drops out. When no block trains,
+    The same function as `Forward` while nothing below trains or drops out. When no block trains,
     the head alone is left, and it reads one state of a text: that of its first token.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: PreTrainedModel,
         runtime: Runtime,
@@ -44,9 +43,13 @@ class FrozenTrunk(EveryBlock):
         *,
         budget: int,
         pulse: Pulse,
+        environment: Mapping[str, str],
     ) -> None:
-        """Compute, or find, the states of every part; `budget` padded tokens at once."""
-        super().__init__(model, runtime, family)
+        """Compute, or find, the states of every part; `budget` padded tokens at once.
+
+        `environment` is what decides their last bits.
+        """
+        super().__init__(model, runtime, family, pad_multiple=_pad_multiple(runtime))
         self._budget = budget
         self._pulse = pulse
         every = blocks(model, family)
@@ -55,7 +58,7 @@ class FrozenTrunk(EveryBlock):
         began = time.monotonic()
         below = [model.get_submodule(family.embeddings), *self._below]
         self._origin = feature_cache.origin(
-            (f"{name}={value}" for name, value in run_identity.here(runtime, budget).items()),
+            (f"{name}={value}" for name, value in environment.items()),
             chain.from_iterable(piece.parameters() for piece in below),
         )
         self._features = {split: self._states(part) for split, part in parts.items()}
@@ -96,7 +99,7 @@ def row_counts(part: Part, blocks_above: int) -> NDArray[np.int64]:
     return part.lengths if blocks_above else np.ones_like(part.lengths)
 
 
-def choose(  # noqa: PLR0913 - everything that the rule looks at
+def fastest_forward(  # noqa: PLR0913 - everything that the rule looks at
     model: PreTrainedModel,
     runtime: Runtime,
     family: EncoderFamily,
@@ -105,12 +108,19 @@ def choose(  # noqa: PLR0913 - everything that the rule looks at
     encoder_dropout: float,
     budget: int,
     pulse: Pulse,
-) -> EveryBlock:
+    environment: Mapping[str, str],
+) -> BlockwiseForward:
     """The cheapest way that is exact for what this run trains."""
     frozen = stack.frozen_blocks(model, family) if encoder_dropout == 0 else 0
     above = len(blocks(model, family)) - frozen
     rows = sum(int(row_counts(part, above).sum()) for part in parts.values())
     if frozen and rows * model.config.hidden_size * 4 <= MAX_BYTES:
         pulse.enter(Phase.FEATURES)
-        return FrozenTrunk(model, runtime, family, parts, budget=budget, pulse=pulse)
-    return EveryBlock(model, runtime, family)
+        return FrozenEncoderForward(
+            model, runtime, family, parts, budget=budget, pulse=pulse, environment=environment
+        )
+    return BlockwiseForward(model, runtime, family, pad_multiple=_pad_multiple(runtime))
+
+
+def _pad_multiple(runtime: Runtime) -> int:
+    return unfused_attention.pad_multiple(runtime.device, runtime.precision)

@@ -20,6 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from lora_core.data.batching import padded_length
+
 NAME = "loraworks_unfused"
 STEP = 16  # of lengths, in tokens
 KEPT_BYTES = 2**26  # of the probabilities of one layer; a larger batch goes the fused way
@@ -30,13 +32,9 @@ def pays(device: str, precision: str) -> bool:
     return device == "cpu" and precision == "bf16"
 
 
-def rounded(length: int, step: int) -> int:
-    """The next multiple of `step`.
-
-    oneDNN builds and keeps a kernel for each shape that it multiplies, so texts of hundreds of
-    lengths cost time and memory (docs/decisions/0018).
-    """
-    return -(-length // step) * step
+def pad_multiple(device: str, precision: str) -> int:
+    """Tokens whose multiples batches are padded to."""
+    return STEP if pays(device, precision) else 1
 
 
 def use(model: PreTrainedModel) -> None:
@@ -89,7 +87,7 @@ class _Unfused(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
     ) -> Tensor:
-        widths = [min(rounded(n, STEP), query.shape[2]) for n in lengths]
+        widths = [min(padded_length(n, STEP), query.shape[2]) for n in lengths]
         out = _rows_like(query)
         kept = query.new_empty(query.shape[1] * sum(w * w for w in widths))
         for i, (n, p) in enumerate(zip(lengths, _squares(kept, widths), strict=True)):

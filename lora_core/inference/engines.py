@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lora_core.cpu import has_fast_bf16
 from lora_core.encoders.base import EncoderFamily
 from lora_core.errors.artifact import EngineMissing
-from lora_core.fast.compiled import CompiledNetwork
+from lora_core.inference.compiled import CompiledNetwork
 from lora_core.inference.network import Network
 
 EXACT, FAST = torch.float32, torch.bfloat16

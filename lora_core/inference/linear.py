@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lora_core import manifest
 from lora_core.data.limits import MAX_CELL
 from lora_core.errors.artifact import EmptyInput
-from lora_core.inference.predictor import decode
+from lora_core.inference.decoding import decode
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, Word
 from lora_core.specs.predict import Function, Side

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lora_core import compatibility
+from lora_core.data.batching import padded_length
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.modules import blocks, head_activation, is_pooled, learned_blocks
 from lora_core.encoders.pooling import SCALE
-from lora_core.fast.inference_attention import LONGEST, Unfused
-from lora_core.fast.unfused_attention import STEP, rounded
+from lora_core.fast.unfused_attention import STEP
 from lora_core.inference.adapter import PIECES, Adapter, Dense
+from lora_core.inference.attention import LONGEST, Unfused
 
 T = TypeVar("T")
 Rows = Literal["texts", "tokens"]  # what there is a row for
@@ -42,11 +43,11 @@ class Layout:
             for length in self.lengths[first:after]:
                 self.starts.append(row)
                 row += length
-            row = rounded(row, step)
+            row = padded_length(row, step)
             self._texts.append((slice(first, after), adapter))
             self._tokens.append((slice(begin, row), adapter))
             first = after
-        self.rows = rounded(self.starts[-1] + rounded(self.lengths[-1], step), step)
+        self.rows = padded_length(self.starts[-1] + padded_length(self.lengths[-1], step), step)
 
     def groups(self, *, of: Rows) -> list[tuple[slice, Adapter]]:
         """Which rows belong to which adapter."""
@@ -201,7 +202,7 @@ class Network:
         out = qkv.new_zeros(rows, qkv.shape[1] // 3)
         for i, (start, length) in enumerate(zip(layout.starts, layout.lengths, strict=True)):
             if self._unfused and not first_only and length <= LONGEST:
-                q, k, v = self._parts(qkv[start : start + rounded(length, self._step)])
+                q, k, v = self._parts(qkv[start : start + padded_length(length, self._step)])
                 y = self._unfused(q, k, v, length)
             else:
                 q, k, v = self._parts(qkv[start : start + length])

@@ -1,14 +1,12 @@
-"""From logits to labels with scores."""
+"""Texts in, labels with probabilities out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import expit, softmax
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -17,45 +15,12 @@ from lora_core.artifact import label_names, labels_of
 from lora_core.data.batching import by_length
 from lora_core.encoders import FAMILIES
 from lora_core.inference.adapter import Adapter, head_of
+from lora_core.inference.decoding import decode
 from lora_core.inference.network import Network
 from lora_core.inference.networks import Networks
 from lora_core.inference.reader import Encoded, Reader
 from lora_core.inference.words import Worded, read_words
 from lora_core.specs.predict import Function, Side
-
-
-def decode(
-    logits: Any,
-    labels: Sequence[str],
-    function: Function | None = None,
-    temperature: float = 1.0,
-) -> list[list[tuple[str, float]]]:
-    """A score for each label of each row, the highest first.
-
-    `logits` (rows, labels) are a tensor or an array. By default the scores are probabilities:
-    softmax of logits / temperature, or sigmoid where there is one label only. Their order is that
-    of the logits.
-    """
-    function = function or ("softmax" if len(labels) > 1 else "sigmoid")
-    divisor = temperature if function == "softmax" else 1.0
-    rows = np.asarray(logits, dtype=np.float64)
-    scores = _FUNCTIONS[function](rows / divisor)
-    order = np.argsort(-rows, axis=-1, kind="stable")
-    return [
-        [(labels[i], row[i]) for i in ranks]
-        for row, ranks in zip(scores.tolist(), order.tolist(), strict=True)
-    ]
-
-
-_FUNCTIONS: Mapping[Function, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "softmax": lambda logits: softmax(logits, axis=-1),
-    "sigmoid": expit,
-    "none": lambda logits: logits,
-}
-
-
-# MERGED lora_core.inference.predictor
-# Texts in, labels with probabilities out.
 
 BATCH_TOKENS = 4096  # computed at once
 

@@ -5,7 +5,6 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_core.fast import folded_lora
 from lora_core.layers.base import AdapterLinear
 
 
@@ -21,10 +20,8 @@ class LoraLinear(AdapterLinear):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
     def adapted(self, x: Tensor) -> Tensor:
-        """W x + b + scale · B (A x); of many tokens `folding.py` makes it in one product."""
-        if folded_lora.pays(self, x):
-            return folded_lora.folded(self, x)
-        y: Tensor = self.base(x)  # the textbook form
+        """W x + b + scale · B (A x)."""
+        y: Tensor = self.base(x)
         return y + self.low_rank(x)
 
     def low_rank(self, x: Tensor) -> Tensor:

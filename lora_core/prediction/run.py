@@ -20,10 +20,10 @@ from lora_core.inference.load import load
 from lora_core.prediction import answers
 from lora_core.prediction.answers import Answers, Logits
 from lora_core.prediction.results import Results
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import divided
 from lora_core.specs.predict import RESULTS, PredictSpec
 from lora_core.training.checkpoint_schedule import SavePlan, Saves
-from lora_core.training.progress_reporter import Pulse
 
 if TYPE_CHECKING:
     from lora_core.inference.linear import LinearPredictor

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from lora_core import compatibility, model_selection
+from lora_core import compatibility, distributed, model_selection
 from lora_core.cost_model import SPEED, Costs
 from lora_core.cross_validation import Logits, learnable
 from lora_core.data.folds import fold_of
@@ -20,15 +20,15 @@ from lora_core.encoders.load import locate
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import CandidateTried, Observer, Phase, Selected, Silence, StopSignal
 from lora_core.model_selection import CandidateResult, Scores, Selection
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, Candidate, LinearSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training import checkpoint, distributed, library_errors, linear, verdict
+from lora_core.training import checkpoint, library_errors, linear, verdict
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.chosen import Chosen
 from lora_core.training.cross_validation import CrossValidation
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.run import run as run_encoder
 
 CHARACTERS_PER_TOKEN = 4.5  # about, to plan by before anything is tokenised

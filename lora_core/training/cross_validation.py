@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core import cross_validation
+from lora_core import cross_validation, distributed
 from lora_core.atomic_files import new_entry
 from lora_core.cache import cache_dir, keep_below
 from lora_core.cross_validation import Logits, Places
@@ -23,7 +23,7 @@ from lora_core.events import Silence
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, OneMethod, ProbeSpec
 from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
-from lora_core.training import distributed, probe, run_identity
+from lora_core.training import probe, run_identity
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.resume import build_trainer
 

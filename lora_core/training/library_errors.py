@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 from safetensors import SafetensorError
 
+from lora_core import distributed
 from lora_core.atomic_files import is_no_room
 from lora_core.errors.training import DiskFull, OutOfHostMemory, OutOfMemory
 from lora_core.process import is_no_memory
+from lora_core.runtime import host_peak_mb
 from lora_core.specs.train import TrainSpec
-from lora_core.training import distributed
-from lora_core.training.runtime import host_peak_mb
 
 LEAST_TOKENS = 16  # that a spec may ask for
 

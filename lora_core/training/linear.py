@@ -35,16 +35,16 @@ from lora_core.inference.linear import ENGINE
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, settled
 from lora_core.process import cores, is_no_memory
+from lora_core.progress_reporter import Pulse, while_beating
 from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks import calibration
 from lora_core.tasks.metrics import CURVES, report
-from lora_core.training import final_evaluation, linear_learning_curve
+from lora_core.training import linear_learning_curve, misclassified
 from lora_core.training.chosen import Chosen
-from lora_core.training.final_evaluation import grade
-from lora_core.training.progress_reporter import Pulse, while_beating
+from lora_core.training.correctness import grade
 from lora_core.verdict import Verdict, judge, majority
 
 STEPS = 1
@@ -228,7 +228,7 @@ def _save(
     files.save(out_dir, model.parameters)
     names = list(splits.labels)
     for split in (Split.VALIDATION, Split.TEST):
-        final_evaluation.save(out_dir, split, splits.part(split), logits[split], names, temperature)
+        misclassified.save(out_dir, split, splits.part(split), logits[split], names, temperature)
     save_golden(out_dir, [example.text for example in splits.test], logits[Split.TEST])
 
 

@@ -6,7 +6,7 @@ from lora_core.data.more_labels import MoreLabels, without_curve
 from lora_core.data.records import Splits
 from lora_core.data.rows import Row
 from lora_core.events import Phase
-from lora_core.training.progress_reporter import Pulse, while_beating
+from lora_core.progress_reporter import Pulse, while_beating
 
 
 def of_splits(splits: Splits, pulse: Pulse) -> MoreLabels:

@@ -10,19 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lora_core import distributed
 from lora_core.data.batching import epoch_updates, micro_batches
 from lora_core.defaults import schedule
 from lora_core.errors.training import NonFinite, Stopped
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite
 from lora_core.failpoints import reach
 from lora_core.methods.base import saved_parameters
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import Split
-from lora_core.training import distributed, evaluate, final_evaluation, rng
+from lora_core.training import eval_subset, evaluate, rng
 from lora_core.training.best_checkpoint import Best
 from lora_core.training.checkpoint_schedule import Saves
 from lora_core.training.optim import build_optimizer, build_schedule
 from lora_core.training.prepare import Prepared
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.throughput import Pace
 from lora_core.training.training_state import Progress, own_parameters
 
@@ -247,7 +248,7 @@ class Trainer:
         """
         self.pulse.enter(Phase.EVALUATING, self.progress.step)
         part, budget = self.validation_part, self.spec.optim.micro_batch_tokens
-        which = final_evaluation.texts(self.spec, part.split, len(part))
+        which = eval_subset.texts(self.spec, part.split, len(part))
         answers = evaluate.logits(self.forward, part, budget=budget, pulse=self.pulse, only=which)
         loss = self.task.metrics(answers, part.labels[which])["loss"]
         self._check_finite("validation loss", loss, self.progress.step)

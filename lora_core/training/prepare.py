@@ -5,33 +5,29 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from lora_core import compatibility, defaults, methods
+from lora_core import compatibility, defaults, environment, methods
 from lora_core.data.load import load
 from lora_core.data.records import Splits
+from lora_core.data.tokenized_split import Part
 from lora_core.data.tokens import check_ends, load_tokenizer, tokenise
 from lora_core.encoders.base import EncoderFamily
 from lora_core.encoders.gradient_checkpointing import recompute
 from lora_core.encoders.load import fingerprint, load_classifier, locate
-from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import pool
 from lora_core.events import Noted, Observer, Phase
-from lora_core.fast import cast_weights, unfused_attention
-from lora_core.fast.first_token import first_token_only
-from lora_core.fast.frozen_encoder import choose
+from lora_core.fast.optimize import optimize
+from lora_core.forward import BlockwiseForward
 from lora_core.methods.base import Method
+from lora_core.progress_reporter import Pulse
+from lora_core.runtime import Runtime, start
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
 from lora_core.specs.train import HeadInit, TrainSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
-from lora_core.training.evaluate import EveryBlock
-from lora_core.training.progress_reporter import Pulse
-from lora_core.training.runtime import Runtime, start
-from lora_core.training.tokenized_split import Part
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Prepared:
     family: EncoderFamily
     method: Method
     task: SequenceClassification
-    forward: EveryBlock
+    forward: BlockwiseForward
     tokenizer: Tokenizer
     tokenizer_file: Path  # that it was read from
     base_sha256: str
@@ -88,20 +84,13 @@ def prepare(
     spec, learning_rate, max_length = defaults.settled(spec, shape, texts)
     spec = _on(spec, runtime)
     # The order matters from here on. The base is hashed before injection renames its layers. A is
-    # drawn on the CPU, so that it is the same on every device. `recompute` wraps what is there, so
-    # it comes after the last block was changed. `hold` copies on the device, so it comes last.
+    # drawn on the CPU, so that it is the same on every device. `optimize` copies weights on the
+    # device. `recompute` wraps the blocks as they are, so it comes last.
     pool(model, family, spec.pooling)
     base_sha256 = fingerprint(model, family)
     method = methods.build(spec.encoder_method)
     method.prepare(model, family)
-    first_token_only(model, family)
-    if unfused_attention.pays(runtime.device, runtime.precision):
-        unfused_attention.use(model)
-    if spec.runtime.gradient_checkpointing:
-        recompute(model, family)
     model.to(runtime.device)
-    if runtime.precision == "bf16":
-        cast_weights.hold(blocks(model, family), torch.bfloat16)
 
     pulse.enter(Phase.TOKENISING)
     tokenizer_file = base.directory / "tokenizer.json"
@@ -121,15 +110,18 @@ def prepare(
         np.bincount(parts[Split.TRAIN].labels, minlength=len(splits.labels)).tolist(),
     )
     read = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}
-    forward = choose(
+    forward = optimize(
         model,
-        runtime,
         family,
+        runtime,
         {split: part for split, part in parts.items() if split in read},
         encoder_dropout=spec.optim.encoder_dropout,
-        budget=spec.optim.micro_batch_tokens,
+        micro_batch_tokens=spec.optim.micro_batch_tokens,
         pulse=pulse,
+        environment=environment.here(runtime, spec.optim.micro_batch_tokens),
     )
+    if spec.runtime.gradient_checkpointing:
+        recompute(model, family)
     return Prepared(
         spec=spec,
         learning_rate=learning_rate,

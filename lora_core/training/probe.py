@@ -21,19 +21,20 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from lora_core import distributed
+from lora_core.data.tokenized_split import Part
 from lora_core.defaults import HEAD_INIT_TEXTS
 from lora_core.encoders.modules import head_activation, linear
 from lora_core.errors.training import NonFiniteStates
 from lora_core.events import Evaluated, Observer, Phase, finite
 from lora_core.linear.model import NEVER
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
-from lora_core.training import distributed, evaluate
+from lora_core.training import evaluate
 from lora_core.training.loop import Trained
 from lora_core.training.prepare import Prepared
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.throughput import Pace
-from lora_core.training.tokenized_split import Part
 
 MAX_ITERATIONS = 10_000  # it converges long before
 

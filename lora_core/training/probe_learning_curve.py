@@ -8,17 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_core import compatibility, flops
+from lora_core import compatibility, distributed, flops
 from lora_core.data import learning_curve as curve
 from lora_core.data.batching import by_length
 from lora_core.data.more_labels import MoreLabels, without_curve
 from lora_core.data.rows import Row
 from lora_core.events import Phase
+from lora_core.progress_reporter import Pulse, while_beating
 from lora_core.specs.data import Split
-from lora_core.training import distributed
 from lora_core.training.linear_learning_curve import distinct_texts, of_splits
 from lora_core.training.prepare import Prepared
-from lora_core.training.progress_reporter import Pulse, while_beating
 
 # Of one pass of the base: about two seconds of two idle cores, or of a GPU.
 PASS_FLOPS = {"cpu": 1e12, "cuda": 1e14}

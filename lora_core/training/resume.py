@@ -2,8 +2,10 @@
 
 from functools import partial
 
+from lora_core import environment
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.train import HeadInit
 from lora_core.training import checkpoint, probe, run_identity
 from lora_core.training.checkpoint import Checkpoint
@@ -11,7 +13,6 @@ from lora_core.training.checkpoint_schedule import SavePlan, Saves
 from lora_core.training.chosen import Chosen
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import Prepared
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.run_identity import Origin
 
 
@@ -48,7 +49,7 @@ def _go_on(trainer: Trainer, saved: Checkpoint, here: Origin) -> None:
     if problem := trainer.progress.misfit(saved.figures, saved.tensors):
         raise CheckpointCorrupt(path=saved.name, problem=problem)
     trainer.progress.restore(saved.figures, saved.tensors)
-    differences = run_identity.differences(saved.origin.environment, here.environment)
+    differences = environment.differences(saved.origin.environment, here.environment)
     trainer.observer.on_event(
         Resumed(step=saved.figures.step, exact=not differences, differences=differences)
     )

@@ -9,20 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from lora_core import artifact, manifest
+from lora_core import artifact, distributed, manifest
 from lora_core.adapters import merge_adapters
 from lora_core.events import Finished, Observer, Phase, Silence, Started, StopSignal
 from lora_core.failpoints import reach
+from lora_core.forward import Forward
+from lora_core.progress_reporter import Pulse
 from lora_core.saved_predictions import save_golden, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import (
     checkpoint,
-    distributed,
     evaluate,
     final_evaluation,
     library_errors,
+    misclassified,
     probe,
     probe_learning_curve,
     run_identity,
@@ -31,10 +33,8 @@ from lora_core.training import (
 from lora_core.training.checkpoint import Checkpoint
 from lora_core.training.checkpoint_schedule import SavePlan
 from lora_core.training.chosen import Chosen
-from lora_core.training.evaluate import WholeModel
 from lora_core.training.loop import Trained
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 
 HELD_OUT = 64  # texts on which the merged model is compared with the unmerged one
@@ -103,9 +103,7 @@ def run(  # noqa: PLR0913 - where from, where to, who watches
             save_predictions(out_dir, split, examples, rows)
             if leaves_model(prepared.spec):
                 temperature = measured["calibration"]["temperature"]
-                final_evaluation.save(
-                    out_dir, split, examples, rows, summary["labels"], temperature
-                )
+                misclassified.save(out_dir, split, examples, rows, summary["labels"], temperature)
         if leaves_model(prepared.spec):
             # Merges: the model has no adapters after it.
             summary["merge_difference"] = _save(out_dir, prepared, alone)
@@ -166,7 +164,7 @@ def _save(out_dir: Path, prepared: Prepared, pulse: Pulse) -> float:
 
     def answers(model: PreTrainedModel) -> NDArray[np.float32]:
         budget = spec.optim.micro_batch_tokens
-        return evaluate.logits(WholeModel(model, exact), held_out, budget=budget, pulse=pulse)
+        return evaluate.logits(Forward(model, exact), held_out, budget=budget, pulse=pulse)
 
     unmerged = answers(model)
     if isinstance(spec.method, LoraSpec):

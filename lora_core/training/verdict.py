@@ -8,6 +8,7 @@ from lora_core.data import linear_baseline
 from lora_core.data.records import Example, Splits
 from lora_core.events import Silence
 from lora_core.model_selection import LINEAR, PROBES
+from lora_core.progress_reporter import Pulse, Unseen
 from lora_core.specs.data import Split
 from lora_core.specs.method import Candidate, ProbeSpec
 from lora_core.specs.train import TrainSpec
@@ -15,7 +16,6 @@ from lora_core.training import probe as probes
 from lora_core.training.chosen import Chosen
 from lora_core.training.cross_validation import CrossValidation
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.progress_reporter import Pulse, Unseen
 from lora_core.verdict import Rival, Verdict, judge, majority
 
 # Of the probe that a run is compared with: it costs a pass of the base over each of them.

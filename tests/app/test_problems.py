@@ -19,7 +19,7 @@ from app.http.dependencies import DatabaseDep
 from app.http.error_responses import speaks_predict
 from app.http.fields import Body, Text
 from app.http.pagination import CURSOR, encode
-from app.idempotency.service import PATTERN as IDEMPOTENCY_KEY
+from app.idempotency.header import PATTERN as IDEMPOTENCY_KEY
 from app.main import create_app
 from app.registry.refs import MODEL_REF
 from app.settings import Settings

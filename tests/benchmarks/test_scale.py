@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.database.engines import Database
-from app.jobs.states import JobState
-from app.jobs.tables import Attempt, Job, MetricPoint
+from app.queue.states import JobState
+from app.queue.tables import Attempt, Job, MetricPoint
 from app.sweeps.tables import SweepCell
 from benchmarks.kept import Kept, choose
 from benchmarks.scale import report, stored

@@ -22,9 +22,8 @@ from benchmarks.small.sets import Texts
 from benchmarks.small.summary import gap
 from benchmarks.small.vectors import Vectors
 from benchmarks.small.wheels import Wheel
-from lora_core import manifest
+from lora_core import manifest, training_version
 from lora_core.data.rows import Row
-from lora_core.training import run_identity
 
 Figures = dict[str, Any]
 Run = Callable[..., Figures]
@@ -173,7 +172,7 @@ def test_changed_settings_are_computed_again(
 ) -> None:
     run()
     computed.clear()
-    monkeypatch.setattr(run_identity, "TRAINING_VERSION", run_identity.TRAINING_VERSION + 1)
+    monkeypatch.setattr(training_version, "TRAINING_VERSION", training_version.TRAINING_VERSION + 1)
     printed = run("--only", "/linear/")
     assert printed["compared"] == 0  # the figures of another program are not shown
     assert run()["compared"] == 2

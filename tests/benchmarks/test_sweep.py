@@ -13,8 +13,8 @@ from benchmarks.sweep import ours, report
 from benchmarks.sweep.limit import Limit
 from benchmarks.sweep.plan import CELLS, FULL, QUICK, SAMPLED, method
 from benchmarks.train.trainer import arguments
+from lora_core import runtime
 from lora_core.specs.train import RuntimeSpec
-from lora_core.training import runtime
 
 TOP_KEYS = {
     "grid", "halving", "best_of_grid_accuracy", "best_of_grid", "winner_vs_best", "rivals", "cells",

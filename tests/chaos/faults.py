@@ -11,8 +11,8 @@ from functools import partial
 
 from sqlalchemy import select
 
-from app.jobs.states import JobState
-from app.jobs.tables import Checkpoint, Job
+from app.queue.states import JobState
+from app.queue.tables import Checkpoint, Job
 from tests.chaos.scene import Scene
 from tests.e2e.installation import Process
 from tests.hostile_archives import ATTACKS

@@ -13,9 +13,9 @@ from uuid import UUID, uuid4
 import httpx2
 from sqlalchemy import func, select
 
-from app.jobs.states import JobState
-from app.jobs.states import Outcome as Ended
-from app.jobs.tables import Job
+from app.queue.states import JobState
+from app.queue.states import Outcome as Ended
+from app.queue.tables import Job
 from app.storage.tables import Artifact
 from tests.e2e.installation import Installation, Outcome, Process
 from tests.hostile_archives import hostile_archive

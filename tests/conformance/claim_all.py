@@ -11,9 +11,9 @@ from contextlib import suppress
 
 from app.database.engines import Database, open_database
 from app.database.errors import OUTAGE
-from app.jobs.states import Lane
 from app.queue import leases
 from app.queue.fencing import Claimed, Owner
+from app.queue.states import Lane
 from app.settings import Settings
 
 

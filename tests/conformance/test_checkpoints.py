@@ -1,9 +1,9 @@
 """Where a job goes on, and what the curves keep."""
 
 from app.database.engines import Database
-from app.jobs.tables import MetricPoint
 from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, Rewound
+from app.queue.tables import MetricPoint
 from app.queue.transitions import Ending, Preempted, Retry, Waiting
 from app.storage.store import ArtifactRef
 from tests.job_rows import add_job, events, give_back, job, points, take

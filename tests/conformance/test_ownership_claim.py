@@ -5,10 +5,10 @@ import pytest
 from app.database.clock import now
 from app.database.engines import Database
 from app.jobs import repository
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import MetricPoint
 from app.queue import leases
 from app.queue.fencing import Claimed, Owner
+from app.queue.states import JobState, Lane
+from app.queue.tables import MetricPoint
 from app.settings import Settings
 from tests.conformance.conftest import KINDS
 from tests.conformance.race import race

@@ -4,9 +4,9 @@ import pytest
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.jobs.states import JobState, Outcome
 from app.queue import leases
 from app.queue.fencing import Lease
+from app.queue.states import JobState, Outcome
 from app.queue.transitions import (
     Cancelled,
     Ending,

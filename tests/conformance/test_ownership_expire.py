@@ -5,10 +5,10 @@ from sqlalchemy import update
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
-from app.jobs.tables import Attempt
 from app.queue import leases
 from app.queue.fencing import Lease
+from app.queue.states import JobState, Lane, Outcome
+from app.queue.tables import Attempt
 from app.queue.transitions import Preempted, Retry
 from tests.conformance.test_ownership_endings import made
 from tests.job_rows import (

@@ -21,10 +21,10 @@ from sqlalchemy import delete, select
 from app.database.base import new_id
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
-from app.jobs.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue import checkpoints, dispatch, leases
 from app.queue.fencing import Lease, Owner
+from app.queue.states import JobState, Lane, Outcome
+from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import Cancelled, Ending, Failed, Preempted, Retry, Succeeded, Waiting
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef

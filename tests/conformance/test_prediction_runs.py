@@ -9,11 +9,11 @@ from app.database.clock import now
 from app.database.engines import Database
 from app.jobs import repository as jobs
 from app.jobs.errors import JobNotFound
-from app.jobs.states import JobState, Kind, Lane
 from app.predictions import repository, service
 from app.predictions.errors import PredictionNotFinished, PredictionNotFound
 from app.queue import checkpoints, dispatch, heartbeats, leases
 from app.queue.fencing import Claimed
+from app.queue.states import JobState, Kind, Lane
 from app.queue.transitions import Failed, Retry, Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts

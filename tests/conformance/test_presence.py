@@ -8,9 +8,9 @@ from sqlalchemy import select, update
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.tables import Worker
 from app.queue import heartbeats
 from app.queue.fencing import Held, Owner
+from app.queue.tables import Worker
 from tests.job_rows import ALICE, BOB, add_job, take
 
 

@@ -2,8 +2,8 @@
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane
 from app.queue import dispatch, leases
+from app.queue.states import JobState, Lane
 from app.queue.transitions import Waiting
 from tests.job_rows import add_job, change, events, give_back, job, take
 

@@ -20,7 +20,7 @@ from app.auth.tables import ApiKey
 from app.database import migrations
 from app.database.engines import migration_engine, open_database
 from app.database.errors import SchemaNewer, SchemaOlder
-from app.database.metadata import metadata
+from app.metadata import metadata
 from app.settings import Settings
 from tests.servers import PostgresServer
 from tests.waiting import wait_until

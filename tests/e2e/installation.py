@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from app.database import migrations
 from app.database.engines import Database, open_database
-from app.jobs.states import JobState
+from app.queue.states import JobState
 from app.settings import Settings
 from app.storage.tables import Artifact
 from lora_core.specs.train import TrainSpec

@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from app.database.clock import now
 from app.jobs import repository
-from app.jobs.states import JobState
-from app.jobs.states import Outcome as Ended
+from app.queue.states import JobState
+from app.queue.states import Outcome as Ended
 from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone

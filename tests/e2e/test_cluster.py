@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from app.database.engines import Database, open_database
-from app.jobs.tables import Worker
+from app.queue.tables import Worker
 from app.settings import Settings
 from tests.e2e.composed import Composed
 from tests.job_rows import attempts

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.states import JobState
-from app.jobs.states import Outcome as Ended
+from app.queue.states import JobState
+from app.queue.states import Outcome as Ended
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import attempts, job

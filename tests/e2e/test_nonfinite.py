@@ -9,8 +9,8 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.states import JobState
 from app.main import create_app
+from app.queue.states import JobState
 from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation
 from tests.job_rows import job, points

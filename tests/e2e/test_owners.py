@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.jobs.states import JobState
-from app.jobs.states import Outcome as Ended
+from app.queue.states import JobState
+from app.queue.states import Outcome as Ended
 from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone

@@ -14,8 +14,8 @@ import pytest
 from transformers import pipeline
 
 from app.database import migrations
-from app.jobs.states import Outcome
 from app.predictions import service
+from app.queue.states import Outcome
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from lora_core.prediction.run import CHUNK

@@ -9,8 +9,8 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.idempotency.service import Call
 from app.jobs import repository
 from app.jobs.retry import retry
-from app.jobs.states import JobState
 from app.queue.dispatch import open_queue
+from app.queue.states import JobState
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import EMBEDDED_FIRST

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.jobs.tables import Attempt, Job
+from app.queue.tables import Attempt, Job
 from app.resources import Resources, open_resources
 from app.sweeps.snapshot import Board
 from app.sweeps.states import SweepState

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app.database import migrations
 from app.database.base import new_id
 from app.database.engines import open_database
-from app.jobs.tables import Checkpoint
+from app.queue.tables import Checkpoint
 from app.storage.opening import open_store
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation

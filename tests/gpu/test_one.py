@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from lora_core import manifest
+from lora_core.data.tokenized_split import Part
 from lora_core.encoders import FAMILIES
 from lora_core.errors.training import OutOfMemory
-from lora_core.fast.first_token import first_token_only
+from lora_core.fast import first_token
+from lora_core.forward import Forward
+from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training.evaluate import WholeModel
-from lora_core.training.runtime import Runtime
-from lora_core.training.tokenized_split import Part
 from tests import tiny_base
 from tests.listener import Listener
 
@@ -85,10 +85,10 @@ def test_texts_of_many_lengths_are_answered_as_on_the_cpu(
     part = Part(Split.TEST, ids, lengths, labels, pad=0)
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    first_token_only(model, FAMILIES[family])
+    first_token.use(model, FAMILIES[family])
     with torch.no_grad():
-        expected = WholeModel(model, Runtime("cpu", "fp32", 1))(part, range(len(ids)))
-        there = WholeModel(model.to("cuda:0"), Runtime("cuda:0", precision, 1))
+        expected = Forward(model, Runtime("cpu", "fp32", 1))(part, range(len(ids)))
+        there = Forward(model.to("cuda:0"), Runtime("cuda:0", precision, 1))
         together = there(part, range(len(ids))).float().cpu()
         alone = torch.cat([there(part, [i]) for i in range(len(ids))]).float().cpu()
     torch.testing.assert_close(together, expected, rtol=close, atol=close)

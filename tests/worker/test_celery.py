@@ -13,8 +13,8 @@ import pytest
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
 from app.queue.dispatch import CeleryQueue
+from app.queue.states import JobState, Lane, Outcome
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, job, state
 from tests.proxy import Proxy

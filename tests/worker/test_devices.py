@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.states import Lane
+from app.queue.states import Lane
 from worker import devices
 from worker.devices import CPU, Device
 from worker.failures import GpuDriverFails, GpuMissing

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.datasets.errors import DatasetNotFound
-from app.jobs.states import Kind
 from app.queue.fencing import Claimed, Lease, StoredCheckpoint
+from app.queue.states import Kind
 from app.queue.transitions import Cancelled, Ending, ExitStatus, Failed, Preempted, Retry, Waiting
 from app.settings import Settings
 from app.storage.errors import StorageRefused

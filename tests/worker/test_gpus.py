@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane
+from app.queue.states import JobState, Lane
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, state
 from tests.waiting import wait_until

@@ -14,8 +14,8 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.states import JobState, Kind
 from app.queue.fencing import Claimed, Lease
+from app.queue.states import JobState, Kind
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings

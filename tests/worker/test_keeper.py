@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from app.database.engines import Database
-from app.jobs.states import JobState
-from app.jobs.tables import Checkpoint
 from app.queue.fencing import Claimed
+from app.queue.states import JobState
+from app.queue.tables import Checkpoint
 from app.resources import Resources
 from app.storage.errors import StorageUnavailable
 from lora_core import manifest

@@ -9,7 +9,7 @@ import pytest
 
 from app.database.base import JsonObject
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
+from app.queue.states import JobState, Lane, Outcome
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.archive import described

@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 from app.database import clock
 from app.database.engines import Database
 from app.jobs import repository
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Worker
 from app.queue import dispatch, heartbeats
 from app.queue.fencing import Claimed
+from app.queue.states import JobState, Lane
+from app.queue.tables import Worker
 from app.resources import Resources
 from tests.job_rows import ALICE, BOB, add_job, attempts, job, state
 from tests.waiting import wait_until

@@ -11,8 +11,8 @@ import pytest
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
 from app.predictions import service
+from app.queue.states import JobState, Lane, Outcome
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from app.database.engines import Database
-from app.jobs.states import JobState, Outcome
-from app.jobs.tables import Job
+from app.queue.states import JobState, Outcome
+from app.queue.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, events, everything, job, state
 from tests.waiting import put_to_sleep, wait_until

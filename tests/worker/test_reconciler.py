@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from app.database import clock as database_clock
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
-from app.jobs.tables import Worker
 from app.queue import heartbeats, leases
 from app.queue.fencing import Claimed, Owner
+from app.queue.states import JobState, Lane, Outcome
+from app.queue.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
 from tests.clock import Clock

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane, Outcome
-from app.jobs.tables import MetricPoint
+from app.queue.states import JobState, Lane, Outcome
+from app.queue.tables import MetricPoint
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts

@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from app.database.engines import Database
 from app.errors import DataFolderUnusable
-from app.jobs.states import JobState
-from app.jobs.tables import Worker
+from app.queue.states import JobState
+from app.queue.tables import Worker
 from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import add_job, state

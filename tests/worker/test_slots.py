@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.states import Lane
+from app.queue.states import Lane
 from worker.devices import CPU, Device, Slot, Slots
 
 GPU = Device("cuda:0", "GPU-1")

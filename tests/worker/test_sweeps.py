@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app.jobs.states import JobState
-from app.jobs.tables import Attempt, Job
+from app.queue.states import JobState
+from app.queue.tables import Attempt, Job
 from app.resources import Resources
 from app.sweeps.export import as_results_txt
 from app.sweeps.snapshot import Board

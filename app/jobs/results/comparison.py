@@ -18,8 +18,8 @@ from app.http.fields import View
 from app.jobs import repository
 from app.jobs.errors import JobNamedTwice
 from app.jobs.schemas import JobView
-from app.jobs.tables import Grade
 from app.queue.fencing import UNSYNCED
+from app.queue.tables import Grade
 from lora_core.confidence_intervals import Interval, paired, wilson
 from lora_core.specs.data import Split
 
@@ -38,7 +38,7 @@ class Graded:
 
 
 def keep(session: Session, job_id: UUID, graded: Mapping[str, Any]) -> None:
-    """What the manifest of a run tells, by part: see `lora_core.training.final_evaluation`."""
+    """What the manifest of a run tells, by part: see `lora_core.training.correctness`."""
     session.execute(delete(Grade).where(Grade.job_id == job_id), execution_options=UNSYNCED)
     for split, told in graded.items():
         session.add(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.http.fields import View
 from app.jobs import repository
-from app.jobs.tables import Job, MetricPoint
+from app.queue.tables import Job, MetricPoint
 from lora_core.specs.data import Split
 
 SMALL = 40  # points of a small curve

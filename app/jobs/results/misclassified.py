@@ -11,14 +11,14 @@ from pydantic import Field
 from app.csv_cells import inert
 from app.http.fields import View
 from app.jobs.errors import NoAnswers
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.storage.archive import described, lines
 from app.storage.store import ArtifactRef, Store
-from lora_core.training import final_evaluation
+from lora_core.training import misclassified
 
 Part = Literal["validation", "test"]
 Format = Literal["csv", "jsonl"]
-MOST = final_evaluation.KEPT
+MOST = misclassified.KEPT
 MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "jsonl": "application/jsonl; charset=utf-8",
@@ -41,7 +41,7 @@ def read(store: Store, job: Job, ref: ArtifactRef, *, part: Part, most: int) -> 
     """The surest first. Raises `NoAnswers`, `ArtifactDamaged`."""
     name = f"job {job.id}"
     facts = described(store, ref, name=name)
-    kept, answers = f"{final_evaluation.FOLDER}/{part}.jsonl", f"predictions/{part}.jsonl"
+    kept, answers = f"{misclassified.FOLDER}/{part}.jsonl", f"predictions/{part}.jsonl"
     if kept in facts["files"]:
         return [MistakeView(**line) for line in lines(store, ref, kept, name=name, most=most)]
     if answers not in facts["files"]:
@@ -83,5 +83,5 @@ def _without_texts(
             score=found.score,
             true_score=found.true_score,
         )
-        for found in final_evaluation.worst(logits, truth, temperature=temperature, most=most)
+        for found in misclassified.worst(logits, truth, temperature=temperature, most=most)
     ]

@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 
 from app.cli.main import app as command
 from app.database.engines import Database
-from app.jobs.states import Lane
-from app.jobs.tables import JobEvent, MetricPoint
 from app.main import create_app
 from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, Owner
+from app.queue.states import Lane
+from app.queue.tables import JobEvent, MetricPoint
 from app.queue.transitions import Failed, Succeeded, Waiting
 from app.registry import service as registry
 from app.resources import Resources

@@ -14,7 +14,7 @@ from app.cli.client import Client
 from app.cli.errors import BrokenOff, Unreachable
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 from tests.app.cli.conftest import FakeWorker
 from tests.servers import free_port

@@ -11,9 +11,9 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.cli import prediction_runs
-from app.jobs.states import JobState
-from app.jobs.tables import Job
 from app.queue import leases
+from app.queue.states import JobState
+from app.queue.tables import Job
 from app.queue.transitions import Failed
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer

@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from app.cli.evaluate import scores
 from app.cli.responses import Label
-from lora_core.inference.predictor import decode
+from lora_core.inference.decoding import decode
 from lora_core.specs.task import SequenceClassificationSpec
 from lora_core.tasks.sequence_classification import SequenceClassification
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from tests.app.cli.conftest import CellWorker, FakeWorker, Run, answer
 
 

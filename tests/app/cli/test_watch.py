@@ -12,8 +12,8 @@ from sqlalchemy import delete
 from app.cli import watch
 from app.cli.client import Client, Message
 from app.cli.errors import Refused, Unreachable
-from app.jobs.tables import Job
 from app.main import create_app
+from app.queue.tables import Job
 from app.settings import Settings
 from tests.app.cli.conftest import FakeWorker, Run, answer, serving
 

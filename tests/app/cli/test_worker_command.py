@@ -12,7 +12,7 @@ import pytest
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.tables import Worker
+from app.queue.tables import Worker
 from app.settings import Settings
 from tests.app.cli.conftest import Run
 from tests.servers import ValkeyServer

@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.jobs import repository
-from app.jobs.states import JobState, Kind, Lane
-from app.jobs.tables import Job
 from app.main import create_app
 from app.queue import leases
+from app.queue.states import JobState, Kind, Lane
+from app.queue.tables import Job
 from app.retention import repository as retention
 from app.retention.service import sweep
 from app.settings import Settings

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
-from app.jobs.states import JobState, Lane
-from app.jobs.tables import Job
 from app.main import create_app
+from app.queue.states import JobState, Lane
+from app.queue.tables import Job
 from app.settings import Settings
 from tests.app.datasets.conftest import REVIEWS, Upload
 

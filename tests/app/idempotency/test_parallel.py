@@ -17,8 +17,8 @@ from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.idempotency import service
 from app.idempotency.tables import IdempotencyKey
-from app.jobs.tables import Job
 from app.main import create_app
+from app.queue.tables import Job
 from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.waiting import wait_for_a_waiter

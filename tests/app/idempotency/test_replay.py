@@ -13,7 +13,7 @@ from app.database.clock import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 from app.storage.tables import Artifact
 

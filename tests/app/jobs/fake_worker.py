@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.jobs.states import Lane
-from app.jobs.tables import JobEvent, MetricPoint
 from app.queue import checkpoints, leases
 from app.queue.fencing import Claimed, Lease, Owner
+from app.queue.states import Lane
+from app.queue.tables import JobEvent, MetricPoint
 from app.queue.transitions import Ending
 from app.storage.store import ArtifactRef
 

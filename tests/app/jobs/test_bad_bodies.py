@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.tables import Job
+from app.queue.tables import Job
 
 LORA = {"type": "lora"}
 NO_FIELD_OF_LORA = (

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.states import Lane
 from app.queue import leases
+from app.queue.states import Lane
 from app.queue.transitions import Cancelled, Failed, Preempted, Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef

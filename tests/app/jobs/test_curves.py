@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.database.engines import Database
 from app.jobs import repository
 from app.jobs.results import curves
-from app.jobs.tables import MetricPoint
+from app.queue.tables import MetricPoint
 from app.queue.transitions import Cancelled
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.jobs.listener import parse

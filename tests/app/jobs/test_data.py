@@ -13,7 +13,7 @@ from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
 from app.jobs.data_sources import hold
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from tests.job_rows import add_job
 from tests.waiting import wait_for_a_waiter
 

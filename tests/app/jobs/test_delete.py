@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.tables import Attempt, JobEvent, MetricPoint
+from app.queue.tables import Attempt, JobEvent, MetricPoint
 from app.queue.transitions import Failed, Succeeded
 from app.registry import service as registry
 from app.resources import Resources

@@ -9,7 +9,7 @@ import pytest
 from app.database.engines import Database
 from app.jobs import estimate
 from app.jobs.data_sources import ALL, Data
-from app.jobs.states import Lane
+from app.queue.states import Lane
 from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef

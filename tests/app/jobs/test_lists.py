@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.database.clock import now
 from app.database.engines import Database
 from app.jobs import repository
-from app.jobs.states import JobState
+from app.queue.states import JobState
 from app.queue.transitions import Failed
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import change

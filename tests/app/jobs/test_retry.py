@@ -9,9 +9,9 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.tables import Checkpoint
+from app.queue.tables import Checkpoint
 from app.queue.transitions import Cancelled, Ending, Failed, Retry
-from lora_core.training.run_identity import TRAINING_VERSION
+from lora_core.training_version import TRAINING_VERSION
 from tests.app.jobs.conftest import Upload
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import add_job, change

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
-from app.jobs.tables import Job, JobEvent
 from app.queue.dispatch import PollOnlyQueue
+from app.queue.tables import Job, JobEvent
 from app.resources import Resources
 from tests.job_rows import change
 

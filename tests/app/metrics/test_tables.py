@@ -13,9 +13,9 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.clock import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.jobs.states import JobState, Kind, Lane
-from app.jobs.tables import Attempt, Checkpoint, Worker
 from app.queue import heartbeats, leases
+from app.queue.states import JobState, Kind, Lane
+from app.queue.tables import Attempt, Checkpoint, Worker
 from app.queue.transitions import Failed, Retry
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.jobs.states import JobState, Kind
-from app.jobs.tables import Checkpoint, Job
+from app.queue.states import JobState, Kind
+from app.queue.tables import Checkpoint, Job
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings

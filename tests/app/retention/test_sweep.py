@@ -18,10 +18,10 @@ from app.database.clock import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
-from app.jobs.states import JobState
-from app.jobs.tables import Checkpoint
 from app.predictions import service as predictions
 from app.predictions.errors import ResultsRemoved
+from app.queue.states import JobState
+from app.queue.tables import Checkpoint
 from app.resources import Resources
 from app.retention import repository, service
 from app.retention.files import Kind, StoreOfAnother

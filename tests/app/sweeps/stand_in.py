@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
-from app.jobs.states import Lane
-from app.jobs.tables import Grade
 from app.queue import checkpoints, leases
 from app.queue.fencing import Claimed
+from app.queue.states import Lane
+from app.queue.tables import Grade
 from app.queue.transitions import Cancelled, Failed, Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.sweeps.tables import Sweep
 from tests.app.sweeps.conftest import JOB, SPACE
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.resources import Resources
 from app.sweeps import add_trials
 from app.sweeps.tables import Sweep, SweepCell

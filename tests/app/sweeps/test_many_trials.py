@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from app.database.clock import now
 from app.database.engines import Database
-from app.jobs.states import JobState
-from app.jobs.tables import Job
+from app.queue.states import JobState
+from app.queue.tables import Job
 from app.resources import Resources
 from app.retention.service import sweep as collect_garbage
 from app.sweeps import add_trials, repository, service

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.tables import Job
+from app.queue.tables import Job
 from app.resources import Resources
 from app.sweeps import add_trials
 from app.sweeps.tables import Sweep

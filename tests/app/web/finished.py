@@ -16,8 +16,8 @@ from lora_core import manifest
 from lora_core.data.more_labels import MoreLabels
 from lora_core.data.records import Example
 from lora_core.saved_predictions import save_predictions
-from lora_core.training import final_evaluation
-from lora_core.training.final_evaluation import grade
+from lora_core.training import misclassified
+from lora_core.training.correctness import grade
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import FACTS
 
@@ -62,7 +62,7 @@ def succeed(
     for i, example in enumerate(examples):
         logits[i, (example.label + (i >= right)) % len(labels)] = 2 + i / of
     save_predictions(made, "test", examples, logits)
-    final_evaluation.save(made, "test", examples, logits, labels, 1.0)
+    misclassified.save(made, "test", examples, logits, labels, 1.0)
     manifest.write(made, {**FACTS, "labels": labels})
     ref = resources.store.put(made, f"jobs/{job_id}/a1")
     matrix = np.zeros((len(labels), len(labels)), dtype=int)

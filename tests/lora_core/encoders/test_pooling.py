@@ -15,7 +15,7 @@ from lora_core.encoders.load import locate
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import pool
 from lora_core.errors.spec import LayerOutOfRange, PoolingFixed
-from lora_core.fast.first_token import first_token_only
+from lora_core.fast import first_token
 from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec, ProbeSpec
 from lora_core.specs.pooling import FILE, Pooling
 from tests import tiny_base
@@ -56,7 +56,7 @@ def test_the_first_token_becomes_the_normalized_mean(family: str) -> None:
 def test_the_short_way_gives_what_the_block_gives(family: str, mask: torch.Tensor | None) -> None:
     whole = pooled(family)
     short = copy.deepcopy(whole)
-    first_token_only(short, FAMILIES[family])
+    first_token.use(short, FAMILIES[family])
     for model in (whole, short):
         model.zero_grad()
         model(IDS, attention_mask=mask).logits.square().sum().backward()

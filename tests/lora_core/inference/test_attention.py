@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lora_core.fast.inference_attention import Unfused
+from lora_core.inference.attention import Unfused
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 37])

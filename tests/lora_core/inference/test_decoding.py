@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_core.inference.predictor import decode
+from lora_core.inference.decoding import decode
 
 LABELS = ["bad", "fine", "good"]
 

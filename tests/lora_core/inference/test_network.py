@@ -16,8 +16,8 @@ from lora_core.artifact import save_adapter, save_head, save_merged
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import fingerprint
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.fast.inference_attention import Unfused
 from lora_core.inference import network
+from lora_core.inference.attention import Unfused
 from lora_core.inference.networks import Networks
 from lora_core.inference.predictor import Predictor
 from lora_core.methods.lora import Lora

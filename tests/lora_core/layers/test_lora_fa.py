@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lora_core.adapters import adapters
 from lora_core.encoders import FAMILIES
+from lora_core.fast import folded_lora
 from lora_core.fast.folded_lora import TOKENS_PER_RANK
 from lora_core.methods.lora import Lora
 from lora_core.specs.method import Head, LoraSpec, Role, Variant
@@ -44,6 +45,7 @@ def test_the_losses_are_those_of_peft_with_a_frozen_a(folds: bool) -> None:
     spec = LoraSpec(variant=Variant.LORA_FA, r=R, alpha=ALPHA, targets=(Role.QUERY, Role.VALUE),
                     head=Head.FROZEN)  # fmt: skip
     Lora(spec).prepare(ours, FAMILIES["distilbert"])
+    folded_lora.use(ours)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["q_lin", "v_lin"])

@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
 from lora_core.errors.training import NonFiniteLogits
-from lora_core.inference.predictor import decode
+from lora_core.inference.decoding import decode
 from lora_core.tasks.calibration import (
     COLDEST,
     HOTTEST,

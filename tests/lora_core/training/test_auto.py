@@ -21,11 +21,11 @@ from lora_core.data.load import load
 from lora_core.data.records import Example
 from lora_core.errors.training import CheckpointMismatch, Stopped
 from lora_core.linear.model import LinearModel
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.checkpoint_schedule import SavePlan
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.run import run
 from tests.listener import Listener, StopDuringFit
 

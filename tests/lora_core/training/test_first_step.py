@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
 from lora_core.data.batching import epoch_updates
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import Prepared, prepare
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 from tests.listener import Listener
 

@@ -13,13 +13,13 @@ import pytest
 
 from lora_core.specs.method import Head, Variant
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run_identity import TRAINING_VERSION
+from lora_core.training_version import TRAINING_VERSION
 from tests.listener import Listener
 
 FILE = Path("tests/assets/golden_losses.json")
 MOVED = (
     "{name} trains otherwise than under TRAINING_VERSION {version}. If that is meant, raise it in "
-    "lora_core/training/run_identity.py and write the new losses with UPDATE_GOLDEN=1."
+    "lora_core/training_version.py and write the new losses with UPDATE_GOLDEN=1."
 )
 LORA = {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}
 RUNS: dict[str, dict[str, Any]] = {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import prepare
-from lora_core.training.progress_reporter import Pulse
 from tests.listener import Listener
 
 Make = Callable[..., TrainSpec]

@@ -13,12 +13,12 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from lora_core.errors.training import NonFiniteStates
+from lora_core.progress_reporter import Pulse
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate, probe
 from lora_core.training.prepare import Prepared, prepare
 from lora_core.training.probe import drawn
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 from tests.listener import Listener
 from tests.lora_core.training.test_probe import break_states, vectors

@@ -12,13 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_core import manifest
+from lora_core import distributed, manifest
 from lora_core.__main__ import read_spec
 from lora_core.child_protocol import FAILED, STOPPED
 from lora_core.events import Event, StepLogged
-from lora_core.training import distributed
+from lora_core.progress_reporter import Pulse
 from lora_core.training.prepare import prepare
-from lora_core.training.progress_reporter import Pulse
 from lora_core.training.resume import build_trainer
 from lora_core.training.run import run
 from tests.listener import Listener

@@ -16,9 +16,9 @@ from lora_core.errors.base import NoSpecialTokens
 from lora_core.errors.spec import DeviceMissing, LengthTooLarge, PrecisionUnsupported
 from lora_core.errors.training import DiskFull, NonFinite, Stopped
 from lora_core.inference.predictor import Predictor
+from lora_core.runtime import _fast_bf16
 from lora_core.specs.train import TrainSpec
 from lora_core.training.run import run
-from lora_core.training.runtime import _fast_bf16
 from tests.listener import Listener
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lora_core.cache import cache_dir
+from lora_core.data.tokenized_split import Part
 from lora_core.fast import feature_cache
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training.tokenized_split import Part
 from tests.listener import Listener
 
 Train = Callable[..., tuple[Listener, Path]]

@@ -12,7 +12,7 @@ from lora_core.data.load import load
 from lora_core.data.records import Example
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training import final_evaluation
+from lora_core.training import misclassified
 from tests.listener import Listener
 
 Make = Callable[..., TrainSpec]
@@ -23,7 +23,7 @@ def test_the_surest_wrong_answers_come_first() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(scale=3, size=(200, 4)).astype(np.float32)
     labels = random.integers(0, 4, size=200)
-    found = final_evaluation.worst(logits, labels, temperature=2.5, most=30)
+    found = misclassified.worst(logits, labels, temperature=2.5, most=30)
     scores = softmax(logits.astype(np.float64) / 2.5, axis=1)
     wrong = [i for i in range(200) if scores[i].argmax() != labels[i]]
     expected = sorted(wrong, key=lambda i: -scores[i].max())[:30]
@@ -37,15 +37,15 @@ def test_the_surest_wrong_answers_come_first() -> None:
 def test_where_nothing_is_wrong_there_is_nothing_to_tell(tmp_path: Path) -> None:
     logits = np.array([[800.0, -800.0], [0.0, 1e-3]], dtype=np.float32)
     examples = [Example(1, "a", 0), Example(2, "b", 1)]
-    assert final_evaluation.worst(logits, np.array([0, 1]), temperature=0.05, most=9) == []
-    final_evaluation.save(tmp_path, "test", examples, logits, ("no", "yes"), 0.05)
+    assert misclassified.worst(logits, np.array([0, 1]), temperature=0.05, most=9) == []
+    misclassified.save(tmp_path, "test", examples, logits, ("no", "yes"), 0.05)
     assert (tmp_path / "mistakes" / "test.jsonl").read_bytes() == b""
 
 
 def test_a_long_text_is_kept_by_its_beginning(tmp_path: Path) -> None:
     examples = [Example(7, "\u2028é" * 1001, 0), Example(9, "short", 1)]
     logits = np.array([[0, 5], [2, 0]], dtype=np.float32)
-    final_evaluation.save(tmp_path, "test", examples, logits, ("no", "yes"), 1.0)
+    misclassified.save(tmp_path, "test", examples, logits, ("no", "yes"), 1.0)
     lines = (tmp_path / "mistakes" / "test.jsonl").read_text().splitlines()
     first, second = map(json.loads, lines)
     assert (first["row"], first["text"], first["cut"]) == (7, "\u2028é" * 1000, True)

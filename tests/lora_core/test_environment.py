@@ -6,24 +6,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lora_core.training import run_identity
-from lora_core.training.runtime import Runtime
+from lora_core import environment
+from lora_core.runtime import Runtime
 
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
 def test_a_place_is_itself() -> None:
-    here = run_identity.here(MACHINE, 4096)
-    assert run_identity.differences(here, dict(here)) == []
+    here = environment.here(MACHINE, 4096)
+    assert environment.differences(here, dict(here)) == []
     assert here["torch"] == torch.__version__
     assert here["python"] == platform.python_version()
     assert all(here.values()), "everything is known here"
 
 
 def test_threads_and_precision_make_a_difference() -> None:
-    one = run_identity.here(MACHINE, 4096)
-    two = run_identity.here(replace(MACHINE, threads=2, precision="bf16"), 2048)
-    assert run_identity.differences(two, one) == [
+    one = environment.here(MACHINE, 4096)
+    two = environment.here(replace(MACHINE, threads=2, precision="bf16"), 2048)
+    assert environment.differences(two, one) == [
         "threads 2 → 1",
         "precision bf16 → fp32",
         "micro_batch_tokens 2048 → 4096",
@@ -51,4 +51,4 @@ def test_threads_and_precision_make_a_difference() -> None:
 def test_a_difference_is_told_in_a_few_words(
     then: dict[str, str], now: dict[str, str], expected: list[str]
 ) -> None:
-    assert run_identity.differences(then, now) == expected
+    assert environment.differences(then, now) == expected

@@ -4,7 +4,7 @@ from app.auth import tables as keys
 from app.database.base import Base
 from app.datasets import tables as datasets
 from app.idempotency import tables as idempotency
-from app.jobs import tables as jobs
+from app.queue import tables as jobs
 from app.registry import tables as registry
 from app.storage import tables as artifacts
 from app.sweeps import tables as sweeps

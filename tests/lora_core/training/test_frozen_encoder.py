@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from lora_core import methods
+from lora_core.data.tokenized_split import Part
 from lora_core.encoders import FAMILIES
-from lora_core.fast import frozen_encoder
-from lora_core.fast.first_token import first_token_only
-from lora_core.fast.frozen_encoder import FrozenTrunk, choose
+from lora_core.fast import first_token, frozen_encoder
+from lora_core.fast.frozen_encoder import FrozenEncoderForward, fastest_forward
+from lora_core.fast.unfused_attention import pad_multiple
+from lora_core.forward import BlockwiseForward, Forward
+from lora_core.progress_reporter import Pulse
+from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
 from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training.evaluate import EveryBlock, WholeModel
-from lora_core.training.progress_reporter import Pulse
-from lora_core.training.runtime import Runtime
-from lora_core.training.tokenized_split import Part
 from tests import tiny_base
 from tests.listener import Listener
 
@@ -46,10 +46,12 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
     methods.build(method).prepare(model, FAMILIES[family])
-    first_token_only(model, FAMILIES[family])
+    first_token.use(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
-    short = FrozenTrunk(model, MACHINE, FAMILIES[family], parts, budget=100, pulse=PULSE)
-    whole = WholeModel(model, MACHINE)
+    short = FrozenEncoderForward(
+        model, MACHINE, FAMILIES[family], parts, budget=100, pulse=PULSE, environment={}
+    )
+    whole = Forward(model, MACHINE)
     for indices in ([0], [29, 3, 7], list(range(30))):
         torch.testing.assert_close(
             short(part(), indices), whole(part(), indices), rtol=1e-5, atol=1e-5
@@ -60,7 +62,7 @@ def test_past_a_frozen_trunk_the_logits_are_those_of_the_whole_model(
 def test_block_by_block_the_logits_are_those_of_the_whole_model(family: str) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
-    whole, every = WholeModel(model, MACHINE), EveryBlock(model, MACHINE, FAMILIES[family])
+    whole, every = Forward(model, MACHINE), BlockwiseForward(model, MACHINE, FAMILIES[family])
     for indices in ([0], [29, 3, 7], list(range(30))):
         torch.testing.assert_close(
             every(part(), indices), whole(part(), indices), rtol=1e-5, atol=1e-5
@@ -71,16 +73,16 @@ def test_block_by_block_the_logits_are_those_of_the_whole_model(family: str) -> 
 def test_the_head_drops_out_what_that_of_transformers_does(family: str) -> None:
     model = tiny_base.FAMILIES[family](labels=3, **{FAMILIES[family].head_dropout: 0.5}).train()
     found = []
-    for way in (WholeModel(model, MACHINE), EveryBlock(model, MACHINE, FAMILIES[family])):
+    for way in (Forward(model, MACHINE), BlockwiseForward(model, MACHINE, FAMILIES[family])):
         torch.manual_seed(0)
         found.append(way(part(), [29, 3, 7]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
-def test_positions_up_to_that_of_padding_bound_a_batch_in_bf16() -> None:
-    way = WholeModel(tiny_base.roberta(), replace(MACHINE, precision="bf16"))
+def test_positions_up_to_that_of_padding_bound_a_padded_batch() -> None:
+    way = Forward(tiny_base.roberta(), MACHINE, pad_multiple=16)
     assert [way._padded(n) for n in (17, 49, 64)] == [32, 64, 64]
-    way = WholeModel(tiny_base.roberta(max_position_embeddings=63), way._runtime)
+    way = Forward(tiny_base.roberta(max_position_embeddings=63), MACHINE, pad_multiple=16)
     assert way._padded(50) == 61
 
 
@@ -100,12 +102,14 @@ def test_in_bf16_a_batch_has_one_of_few_lengths_and_never_more_than_the_base_has
     texts = Part(Split.TRAIN, ids, np.array([longest, 5]), np.zeros(2, dtype=np.int64), pad=0)
     machine = replace(MACHINE, precision=precision)
     ways = (
-        EveryBlock(model, machine, family),
-        FrozenTrunk(model, machine, family, {Split.TRAIN: texts}, budget=100, pulse=PULSE),
+        BlockwiseForward(model, machine, family, pad_multiple=pad_multiple("cpu", precision)),
+        FrozenEncoderForward(
+            model, machine, family, {Split.TRAIN: texts}, budget=100, pulse=PULSE, environment={}
+        ),
     )
     seen: list[int] = []
     model.bert.encoder.layer[1].register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[1]))
-    exact = WholeModel(model, MACHINE)(texts, [0, 1])
+    exact = Forward(model, MACHINE)(texts, [0, 1])
     seen.clear()
     for way in ways:
         torch.testing.assert_close(way(texts, [0, 1]).float(), exact, rtol=0.05, atol=0.05)
@@ -115,14 +119,14 @@ def test_in_bf16_a_batch_has_one_of_few_lengths_and_never_more_than_the_base_has
 @pytest.mark.parametrize(
     ("method", "dropout", "most", "expected"),
     [
-        (BaselineSpec(), 0.0, 2**30, FrozenTrunk),
-        (BaselineSpec(), 0.1, 2**30, EveryBlock),
-        (BaselineSpec(), 0.0, 100, EveryBlock),
-        (BaselineSpec(blocks=1), 0.0, 2**30, FrozenTrunk),
-        (BaselineSpec(blocks=2), 0.0, 2**30, EveryBlock),
-        (LoraSpec(layers=(1,)), 0.0, 2**30, FrozenTrunk),
-        (LoraSpec(), 0.0, 2**30, EveryBlock),
-        (FullSpec(), 0.0, 2**30, EveryBlock),
+        (BaselineSpec(), 0.0, 2**30, FrozenEncoderForward),
+        (BaselineSpec(), 0.1, 2**30, BlockwiseForward),
+        (BaselineSpec(), 0.0, 100, BlockwiseForward),
+        (BaselineSpec(blocks=1), 0.0, 2**30, FrozenEncoderForward),
+        (BaselineSpec(blocks=2), 0.0, 2**30, BlockwiseForward),
+        (LoraSpec(layers=(1,)), 0.0, 2**30, FrozenEncoderForward),
+        (LoraSpec(), 0.0, 2**30, BlockwiseForward),
+        (FullSpec(), 0.0, 2**30, BlockwiseForward),
     ],
 )
 def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
@@ -136,7 +140,16 @@ def test_the_trunk_is_skipped_only_where_nothing_in_it_can_change(
     model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
     methods.build(method).prepare(model, family)
     parts = {Split.TRAIN: part()}
-    chosen = choose(model, MACHINE, family, parts, encoder_dropout=dropout, budget=100, pulse=PULSE)
+    chosen = fastest_forward(
+        model,
+        MACHINE,
+        family,
+        parts,
+        encoder_dropout=dropout,
+        budget=100,
+        pulse=PULSE,
+        environment={},
+    )
     assert type(chosen) is expected
 
 

@@ -20,7 +20,7 @@ from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.data.records import Example
 from lora_core.saved_predictions import save_predictions
-from lora_core.training import final_evaluation
+from lora_core.training import misclassified
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -44,7 +44,7 @@ def finish(
         made.mkdir()
         save_predictions(made, "test", EXAMPLES, LOGITS)
         if texts:
-            final_evaluation.save(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
+            misclassified.save(made, "test", EXAMPLES, LOGITS, LABELS, TEMPERATURE)
         manifest.write(
             made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
         )

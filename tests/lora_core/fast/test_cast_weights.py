@@ -10,7 +10,7 @@ from lora_core import methods
 from lora_core.adapters import merge_adapters
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.modules import blocks
-from lora_core.fast.cast_weights import hold
+from lora_core.fast import cast_weights
 from lora_core.specs.method import LoraSpec, Role
 from tests import tiny_base
 
@@ -42,7 +42,7 @@ def answers(model: torch.nn.Module, *, autocast: bool) -> list[Tensor]:
 def test_answers_and_gradients_are_the_same_bits(family: str, autocast: bool) -> None:
     model = lora(family, Role.QUERY, Role.VALUE)
     held = copy.deepcopy(model)
-    hold(blocks(held, FAMILIES[family]), torch.bfloat16)
+    cast_weights.use(blocks(held, FAMILIES[family]), torch.bfloat16)
     pairs = zip(answers(model, autocast=autocast), answers(held, autocast=autocast), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
@@ -57,7 +57,7 @@ def test_what_is_held_is_not_cast_again() -> None:
         return sum(event.name == "aten::_to_copy" for event in profile.events())
 
     before = casts()
-    hold(blocks(model, FAMILIES["bert"]), torch.bfloat16)
+    cast_weights.use(blocks(model, FAMILIES["bert"]), torch.bfloat16)
     # Weight and bias of key, attention output and both feed-forward layers, of two blocks.
     assert before - casts() == 2 * 4 * 2
 
@@ -65,7 +65,7 @@ def test_what_is_held_is_not_cast_again() -> None:
 @every_family
 def test_merging_changes_the_answer_of_a_held_model(family: str) -> None:
     model = lora(family, *Role)
-    hold(blocks(model, FAMILIES[family]), torch.bfloat16)
+    cast_weights.use(blocks(model, FAMILIES[family]), torch.bfloat16)
     expected = answers(model, autocast=False)[0]
     merge_adapters(model)
     for autocast, tolerance in ((False, 1e-5), (True, 0.05)):

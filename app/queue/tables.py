@@ -23,8 +23,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.base import Base, BigInt, JsonObject, new_id, one_of
 from app.database.clock import now
-from app.jobs.states import JobState, Kind, Lane, Outcome
-from lora_core.training.run_identity import TRAINING_VERSION
+from app.queue.states import JobState, Kind, Lane, Outcome
+from lora_core.training_version import TRAINING_VERSION
 
 ZERO = text("0")  # for rows that are older than the column
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lora_core import cpu
+from lora_core import cpu, distributed
 from lora_core.errors.spec import DeviceMissing, PrecisionUnsupported, TooFewDevices
 from lora_core.specs.train import RuntimeSpec
-from lora_core.training import distributed
 
 
 @dataclass(frozen=True)
