@@ -12,8 +12,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 import lora_core
 from app import logging
-from app.auth.api_key_cache import KeyRing
-from app.auth.middleware import Door
+from app.auth.api_key_cache import ApiKeyCache
+from app.auth.middleware import AuthMiddleware
 from app.auth.secrets import load_pepper
 from app.charts import routes as charts
 from app.database import migrations
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 expose_headers=("*",),
             ),
             Middleware(Faults),  # once more, so that pages can read why the doors below refuse
-            Middleware(Door, keys=settings.auth == "on", public=PUBLIC),
+            Middleware(AuthMiddleware, keys=settings.auth == "on", public=PUBLIC),
             Middleware(Gate, routes=tuple(serving.router.routes)),
             Middleware(CancelOnDisconnect),
             Middleware(Pace, bytes_per_second=settings.min_body_bytes_per_second),
@@ -137,7 +137,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             opened.callback(resources.close)
             migrations.check(resources.database)
             if settings.auth == "on":
-                ring = app.state.key_ring = KeyRing(
+                ring = app.state.key_ring = ApiKeyCache(
                     resources.database,
                     load_pepper(settings),
                     session_seconds=settings.session_days * 86_400,

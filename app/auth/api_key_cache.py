@@ -48,7 +48,7 @@ class _Known:
     read_at: float
 
 
-class KeyRing:
+class ApiKeyCache:
     """Checks keys and sessions against the database and remembers the good ones. Used on the event
     loop.
 

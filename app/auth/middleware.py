@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth import secrets
-from app.auth.api_key_cache import KeyRing
+from app.auth.api_key_cache import ApiKeyCache
 from app.auth.errors import KeyMalformed, KeyMissing, PageTokenMissing, ScopeMissing
 from app.auth.scopes import ALL_SCOPES
 from app.auth.scopes import Scope as KeyScope
@@ -35,7 +35,7 @@ _BEARER = HTTPBearer(
 )
 
 
-class Door:
+class AuthMiddleware:
     """ASGI middleware: puts the caller into the request, or raises the cause of refusal."""
 
     def __init__(self, app: ASGIApp, *, keys: bool, public: Sequence[BaseRoute]) -> None:
@@ -58,7 +58,7 @@ class Door:
 
 async def authenticate(request: HTTPConnection) -> Caller:
     """The caller whose key or session the request carries. Raises a kind of `Unauthorized`."""
-    ring: KeyRing = request.app.state.key_ring
+    ring: ApiKeyCache = request.app.state.key_ring
     sent = request.headers.getlist("authorization")
     if not sent:
         return await ring.reader(_signed_in(request, ring))
@@ -74,7 +74,7 @@ def session_token(request: HTTPConnection) -> secrets.Token | None:
     return secrets.parse_session(sent) if sent else None
 
 
-def _signed_in(request: HTTPConnection, ring: KeyRing) -> secrets.Token:
+def _signed_in(request: HTTPConnection, ring: ApiKeyCache) -> secrets.Token:
     """The session of a browser, for reading.
 
     Cookies know no ports: every service on this host name is sent ours, and a page elsewhere can

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from app.auth import secrets
-from app.auth.api_key_cache import KeyRing
+from app.auth.api_key_cache import ApiKeyCache
 from app.auth.middleware import COOKIE, TLS_COOKIE, session_token
 from app.errors import Unauthorized
 from app.web.page import render
@@ -37,7 +37,7 @@ async def sign_in(
     """Check the key, and go where the person wanted to."""
     if request.app.state.settings.auth == "off":
         return RedirectResponse("/", 303)
-    ring: KeyRing = request.app.state.key_ring
+    ring: ApiKeyCache = request.app.state.key_ring
     try:
         token = await ring.sign_in(secrets.parse(key.strip()))
     except Unauthorized as error:

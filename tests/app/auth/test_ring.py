@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth import repository, secrets, service
-from app.auth.api_key_cache import FRESH_SECONDS, STALE_SECONDS, KeyRing
+from app.auth.api_key_cache import FRESH_SECONDS, STALE_SECONDS, ApiKeyCache
 from app.auth.errors import KeyExpired, KeyMalformed, KeyRevoked, KeyUnknown, SessionEnded
 from app.auth.secrets import Token
 from app.auth.tables import LOCAL_KEY_ID, ApiKey, BrowserSession
@@ -26,8 +26,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ring(database: Database, locked: Settings, clock: Clock) -> Iterator[KeyRing]:
-    made = KeyRing(
+def ring(database: Database, locked: Settings, clock: Clock) -> Iterator[ApiKeyCache]:
+    made = ApiKeyCache(
         database,
         secrets.load_pepper(locked),
         session_seconds=SESSION_SECONDS,
@@ -41,12 +41,12 @@ def ring(database: Database, locked: Settings, clock: Clock) -> Iterator[KeyRing
 NewKey = Callable[..., service.NewKey]
 
 
-def look_up(ring: KeyRing, token: Token) -> Caller:
+def look_up(ring: ApiKeyCache, token: Token) -> Caller:
     return asyncio.run(ring.caller(token))
 
 
 def test_a_good_key_gives_its_caller_and_is_remembered(
-    ring: KeyRing, new_key: NewKey, database: Database
+    ring: ApiKeyCache, new_key: NewKey, database: Database
 ) -> None:
     made = new_key("predict", name="shop")
     token = secrets.parse(made.text)
@@ -57,7 +57,7 @@ def test_a_good_key_gives_its_caller_and_is_remembered(
     assert look_up(ring, token) == caller  # not asked again so soon
 
 
-def test_a_wrong_secret_with_a_known_id_is_refused(ring: KeyRing, new_key: NewKey) -> None:
+def test_a_wrong_secret_with_a_known_id_is_refused(ring: ApiKeyCache, new_key: NewKey) -> None:
     made = new_key()
     token, forged = secrets.parse(made.text), secrets.new_token(made.key.id)
     look_up(ring, token)
@@ -71,13 +71,13 @@ def test_a_wrong_secret_with_a_known_id_is_refused(ring: KeyRing, new_key: NewKe
     assert [type(each) for each in asyncio.run(both())] == [KeyUnknown, Caller] * 2
 
 
-def test_the_row_of_a_caller_without_a_key_lets_nobody_in(ring: KeyRing) -> None:
+def test_the_row_of_a_caller_without_a_key_lets_nobody_in(ring: ApiKeyCache) -> None:
     with pytest.raises(KeyUnknown):
         look_up(ring, secrets.new_token(LOCAL_KEY_ID))
 
 
 def test_a_revoked_key_is_refused_within_a_minute(
-    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+    ring: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(name="gone")
     token = secrets.parse(made.text)
@@ -91,7 +91,7 @@ def test_a_revoked_key_is_refused_within_a_minute(
 
 
 def test_a_key_is_not_remembered_past_its_end(
-    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+    ring: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(days=10 / 86_400)
     token = secrets.parse(made.text)
@@ -106,7 +106,7 @@ def test_a_key_is_not_remembered_past_its_end(
         look_up(ring, token)
 
 
-def test_an_expired_key_is_refused(ring: KeyRing, new_key: NewKey) -> None:
+def test_an_expired_key_is_refused(ring: ApiKeyCache, new_key: NewKey) -> None:
     made = new_key(days=-1)
     with pytest.raises(KeyExpired):
         look_up(ring, secrets.parse(made.text))
@@ -114,7 +114,7 @@ def test_an_expired_key_is_refused(ring: KeyRing, new_key: NewKey) -> None:
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_with_the_database_down_a_good_key_is_trusted_for_ten_minutes(
-    ring: KeyRing, new_key: NewKey, database: Database, settings: Settings, clock: Clock
+    ring: ApiKeyCache, new_key: NewKey, database: Database, settings: Settings, clock: Clock
 ) -> None:
     token = secrets.parse(new_key().text)
     unseen = secrets.parse(new_key().text)
@@ -132,7 +132,7 @@ def test_with_the_database_down_a_good_key_is_trusted_for_ten_minutes(
 
 
 def test_the_last_use_is_written_in_the_background(
-    ring: KeyRing, new_key: NewKey, database: Database
+    ring: ApiKeyCache, new_key: NewKey, database: Database
 ) -> None:
     made = new_key()
     look_up(ring, secrets.parse(made.text))
@@ -143,16 +143,16 @@ def test_the_last_use_is_written_in_the_background(
         assert row.last_used_at is not None
 
 
-def sign_in(ring: KeyRing, key: service.NewKey) -> Token:
+def sign_in(ring: ApiKeyCache, key: service.NewKey) -> Token:
     return asyncio.run(ring.sign_in(secrets.parse(key.text)))
 
 
-def read(ring: KeyRing, session: Token) -> Caller:
+def read(ring: ApiKeyCache, session: Token) -> Caller:
     return asyncio.run(ring.reader(session))
 
 
 def test_a_session_reads_in_the_name_of_its_key_and_only_its_hmac_is_kept(
-    ring: KeyRing, new_key: NewKey, database: Database
+    ring: ApiKeyCache, new_key: NewKey, database: Database
 ) -> None:
     key = new_key("jobs:read", name="ada")
     session = sign_in(ring, key)
@@ -166,7 +166,7 @@ def test_a_session_reads_in_the_name_of_its_key_and_only_its_hmac_is_kept(
     assert key.text not in session.text
 
 
-def test_a_session_is_no_key_and_a_key_no_session(ring: KeyRing, new_key: NewKey) -> None:
+def test_a_session_is_no_key_and_a_key_no_session(ring: ApiKeyCache, new_key: NewKey) -> None:
     key = new_key()
     session = sign_in(ring, key)
     with pytest.raises(KeyMalformed):
@@ -187,7 +187,7 @@ def change(database: Database, session: Token, **fields: float) -> None:
 
 
 def test_a_session_ends_by_age_even_if_remembered(
-    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+    ring: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     session = sign_in(ring, new_key())
     with database.read() as rows:
@@ -204,7 +204,7 @@ def test_a_session_ends_by_age_even_if_remembered(
 
 
 def test_a_session_ends_that_was_not_used_and_its_row_goes_with_the_next_sign_in(
-    ring: KeyRing, new_key: NewKey, database: Database
+    ring: ApiKeyCache, new_key: NewKey, database: Database
 ) -> None:
     session = sign_in(ring, new_key())
     with database.read() as rows:
@@ -218,7 +218,7 @@ def test_a_session_ends_that_was_not_used_and_its_row_goes_with_the_next_sign_in
 
 
 def test_revoking_a_key_ends_its_sessions_within_a_minute(
-    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+    ring: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     key, other = new_key(), new_key()
     session, stays = sign_in(ring, key), sign_in(ring, other)
@@ -233,7 +233,7 @@ def test_revoking_a_key_ends_its_sessions_within_a_minute(
 
 
 def test_a_session_ends_with_its_key(
-    ring: KeyRing, new_key: NewKey, database: Database, clock: Clock
+    ring: ApiKeyCache, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     key = new_key(days=10 / 86_400)
     session = sign_in(ring, key)
@@ -246,7 +246,7 @@ def test_a_session_ends_with_its_key(
         read(ring, session)
 
 
-def test_who_signs_out_is_refused_at_once(ring: KeyRing, new_key: NewKey) -> None:
+def test_who_signs_out_is_refused_at_once(ring: ApiKeyCache, new_key: NewKey) -> None:
     key = new_key()
     session, other = sign_in(ring, key), sign_in(ring, key)
     forged = secrets.new_session_token(session.id)
@@ -260,7 +260,7 @@ def test_who_signs_out_is_refused_at_once(ring: KeyRing, new_key: NewKey) -> Non
 
 
 def test_the_use_of_a_session_is_written_for_it_and_its_key(
-    ring: KeyRing, new_key: NewKey, database: Database
+    ring: ApiKeyCache, new_key: NewKey, database: Database
 ) -> None:
     key = new_key()
     session = sign_in(ring, key)
